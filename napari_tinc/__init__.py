@@ -1,0 +1,1 @@
+"""napari-tinc: volumes as octrees of small neural networks."""

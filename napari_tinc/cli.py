@@ -1,0 +1,296 @@
+"""The command line: compress, decompress, info, check, demo."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_tinc.core.metadata import SPATIAL, Metadata
+from napari_tinc.errors import InputError
+from napari_tinc.terminal import print_result, reporting, run_showing
+
+# torch and the readers of volumes take seconds to import, so each command imports what it needs.
+if TYPE_CHECKING:
+    from napari_tinc.target import Target
+    from napari_tinc.volume import CompressedVolume
+
+SUFFIX = ".tinc"
+DEFAULT_RATIO = 64.0
+PRESETS = ("fast", "balanced", "best")
+BETWEEN = ("auto", "even", "shallow", "deep")
+WITHIN = ("equal", "importance", "variance")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+MODELS = {0: "constant", 1: "tinc"}
+
+app = typer.Typer(
+    help="Compress 3-D image volumes into small files, and get them back.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+TincFile = Annotated[Path, typer.Argument(metavar="IN.tinc", help="A .tinc file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+Preset = Annotated[str, typer.Option(help=f"How long to train: {', '.join(PRESETS)}.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if show_version:
+        try:
+            number = version("napari-tinc")
+        except PackageNotFoundError:
+            number = "(not installed: run from a checkout)"
+        typer.echo(f"napari-tinc {number}")
+        raise typer.Exit
+
+
+@app.command()
+def compress(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A TIFF, NPY or (OME-)Zarr volume.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT.tinc", help="The file to write.")],
+    ratio: Annotated[float | None, typer.Option(help="Raw bytes over file bytes; 64 if no goal is given.")] = None,
+    size: Annotated[int | None, typer.Option("--bytes", help="Size of the file.")] = None,
+    bits: Annotated[float | None, typer.Option("--bits-per-voxel", help="Bits of the file per voxel.")] = None,
+    psnr: Annotated[float | None, typer.Option(help="Quality in dB, over the volume's own range.")] = None,
+    preset: Preset = "balanced",
+    between: Annotated[str, typer.Option(help=f"Spread over levels: {', '.join(BETWEEN)} or '1,0.8,1.5'.")] = "auto",
+    within: Annotated[str, typer.Option(help=f"Spread over octants: {', '.join(WITHIN)}.")] = "equal",
+    weights: Annotated[Path | None, typer.Option(help="A volume saying which voxels matter.")] = None,
+    levels: Annotated[int | None, typer.Option(help="Levels of the octree; found by itself if not given.")] = None,
+    device: Annotated[str, typer.Option(help=f"Where to train: {', '.join(DEVICES)}.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Start of all randomness.")] = 0,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds after which training stops.")] = None,
+    axes: Annotated[str | None, typer.Option(help="Axis letters of tczyx, where the file is silent or wrong.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Compress what looks like a label image.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compress a volume into a .tinc file."""
+    with reporting(as_json):
+        target = _target(ratio, size, bits, psnr)
+        strategy = _between(between)
+        _check_choice("--preset", preset, PRESETS)
+        _check_choice("--within", within, WITHIN)
+        _check_choice("--device", device, DEVICES)
+        from napari_tinc.files import check_output, read_volume
+        from napari_tinc.inputs import check_not_labels, check_volume
+
+        if output.suffix.lower() != SUFFIX:
+            raise InputError(f"expected an output ending in {SUFFIX}, got {output.name}; rename it")
+        check_output(output, overwrite)
+        volume = read_volume(source, axes)
+        mask = None if weights is None else read_volume(weights).data
+        check_volume(volume.data, volume.metadata)
+        if not force:
+            check_not_labels(volume.data)
+        from napari_tinc.compress import compress_steps
+
+        start = time.perf_counter()
+        steps = compress_steps(
+            volume.data,
+            target,
+            metadata=volume.metadata,
+            preset=preset,
+            between=strategy,
+            within=within,
+            weights=mask,
+            levels=levels,
+            device=device,
+            seed=seed,
+            time_limit=time_limit,
+        )
+        compressed = run_showing(steps, as_json)
+        compressed.save(output, overwrite=overwrite)
+        print_result(_saved(compressed, output, time.perf_counter() - start), as_json)
+
+
+@app.command()
+def decompress(
+    source: TincFile,
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="A .tif, .npy or .zarr to write.")],
+    region: Annotated[str | None, typer.Option(help="Part to decode, such as '0:16,32:64,32:64'.")] = None,
+    scale: Annotated[float, typer.Option(help="Size of the output along space; 0.5 halves every side.")] = 1.0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Decode a .tinc file, or a part of it, into a volume."""
+    with reporting(as_json):
+        if not (math.isfinite(scale) and scale > 0):
+            raise InputError(f"expected a positive --scale, got {scale}; 1.0 is the full size")
+        from napari_tinc.files import check_output, check_suffix, write_volume
+
+        check_suffix(output)
+        check_output(output, overwrite)
+        from napari_tinc.volume import CompressedVolume
+
+        compressed = CompressedVolume.open(source)
+        box = parse_region(region, compressed.metadata.axes, compressed.shape)
+        start = time.perf_counter()
+        data = compressed.decode(box, scale)
+        seconds = time.perf_counter() - start
+        extent = tuple(part.stop - part.start for part in box)
+        write_volume(output, data, _rescaled(compressed.metadata, extent, data.shape), overwrite)
+        said = {"output": str(output), "shape": list(data.shape), "dtype": data.dtype.name, "bytes": data.nbytes}
+        print_result(said | {"seconds": seconds}, as_json)
+
+
+@app.command()
+def info(source: TincFile, as_json: AsJson = False) -> None:
+    """Say what a .tinc file holds, without decoding it."""
+    with reporting(as_json):
+        from napari_tinc.format import parse
+
+        data = _read_bytes(source)
+        header = parse(data).header
+        metadata = asdict(header.metadata)
+        said = {"file": str(source), "shape": list(header.shape), "dtype": header.dtype} | metadata
+        said |= {"raw_bytes": header.raw_nbytes, "file_bytes": len(data), "ratio": header.raw_nbytes / len(data)}
+        octants = len(header.items) * 2 ** sum(sum(level) for level in header.splits)
+        said |= {"model": MODELS[header.model], "levels": 1 + len(header.splits), "octants": octants}
+        print_result(said | {"provenance": dict(header.provenance)}, as_json)
+
+
+@app.command()
+def check(source: TincFile, as_json: AsJson = False) -> None:
+    """Test the checksums of a .tinc file; name what is damaged and exit with 1."""
+    with reporting(as_json):
+        from napari_tinc.format import check as check_segments
+
+        reports = check_segments(_read_bytes(source))
+        damaged = [report for report in reports if not report.ok]
+        if as_json:
+            print_result(
+                {"file": str(source), "ok": not damaged, "segments": [asdict(report) for report in reports]}, True
+            )
+        elif not damaged:
+            typer.echo(f"{source}: all {len(reports)} parts are intact")
+        for report in () if as_json else damaged:
+            typer.echo(f"damaged: {report.name}, {report.length} bytes at offset {report.offset}")
+        if damaged:
+            raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    sample: Annotated[str, typer.Option(help="neuron, vessel or brain.")] = "neuron",
+    ratio: Annotated[float, typer.Option(help="Raw bytes over file bytes.")] = DEFAULT_RATIO,
+    preset: Preset = "fast",
+    out_dir: Annotated[Path, typer.Option(help="Folder for demo.tinc and demo.png.")] = Path(),
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compress a sample, decode the file in a new process, and show what it cost."""
+    with reporting(as_json):
+        _check_choice("--preset", preset, PRESETS)
+        from napari_tinc.demo import run_demo
+
+        print_result(
+            asdict(run_demo(sample, ratio, preset, out_dir, overwrite, lambda steps: run_showing(steps, as_json))),
+            as_json,
+        )
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def parse_region(text: str | None, axes: str, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Turn ``"0:16,:,5"`` into slices, one per axis; a single number keeps its axis.
+
+    Parameters
+    ----------
+    text : str or None
+        One part for every axis, or for every spatial axis; None is everything.
+    axes : str
+        The volume's axis letters.
+    shape : tuple of int
+        The volume's shape.
+
+    Raises
+    ------
+    InputError
+        The text is not a region of the volume.
+    """
+    whole = ",".join(":" for _ in axes)
+    parts = (whole if text is None else text).split(",")
+    wanted = axes if len(parts) == len(axes) else "".join(letter for letter in axes if letter in SPATIAL)
+    if len(parts) != len(wanted):
+        raise InputError(f"expected --region with a part for each of the axes {axes}, got {text!r}; such as {whole!r}")
+    by_letter = dict(zip(wanted, parts, strict=True))
+    return tuple(_slice(by_letter.get(letter, ":"), letter, size) for letter, size in zip(axes, shape, strict=True))
+
+
+def _slice(text: str, letter: str, size: int) -> slice:
+    first, colon, last = text.partition(":")
+    try:
+        start = int(first or 0) if colon else int(first)
+        stop = int(last or size) if colon else start + 1
+    except ValueError:
+        start = stop = -1
+    if not 0 <= start < stop <= size:
+        raise InputError(f"expected --region to give {letter} as start:stop within 0:{size}, got {text!r}; correct it")
+    return slice(start, stop)
+
+
+def _rescaled(metadata: Metadata, extent: tuple[int, ...], shape: tuple[int, ...]) -> Metadata:
+    """Spread the region's physical extent over the voxels it was decoded to, and leave names of cut channels out."""
+    steps = tuple(step * old / new for step, old, new in zip(metadata.voxel_size, extent, shape, strict=True))
+    channels = shape[metadata.axes.index("c")] if "c" in metadata.axes else 1
+    names = metadata.channel_names if len(metadata.channel_names) == channels else ()
+    return replace(metadata, voxel_size=steps, channel_names=names)
+
+
+def _target(ratio: float | None, size: int | None, bits: float | None, psnr: float | None) -> Target:
+    from napari_tinc.target import Target
+
+    given = [] if ratio is None else [Target.ratio(ratio)]
+    given += [] if size is None else [Target.size(size)]
+    given += [] if bits is None else [Target.bits_per_voxel(bits)]
+    given += [] if psnr is None else [Target.psnr(psnr)]
+    if len(given) > 1:
+        raise InputError("expected one of --ratio, --bytes, --bits-per-voxel and --psnr, got several; keep one")
+    return given[0] if given else Target.ratio(DEFAULT_RATIO)
+
+
+def _between(text: str) -> str | tuple[float, ...]:
+    if text in BETWEEN:
+        return text
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"expected --between as {', '.join(BETWEEN)} or numbers such as '1,0.8,1.5', got {text!r}; choose one"
+        ) from None
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"expected {option} to be one of {', '.join(choices)}, got {value!r}; choose one")
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"expected a .tinc file, got {path}: {error.strerror}; check the path") from error
+
+
+def _saved(compressed: CompressedVolume, output: Path, seconds: float) -> dict[str, Any]:
+    worst = min((octant.psnr for octant in compressed.octants), default=math.nan)
+    return {
+        "output": str(output),
+        "raw_bytes": compressed.raw_nbytes,
+        "file_bytes": compressed.nbytes,
+        "ratio": compressed.ratio,
+        "worst_octant_psnr": worst,
+        "seconds": seconds,
+    }

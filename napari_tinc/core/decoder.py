@@ -1,0 +1,82 @@
+"""Evaluate a quantised network where it is asked for: leaf by leaf batches that fit caches and device memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_tinc.core.device import resolve_device
+from napari_tinc.core.octree import Octree
+from napari_tinc.core.quantization import Layout, step_sizes
+from napari_tinc.core.sampling import Floats32, Ints
+
+Tensors = Callable[[int], Iterable[tuple[int, int, npt.NDArray[np.int32]]]]
+
+# Activations per batch: what a CPU's caches hold, and enough to fill a GPU.
+_ACTIVATIONS = {"cpu": 1 << 19, "cuda": 1 << 26, "mps": 1 << 24}
+_LEAF_BATCH = 64
+
+
+class Decoder:
+    """Decode leaves of one file.
+
+    Parameters
+    ----------
+    layout : Layout
+    tree : Octree
+    tensors : callable
+        Returns (kind, step code, symbols) of every tensor of an item; called once per item, on first use.
+    device : str
+        See :func:`napari_tinc.core.device.resolve_device`.
+    """
+
+    def __init__(self, layout: Layout, tree: Octree, tensors: Tensors, device: str) -> None:
+        self.layout, self.tree, self._tensors = layout, tree, tensors
+        self.device = resolve_device(device)
+        self._parameters = [torch.zeros(array.shape, device=self.device) for array in layout.network.arrays]
+        self._loaded: set[int] = set()
+
+    def _load(self, item: int) -> None:
+        if item in self._loaded:
+            return
+        for kind, code, symbols in self._tensors(item):
+            values = torch.from_numpy(symbols.astype(np.float32) * step_sizes(np.array(code)))
+            for view in self.layout.tensor(self._parameters, item, kind):
+                view.copy_(values[: view.numel()].reshape(view.shape))
+                values = values[view.numel() :]
+        self._loaded.add(item)
+
+    @torch.inference_mode()
+    def evaluate(self, item: int, leaves: Ints, coordinates: Floats32) -> Iterator[tuple[slice, slice, Floats32]]:
+        """Evaluate leaves of an item at shared local coordinates, batch by batch.
+
+        Parameters
+        ----------
+        leaves : ndarray of int, shape (leaves,)
+            Ascending.
+        coordinates : ndarray, shape (axes, points)
+
+        Yields
+        ------
+        rows, points : slice
+            Which leaves and which points.
+        values : ndarray, shape (leaves, points)
+        """
+        self._load(item)
+        points = torch.from_numpy(coordinates).to(self.device)
+        for first in range(0, len(leaves), _LEAF_BATCH):
+            rows = slice(first, min(first + _LEAF_BATCH, len(leaves)))
+            network, selection = self.layout.network.restrict(item * self.tree.leaves + leaves[rows])
+            parameters = [
+                self._parameters[i][torch.from_numpy(nodes).to(self.device)] for i, nodes in selection
+            ]
+            width = max(int(level.sum()) for level in network.widths)
+            tile = max(64, _ACTIVATIONS[self.device.type] // width)
+            for start in range(0, points.shape[1], tile):
+                columns = slice(start, min(start + tile, points.shape[1]))
+                values = network.evaluate(parameters, points[:, columns])
+                yield rows, columns, values.cpu().numpy()

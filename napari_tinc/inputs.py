@@ -1,0 +1,175 @@
+"""The checks a volume has to pass before minutes are spent on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_tinc.core.metadata import LEADING, SPATIAL, Metadata
+from napari_tinc.errors import InputError
+
+AXIS_LETTERS = LEADING + SPATIAL
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
+# The largest piece looked at in one go: temporaries stay below a few tens of megabytes, whatever the volume's size.
+BLOCK_VOXELS = 1 << 22
+# In a label image only the voxels on an object's border differ from their neighbour; counts and sums of counts, the
+# other common content of 32-bit integers, differ nearly everywhere above their background.
+LABEL_RUN_FRACTION = 0.9
+
+
+def check_volume(array: NDArray[Any], metadata: Metadata) -> None:
+    """Refuse an array that cannot be compressed faithfully.
+
+    Parameters
+    ----------
+    array : ndarray
+        2 to 5 axes, one of the dtypes in ``DTYPES``, at least one voxel, finite.
+    metadata : Metadata
+        One entry per axis of the array.
+
+    Raises
+    ------
+    InputError
+        For a dtype, shape, axis string or value that cannot be used; the text says what to do about it.
+    """
+    check_dtype(array.dtype)
+    check_axes(metadata.axes, array.ndim)
+    if array.size == 0:
+        raise InputError(f"expected at least one voxel, got the empty shape {array.shape}; check the crop or the file")
+    _check_metadata(array, metadata)
+    if array.dtype.kind == "f":
+        _check_finite(array)
+
+
+def check_dtype(dtype: np.dtype[Any]) -> None:
+    """Refuse a dtype that is not an integer of up to 32 bits or a float of up to 64 bits.
+
+    Raises
+    ------
+    InputError
+        With the conversion that helps.
+    """
+    if dtype.name in DTYPES and dtype.names is None:
+        return
+    advice = {
+        "b": "convert a mask to uint8, or leave it uncompressed, for lossy compression moves its border",
+        "c": "store magnitude and phase, or real and imaginary part, as two volumes",
+        "i": "64-bit integers exceed what a float holds exactly; if the values fit, convert to int32 or less",
+        "u": "64-bit integers exceed what a float holds exactly; if the values fit, convert to uint32 or less",
+        "f": "convert to float64 or less after checking the range",
+    }.get(dtype.kind, "convert to one of these after checking the range")
+    raise InputError(f"expected voxels of {', '.join(DTYPES)}, got {dtype}; {advice}")
+
+
+def check_axes(axes: str, ndim: int) -> None:
+    """Refuse an axis string that does not name every axis of an array once.
+
+    Parameters
+    ----------
+    axes : str
+        Letters of ``tczyx`` in the array's order, such as ``"zcyx"``.
+    ndim : int
+        Number of array axes, 2 to 5.
+
+    Raises
+    ------
+    InputError
+        Too few or too many axes, an unknown or repeated letter, or ``y`` or ``x`` missing.
+    """
+    if not 2 <= ndim <= len(AXIS_LETTERS):
+        raise InputError(f"expected 2 to 5 axes (yx to tczyx), got {ndim}; select or squeeze axes until they fit")
+    if len(axes) != ndim:
+        raise InputError(f"expected one axis letter for each of the {ndim} axes, got {axes!r}; name all, such as 'zyx'")
+    unknown = set(axes) - set(AXIS_LETTERS)
+    if unknown or len(set(axes)) != ndim or not {"y", "x"} <= set(axes):
+        raise InputError(f"expected letters of 'tczyx', each once, with y and x among them, got {axes!r}; rename them")
+
+
+def check_not_labels(array: NDArray[Any], is_labels: bool = False) -> None:
+    """Refuse a label image: lossy compression turns object numbers into other objects' numbers.
+
+    Known are only images the caller calls labels, and 32-bit integer arrays in which 9 of 10 voxels above the minimum
+    equal their next neighbour along the last axis, as they do inside objects. Cameras and scanners give 8- and 16-bit
+    integers or floats, which are never refused: a CT with few grey levels looks like labels, but is an image.
+    Whoever means it can skip this check.
+
+    Parameters
+    ----------
+    array : ndarray
+        The voxels, any shape and dtype.
+    is_labels : bool
+        The caller knows that the array holds labels, for example from the napari layer's type.
+
+    Raises
+    ------
+    InputError
+        The array holds labels.
+    """
+    if is_labels or (array.dtype.kind in "iu" and array.dtype.itemsize == 4 and _has_label_runs(array)):
+        raise InputError(
+            "expected an intensity image, got what looks like a label image (object numbers in long constant runs); "
+            "keep labels in a lossless format, or pass --force if these are intensities"
+        )
+
+
+def _check_metadata(array: NDArray[Any], metadata: Metadata) -> None:
+    ndim = array.ndim
+    if len(metadata.voxel_size) != ndim or len(metadata.units) != ndim:
+        raise InputError(
+            f"expected a voxel size and a unit for each of the {ndim} axes, got {len(metadata.voxel_size)} and "
+            f"{len(metadata.units)}; give one of each per axis"
+        )
+    if not all(np.isfinite(step) and step > 0 for step in metadata.voxel_size):
+        raise InputError(f"expected positive voxel sizes, got {metadata.voxel_size}; use 1.0 where unknown")
+    names = len(metadata.channel_names)
+    channels = array.shape[metadata.axes.index("c")] if "c" in metadata.axes else 1
+    if names not in (0, channels):
+        raise InputError(f"expected {channels} channel names or none, got {names}; name every channel or none")
+
+
+def _check_finite(array: NDArray[Any]) -> None:
+    bad = 0
+    first: tuple[int, ...] = ()
+    for origin, block in _blocks(array):
+        finite = np.isfinite(block)
+        count = finite.size - int(np.count_nonzero(finite))
+        if count and not bad:
+            local = np.unravel_index(int(np.argmin(finite)), finite.shape)
+            first = (*origin[:-1], origin[-1] + int(local[0]), *(int(i) for i in local[1:]))
+        bad += count
+    if bad:
+        raise InputError(
+            f"expected finite voxels, got {bad} NaN or infinite, the first at index {first}; "
+            "replace them, for example with numpy.nan_to_num"
+        )
+
+
+def _has_label_runs(array: NDArray[Any]) -> bool:
+    if array.size == 0:
+        return False
+    background = min(int(block.min()) for _, block in _blocks(array))
+    above = same = 0
+    for _, block in _blocks(array):
+        inside = block[..., :-1] != background
+        above += int(np.count_nonzero(inside))
+        same += int(np.count_nonzero(inside & (block[..., :-1] == block[..., 1:])))
+    return above > 0 and same >= LABEL_RUN_FRACTION * above
+
+
+def _blocks(array: NDArray[Any], prefix: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
+    """Cut an array with voxels into pieces of bounded size, without copying: (index, piece).
+
+    The index is that of the piece's first voxel: its last entry belongs to the piece's own first axis, the entries
+    before it to axes cut away. Rows along the last axis stay whole.
+    """
+    item_voxels = array[0].size
+    if array.ndim > 2 and item_voxels > BLOCK_VOXELS:
+        for index in range(array.shape[0]):
+            yield from _blocks(array[index], (*prefix, index))
+        return
+    step = max(1, BLOCK_VOXELS // item_voxels)
+    for start in range(0, array.shape[0], step):
+        yield (*prefix, start), array[start : start + step]

@@ -1,0 +1,158 @@
+"""The payloads inside a frame: the plan and parameters of a TINC network, and the quality of its octants.
+
+Specified in ``docs/format.md`` beside the frame itself.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from napari_tinc._bytes import Cursor, varint
+from napari_tinc.core import entropy, quantization
+from napari_tinc.core.models.tinc import TincNetwork
+from napari_tinc.core.octree import Octree
+from napari_tinc.core.quantization import Codes, Layout
+from napari_tinc.errors import FormatError
+
+Floats = npt.NDArray[np.float64]
+
+MAX_WIDTH = 4096
+MAX_LAYERS = 16
+# A network may not claim more parameters than this per byte of its segments: the symbols of an honest file take
+# several bits each, and a decoder must be able to refuse before it allocates.
+MAX_PARAMETERS_PER_BYTE = 64
+_DECIBEL_STEP = 0.5
+_EXACT = 255
+
+
+def pack_plan(network: TincNetwork) -> bytes:
+    """Describe a network's shape: per level its layers, the distinct widths and, if several, which node has which."""
+    parts = []
+    for layers, widths in zip(network.layers, network.widths, strict=True):
+        classes, index = np.unique(widths, return_inverse=True)
+        parts.append(bytes([layers, len(classes)]) + b"".join(varint(int(width)) for width in classes))
+        if len(classes) > 1:
+            packed = zlib.compress(index.astype(np.uint8).tobytes(), 9)
+            parts.append(varint(len(packed)) + packed)
+    return b"".join(parts)
+
+
+def parse_plan(plan: bytes, tree: Octree, items: int, parameter_bytes: int) -> TincNetwork:
+    """Rebuild a network's shape; invert :func:`pack_plan`.
+
+    Parameters
+    ----------
+    parameter_bytes : int
+        Size of all parameter segments; bounds how many parameters the plan may claim.
+
+    Raises
+    ------
+    FormatError
+        If the plan does not describe a network on this tree, or one that is too large for its bytes.
+    """
+    cursor = Cursor(plan, 0, "the plan")
+    layers, widths = [], []
+    for level in range(tree.depth + 1):
+        layer_count, class_count = cursor.u8("layers"), cursor.u8("width classes")
+        if not (1 <= layer_count <= MAX_LAYERS and class_count >= 1):
+            raise FormatError(f"expected 1 to {MAX_LAYERS} layers and a width at level {level} of the plan: damaged")
+        classes = [cursor.varint("width") for _ in range(class_count)]
+        if not all(1 <= width <= MAX_WIDTH for width in classes):
+            raise FormatError(f"expected widths from 1 to {MAX_WIDTH} at level {level} of the plan: damaged file")
+        layers.append(layer_count)
+        widths.append(np.array(classes, dtype=np.int64)[_class_index(cursor, class_count, items * tree.nodes(level))])
+    if cursor.remaining:
+        raise FormatError(f"expected the plan to end after its last level, got {cursor.remaining} bytes more: damaged")
+    network = TincNetwork.on_tree(tree, layers, widths)
+    if network.parameters > MAX_PARAMETERS_PER_BYTE * parameter_bytes:
+        raise FormatError(
+            f"expected at most {MAX_PARAMETERS_PER_BYTE} parameters per byte, got {network.parameters} in "
+            f"{parameter_bytes} bytes: the file is damaged or hostile"
+        )
+    return network
+
+
+def _class_index(cursor: Cursor, classes: int, nodes: int) -> npt.NDArray[np.int64]:
+    if classes == 1:
+        return np.zeros(nodes, dtype=np.int64)
+    packed = cursor.take(cursor.varint("width map size"), "width map")
+    inflater = zlib.decompressobj()
+    try:
+        raw = inflater.decompress(packed, nodes + 1)
+    except zlib.error as error:
+        raise FormatError(f"the width map of the plan does not inflate ({error}): damaged file") from error
+    index = np.frombuffer(raw, dtype=np.uint8).astype(np.int64)
+    if len(index) != nodes or not inflater.eof or index.max(initial=0) >= classes:
+        raise FormatError(f"expected a width class for each of {nodes} nodes in the plan: damaged file")
+    return index
+
+
+def pack_parameters(layout: Layout, parameters: Sequence[Tensor], codes: Codes, coder: int) -> dict[tuple[int, int], bytes]:
+    """Code the parameters: one payload per (item, level)."""
+    symbols = quantization.quantise(layout, parameters, codes)
+    models = quantization.symbol_models(symbols)
+    payloads = {}
+    for item in range(layout.items):
+        for level in range(len(layout.network.widths)):
+            kinds = [k for k, kind in enumerate(layout.kinds) if kind[0] == level]
+            head = bytes([coder])
+            for kind in kinds:
+                model = models[item][kind]
+                head += bytes([int(codes[item, kind]), model.family << 7 | model.scale_code]) + varint(model.bound)
+            stream = entropy.encode([symbols[item][k] for k in kinds], [models[item][k] for k in kinds], coder)
+            payloads[item, level] = head + stream
+    return payloads
+
+
+def parse_parameters(
+    layout: Layout, item: int, level: int, payload: bytes
+) -> dict[int, tuple[int, npt.NDArray[np.int32]]]:
+    """Decode one payload: step code and symbols of every tensor kind of its level.
+
+    Raises
+    ------
+    FormatError
+        If the payload is not valid for this network.
+    """
+    kinds = [k for k, kind in enumerate(layout.kinds) if kind[0] == level]
+    sizes = [layout.size(item, kind) for kind in kinds]
+    cursor = Cursor(payload, 0, "a parameter segment")
+    coder = cursor.u8("entropy coder")
+    codes, models = [], []
+    for _ in kinds:
+        codes.append(cursor.u8("step code"))
+        packed, bound = cursor.u8("symbol model"), cursor.varint("symbol bound")
+        if packed & 127 >= entropy.SCALE_CODES or bound > entropy.MAX_SYMBOL:
+            raise FormatError(f"expected a symbol model within its limits in item {item}, level {level}: damaged file")
+        models.append(entropy.SymbolModel(packed >> 7, packed & 127, bound))
+    symbols = entropy.decode(cursor.take(cursor.remaining, "the symbols"), sizes, models, coder)
+    return {kind: (code, values) for kind, code, values in zip(kinds, codes, symbols, strict=True)}
+
+
+def pack_quality(psnr: Floats, peak: Floats) -> bytes:
+    """Store the quality of an item's leaves in two bytes each.
+
+    Parameters
+    ----------
+    psnr, peak : ndarray, shape (leaves,)
+        PSNR, and the largest error as ``-20 log10(error / range)``, in dB; infinite where exact. Rounded to half a
+        decibel, the peak downwards, so that no error is larger than what is stored.
+    """
+    columns = [np.rint(psnr / _DECIBEL_STEP), np.floor(peak / _DECIBEL_STEP)]
+    coded = [np.where(np.isinf(c), _EXACT, np.clip(np.nan_to_num(c), 0, _EXACT - 1)).astype(np.uint8) for c in columns]
+    return b"".join(column.tobytes() for column in coded)
+
+
+def parse_quality(payload: bytes, leaves: int) -> tuple[Floats, Floats]:
+    """Invert :func:`pack_quality`: PSNR and peak in dB, infinite where the leaf is exact."""
+    if len(payload) != 2 * leaves:
+        raise FormatError(f"expected {2 * leaves} bytes of octant quality, got {len(payload)}: damaged file")
+    coded = np.frombuffer(payload, dtype=np.uint8).reshape(2, leaves)
+    decibels = np.where(coded == _EXACT, np.inf, coded * _DECIBEL_STEP)
+    return cast(Floats, decibels[0]), cast(Floats, decibels[1])

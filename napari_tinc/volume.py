@@ -1,0 +1,360 @@
+"""CompressedVolume: the noun users hold. It owns a parsed frame, decodes regions of it, and knows its octants."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_tinc import format as frames
+from napari_tinc import segments
+from napari_tinc.core.decoder import Decoder
+from napari_tinc.core.metadata import LEADING, Metadata
+from napari_tinc.core.octree import Box, Octree
+from napari_tinc.core.quantization import Layout
+from napari_tinc.core.sampling import Floats32, Ints, sample_region, scaled_side
+from napari_tinc.errors import FormatError, InputError
+
+Region = tuple[slice | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Octant:
+    """A leaf, as users see it.
+
+    Parameters
+    ----------
+    box : tuple of slice
+        Its voxels on the spatial axes.
+    item : int
+        Which (t, c) position it belongs to, row-major in the array's axis order.
+    level : int
+        Depth of the leaf in the tree.
+    psnr : float
+        PSNR in dB over the item's own range, to half a decibel; infinite if exact.
+    max_error : float
+        Upper bound of the largest absolute error, in intensity units.
+    nbytes : float
+        Bytes spent on it: its own segment and its share of its ancestors' segments.
+    """
+
+    box: Box
+    item: int
+    level: int
+    psnr: float
+    max_error: float
+    nbytes: float
+
+
+class CompressedVolume:
+    """A compressed volume: the bytes of one frame and what can be read from them.
+
+    Parameters
+    ----------
+    data : bytes
+        A whole frame, the content of a ``.tinc`` file.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``: where it is decoded.
+
+    Raises
+    ------
+    FormatError
+        If the bytes are not a valid frame.
+
+    Notes
+    -----
+    Decoding is thread-safe: calls from several threads take turns on the device, each with all of torch's threads.
+    """
+
+    def __init__(self, data: bytes, device: str = "auto") -> None:
+        self._data = bytes(data)
+        self._device = device
+        self._frame = frames.parse(self._data)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], device: str = "auto") -> CompressedVolume:
+        """Read a ``.tinc`` file.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read.
+        FormatError
+            If it is not a valid frame.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(f"expected a readable .tinc file, got {os.fspath(path)!r}: {error.strerror}") from error
+        return cls(data, device)
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Write the frame atomically; an existing file is replaced only if ``overwrite``.
+
+        Raises
+        ------
+        InputError
+            If the target exists, or cannot be written.
+        """
+        frames.write_atomic(path, self._data, overwrite)
+
+    def to_bytes(self) -> bytes:
+        """Return the frame: exactly the content of the file."""
+        return self._data
+
+    def __repr__(self) -> str:
+        return f"CompressedVolume(shape={self.shape}, dtype={self.dtype}, {self.nbytes} bytes, ratio {self.ratio:.1f})"
+
+    @property
+    def header(self) -> frames.Header:
+        """The parsed header."""
+        return self._frame.header
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array, axes in :attr:`metadata` order."""
+        return self.header.shape
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Dtype of the original and of what :meth:`decode` returns."""
+        return np.dtype(self.header.dtype)
+
+    @property
+    def metadata(self) -> Metadata:
+        """Axes, voxel size, units, channel names and name."""
+        return self.header.metadata
+
+    @property
+    def provenance(self) -> Mapping[str, str | int | float | bool]:
+        """How the file was made: version, preset, seed, …"""
+        return self.header.provenance
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file in bytes."""
+        return len(self._data)
+
+    @property
+    def raw_nbytes(self) -> int:
+        """Size of the original array in bytes."""
+        return self.header.raw_nbytes
+
+    @property
+    def ratio(self) -> float:
+        """``raw_nbytes / nbytes``."""
+        return self.raw_nbytes / self.nbytes
+
+    @property
+    def value_ranges(self) -> tuple[tuple[float, float], ...]:
+        """Smallest and largest value of every item of the original."""
+        return tuple((item.minimum, item.maximum) for item in self.header.items)
+
+    @cached_property
+    def tree(self) -> Octree:
+        """The partition of every item's spatial volume."""
+        return Octree(self.header.spatial_shape, self.header.splits)
+
+    @cached_property
+    def _layout(self) -> Layout:
+        sizes = [len(s.payload) for s in self._frame.segments if s.kind == frames.KIND_PARAMETERS]
+        network = segments.parse_plan(self.header.plan, self.tree, len(self.header.items), sum(sizes))
+        return Layout(network, len(self.header.items))
+
+    @cached_property
+    def octants(self) -> tuple[Octant, ...]:
+        """All leaves of all items in node order, with the quality that was measured when the file was made."""
+        boxes = self.tree.boxes(self.tree.depth)
+        octants = []
+        for item, limits in enumerate(self.header.items):
+            psnr, peak = self._quality(item)
+            errors = (limits.maximum - limits.minimum) * 10 ** (-peak / 20)
+            spent = self._bytes_spent(item)
+            octants += [
+                Octant(box, item, self.tree.depth, *map(float, row))
+                for box, row in zip(boxes, zip(psnr, errors, spent, strict=True), strict=True)
+            ]
+        return tuple(octants)
+
+    def _quality(self, item: int) -> tuple[segments.Floats, segments.Floats]:
+        if self.header.model == frames.MODEL_CONSTANT:
+            exact = np.full(self.tree.leaves, np.inf)
+            return exact, exact
+        return segments.parse_quality(self._frame.find(frames.KIND_QUALITY, item, 0), self.tree.leaves)
+
+    def _bytes_spent(self, item: int) -> segments.Floats:
+        """Bytes of every leaf: each segment is divided by parameters among its nodes, each node among its leaves."""
+        spent = np.zeros(self.tree.leaves)
+        if self.header.model == frames.MODEL_CONSTANT:
+            return spent
+        for level in range(self.tree.depth + 1):
+            nodes = self.tree.nodes(level)
+            counts = self._layout.network.node_parameters(level)[item * nodes : (item + 1) * nodes]
+            size = len(self._frame.find(frames.KIND_PARAMETERS, item, level))
+            below = self.tree.leaves // nodes
+            spent += np.repeat(size * counts / counts.sum() / below, below)
+        return spent
+
+    def octant_map(self, item: int = 0) -> segments.Floats:
+        """PSNR of an item's octants on the leaf grid, shape ``tree.counts(tree.depth)``, in dB."""
+        return self._quality(item)[0][self.tree.leaf_of_cell]
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        """Parameters, entropy-decoded once, on the device."""
+        layout = self._layout
+
+        def tensors(item: int) -> Iterator[tuple[int, int, npt.NDArray[np.int32]]]:
+            for level in range(self.tree.depth + 1):
+                payload = self._frame.find(frames.KIND_PARAMETERS, item, level)
+                for kind, (code, symbols) in segments.parse_parameters(layout, item, level, payload).items():
+                    yield kind, code, symbols
+
+        return Decoder(layout, self.tree, tensors, self._device)
+
+    def decode(self, region: Region | None = None, scale: float = 1.0) -> npt.NDArray[np.generic]:
+        """Decode the volume, or a region of it, at its own or another resolution.
+
+        Parameters
+        ----------
+        region : tuple of slice or int, optional
+            One entry per leading axis of the array, missing ones are whole; slices have step 1, an int drops its
+            axis. Counted in samples at ``scale`` on the spatial axes. The cost is that of the region's own samples.
+        scale : float
+            Samples per voxel on the spatial axes. Below 1 a coarser grid is sampled from the network, not averaged;
+            above 1 the network interpolates between voxels: smooth, and not new information.
+
+        Returns
+        -------
+        ndarray of :attr:`dtype`
+            Integers are rounded; all values are clipped to the original's range.
+
+        Raises
+        ------
+        InputError
+            If the region lies outside the volume, the scale is not positive, or the result does not fit in memory.
+        FormatError
+            If the parameters do not decode.
+        """
+        shape = self.scaled_shape(scale)
+        bounds, squeezed = _resolve(region, shape)
+        axes = self.metadata.axes
+        spatial = tuple(bound for bound, axis in zip(bounds, axes, strict=True) if axis not in LEADING)
+        leading = [bound for bound, axis in zip(bounds, axes, strict=True) if axis in LEADING]
+        items = np.arange(len(self.header.items)).reshape(self.header.leading_shape)
+        items = items[tuple(slice(*bound) for bound in leading)]
+        extent = tuple(stop - start for start, stop in spatial)
+        decoded = _allocate((items.size, *extent), self.dtype)
+        for row, item in zip(decoded, items.ravel().tolist(), strict=True):
+            self._decode_into(item, spatial, scale, row)
+        return self._arrange(decoded, items.shape, extent, squeezed)
+
+    def decode_item(self, item: int, region: tuple[slice, ...] = (), scale: float = 1.0) -> npt.NDArray[np.generic]:
+        """Decode a region of one item, counted as in :attr:`octants`; its axes are the spatial ones."""
+        shape = tuple(scaled_side(side, scale) for side in self.tree.shape)
+        bounds, _ = _resolve(region, shape)
+        out = _allocate(tuple(stop - start for start, stop in bounds), self.dtype)
+        self._decode_into(item, tuple(bounds), scale, out)
+        return out
+
+    def scaled_shape(self, scale: float) -> tuple[int, ...]:
+        """Shape of the whole array decoded at ``scale``; channels and time points keep their number."""
+        if not 0 < scale <= 64:
+            raise InputError(f"expected a scale above 0 and at most 64, got {scale}: 1 is the original's resolution")
+        pairs = zip(self.shape, self.metadata.axes, strict=True)
+        return tuple(side if axis in LEADING else scaled_side(side, scale) for side, axis in pairs)
+
+    def _decode_into(
+        self, item: int, bounds: tuple[tuple[int, int], ...], scale: float, out: npt.NDArray[np.generic]
+    ) -> None:
+        limits = self.header.items[item]
+        if out.size == 0:
+            return
+        if limits.minimum == limits.maximum:
+            out[...] = limits.minimum
+            return
+        span = float(limits.maximum) - float(limits.minimum)
+        offset = limits.minimum + limits.offset_code / 65535 * span
+        factor = span * 2 ** (-limits.scale_code / 16)
+        wide = np.float64 if self.dtype.itemsize >= 4 and self.dtype != np.float32 else np.float32
+        flat_values = _Denormaliser(offset, factor, limits.minimum, limits.maximum, np.dtype(wide), self.dtype)
+        with self._lock:
+            decoder = self._decoder
+
+            def evaluate(leaves: Ints, coordinates: Floats32) -> Iterator[tuple[slice, slice, npt.NDArray[np.generic]]]:
+                for rows, points, values in decoder.evaluate(item, leaves, coordinates):
+                    yield rows, points, flat_values(values)
+
+            sample_region(self.tree, bounds, scale, evaluate, out)
+
+    def _arrange(
+        self,
+        decoded: npt.NDArray[np.generic],
+        leading: tuple[int, ...],
+        extent: tuple[int, ...],
+        squeezed: tuple[int, ...],
+    ) -> npt.NDArray[np.generic]:
+        """Bring (items, spatial) back to the array's axis order and drop the axes given by a number."""
+        axes = self.metadata.axes
+        order = [a for a in axes if a in LEADING] + [a for a in axes if a not in LEADING]
+        arranged = decoded.reshape(*leading, *extent).transpose([order.index(a) for a in axes])
+        return arranged.squeeze(squeezed) if squeezed else arranged
+
+
+@dataclass(frozen=True)
+class _Denormaliser:
+    """Map the network's output to intensities: rounded for integers, clipped to the original's range."""
+
+    offset: float
+    factor: float
+    minimum: float
+    maximum: float
+    wide: np.dtype[np.generic]
+    dtype: np.dtype[np.generic]
+
+    def __call__(self, values: Floats32) -> npt.NDArray[np.generic]:
+        result = values.astype(self.wide)
+        result *= self.factor
+        result += self.offset
+        if self.dtype.kind != "f":
+            np.rint(result, out=result)
+        return np.clip(result, self.minimum, self.maximum, out=result).astype(self.dtype)
+
+
+def _allocate(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
+    try:
+        return np.empty(shape, dtype=dtype)
+    except (MemoryError, ValueError) as error:
+        raise InputError(f"a region of {shape} voxels does not fit in memory: decode it in parts") from error
+
+
+def _resolve(region: Region | None, shape: tuple[int, ...]) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
+    """Start and stop of every axis, and which axes were given by a number."""
+    entries = () if region is None else tuple(region)
+    if len(entries) > len(shape):
+        raise InputError(f"expected at most {len(shape)} entries in a region, got {len(entries)}")
+    bounds, squeezed = [], []
+    for axis, side in enumerate(shape):
+        entry = entries[axis] if axis < len(entries) else slice(None)
+        if isinstance(entry, slice):
+            start, stop, step = entry.indices(side)
+            if step != 1:
+                raise InputError(f"expected slices of step 1, got step {step} on axis {axis}: use scale to skip voxels")
+            bounds.append((start, max(start, stop)))
+            continue
+        index = int(entry) + side if int(entry) < 0 else int(entry)
+        if not 0 <= index < side:
+            raise InputError(f"expected an index below {side} on axis {axis}, got {entry}")
+        bounds.append((index, index + 1))
+        squeezed.append(axis)
+    return bounds, tuple(squeezed)
+
+
+__all__ = ["CompressedVolume", "FormatError", "Octant", "Region"]
