@@ -1,1 +1,60 @@
-"""napari-tinc: volumes as octrees of small neural networks."""
+"""napari-tinc: volumes as octrees of small neural networks, in files a hundredth of their size.
+
+The public names load on first use, so that ``import napari_tinc`` costs nothing and loads neither torch nor napari.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_tinc.compress import compress, compress_steps
+    from napari_tinc.core.metadata import Metadata
+    from napari_tinc.core.training import Progress
+    from napari_tinc.errors import BudgetError, FormatError, InputError, TincError, TrainingError
+    from napari_tinc.files import read_volume, write_volume
+    from napari_tinc.target import Target
+    from napari_tinc.volume import CompressedVolume, Octant
+
+_HOMES = {
+    "compress": "compress",
+    "compress_steps": "compress",
+    "Metadata": "core.metadata",
+    "Progress": "core.training",
+    "BudgetError": "errors",
+    "FormatError": "errors",
+    "InputError": "errors",
+    "TincError": "errors",
+    "TrainingError": "errors",
+    "read_volume": "files",
+    "write_volume": "files",
+    "Target": "target",
+    "CompressedVolume": "volume",
+    "Octant": "volume",
+}
+
+__all__ = [
+    "BudgetError",
+    "CompressedVolume",
+    "FormatError",
+    "InputError",
+    "Metadata",
+    "Octant",
+    "Progress",
+    "Target",
+    "TincError",
+    "TrainingError",
+    "compress",
+    "compress_steps",
+    "read_volume",
+    "write_volume",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'napari_tinc' has no attribute {name!r}")
+    value = getattr(import_module(f"napari_tinc.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,12 @@ from torch import Tensor
 from napari_tinc import format as frames
 from napari_tinc import segments
 from napari_tinc.core import allocation, entropy, metrics, quantization
+from napari_tinc.core.decoder import Decoder
 from napari_tinc.core.device import resolve_device
 from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree, choose_splits
-from napari_tinc.core.quantization import Codes, Layout
+from napari_tinc.core.quantization import Codes
 from napari_tinc.core.training import Progress, Schedule, Trainer, TrainingData
 from napari_tinc.errors import BudgetError, InputError
 from napari_tinc.inputs import check_volume
@@ -43,8 +44,12 @@ _PEAK_RATE, _RATE_PER_WIDTH = 0.05, 1.2
 _OMEGA_PER_VOXEL = 0.5
 # Coder byte and the range coder's last words.
 _SEGMENT_OVERHEAD = 7
-_PROVENANCE_SLACK = 6
+_PROVENANCE_SLACK = 4
 _FILL = 0.985
+# Squares of a larger range overflow.
+_LARGEST_RANGE = 1e150
+# Standard deviation over range that the coarsest scale code stands for.
+_LEAST_DEVIATION = 2 ** (-255 / 16)
 _PSNR_RUNS, _PSNR_SLACK, _DB_PER_OCTAVE = 7, 0.25, 3.0
 
 
@@ -63,6 +68,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise InputError(f"expected a preset among {tuple(PRESETS)}, got {self.preset!r}")
+        if isinstance(self.between, str) and self.between not in allocation.BETWEEN:
+            raise InputError(f"expected a strategy between levels among {allocation.BETWEEN}, got {self.between!r}")
+        if self.within not in allocation.WITHIN:
+            raise InputError(f"expected a strategy within a level among {allocation.WITHIN}, got {self.within!r}")
         if self.levels is not None and not 1 <= self.levels <= allocation.MAX_DEPTH + 1:
             raise InputError(f"expected 1 to {allocation.MAX_DEPTH + 1} levels, got {self.levels}")
         if self.time_limit is not None and not self.time_limit > 0:
@@ -109,6 +118,7 @@ def compress_steps(
     device: str = "auto",
     seed: int = 0,
     time_limit: float | None = None,
+    finish: Callable[[], bool] | None = None,
 ) -> Steps:
     """Compress a volume step by step. Closing the generator at any yield cancels and leaves nothing behind.
 
@@ -137,6 +147,8 @@ def compress_steps(
         Same seed, device and number of threads: same bytes (unless a time limit is given).
     time_limit : float, optional
         Seconds that training may take at most; the schedule is shortened to fit.
+    finish : callable, optional
+        Asked before every step of training; once it says yes, what was learnt so far becomes the result.
 
     Yields
     ------
@@ -160,7 +172,9 @@ def compress_steps(
     settings = Settings(preset, between, within, levels, device, seed, time_limit)
     metadata = metadata or Metadata.default(array.ndim)
     check_volume(array, metadata)
+    yield _unmeasured("preparing", 0, 1)
     job = _Job.prepare(array, metadata, weights, settings)
+    job.finish = finish
     if all(minimum == maximum for minimum, maximum in job.limits):
         return job.constant()
     if target.kind == "psnr":
@@ -173,15 +187,20 @@ def _reach(job: _Job, psnr: float) -> Steps:
     nbytes = job.items.nbytes
     tried: list[tuple[float, float]] = []
     best: CompressedVolume | None = None
-    log_bytes, largest = math.log2(nbytes / 64), math.log2(nbytes / 2)
+    smallest = job.smallest_budget()
+    if smallest >= nbytes:
+        raise BudgetError(f"expected a volume of more than {smallest} bytes, the smallest possible file, got {nbytes}")
+    log_bytes, largest = math.log2(nbytes / 64), math.log2(max(nbytes / 2, smallest))
     for _ in range(_PSNR_RUNS):
-        log_bytes = min(max(log_bytes, math.log2(job.smallest_budget())), largest)
-        result = yield from job.run(int(2**log_bytes))
+        log_bytes = min(max(log_bytes, math.log2(smallest)), largest)
+        result = yield from job.run(max(smallest, int(2**log_bytes)))
         reached = float(result.provenance["psnr"])
         logger.info("%d bytes reach %.2f dB of %.2f", result.nbytes, reached, psnr)
         tried.append((log_bytes, reached))
         if reached >= psnr and (best is None or result.nbytes < best.nbytes):
             best = result
+        if job.finish is not None and job.finish():
+            return best or result
         if psnr <= reached <= psnr + _PSNR_SLACK:
             break
         proposal = _next_size(tried, psnr + _PSNR_SLACK / 2)
@@ -216,11 +235,14 @@ class _Job:
     weights: Array | None  # (items or 1, *spatial)
     limits: list[tuple[int | float, int | float]]
     moments: list[tuple[float, float]]  # mean and standard deviation
+    finish: Callable[[], bool] | None = None
 
     @classmethod
     def prepare(cls, array: Array, metadata: Metadata, weights: Array | None, settings: Settings) -> _Job:
         items = _items_first(array, metadata.axes)
         limits = [(item.min().item(), item.max().item()) for item in items]
+        if not all(float(high) - float(low) < _LARGEST_RANGE for low, high in limits):
+            raise InputError(f"expected a range below {_LARGEST_RANGE:g}, got {limits}: rescale the volume")
         moments = [(float(item.mean(dtype=np.float64)), float(item.std(dtype=np.float64))) for item in items]
         checked = None if weights is None else _check_weights(weights, array.shape, items, metadata.axes)
         return cls(items, array.shape, metadata, settings, checked, limits, moments)
@@ -242,21 +264,34 @@ class _Job:
         return CompressedVolume(frames.pack(frames.Frame(header, ())), self.settings.device)
 
     def smallest_budget(self) -> int:
-        """Bytes of the smallest file that this volume can become."""
-        network = self._smallest_network()
-        overhead = self._overhead(Octree(self.spatial), network, "even")
+        """Bytes of the smallest file that this volume can become with the levels asked for."""
+        tree = Octree(self.spatial, self._splits((self.settings.levels or 1) - 1))
+        network = self._smallest_network(tree)
+        overhead = self._overhead(tree, network, "even")
         return overhead + math.ceil(network.parameters * BITS_PER_PARAMETER / 8)
 
-    def _smallest_network(self) -> TincNetwork:
-        count = len(self.items)
-        return TincNetwork(len(self.spatial), (2,), [np.full(count, 4)], [np.zeros(count, dtype=np.int64)])
+    def _smallest_network(self, tree: Octree) -> TincNetwork:
+        nodes = [len(self.items) * tree.nodes(level) for level in range(tree.depth + 1)]
+        layers = allocation.default_layers(tree.depth) if tree.depth else (2,)
+        return TincNetwork.on_tree(tree, layers, [np.full(count, 4) for count in nodes])
+
+    def _splits(self, depth: int) -> tuple[tuple[bool, ...], ...]:
+        """Split the volume; a depth that the user asked for must be possible."""
+        splits = choose_splits(self.spatial, depth)
+        if len(splits) < depth and self.settings.levels is not None:
+            raise InputError(
+                f"expected at most {len(splits) + 1} levels for a volume of {self.spatial}, got {depth + 1}"
+            )
+        return splits
 
     def run(self, budget: int) -> Steps:
         """Compress to at most ``budget`` bytes."""
         smallest = self.smallest_budget()
         if budget < smallest:
             raise BudgetError(f"expected a budget of at least {smallest} bytes for this volume, got {budget}")
+        yield _unmeasured("preparing", 0, 1)
         allocated, between = self._allocate(budget)
+        yield _unmeasured("preparing", 0, 1)
         tree, network = allocated.tree, allocated.network
         bits = 8.0 * (budget - self._overhead(tree, network, between))
         device = resolve_device(self.settings.device)
@@ -265,34 +300,39 @@ class _Job:
         data = self._training_data(tree, ranges, device)
         omega = [_OMEGA_PER_VOXEL * side for side in tree.leaf_shape]
         initial = [p.to(device) for p in network.initial(omega, generator)]
-        trainer = Trainer(network, initial, data, self._schedule(tree, network), bits, generator)
-        started = time.monotonic()
+        trainer = Trainer(network, initial, data, self._schedule(tree, network), bits, generator, self.finish)
+        trainer.decode = self._live(tree, network, between, trainer).decode
         parameters, codes = yield from trainer.run()
-        yield Progress("measuring", 1, 1, math.nan, math.nan, math.nan, time.monotonic() - started, 0.0)
         del data
         draft = _Draft(self, allocated, between, ranges, parameters, codes, trainer)
-        return draft.finish(budget, bits)
+        return (yield from draft.finish(budget, bits))
+
+    def _live(self, tree: Octree, network: TincNetwork, between: str, trainer: Trainer) -> CompressedVolume:
+        """Return a volume without quality or coded bytes that decodes the weights as training has left them."""
+        volume = CompressedVolume(frames.pack(self._placeholder(tree, network, between)), self.settings.device)
+        volume._decoder = Decoder.live(trainer.layout, tree, trainer.state.parameters)
+        return volume
 
     def _allocate(self, budget: int) -> tuple[allocation.Allocation, str]:
         """Plan the tree, measure the volume, spread the parameters."""
         settings, count = self.settings, len(self.items)
-        rough = max(16.0, 8.0 * (budget - self._overhead(Octree(self.spatial), self._smallest_network(), "even")))
-        parameters = rough / BITS_PER_PARAMETER
-        depth = allocation.choose_depth(self.spatial, count, parameters)
-        if settings.levels is not None:
-            depth = settings.levels - 1
-        splits = choose_splits(self.spatial, depth)
-        if len(splits) < depth and settings.levels is not None:
-            raise InputError(
-                f"expected at most {len(splits) + 1} levels for a volume of {self.spatial}, got {depth + 1}"
-            )
-        tree = Octree(self.spatial, splits)
-        measured = [allocation.global_consistency(item, splits) for item in self.items]
+        whole = Octree(self.spatial)
+        rough = 8.0 * (budget - self._overhead(whole, self._smallest_network(whole), "even"))
+        parameters = max(16.0, rough) / BITS_PER_PARAMETER
+        measured = [allocation.global_consistency(item, choose_splits(self.spatial, 1)) for item in self.items]
         known = [value for value in measured if value is not None]
         consistency = float(np.mean(known)) if known else None
-        ratios = allocation.level_ratios(settings.between, tree.depth + 1, consistency)
         between = settings.between if isinstance(settings.between, str) else "ratios"
         between = allocation.resolve_auto(consistency) if between == "auto" else between
+        if settings.levels is not None:
+            depth = settings.levels - 1
+        elif isinstance(settings.between, str):
+            depth = allocation.choose_depth(self.spatial, count, parameters, between)
+        else:
+            depth = len(settings.between) - 1
+        splits = self._splits(depth)
+        tree = Octree(self.spatial, splits)
+        ratios = allocation.level_ratios(between if between != "ratios" else settings.between, tree.depth + 1)
         weights = [None if self.weights is None else self.weights[i % len(self.weights)] for i in range(count)]
         measure = np.concatenate([
             allocation.leaf_measure(item, tree, settings.within, weight)
@@ -309,7 +349,7 @@ class _Job:
         for (low, high), (mean, deviation) in zip(self.limits, self.moments, strict=True):
             span = float(high) - float(low)
             offset = round(65535 * (mean - low) / span) if span else 0
-            scale = round(-16 * math.log2(deviation / span)) if span else 0
+            scale = round(-16 * math.log2(max(deviation / span, _LEAST_DEVIATION))) if span else 0
             ranges.append(frames.ItemRange(low, high, offset, min(max(scale, 0), 255)))
         return tuple(ranges)
 
@@ -319,7 +359,7 @@ class _Job:
             span = float(limits.maximum) - float(limits.minimum)
             scale = span * 2 ** (-limits.scale_code / 16) or 1.0
             offset = limits.minimum + limits.offset_code / 65535 * span
-            rows.append(((tree.to_leaves(item) - offset) / scale).astype(np.float32))
+            rows.append(((tree.to_leaves(item).astype(np.float64) - offset) / scale).astype(np.float32))
             offsets.append(20 * math.log10(self.value_range / scale) if span else math.inf)
         values = torch.from_numpy(np.ascontiguousarray(np.concatenate(rows).T)).to(device)
         grid = np.meshgrid(*tree.local_axes(), indexing="ij")
@@ -384,7 +424,7 @@ class _Job:
             "version": _version(),
             "preset": self.settings.preset,
             "seed": self.settings.seed,
-            "psnr": round(psnr, 2),
+            "psnr": round(psnr, 2) if math.isfinite(psnr) else "inf",
         }
         if consistency is not None:
             made["consistency"] = round(consistency, 2)
@@ -396,10 +436,15 @@ class _Job:
             tree, [1] * (tree.depth + 1), [np.full(len(self.items) * tree.nodes(k), 8) for k in range(tree.depth + 1)]
         )
         levels, count = range(tree.depth + 1), len(self.items)
-        payloads = {(item, level): bytes(_SEGMENT_OVERHEAD) for item in range(count) for level in levels}
-        quality = [bytes(2 * tree.leaves)] * count
-        frame = self._frame(tree, network, between, self.provenance(88.88, 0.88), quality, payloads)
-        return len(frames.pack(frame)) + _PROVENANCE_SLACK + 2 * len(payloads)
+        frame = self._placeholder(tree, network, between)
+        return len(frames.pack(frame)) + _PROVENANCE_SLACK + 2 * count * len(levels)
+
+    def _placeholder(self, tree: Octree, network: TincNetwork, between: str) -> frames.Frame:
+        """Frame of a file without a single symbol."""
+        items, levels = range(len(self.items)), range(tree.depth + 1)
+        payloads = {(item, level): bytes(_SEGMENT_OVERHEAD) for item in items for level in levels}
+        quality = [bytes(2 * tree.leaves)] * len(self.items)
+        return self._frame(tree, network, between, self.provenance(88.88, 0.88), quality, payloads)
 
 
 @dataclass
@@ -414,48 +459,62 @@ class _Draft:
     codes: Codes
     trainer: Trainer
 
-    def finish(self, budget: int, bits: float) -> CompressedVolume:
+    def finish(self, budget: int, bits: float) -> Steps:
         """Fill the budget, measure what the file decodes to, and frame it."""
         payloads = self._fill(budget, bits)
         leaves, count = self.allocated.tree.leaves, len(self.job.items)
         unmeasured = self._volume(0.0, [bytes(2 * leaves)] * count, payloads)
-        psnr, quality = measure(unmeasured, self.job.items, self.job.value_range)
+        psnr, quality = yield from measure(unmeasured, self.job.items, self.job.value_range)
         result = self._volume(psnr, quality, payloads)
         if result.nbytes > budget:
             raise BudgetError(f"expected at most {budget} bytes, got {result.nbytes}: please report this as a bug")
         return result
 
-    def _volume(
-        self, psnr: float, quality: list[bytes], payloads: dict[tuple[int, int], bytes]
-    ) -> CompressedVolume:
+    def _volume(self, psnr: float, quality: list[bytes], payloads: dict[tuple[int, int], bytes]) -> CompressedVolume:
+        return CompressedVolume(self._pack(psnr, quality, payloads), self.job.settings.device)
+
+    def _pack(self, psnr: float, quality: list[bytes], payloads: dict[tuple[int, int], bytes]) -> bytes:
         provenance = self.job.provenance(psnr, self.allocated.consistency)
         tree, network = self.allocated.tree, self.allocated.network
-        frame = self.job._frame(tree, network, self.between, provenance, quality, payloads)
-        return CompressedVolume(frames.pack(frame), self.job.settings.device)
+        return frames.pack(self.job._frame(tree, network, self.between, provenance, quality, payloads))
 
     def _fill(self, budget: int, bits: float) -> dict[tuple[int, int], bytes]:
         """Code the symbols; move the steps a little until the file fits and leaves little unused."""
-        room = budget - self.job._overhead(self.allocated.tree, self.allocated.network, self.between)
+        room = budget - _PROVENANCE_SLACK
         layout, coder = self.trainer.layout, entropy.default_coder()
         sensitivities = self.trainer.sensitivities
         assert sensitivities is not None
-        codes, best, best_size = self.codes, None, -1
+        codes, best, best_size, best_codes = self.codes, None, -1, self.codes
         for _ in range(8):
             payloads = segments.pack_parameters(layout, self.parameters, codes, coder)
-            size = sum(map(len, payloads.values())) - _SEGMENT_OVERHEAD * len(payloads)
+            size = self._size(payloads)
             if best_size < size <= room:
-                best, best_size = payloads, size
-            if _FILL * room <= size <= room:
+                best, best_size, best_codes = payloads, size, codes
+            if _FILL * budget <= size <= room:
                 break
-            bits *= (0.995 * room) / size
+            bits += 8 * (0.995 * room - size)
             codes, _ = quantization.fit_steps(layout, self.parameters, sensitivities, bits)
         if best is None:
             raise BudgetError(f"the parameters do not fit in {budget} bytes even coarsely rounded: raise the budget")
+        for tensor in np.argwhere(best_codes > 0):  # a small file has few tensors: refine them one by one
+            if best_size >= _FILL * budget:
+                break
+            codes = best_codes.copy()
+            codes[tuple(tensor)] -= 1
+            payloads = segments.pack_parameters(layout, self.parameters, codes, coder)
+            if best_size < (size := self._size(payloads)) <= room:
+                best, best_size, best_codes = payloads, size, codes
         return best
 
+    def _size(self, payloads: dict[tuple[int, int], bytes]) -> int:
+        """Bytes of the file, before its quality is known."""
+        return len(self._pack(88.88, [bytes(2 * self.allocated.tree.leaves)] * len(self.job.items), payloads))
 
-def measure(volume: CompressedVolume, items: Array, value_range: float) -> tuple[float, list[bytes]]:
-    """Decode a compressed volume slab by slab and compare it with the original.
+
+def measure(
+    volume: CompressedVolume, items: Array, value_range: float
+) -> Generator[Progress, None, tuple[float, list[bytes]]]:
+    """Decode a compressed volume slab by slab and compare it with the original; yield after every slab.
 
     Returns
     -------
@@ -470,7 +529,9 @@ def measure(volume: CompressedVolume, items: Array, value_range: float) -> tuple
     squared, quality = 0.0, []
     for index, (item, limits) in enumerate(zip(items, volume.header.items, strict=True)):
         grids = []
-        for start, stop in zip(edges[0][:-1].tolist(), edges[0][1:].tolist(), strict=True):
+        slabs = list(pairwise(edges[0].tolist()))
+        for number, (start, stop) in enumerate(slabs):
+            yield _unmeasured("measuring", index * len(slabs) + number, len(items) * len(slabs))
             decoded = volume.decode_item(index, (slice(start, stop),))
             local = (np.array([0, stop - start]), *edges[1:])
             grids.append(metrics.octant_errors(item[start:stop], decoded, local))
@@ -487,6 +548,11 @@ def measure(volume: CompressedVolume, items: Array, value_range: float) -> tuple
 
 
 _BETWEEN_CODES = ("even", "shallow", "deep", "ratios")
+
+
+def _unmeasured(phase: str, step: int, steps: int) -> Progress:
+    """Progress of a phase that knows neither loss nor time."""
+    return Progress(phase, step, steps, math.nan, math.nan, math.nan, math.nan, math.nan)
 
 
 def _version() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import pairwise
@@ -161,7 +161,8 @@ def _grow_neuron(extent: Floats, rng: np.random.Generator) -> list[_Segment]:
         if tip.radius > 0.35:
             share = rng.uniform(0.35, 0.65)
             radii = tip.radius * share ** (2 / 3), tip.radius * (1 - share) ** (2 / 3)
-            tips += _fork(tip, radii, rng.uniform(0.3, 0.8, 2), _perpendicular(tip.direction, rng))
+            angles = rng.uniform(0.3, 0.8), rng.uniform(0.3, 0.8)
+            tips += _fork(tip, radii, angles, _perpendicular(tip.direction, rng))
     segments += [_spine(segment, rng) for segment in segments[1:] if rng.random() < 0.25]
     axon_start = _Tip(center, -heading, 0.45)
     return segments + _walk(axon_start, 1.2 * float(extent.max()), 0.3, 0.08, rng)[0]
@@ -203,7 +204,7 @@ def _murray_angle(parent: float, child: float, sibling: float) -> float:
     return float(np.arccos((parent**4 + child**4 - sibling**4) / (2 * parent**2 * child**2)))
 
 
-def _emptiness(fork: list[_Tip], occupied: list[Floats], extent: Floats) -> float:
+def _emptiness(fork: Iterable[_Tip], occupied: list[Floats], extent: Floats) -> float:
     """Distance from where the two branches will end to the nearest vessel; the farther the better."""
     ends = np.array([np.clip(tip.position + (5 * tip.radius + 10) * tip.direction, 0, extent) for tip in fork])
     return float(np.linalg.norm(ends[:, None] - np.array(occupied), axis=2).min(axis=1).sum())
@@ -224,7 +225,7 @@ def _walk(
     return segments, _Tip(position, direction, end_radius)
 
 
-def _fork(tip: _Tip, radii: Sequence[float], angles: Sequence[float], side: Floats) -> list[_Tip]:
+def _fork(tip: _Tip, radii: tuple[float, float], angles: tuple[float, float], side: Floats) -> list[_Tip]:
     """Split a tip in two, in the plane of its heading and ``side``, one branch to either side."""
     return [
         _Tip(tip.position, np.cos(angle) * tip.direction + sign * np.sin(angle) * side, radius)
@@ -267,9 +268,10 @@ def _render(
     fine = np.zeros((shape[0] * fold, *shape[1:]), np.float32)
     for segment in segments:
         _draw(fine, segment, step)
-    mask = (fine >= 0.5).reshape(shape[0], fold, *shape[1:]).any(axis=1)
+    folded = (shape[0], fold, *shape[1:])
+    mask: NDArray[np.bool_] = np.any(fine.reshape(folded) >= 0.5, axis=1)
     blurred = gaussian_filter(fine, [sigma / step for sigma in psf_sigma])
-    return blurred.reshape(shape[0], fold, *shape[1:]).mean(axis=1), mask
+    return blurred.reshape(folded).mean(axis=1), mask
 
 
 def _draw(canvas: NDArray[np.float32], segment: _Segment, step: float) -> None:

@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from napari_tinc._bytes import Cursor, varint
 from napari_tinc.core import entropy, quantization
-from napari_tinc.core.models.tinc import TincNetwork
+from napari_tinc.core.models.tinc import TincNetwork, segment_parameters
 from napari_tinc.core.octree import Octree
 from napari_tinc.core.quantization import Codes, Layout
 from napari_tinc.errors import FormatError
+from napari_tinc.format._bytes import Cursor, varint
 
 Floats = npt.NDArray[np.float64]
 
 MAX_WIDTH = 4096
-MAX_LAYERS = 16
+MAX_WIDTH_CLASSES = 8
+MAX_LAYERS = 8
 # A network may not claim more parameters than this per byte of its segments: the symbols of an honest file take
-# several bits each, and a decoder must be able to refuse before it allocates.
+# several bits each, and a decoder must be able to refuse before it allocates. What any machine can hold is always
+# allowed: an item of one value may get its share of the parameters and need no bits for them.
 MAX_PARAMETERS_PER_BYTE = 64
+_HARMLESS_PARAMETERS = 2**20
 _DECIBEL_STEP = 0.5
 _EXACT = 255
 
@@ -57,43 +61,66 @@ def parse_plan(plan: bytes, tree: Octree, items: int, parameter_bytes: int) -> T
         If the plan does not describe a network on this tree, or one that is too large for its bytes.
     """
     cursor = Cursor(plan, 0, "the plan")
+    allowed = max(_HARMLESS_PARAMETERS, MAX_PARAMETERS_PER_BYTE * parameter_bytes)
     layers, widths = [], []
+    claimed, fan_in = 0, np.array([len(tree.shape)], dtype=np.int64)
     for level in range(tree.depth + 1):
-        layer_count, class_count = cursor.u8("layers"), cursor.u8("width classes")
-        if not (1 <= layer_count <= MAX_LAYERS and class_count >= 1):
-            raise FormatError(f"expected 1 to {MAX_LAYERS} layers and a width at level {level} of the plan: damaged")
-        classes = [cursor.varint("width") for _ in range(class_count)]
-        if not all(1 <= width <= MAX_WIDTH for width in classes):
-            raise FormatError(f"expected widths from 1 to {MAX_WIDTH} at level {level} of the plan: damaged file")
+        layer_count, classes = _level_shape(cursor, level)
+        nodes = items * tree.nodes(level)
+        # Before anything is allocated for these nodes: they have at least the parameters of the narrowest class.
+        narrow = np.array(classes[:1], dtype=np.int64)
+        claimed += nodes * int(segment_parameters(fan_in, narrow, layer_count, level == tree.depth)[0])
+        _check_size(claimed, allowed)
+        fan_in = narrow
         layers.append(layer_count)
-        widths.append(np.array(classes, dtype=np.int64)[_class_index(cursor, class_count, items * tree.nodes(level))])
+        widths.append(np.array(classes, dtype=np.int64)[_class_index(cursor, len(classes), nodes)])
     if cursor.remaining:
         raise FormatError(f"expected the plan to end after its last level, got {cursor.remaining} bytes more: damaged")
     network = TincNetwork.on_tree(tree, layers, widths)
-    if network.parameters > MAX_PARAMETERS_PER_BYTE * parameter_bytes:
-        raise FormatError(
-            f"expected at most {MAX_PARAMETERS_PER_BYTE} parameters per byte, got {network.parameters} in "
-            f"{parameter_bytes} bytes: the file is damaged or hostile"
-        )
+    _check_size(network.parameters, allowed)
     return network
 
 
-def _class_index(cursor: Cursor, classes: int, nodes: int) -> npt.NDArray[np.int64]:
+def _level_shape(cursor: Cursor, level: int) -> tuple[int, list[int]]:
+    """Read the layers and the distinct widths of a level."""
+    layers, count = cursor.u8("layers"), cursor.u8("width classes")
+    if not (1 <= layers <= MAX_LAYERS and 1 <= count <= MAX_WIDTH_CLASSES):
+        raise FormatError(
+            f"expected 1 to {MAX_LAYERS} layers of 1 to {MAX_WIDTH_CLASSES} widths at level {level} of the plan, "
+            f"got {layers} and {count}: damaged file"
+        )
+    classes = [cursor.varint("width") for _ in range(count)]
+    bounds = [0, *classes, MAX_WIDTH + 1]
+    if not all(before < after for before, after in pairwise(bounds)):
+        raise FormatError(f"expected ascending widths from 1 to {MAX_WIDTH} at level {level} of the plan: damaged file")
+    return layers, classes
+
+
+def _check_size(parameters: int, allowed: int) -> None:
+    if parameters > allowed:
+        raise FormatError(
+            f"expected at most {allowed} parameters in a file of this size, got {parameters}: damaged or hostile file"
+        )
+
+
+def _class_index(cursor: Cursor, classes: int, nodes: int) -> npt.NDArray[np.uint8]:
     if classes == 1:
-        return np.zeros(nodes, dtype=np.int64)
+        return np.zeros(nodes, dtype=np.uint8)
     packed = cursor.take(cursor.varint("width map size"), "width map")
     inflater = zlib.decompressobj()
     try:
         raw = inflater.decompress(packed, nodes + 1)
     except zlib.error as error:
         raise FormatError(f"the width map of the plan does not inflate ({error}): damaged file") from error
-    index = np.frombuffer(raw, dtype=np.uint8).astype(np.int64)
-    if len(index) != nodes or not inflater.eof or index.max(initial=0) >= classes:
+    index = np.frombuffer(raw, dtype=np.uint8)
+    if len(index) != nodes or not inflater.eof or inflater.unused_data or index.max(initial=0) >= classes:
         raise FormatError(f"expected a width class for each of {nodes} nodes in the plan: damaged file")
     return index
 
 
-def pack_parameters(layout: Layout, parameters: Sequence[Tensor], codes: Codes, coder: int) -> dict[tuple[int, int], bytes]:
+def pack_parameters(
+    layout: Layout, parameters: Sequence[Tensor], codes: Codes, coder: int
+) -> dict[tuple[int, int], bytes]:
     """Code the parameters: one payload per (item, level)."""
     symbols = quantization.quantise(layout, parameters, codes)
     models = quantization.symbol_models(symbols)

@@ -23,6 +23,9 @@ from napari_tinc.errors import FormatError, InputError
 
 Region = tuple[slice | int, ...]
 
+# A network may overshoot a float32 volume's range by far before it is clipped: leave room below float32's largest.
+_LARGEST_NARROW_RANGE = 1e30
+
 
 @dataclass(frozen=True, slots=True)
 class Octant:
@@ -109,6 +112,10 @@ class CompressedVolume:
         """Return the frame: exactly the content of the file."""
         return self._data
 
+    def __reduce__(self) -> tuple[type[CompressedVolume], tuple[bytes, str]]:
+        """Copies, and workers in other processes, get the bytes and a decoder of their own."""
+        return CompressedVolume, (self._data, self._device)
+
     def __repr__(self) -> str:
         return f"CompressedVolume(shape={self.shape}, dtype={self.dtype}, {self.nbytes} bytes, ratio {self.ratio:.1f})"
 
@@ -171,10 +178,11 @@ class CompressedVolume:
     @cached_property
     def octants(self) -> tuple[Octant, ...]:
         """All leaves of all items in node order, with the quality that was measured when the file was made."""
+        # First: a file is as large as its octants' quality, but a few bytes of header can promise millions of octants.
+        qualities = [self._quality(item) for item in range(len(self.header.items))]
         boxes = self.tree.boxes(self.tree.depth)
         octants = []
-        for item, limits in enumerate(self.header.items):
-            psnr, peak = self._quality(item)
+        for item, (limits, (psnr, peak)) in enumerate(zip(self.header.items, qualities, strict=True)):
             errors = (limits.maximum - limits.minimum) * 10 ** (-peak / 20)
             spent = self._bytes_spent(item)
             octants += [
@@ -283,7 +291,8 @@ class CompressedVolume:
         span = float(limits.maximum) - float(limits.minimum)
         offset = limits.minimum + limits.offset_code / 65535 * span
         factor = span * 2 ** (-limits.scale_code / 16)
-        wide = np.float64 if self.dtype.itemsize >= 4 and self.dtype != np.float32 else np.float32
+        narrow = self.dtype.itemsize < 4 or (self.dtype == np.float32 and span < _LARGEST_NARROW_RANGE)
+        wide = np.float32 if narrow else np.float64
         flat_values = _Denormaliser(offset, factor, limits.minimum, limits.maximum, np.dtype(wide), self.dtype)
         with self._lock:
             decoder = self._decoder

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_tinc import _bytes
+from napari_tinc import output
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.errors import FormatError, InputError
 from napari_tinc.format import (
@@ -472,7 +472,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_temporary(tmp_path: Path, monkey
             raise OSError(errno.ENOSPC, "No space left on device")
 
     # A name in the module hides the built-in there alone; pytest goes on using the real one.
-    monkeypatch.setattr(_bytes, "open", FullDisk, raising=False)
+    monkeypatch.setattr(output, "open", FullDisk, raising=False)
     with pytest.raises(InputError, match="No space left on device; free some space"):
         write_atomic(path, DATA, overwrite=True)
     assert only_file(tmp_path).read_bytes() == b"old"

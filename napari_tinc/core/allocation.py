@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from napari_tinc.core.models.tinc import TincNetwork
+from napari_tinc.core.models.tinc import TincNetwork, segment_parameters
 from napari_tinc.core.octree import Octree, Splits, choose_splits
 from napari_tinc.errors import InputError
 
@@ -25,23 +25,21 @@ CONSISTENT, INCONSISTENT = 0.7, 0.6  # thresholds of the paper, read on our own 
 _LEAN = 2.0  # per-node parameters of one level against the next for "shallow" and "deep"
 _EVEN_SHARE = 0.25  # part of a level that is dealt out evenly, so that no node is starved
 _WIDTH_CLASSES = 5  # distinct widths per level; bounds the number of groups
-MIN_LEAF_WIDTH = 8
+MIN_LEAF_WIDTH = 10
 MAX_DEPTH = 6
 
 
-def level_ratios(between: str | Sequence[float], levels: int, consistency: float | None) -> tuple[float, ...]:
+def level_ratios(between: str | Sequence[float], levels: int) -> tuple[float, ...]:
     """Per-node ratio of every level.
 
     Parameters
     ----------
     between : str or sequence of float
         ``"even"``: equal for every node. ``"shallow"``: twice as much per node at every level up. ``"deep"``: twice
-        as much at every level down. ``"auto"``: shallow where the global consistency is above 0.7, deep where it is
-        below 0.6, else even. Numbers: the ratios themselves.
+        as much at every level down. Numbers: the ratios themselves. (``"auto"`` becomes one of the names in
+        :func:`resolve_auto`.)
     levels : int
         Levels of the tree, root included.
-    consistency : float or None
-        See :func:`global_consistency`; needed for ``"auto"``.
 
     Raises
     ------
@@ -53,16 +51,17 @@ def level_ratios(between: str | Sequence[float], levels: int, consistency: float
         if len(ratios) != levels or not all(0 < ratio < 1e6 for ratio in ratios):
             raise InputError(f"expected {levels} positive ratios, one per level, got {ratios}: give one for each")
         return ratios
-    if between not in BETWEEN:
+    if between not in BETWEEN[1:]:
         raise InputError(f"expected a strategy between levels among {BETWEEN}, got {between!r}")
-    if between == "auto":
-        between = resolve_auto(consistency)
     lean = {"even": 1.0, "shallow": _LEAN, "deep": 1 / _LEAN}[between]
     return tuple(lean ** (levels - 1 - level) for level in range(levels))
 
 
 def resolve_auto(consistency: float | None) -> str:
-    """Name the strategy that ``"auto"`` stands for; without a measure (one level) it is ``"even"``."""
+    """Name the strategy that ``"auto"`` stands for (paper: shallow above 0.7, deep below 0.6).
+
+    Without a measure, as for a volume too small to split, it is ``"even"``.
+    """
     if consistency is None or INCONSISTENT <= consistency <= CONSISTENT:
         return "even"
     return "shallow" if consistency > CONSISTENT else "deep"
@@ -72,9 +71,9 @@ def global_consistency(volume: npt.NDArray[np.generic], splits: Splits) -> float
     """Measure how alike the octants of a volume are, in [0, 1].
 
     The mean cosine similarity of the amplitude spectra ``|FFT|`` of all pairs of the root's children, each after
-    removing its mean. Amplitudes forget where things lie and keep which frequencies there are, and those are what
-    leaves share through a common ancestor. (The paper names a global consistency without a formula; this definition
-    is ours.)
+    removing its mean; octants that are constant are left out. Amplitudes forget where things lie and keep which
+    frequencies there are: that is what leaves share through a common ancestor. (The paper names a global consistency
+    without giving a formula; this definition is ours.)
 
     Parameters
     ----------
@@ -92,17 +91,20 @@ def global_consistency(volume: npt.NDArray[np.generic], splits: Splits) -> float
         return None
     tree = Octree(volume.shape, splits[:1])
     side = tuple(int(np.diff(edge).min()) for edge in tree.edges(1))
+    low, high = float(volume.min()), float(volume.max())
+    if low == high:
+        return None
     spectra = []
     for box in tree.boxes(1):
-        block = volume[tuple(slice(b.start, b.start + s) for b, s in zip(box, side, strict=True))].astype(np.float32)
-        spectrum = np.abs(np.fft.rfftn(block - block.mean())).ravel()
-        if (norm := np.linalg.norm(spectrum)) > 0:
-            spectra.append(spectrum / norm)
-    if len(spectra) < 2:
+        block = volume[tuple(slice(b.start, b.start + s) for b, s in zip(box, side, strict=True))]
+        block = ((block.astype(np.float64) - low) / (high - low)).astype(np.float32)
+        spectra.append(np.abs(np.fft.rfftn(block - block.mean())).ravel())
+    norms = [float(np.linalg.norm(spectrum)) for spectrum in spectra]
+    unit = [spectrum / norm for spectrum, norm in zip(spectra, norms, strict=True) if norm > 0]
+    if len(unit) < 2:
         return None
-    stacked = np.stack(spectra)
-    similarity = stacked @ stacked.T
-    return float(np.clip(similarity[np.triu_indices(len(stacked), 1)].mean(), 0, 1))
+    similarity = np.stack(unit) @ np.stack(unit).T
+    return float(np.clip(similarity[np.triu_indices(len(unit), 1)].mean(), 0, 1))
 
 
 def noise_floor(volume: npt.NDArray[np.generic]) -> float:
@@ -145,8 +147,8 @@ def leaf_measure(volume: npt.NDArray[np.generic], tree: Octree, within: str, wei
         return _leaf_means(weights, tree)
     if within == "importance":
         return _leaf_means(volume > noise_floor(volume), tree)
-    mean = _leaf_means(volume, tree)
-    return np.maximum(_leaf_means(np.square(volume, dtype=np.float64), tree) - mean**2, 0)
+    centred = volume - volume.mean(dtype=np.float64)  # else a large offset swallows the variance
+    return np.maximum(_leaf_means(np.square(centred), tree) - _leaf_means(centred, tree) ** 2, 0)
 
 
 def _leaf_means(volume: npt.NDArray[np.generic], tree: Octree) -> Floats:
@@ -245,9 +247,26 @@ def allocate(
             fan_in = np.full(items, float(len(tree.shape)))
         else:
             fan_in = np.repeat(widths[-1], tree.children(level - 1)).astype(np.float64)
-        share = budget * node_shares(measure, nodes[level])
-        widths.append(_classes(solve_width(share, fan_in, layers[level], level == tree.depth)))
+        is_leaf = level == tree.depth
+        share = _lift(budget * node_shares(measure, nodes[level]), fan_in, layers[level], is_leaf)
+        widths.append(_classes(solve_width(share, fan_in, layers[level], is_leaf)))
     return TincNetwork.on_tree(tree, layers, widths)
+
+
+def _lift(shares: Floats, fan_in: Floats, layers: int, is_leaf: bool) -> Floats:
+    """Raise every node to half the width that equal shares would give; the others pay, the sum stays.
+
+    A share alone is no safeguard: below a wide parent each unit of width costs so much that a small share buys one.
+    """
+    equal = np.full(len(shares), shares.mean())
+    usable = np.maximum(solve_width(equal, np.full(len(shares), fan_in.mean()), layers, is_leaf) // 2, 1)
+    floor = segment_parameters(fan_in.astype(np.int64), usable, layers, is_leaf).astype(np.float64)
+    room = shares.sum() - floor.sum()
+    surplus = np.maximum(shares - floor, 0)
+    if room <= 0 or surplus.sum() == 0:
+        return shares
+    lifted: Floats = floor + surplus * room / surplus.sum()
+    return lifted
 
 
 def _classes(widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -258,10 +277,21 @@ def _classes(widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return edges[np.searchsorted(edges, widths, side="right") - 1]
 
 
-def choose_depth(shape: tuple[int, ...], items: int, parameters: float) -> int:
-    """Deepest tree whose leaves, with equal shares, are at least :data:`MIN_LEAF_WIDTH` wide.
+def choose_depth(shape: tuple[int, ...], items: int, parameters: float, between: str) -> int:
+    """Deepest tree whose leaves, with equal shares within a level, are at least :data:`MIN_LEAF_WIDTH` wide.
 
     Deeper trees train and decode faster at equal parameters; a narrow leaf learns badly.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Spatial shape in voxels.
+    items : int
+        Volumes in the file.
+    parameters : float
+        Parameters for all of them.
+    between : str
+        ``"even"``, ``"shallow"`` or ``"deep"``.
     """
     depth = 0
     for candidate in range(1, MAX_DEPTH + 1):
@@ -269,8 +299,8 @@ def choose_depth(shape: tuple[int, ...], items: int, parameters: float) -> int:
         if len(splits) < candidate:
             break
         tree = Octree(shape, splits)
-        layers = default_layers(candidate)
-        network = allocate(tree, np.ones(items * tree.leaves), items, parameters, [1.0] * (candidate + 1), layers)
+        ratios, layers = level_ratios(between, candidate + 1), default_layers(candidate)
+        network = allocate(tree, np.ones(items * tree.leaves), items, parameters, ratios, layers)
         if network.widths[-1].min() < MIN_LEAF_WIDTH:
             break
         depth = candidate

@@ -40,6 +40,13 @@ class Decoder:
         self._parameters = [torch.zeros(array.shape, device=self.device) for array in layout.network.arrays]
         self._loaded: set[int] = set()
 
+    @classmethod
+    def live(cls, layout: Layout, tree: Octree, parameters: Sequence[Tensor]) -> Decoder:
+        """Decode with parameters that are still being trained, where they are: use it between two steps only."""
+        decoder = cls(layout, tree, lambda item: (), str(parameters[0].device))
+        decoder._parameters = list(parameters)
+        return decoder
+
     def _load(self, item: int) -> None:
         if item in self._loaded:
             return

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Context, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import lru_cache
 
 import numpy as np
@@ -29,8 +29,9 @@ RANGE_CODER, DEFLATE = 1, 2
 GAUSSIAN, LAPLACE = 0, 1
 MAX_SYMBOL = 2**14 - 1
 SCALE_CODES = 120
-_TOTAL = 1 << 20  # exact in float32, so the coder gets the very integers of the table
-_DECIMAL = Context(prec=30)
+_TOTAL = 1 << 20  # a frequency over it is exact in float64, and so is all that the coder computes from it
+# Spelt out, and used for every operation: the settings of the program around must not reach the tables.
+_DECIMAL = Context(prec=30, rounding=ROUND_HALF_EVEN, Emin=-999999, Emax=999999, capitals=1, clamp=0, traps=[])
 _LN2 = _DECIMAL.ln(Decimal(2))
 
 
@@ -61,10 +62,11 @@ def scale_of(code: int) -> float:
 @lru_cache(maxsize=512)
 def frequencies(model: SymbolModel) -> npt.NDArray[np.int64]:
     """Integer frequencies of the symbols ``-bound … bound``; each at least 1, their sum 2**20."""
-    scale = _DECIMAL.exp(_DECIMAL.multiply(_LN2, Decimal(model.scale_code) / 8 - 2))
-    divisor = _DECIMAL.multiply(scale, scale) * 2 if model.family == GAUSSIAN else scale
     power = 2 if model.family == GAUSSIAN else 1
-    half = [int(_DECIMAL.exp(-Decimal(k**power) / divisor).scaleb(24)) for k in range(model.bound + 1)]
+    with localcontext(_DECIMAL):
+        scale = (_LN2 * (Decimal(model.scale_code) / 8 - 2)).exp()
+        divisor = 2 * scale * scale if model.family == GAUSSIAN else scale
+        half = [int((-Decimal(k**power) / divisor).exp().scaleb(24)) for k in range(model.bound + 1)]
     weights = half[:0:-1] + half
     spare = _TOTAL - len(weights)
     total = sum(weights)
@@ -100,7 +102,7 @@ def fit_model(symbols: Symbols) -> tuple[SymbolModel, float]:
     }
     candidates = []
     for family, moment in spread.items():
-        centre = round(8 * (np.log2(max(moment, 0.1)) + 2))
+        centre = min(max(round(8 * (np.log2(max(moment, 0.1)) + 2)), 0), SCALE_CODES - 1)
         for code in range(max(0, centre - 6), min(SCALE_CODES, centre + 7)):
             candidates.append((code_length(counts, family, code), family, code))
     bits, family, code = min(candidates)
@@ -154,6 +156,8 @@ def decode(payload: bytes, sizes: Sequence[int], models: Sequence[SymbolModel], 
             tensors.append(decoder.decode(_categorical(model), size) - np.int32(model.bound))
         except (AssertionError, ValueError) as error:
             raise FormatError("a range-coded stream does not decode: the file is damaged") from error
+    if not decoder.maybe_exhausted():
+        raise FormatError("expected a range-coded stream to end after its symbols, got more: the file is damaged")
     return tensors
 
 
@@ -164,7 +168,7 @@ def _decode_deflate(payload: bytes, sizes: Sequence[int], models: Sequence[Symbo
         raw = inflater.decompress(payload, expected + 1)
     except zlib.error as error:
         raise FormatError(f"a deflated stream does not decode ({error}): the file is damaged") from error
-    if len(raw) != expected or not inflater.eof:
+    if len(raw) != expected or not inflater.eof or inflater.unused_data:
         raise FormatError(f"expected {expected} bytes in a deflated stream, got another number: the file is damaged")
     flat = np.frombuffer(raw, dtype="<i2").astype(np.int32)
     tensors = np.split(flat, np.cumsum(sizes)[:-1])
@@ -181,5 +185,5 @@ def default_coder() -> int:
 
 @lru_cache(maxsize=512)
 def _categorical(model: SymbolModel) -> object:
-    probabilities = frequencies(model).astype(np.float32) / np.float32(_TOTAL)
+    probabilities = frequencies(model) / _TOTAL
     return constriction.stream.model.Categorical(probabilities, perfect=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,7 +40,7 @@ class Progress:
     Parameters
     ----------
     phase : str
-        ``"training"``, ``"quantising"`` or ``"measuring"``.
+        ``"preparing"``, ``"training"``, ``"quantising"`` or ``"measuring"``.
     step, steps : int
         Optimiser steps done and planned.
     loss : float
@@ -49,6 +49,9 @@ class Progress:
         Estimates in dB over the volume's own range, from the running loss.
     seconds, eta : float
         Time since the start and estimated time to the end.
+    decode : callable, optional
+        Decodes a region with the weights as they are now, like :meth:`napari_tinc.volume.CompressedVolume.decode`; only
+        between two steps of the generator, in the thread that drives it.
     """
 
     phase: str
@@ -59,6 +62,7 @@ class Progress:
     best_psnr: float
     seconds: float
     eta: float
+    decode: Callable[..., npt.NDArray[np.generic]] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass
@@ -142,8 +146,9 @@ class _State:
     points: int
     rate: float
     running: Tensor
+    best: list[Tensor]
     best_loss: float = math.inf
-    best: list[Tensor] = field(default_factory=list)
+    since: int = 0  # step at which the running loss last started from 0
     retries: int = 0
     steps_of: list[Tensor] | None = None
 
@@ -162,6 +167,8 @@ class Trainer:
         Budget of all parameter segments, in bits.
     generator : torch.Generator
         Source of all random draws, on the CPU.
+    finish : callable, optional
+        Asked before every step; once it says yes training ends, and what was learnt is rounded.
     """
 
     def __init__(
@@ -172,15 +179,18 @@ class Trainer:
         schedule: Schedule,
         bits: float,
         generator: torch.Generator,
+        finish: Callable[[], bool] | None = None,
     ) -> None:
+        self.finish = finish
+        self.decode: Callable[..., npt.NDArray[np.generic]] | None = None
         self.network, self.data, self.schedule, self.bits = network, data, schedule, bits
         self.layout = Layout(network, data.items)
         self.sampler, self.generator = Sampler(data.points, generator), generator
         self.device = data.values.device
         leaves = [p.detach().clone().requires_grad_() for p in parameters]
-        self.state = _State(
-            leaves, self._adam(leaves), schedule.points, schedule.rate, torch.zeros(data.items, device=self.device)
-        )
+        running = torch.zeros(data.items, device=self.device)
+        best = [p.detach().clone() for p in parameters]
+        self.state = _State(leaves, self._adam(leaves), schedule.points, schedule.rate, running, best)
         self.codes: Codes | None = None
         self.sensitivities: npt.NDArray[np.float64] | None = None
 
@@ -204,9 +214,9 @@ class Trainer:
         """
         started = shown = time.monotonic()
         step, best_psnr = 0, -math.inf
-        while (done := self._fraction(step, started)) < 1:
+        while (done := self._fraction(step, started)) < 1 and not (self.finish and self.finish()):
             self._adjust(done, step)
-            self._step_within_memory(step)
+            self._within_memory(self._step)
             step += 1
             if step % _CHECK_EVERY == 0:
                 self._guard(step)
@@ -216,10 +226,8 @@ class Trainer:
                 psnr = self.data.psnr(self._running(step))
                 best_psnr = max(best_psnr, psnr) if step > _CHECK_EVERY else psnr
                 yield self._progress(step, done, now - started, psnr, best_psnr)
-        if self.codes is None:
-            self._fit_steps()
-        else:
-            self._fit_steps(refresh=False)
+        self._settle(step)
+        self._within_memory(self._fit_steps)
         assert self.codes is not None
         return [p.detach() for p in self.state.parameters], self.codes
 
@@ -238,14 +246,25 @@ class Trainer:
         if done < 1 - _QUANTISING:
             return
         if self.codes is None:
-            self._fit_steps()
+            self._guard(step)
+            self._within_memory(self._start_quantising)
+            self._restart(step)
         elif step % (4 * _CHECK_EVERY) == 0 and done < _REFIT:
-            self._fit_steps(refresh=False)
+            self._fit_steps()
 
-    def _fit_steps(self, refresh: bool = True) -> None:
+    def _start_quantising(self) -> None:
+        """Fit the steps, and compare from here on with the loss of rounded weights: rounding is no collapse."""
+        self._fit_steps()
+        with torch.no_grad():
+            self.state.best_loss = float(self._losses().mean())
+        self.state.best = [p.detach().clone() for p in self.state.parameters]
+
+    def _fit_steps(self) -> None:
         """Choose the quantisation steps for the weights as they are now."""
-        if refresh or self.sensitivities is None:
+        if self.sensitivities is None:
             self.sensitivities = quantization.sensitivity(self.layout, self.state.parameters, self._probe)
+            if not np.isfinite(self.sensitivities).all():
+                raise TrainingError("training collapsed: even the best weights give no finite output: rescale the volume")
         self.codes, _ = quantization.fit_steps(self.layout, self.state.parameters, self.sensitivities, self.bits)
         self.state.steps_of = quantization.expand_steps(self.layout, self.codes, self.device)
 
@@ -257,11 +276,11 @@ class Trainer:
             signs = signs * self.data.weights[index].T.sqrt()
         return self.data.coordinates[:, index], signs
 
-    def _step_within_memory(self, step: int) -> None:
-        """Make one step; halve the batch when memory runs out."""
+    def _within_memory(self, work: Callable[[], None]) -> None:
+        """Do one piece of work; halve the batch when memory runs out."""
         while True:
             try:
-                return self._step(step)
+                return work()
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -275,7 +294,8 @@ class Trainer:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _step(self, step: int) -> None:
+    def _losses(self) -> Tensor:
+        """Mean weighted squared error of every item on one batch."""
         state, data = self.state, self.data
         index = self.sampler.draw(state.points).to(self.device)
         used: Sequence[Tensor] = state.parameters
@@ -284,7 +304,10 @@ class Trainer:
         error = (self.network.evaluate(used, data.coordinates[:, index]) - data.values[index].T).square()
         if data.weights is not None:
             error = error * data.weights[index].T
-        losses = error.reshape(data.items, -1).mean(1)
+        return error.reshape(data.items, -1).mean(1)
+
+    def _step(self) -> None:
+        state, losses = self.state, self._losses()
         state.optimiser.zero_grad(set_to_none=True)
         losses.mean().backward()  # type: ignore[no-untyped-call]
         state.optimiser.step()
@@ -292,38 +315,63 @@ class Trainer:
 
     def _running(self, step: int) -> Tensor:
         """Running mean of the losses, corrected for its start at 0."""
-        return self.state.running / (1 - (1 - 1 / _CHECK_EVERY) ** max(step, 1))
+        return self.state.running / (1 - (1 - 1 / _CHECK_EVERY) ** max(step - self.state.since, 1))
+
+    def _restart(self, step: int) -> None:
+        """Forget the running loss: what it measured is no longer there."""
+        self.state.running.zero_()
+        self.state.since = step
+
+    def _healthy(self, loss: float) -> bool:
+        """Whether the loss has not collapsed and every weight is finite."""
+        finite = math.isfinite(loss) and all(bool(torch.isfinite(p).all()) for p in self.state.parameters)
+        return finite and loss < _COLLAPSE * self.state.best_loss
 
     def _guard(self, step: int) -> None:
-        """Notice a collapse; keep the best weights."""
+        """Notice a collapse and go back to the best weights; keep the present ones if they are the best."""
         state = self.state
         loss = float(self._running(step).mean())
-        if math.isfinite(loss) and loss < _COLLAPSE * state.best_loss:
+        if self._healthy(loss):
             if loss < state.best_loss:
                 state.best_loss = loss
                 state.best = [p.detach().clone() for p in state.parameters]
             return
         state.retries += 1
-        if state.retries > _RETRIES or not state.best:
+        if state.retries > _RETRIES:
             raise TrainingError(
                 f"training collapsed {state.retries} times (loss {loss:.3g}, best {state.best_loss:.3g}) although the "
                 "rate was lowered: choose another seed, fewer levels or a higher ratio"
             )
         logger.warning("training collapsed at step %d: back to the best weights with a third of the rate", step)
         state.rate /= 3
-        with torch.no_grad():
-            for parameter, best in zip(state.parameters, state.best, strict=True):
-                parameter.copy_(best)
         state.optimiser = self._adam(state.parameters)
-        state.running.fill_(state.best_loss)
+        self._go_back(step)
+
+    def _go_back(self, step: int) -> None:
+        """Take the best weights."""
+        with torch.no_grad():
+            for parameter, best in zip(self.state.parameters, self.state.best, strict=True):
+                parameter.copy_(best)
+        self._restart(step)
+
+    def _settle(self, step: int) -> None:
+        """Go back to the best weights if the steps after the last check went wrong."""
+        if self._healthy(float(self._running(step).mean())):
+            return
+        if not math.isfinite(self.state.best_loss):
+            raise TrainingError("training collapsed before it had learnt anything: choose another seed or more steps")
+        logger.warning("training collapsed at its end: back to the best weights")
+        self._go_back(step)
 
     def _progress(self, step: int, done: float, seconds: float, psnr: float, best_psnr: float) -> Progress:
         phase = "training" if self.codes is None else "quantising"
         steps = self.schedule.steps if self.schedule.time_limit is None else max(step, int(step / max(done, 1e-9)))
         loss = float(self._running(step).mean())
-        return Progress(phase, step, steps, loss, psnr, best_psnr, seconds, seconds * (1 - done) / max(done, 1e-9))
+        eta = seconds * (1 - done) / max(done, 1e-9)
+        return Progress(phase, step, steps, loss, psnr, best_psnr, seconds, eta, self.decode)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Tell an allocation failure of any device from other runtime errors."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    texts = ("allocate memory", "not enough memory", "out of memory")  # CPU on Linux and Windows, MPS
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)

@@ -12,8 +12,8 @@ from napari_tinc.core.metadata import Metadata
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.files import npy, tiff, zarr
 from napari_tinc.files.layout import Volume
-from napari_tinc.files.output import check_output, is_zarr, replacing
 from napari_tinc.inputs import check_axes
+from napari_tinc.output import check_output, is_zarr, replacing
 
 __all__ = ["SUFFIXES", "Volume", "check_output", "check_suffix", "read_volume", "replacing", "write_volume"]
 

@@ -159,13 +159,23 @@ class TincNetwork:
         parents.insert(0, np.zeros(len(kept[0]), dtype=np.int64))
         widths = [width[nodes] for width, nodes in zip(self.widths, kept, strict=True)]
         smaller = TincNetwork(self.dimensions, self.layers, widths, parents)
-        position_of = {(a.level, a.layer, a.kind, a.shape[1:]): i for i, a in enumerate(self.arrays)}
+        position_of = {key: i for i, key in enumerate(self._keys)}
         selection = []
-        for array in smaller.arrays:
-            source = position_of[array.level, array.layer, array.kind, array.shape[1:]]
+        for key, array in zip(smaller._keys, smaller.arrays, strict=True):
+            source = position_of[key]
             rows = np.searchsorted(self.arrays[source].nodes, kept[array.level][array.nodes])
             selection.append((source, rows))
         return smaller, selection
+
+    @cached_property
+    def _keys(self) -> tuple[tuple[int, int, int, int, str], ...]:
+        """What tells every array from the others: level, width and input width of its group, layer, kind."""
+        return tuple(
+            (level, group.width, group.fan_in, layer, kind)
+            for level, groups in enumerate(self.groups)
+            for group in groups
+            for layer, kind, _ in self._segment_shapes(level, group)
+        )
 
     @cached_property
     def arrays(self) -> tuple[Array, ...]:

@@ -1,21 +1,17 @@
-"""The small parts of the frame: varints, scalars, bounded JSON, and a file written whole or not at all.
+"""The small parts of the frame: varints, scalars and bounded JSON.
 
-`napari_tinc.format` says which part stands where; this module knows nothing of volumes.
+The other modules of the package say which part stands where; this one knows nothing of volumes.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import os
-import secrets
 import struct
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from napari_tinc.errors import FormatError, InputError
+from napari_tinc.errors import FormatError
 
 MAX_VARINT_BYTES = 9
 MAX_JSON_BYTES = 64 * 1024
@@ -72,6 +68,15 @@ def scalar(dtype: str, value: int | float) -> bytes:
     return raw
 
 
+def integer(field: str, value: object, low: int, high: int) -> int:
+    """Return `value`, or raise `FormatError` unless it is an int from `low` to `high`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise FormatError(f"{field}: expected an int, got {type(value).__name__}; {REMEDY}")
+    if not low <= value <= high:
+        raise FormatError(f"{field}: expected {low}..{high}, got {value}; {REMEDY}")
+    return value
+
+
 class Cursor:
     """Reads fields from front to back and never past the end.
 
@@ -99,7 +104,7 @@ class Cursor:
 
     def take(self, count: int, field: str) -> bytes:
         """Return the next `count` bytes, or raise `FormatError` where fewer are left."""
-        if count > self.remaining:
+        if self.position + count > len(self.data):
             raise FormatError(
                 f"truncated: {self.source} ends inside {field}: expected {count} bytes at offset {self.position}, "
                 f"got {self.remaining}; {REMEDY}"
@@ -122,13 +127,15 @@ class Cursor:
     def varint(self, field: str) -> int:
         """Read an unsigned LEB128 number; raise `FormatError` unless it is minimal and at most 9 bytes."""
         value = 0
-        for index in range(MAX_VARINT_BYTES):
-            byte = self.u8(field)
+        for index, byte in enumerate(self.data[self.position : self.position + MAX_VARINT_BYTES]):
             value |= (byte & 0x7F) << (7 * index)
             if byte < 0x80:
                 if byte == 0 and index > 0:
                     raise FormatError(f"{field}: expected the shortest varint, got {index + 1} bytes; {REMEDY}")
+                self.position += index + 1
                 return value
+        if self.remaining < MAX_VARINT_BYTES:
+            self.take(self.remaining + 1, field)  # names what was cut off
         raise FormatError(f"{field}: expected a varint of at most {MAX_VARINT_BYTES} bytes, got more; {REMEDY}")
 
     def zigzag(self, field: str) -> int:
@@ -192,76 +199,3 @@ def inflate_json(data: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise FormatError(f"metadata: expected a JSON object, got {type(fields).__name__}; {REMEDY}")
     return fields
-
-
-def write_atomic(path: str | os.PathLike[str], data: bytes, overwrite: bool) -> None:
-    """Write a file whole or not at all; whatever was there before survives any failure.
-
-    The bytes go to a temporary file in the same folder, reach the disk, and only then take the name.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        The file to write; a symbolic link is followed.
-    data : bytes
-        All of its content.
-    overwrite : bool
-        Whether an existing file may be replaced. Without it, a file that appears meanwhile is safe as well.
-
-    Raises
-    ------
-    InputError
-        The file exists and `overwrite` is false, or the operating system refuses to write.
-    """
-    target = os.path.realpath(path)
-    folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".{secrets.token_hex(8)}.tinc-part")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _publish(temporary, target, overwrite)
-    except FileExistsError as error:
-        raise InputError(
-            f"expected a new file name, got {os.fspath(path)}, which exists; choose another name or replace the file "
-            "with --overwrite (in Python: overwrite=True)"
-        ) from error
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "free some space" if full else "choose a folder that exists and that you may write to"
-        raise InputError(f"cannot write {os.fspath(path)}: {error.strerror or error}; {remedy}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-    _sync_folder(folder)
-
-
-def _publish(temporary: str, target: str, overwrite: bool) -> None:
-    """Give the finished temporary file its name in one step."""
-    if overwrite:
-        os.replace(temporary, target)
-        return
-    try:
-        os.link(temporary, target)  # unlike a rename, never replaces a file
-    except FileExistsError:
-        raise
-    except OSError:
-        # FAT and some network disks know no hard links: reserve the name, then replace one's own empty file.
-        with open(target, "xb"):
-            pass
-        try:
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(target)
-            raise
-
-
-def _sync_folder(folder: str) -> None:
-    """Make the new name itself survive a power cut, where the operating system can (Windows cannot)."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,0 +1,185 @@
+"""Decoding and training speed, each against a per-node Python recursion of the same tree, all in one run.
+
+    python benchmarks/speed.py
+
+Times are those of this machine, best of three; the ratios between them are what carries over. Networks hold random
+parameters: speed does not depend on their values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import recursion
+import torch
+from torch import nn
+
+from napari_tinc import CompressedVolume, Metadata
+from napari_tinc import format as frames
+from napari_tinc import segments
+from napari_tinc.compress import BITS_PER_PARAMETER
+from napari_tinc.core import allocation, entropy, quantization
+from napari_tinc.core.octree import Octree, choose_splits
+from napari_tinc.core.quantization import Layout
+
+
+def best_of(function: Callable[[], object], repeats: int = 3) -> float:
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def synthetic(shape: tuple[int, ...], ratio: float, depth: int | None = None) -> CompressedVolume:
+    """A file of the size a real uint16 volume of this shape would have at this ratio, with random parameters."""
+    budget = int(np.prod(shape)) * 2 / ratio
+    parameters = budget * 8 / BITS_PER_PARAMETER
+    depth = allocation.choose_depth(shape, 1, parameters, "shallow") if depth is None else depth
+    tree = Octree(shape, choose_splits(shape, depth))
+    layers = allocation.default_layers(tree.depth)
+    network = allocation.allocate(tree, np.ones(tree.leaves), 1, parameters, allocation.level_ratios("shallow", tree.depth + 1), layers)
+    layout = Layout(network, 1)
+    initial = network.initial([0.5 * side for side in tree.leaf_shape], torch.Generator().manual_seed(0))
+    spread = np.array([[np.log2(float(initial[layout.kind_of_array.index(k)].abs().mean()) / 10 + 1e-4) for k in range(len(layout.kinds))]])
+    codes = quantization.step_codes(spread)
+    payloads = segments.pack_parameters(layout, initial, codes, entropy.default_coder())
+    header = frames.Header(shape, "u2", Metadata.default(len(shape)), (frames.ItemRange(0, 65535, 32768, 32),), tree.splits, frames.MODEL_TINC, segments.pack_plan(network), 0, 0, {})
+    parts = [frames.Segment(frames.KIND_QUALITY, 0, 0, bytes(2 * tree.leaves))]
+    parts += [frames.Segment(frames.KIND_PARAMETERS, 0, level, payloads[0, level]) for level in range(tree.depth + 1)]
+    return CompressedVolume(frames.pack(frames.Frame(header, tuple(parts))), "cpu")
+
+
+class Recursion(nn.Module):
+    """The same parameters, one Python call per node."""
+
+    def __init__(self, volume: CompressedVolume) -> None:
+        super().__init__()
+        layout = volume._layout
+        self.network, self.tree = layout.network, volume.tree
+        volume.decode((slice(0, 1),) * len(volume.shape))
+        arrays = zip(layout.network.arrays, volume._decoder._parameters, strict=True)
+        self.by_node = {}
+        for array, values in arrays:
+            for row, node in enumerate(array.nodes.tolist()):
+                self.by_node.setdefault((array.level, node), []).append(nn.Parameter(values[row].clone()))
+
+    def forward(self, coordinates: torch.Tensor, level: int = 0, node: int = 0) -> list[torch.Tensor]:
+        parameters, hidden = self.by_node[level, node], coordinates
+        is_leaf = level == self.tree.depth
+        for index in range(0, len(parameters), 2):
+            hidden = torch.addmm(parameters[index + 1], parameters[index], hidden)
+            if not (is_leaf and index == len(parameters) - 2):
+                hidden = torch.sin(hidden)
+        if is_leaf:
+            return [hidden]
+        children = self.tree.children(level)
+        return [leaf for i in range(children) for leaf in self(hidden, level + 1, children * node + i)]
+
+
+def decoding(shape: tuple[int, ...], ratio: float) -> None:
+    volume = synthetic(shape, ratio)
+    voxels = np.prod(shape)
+    ours = best_of(volume.decode)
+    reference = Recursion(volume)
+    grid = np.meshgrid(*volume.tree.local_axes(), indexing="ij")
+    coordinates = torch.from_numpy(np.stack([axis.ravel() for axis in grid]))
+    # The authors decode batches of 262144 / leaves coordinates.
+    batch = max(1, 262144 // volume.tree.leaves)
+
+    def recurse() -> None:
+        with torch.inference_mode():
+            for start in range(0, coordinates.shape[1], batch):
+                leaves = reference(coordinates[:, start : start + batch])
+                torch.cat(leaves).clamp(0, 65535).to(torch.int32).numpy()
+
+    theirs = best_of(recurse, 1)
+    print(f"decode {shape} at ratio {ratio:g} ({volume.tree.depth + 1} levels, leaf {volume.tree.leaf_shape}): "
+          f"{voxels / ours / 1e6:.2f} Mvoxel/s; per-node recursion {voxels / theirs / 1e6:.2f}: "
+          f"{theirs / ours:.1f} times faster")  # fmt: skip
+
+
+def plane(shape: tuple[int, ...], ratio: float) -> None:
+    volume = synthetic(shape, ratio)
+    volume.decode((0,))
+    seconds = best_of(lambda: volume.decode((shape[0] // 2,)), 5)
+    print(f"one {shape[1]}x{shape[2]} plane of {shape} at ratio {ratio:g}: {seconds * 1000:.0f} ms")
+    with tempfile.NamedTemporaryFile(suffix=".tinc") as file:
+        Path(file.name).write_bytes(volume.to_bytes())
+        print(f"open that file: {best_of(lambda: CompressedVolume.open(file.name).octants, 5) * 1000:.1f} ms")
+
+
+def level_curve(shape: tuple[int, ...], ratio: float) -> None:
+    for depth in range(4):
+        volume = synthetic(shape, ratio, depth)
+        seconds = best_of(volume.decode, 2)
+        widths = [int(level[0]) for level in volume._layout.network.widths]
+        print(f"decode {shape} at ratio {ratio:g} with {depth + 1} level(s), widths {widths}, "
+              f"{volume._layout.network.parameters} parameters: {np.prod(shape) / seconds / 1e6:.2f} Mvoxel/s")  # fmt: skip
+
+
+def training(shape: tuple[int, ...], ratio: float, points: int) -> None:
+    volume = synthetic(shape, ratio, 2)
+    network, tree = volume._layout.network, volume.tree
+    parameters = [torch.nn.Parameter(p.clone()) for p in network.initial([8.0] * 3, torch.Generator().manual_seed(0))]
+    optimiser = torch.optim.Adam(parameters, fused=True)
+    reference = Recursion(volume)
+    nodes = [torch.optim.Adam(node) for node in reference.by_node.values()]
+    coordinates, target = torch.rand(3, points) * 2 - 1, torch.rand(tree.leaves, points)
+
+    def batched() -> None:
+        loss = (network.evaluate(parameters, coordinates) - target).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    def recursed() -> None:
+        leaves = reference(coordinates)
+        loss = sum(((leaf[0] - values) ** 2).mean() for leaf, values in zip(leaves, target, strict=True))
+        for node in nodes:
+            node.zero_grad()
+        loss.backward()
+        for node in nodes:
+            node.step()
+
+    ours, theirs = (best_of(lambda f=f: [f() for _ in range(10)]) / 10 for f in (batched, recursed))
+    print(f"training step, 3 levels of {[int(w[0]) for w in network.widths]}, {points} points in {tree.leaves} leaves: "
+          f"{ours * 1000:.1f} ms; per-node recursion {theirs * 1000:.1f} ms: {theirs / ours:.1f} times faster")  # fmt: skip
+
+
+def peak_memory(shape: tuple[int, ...], ratio: float) -> None:
+    """Decode in a process of its own and compare its peak with that of one that only opened the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "v.tinc"
+        synthetic(shape, ratio).save(path)
+        peaks = []
+        for region in ("(slice(0, 1),)", "None"):
+            code = (
+                "import resource, sys; from napari_tinc import CompressedVolume;"
+                f"CompressedVolume.open(sys.argv[1]).decode({region});"
+                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+            )
+            output = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+            peaks.append(int(output.stdout) * (1024 if sys.platform != "darwin" else 1))
+    array = np.prod(shape) * 2
+    print(f"peak memory of decoding {shape}: {(peaks[1] - peaks[0]) / array:.2f} times the decoded array above a plane's")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    decoding((256, 256, 256), 128)
+    plane((64, 512, 512), 128)
+    level_curve((128, 128, 128), 64)
+    training((64, 64, 64), 64, 256)
+    training((128, 128, 128), 64, 1024)
+    peak_memory((256, 256, 256), 128)

@@ -1,0 +1,73 @@
+"""Which step size wins at equal bytes, and what quantisation costs.
+
+    python benchmarks/step_sizes.py VOLUME.tif --ratio 64
+
+One budget, networks of different size: the more parameters, the coarser the steps must be for the file to fit. Then
+the default network: in float32 (its own PSNR before any rounding), rounded after training, and trained with the
+rounding. Last a float32 tree of the same file size, trained alike. All sizes are bytes on disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+import napari_tinc.compress as codec
+from napari_tinc import Metadata, Target
+from napari_tinc.core import metrics, quantization, training
+
+
+def compressed(volume: np.ndarray, ratio: float, preset: str, bits: float) -> tuple[int, int, float]:
+    """Parameters, bytes and PSNR of a file whose network is planned for ``bits`` per parameter."""
+    planned, codec.BITS_PER_PARAMETER = codec.BITS_PER_PARAMETER, bits
+    try:
+        result = codec.compress(volume, Target.ratio(ratio), preset=preset)
+    finally:
+        codec.BITS_PER_PARAMETER = planned
+    return result._layout.network.parameters, result.nbytes, metrics.psnr(volume, result.decode())
+
+
+def float_psnr(volume: np.ndarray, budget: int, preset: str, bits: float) -> tuple[int, float, float]:
+    """Parameters, float32 PSNR and PSNR after plain rounding of a network that never met the rounding."""
+    planned, codec.BITS_PER_PARAMETER = codec.BITS_PER_PARAMETER, bits
+    job = codec._Job.prepare(volume, Metadata.default(volume.ndim), None, codec.Settings(preset=preset))
+    allocated, _ = job._allocate(budget)
+    codec.BITS_PER_PARAMETER = planned
+    share, training._QUANTISING = training._QUANTISING, 0.0
+    try:
+        trainer = job.trainer(allocated, 8.0 * budget)
+        steps = trainer.run()
+        while True:
+            next(steps)
+    except StopIteration as stop:
+        parameters, codes = stop.value
+    finally:
+        training._QUANTISING = share
+    rounded = quantization.dequantise(trainer.layout, quantization.quantise(trainer.layout, parameters, codes), codes)
+    return allocated.network.parameters, trainer.full_psnr(parameters), trainer.full_psnr(rounded)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("volume", type=Path)
+    parser.add_argument("--ratio", type=float, default=64)
+    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--bits", nargs="+", type=float, default=[4, 5, 6.2, 7.5, 9, 11])
+    args = parser.parse_args()
+    volume = tifffile.imread(args.volume)
+    budget = int(volume.nbytes / args.ratio)
+    print("planned bits, parameters, bytes, real bits per parameter, PSNR dB")
+    for bits in args.bits:
+        count, size, psnr = compressed(volume, args.ratio, args.preset, bits)
+        print(f"{bits:5.1f} {count:8d} {size:8d} {8 * size / count:6.2f} {psnr:7.2f}", flush=True)
+    count, exact, rounded = float_psnr(volume, budget, args.preset, codec.BITS_PER_PARAMETER)
+    print(f"default network of {count} parameters, trained in float32 only: {exact:.2f} dB; rounded to the budget: {rounded:.2f}")
+    count, exact, _ = float_psnr(volume, budget, args.preset, 32.0)
+    print(f"float32 tree of the same file size ({count} parameters): {exact:.2f} dB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""The frame: the bytes of one compressed volume, specified in ``docs/format.md``.
+
+A frame is a header that describes itself, followed by segments; each has its own CRC-32C. A ``.tinc`` file and a zarr
+chunk are both exactly one frame. `parse` trusts nothing: it checks every number before it uses it, holds no more
+memory than a small multiple of the bytes it was given, and raises `FormatError` for whatever is wrong.
+"""
+
+from napari_tinc.format.frame import MAGIC, VERSION, Frame, SegmentReport, check, pack, parse
+from napari_tinc.format.header import DTYPES, MODEL_CONSTANT, MODEL_TINC, Header, ItemRange
+from napari_tinc.format.table import KIND_PARAMETERS, KIND_QUALITY, Segment
+from napari_tinc.output import write_atomic
+
+__all__ = [
+    "DTYPES",
+    "KIND_PARAMETERS",
+    "KIND_QUALITY",
+    "MAGIC",
+    "MODEL_CONSTANT",
+    "MODEL_TINC",
+    "VERSION",
+    "Frame",
+    "Header",
+    "ItemRange",
+    "Segment",
+    "SegmentReport",
+    "check",
+    "pack",
+    "parse",
+    "write_atomic",
+]

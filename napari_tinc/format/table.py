@@ -1,0 +1,97 @@
+"""The segments and the table that lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import google_crc32c
+
+from napari_tinc.errors import FormatError
+from napari_tinc.format._bytes import REMEDY, Cursor, integer, u32, varint
+from napari_tinc.format.header import MODEL_CONSTANT, Header
+
+KIND_QUALITY, KIND_PARAMETERS = 0, 1
+KIND_NAMES = ("octant quality", "parameters")
+MAX_SEGMENTS = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One checksummed part of a frame: `KIND_QUALITY` (always level 0) or `KIND_PARAMETERS` of an item's level."""
+
+    kind: int
+    item: int
+    level: int
+    payload: bytes
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Sort key: what a reader wants first stands first."""
+        return self.kind, self.level, self.item
+
+
+class Entry(NamedTuple):
+    """One row of the segment table; the fields are in the order that sorts the rows."""
+
+    kind: int
+    level: int
+    item: int
+    length: int
+    crc: int
+
+    @property
+    def name(self) -> str:
+        """What the segment is, for the text of errors."""
+        level = f", level {self.level}" if self.kind == KIND_PARAMETERS else ""
+        return f"{KIND_NAMES[self.kind]}, item {self.item}{level}"
+
+
+def entry_of(segment: Segment) -> Entry:
+    """Describe a segment in the table."""
+    return Entry(segment.kind, segment.level, segment.item, len(segment.payload), crc32c(segment.payload))
+
+
+def crc32c(data: bytes) -> int:
+    """Return the CRC-32C of RFC 3720."""
+    return int(google_crc32c.value(data))
+
+
+def read_table(cursor: Cursor) -> list[Entry]:
+    """Read the table; its values are still unchecked."""
+    count = integer("number of segments", cursor.varint("the number of segments"), 0, MAX_SEGMENTS)
+    return [_read_entry(cursor) for _ in range(count)]
+
+
+def _read_entry(cursor: Cursor) -> Entry:
+    kind, item = cursor.u8("the kind of a segment"), cursor.varint("the segment table")
+    level, length = cursor.varint("the segment table"), cursor.varint("the segment table")
+    return Entry(kind, level, item, length, cursor.u32("the checksum of a segment"))
+
+
+def write_table(entries: Sequence[Entry]) -> bytes:
+    """Write a table that is known to be valid."""
+    parts = [varint(len(entries))]
+    for entry in entries:
+        parts += [bytes([entry.kind]), varint(entry.item), varint(entry.level), varint(entry.length), u32(entry.crc)]
+    return b"".join(parts)
+
+
+def validate_table(header: Header, entries: Sequence[Entry]) -> None:
+    """Raise `FormatError` unless the rows are in order and belong to the header."""
+    integer("number of segments", len(entries), 0, MAX_SEGMENTS)
+    before = None
+    for entry in entries:
+        integer("kind of a segment", entry.kind, KIND_QUALITY, KIND_PARAMETERS)
+        integer("item of a segment", entry.item, 0, len(header.items) - 1)
+        deepest = len(header.splits) if entry.kind == KIND_PARAMETERS else 0
+        integer("level of a segment", entry.level, 0, deepest)
+        if header.model == MODEL_CONSTANT and entry.kind == KIND_PARAMETERS:
+            raise FormatError(f"model 0 (constant): expected no parameters, got a segment ({entry.name}); {REMEDY}")
+        if before is not None and before[:3] >= entry[:3]:
+            raise FormatError(
+                f"segment table: expected quality by item, then parameters by level and item, each once, "
+                f"got ({before.name}) before ({entry.name}); {REMEDY}"
+            )
+        before = entry

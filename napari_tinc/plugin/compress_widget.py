@@ -1,0 +1,355 @@
+"""The compress widget: shows the model, forwards what the user does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.notifications import show_error, show_info
+from napari.utils.progress import cancelable_progress
+from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_tinc.errors import TincError
+from napari_tinc.plugin import preferences, worker
+from napari_tinc.plugin.compress_form import CompressForm
+from napari_tinc.plugin.compress_model import CompressModel, Form, State, full_resolution, source_of
+from napari_tinc.plugin.curve import PsnrCurve
+from napari_tinc.plugin.preview import Placement, Preview, View
+from napari_tinc.plugin.result_card import ResultCard
+
+if TYPE_CHECKING:
+    from napari_tinc.volume import CompressedVolume
+
+_BAR = 1000  # resolution of the progress bar
+
+
+@dataclass
+class _Session:
+    """One compression under way."""
+
+    source: Any
+    control: worker.Control
+    placement: Placement
+    preview: Preview
+    activity: Any = None
+    worker: Any = None
+    source_changed: bool = False
+
+
+@dataclass
+class _Result:
+    """What the last compression left in the viewer."""
+
+    volume: CompressedVolume
+    layers: list[Any]
+    source: Any
+
+
+class CompressWidget(QWidget):
+    """Compress a layer: choose, press, watch, keep.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.model = CompressModel()
+        self.form = CompressForm(napari_viewer)
+        self._session: _Session | None = None
+        self._result: _Result | None = None
+        self._build()
+        self.model.state_changed.connect(self._show_state)
+        self.model.progressed.connect(self._show_progress)
+        self.form.changed.connect(self._read_form)
+        self._follow_viewer()
+        self.form.refresh_layers()
+        self._recall()
+        self._read_form()
+        self._show_state()
+
+    # The window
+
+    def _build(self) -> None:
+        self.compress_button = self._button("Compress", "Train a network on the source, here and now", self.start)
+        self.stop_button = self._button("Stop", "End training now; see Advanced for what is kept", self.stop)
+        self.save_button = self._button("Save…", "Write the last result to a .tinc file", self.save)
+        self.status = QLabel()
+        self.status.setWordWrap(True)
+        self.bar = QProgressBar()
+        self.bar.setRange(0, _BAR)
+        self.curve = PsnrCurve()
+        self.card = ResultCard()
+        self.card.pressed.connect(self._card_pressed)
+        inner = QFrame()
+        layout = QVBoxLayout(inner)
+        buttons = QHBoxLayout()
+        for button in (self.compress_button, self.stop_button, self.save_button):
+            buttons.addWidget(button)
+        layout.addWidget(self.form)
+        layout.addLayout(buttons)
+        for part in (self.status, self.bar, self.curve, self.card):
+            layout.addWidget(part)
+        layout.addStretch()
+        self.scroll = QScrollArea()
+        self.scroll.setWidgetResizable(True)
+        self.scroll.setFrameShape(QFrame.Shape.NoFrame)
+        self.scroll.setWidget(inner)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self.scroll)
+
+    def _button(self, text: str, tip: str, action: Any) -> QPushButton:
+        button = QPushButton(text)
+        button.setToolTip(tip)
+        button.clicked.connect(action)
+        return button
+
+    def event(self, event: QEvent) -> bool:
+        """Notice that the dock was closed: napari then only takes the widget out of it."""
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is None:
+                self._leave()
+            else:
+                self._follow_viewer()
+        return bool(super().event(event))
+
+    def _viewer_events(self) -> list[tuple[Any, Any]]:
+        layers, dims = self.viewer.layers.events, self.viewer.dims.events
+        changes = [(emitter, self._layers_changed) for emitter in (layers.inserted, layers.removed, layers.reordered)]
+        return changes + [(emitter, self._look) for emitter in (dims.current_step, dims.order, dims.ndisplay)]
+
+    def _follow_viewer(self) -> None:
+        for emitter, slot in self._viewer_events():
+            emitter.connect(slot)
+
+    def _leave(self) -> None:
+        for emitter, slot in self._viewer_events():
+            emitter.disconnect(slot)
+        if self._session is not None:
+            self._session.control.discard()
+
+    # The form
+
+    def _layers_changed(self) -> None:
+        self.form.refresh_layers()
+        self._read_form()
+
+    def _recall(self) -> None:
+        """Start with what the user prefers, or has used last."""
+        preferred = preferences.read()
+        target = preferred.target
+        self.form.write(preset=preferred.preset, device=preferred.device, target_kind=target.kind)
+        self.form.write(target_value=Form.of_target(target).target_value)
+
+    def _read_form(self) -> None:
+        """Bring the model up to date with the form, and show what comes of it."""
+        model, layer = self.model, self.form.source
+        model.form, model.has_mask = self.form.read(), self.form.mask is not None
+        model.keep = self.form.fields["keep"].value
+        model.source, model.problem = None, ""
+        if layer is not None:
+            try:
+                model.source = source_of(layer, model.form.axes)
+            except TincError as error:
+                model.problem = str(error)
+        self.form.show_size(model.size_preview(), bool(model.error()))
+        self._enable()
+
+    def _enable(self) -> None:
+        running = self.model.running
+        self.compress_button.setEnabled(not running and not self.model.error())
+        self.stop_button.setEnabled(running)
+        self.stop_button.setText("Drop" if self.model.state is State.STOPPING else "Stop")
+        self.save_button.setEnabled(self._result is not None)
+        self.form.setEnabled(not running)
+
+    # A compression
+
+    def start(self) -> None:
+        """Compress the chosen layer."""
+        self._read_form()
+        try:
+            self.model.begin()
+        except TincError as error:
+            show_error(str(error))
+            return
+        source, form = self.model.source, self.model.form
+        assert source is not None
+        layer, mask = self.form.source, self.form.mask
+        placement = Placement.of(layer, source.metadata.axes, source.shape)
+        session = _Session(layer, worker.Control(), placement, Preview(self.viewer, placement))
+        self._session = session
+        self._look()
+        session.activity = cancelable_progress(total=_BAR, desc=f"Compress {layer.name}")
+        job = worker.Job(
+            full_resolution(layer), form.target(), source.metadata, form.settings(),
+            None if mask is None else full_resolution(mask), form.mask_weight,
+        )  # fmt: skip
+        layer.events.data.connect(self._source_changed)
+        self.destroyed.connect(session.control.discard)
+        preferences.remember(form.preset, form.device, form.target())
+        session.worker = worker.start(job, session.control, self._on_event, self._on_outcome, self._on_finished)
+
+    def stop(self) -> None:
+        """Stop; the model decides whether what was learnt is kept."""
+        if self._session is None:
+            return
+        if self.model.stop():
+            self._session.control.finish()
+        else:
+            self._session.control.discard()
+
+    def _look(self) -> None:
+        """Tell the worker which plane is on the screen."""
+        if self._session is not None:
+            live = self.form.fields["live"].value
+            view = View.of(self.viewer.dims, self._session.placement) if live else None
+            self._session.control.view = view
+
+    def _source_changed(self) -> None:
+        if self._session is not None:
+            self._session.source_changed = True
+
+    def _on_event(self, event: Any) -> None:
+        if self._session is None or event is None:
+            return
+        if isinstance(event, worker.Previewed):
+            if not self._session.control.discarded:
+                self._session.preview.show(event.image, event.view)
+        else:
+            self.model.advance(event)
+
+    def _on_outcome(self, outcome: worker.Outcome) -> None:
+        session = self._end_session()
+        if session is None:
+            return
+        match outcome:
+            case worker.Finished(volume, report):
+                self._show_result(session, volume)
+                self.model.finish(report)
+                note = "The source was changed after the start; the result shows what it was." * session.source_changed
+                self.card.show_report(report, note)
+                QTimer.singleShot(0, self._reveal_card)  # not before the layout knows its height
+            case worker.Failed(message):
+                self.model.fail(message)
+                show_error(f"Compressing {session.placement.name} failed: {message}")
+            case _:
+                self.model.discard()
+
+    def _on_finished(self) -> None:
+        """Clean up after a worker that napari told to quit: it returns nothing."""
+        if self._end_session() is not None:
+            self.model.discard()
+
+    def _end_session(self) -> _Session | None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.preview.remove()
+            session.activity.close()
+            session.source.events.data.disconnect(self._source_changed)
+            self.destroyed.disconnect(session.control.discard)
+        return session
+
+    # The result
+
+    def _show_result(self, session: _Session, volume: CompressedVolume) -> None:
+        from napari_tinc.plugin.layers import add_result
+
+        source = session.source if session.source in self.viewer.layers else None
+        self._result = _Result(volume, add_result(self.viewer, volume, source), source)
+        self.card.buttons["difference"].setEnabled(source is not None)
+
+    def _reveal_card(self) -> None:
+        self.scroll.ensureWidgetVisible(self.card)
+
+    def save(self) -> None:
+        """Ask for a file name and write the result."""
+        if self._result is None:
+            return
+        name = self._result.volume.metadata.name or "volume"
+        path, _ = QFileDialog.getSaveFileName(self, "Save compressed volume", f"{name}.tinc", "TINC (*.tinc)")
+        if not path:
+            return
+        target = Path(path) if Path(path).suffix else Path(f"{path}.tinc")
+        try:
+            # The dialog has asked about the name it knows; one that we completed may exist unasked.
+            self._result.volume.save(target, overwrite=str(target) == path)
+        except TincError as error:
+            show_error(str(error))
+            return
+        show_info(f"Saved {target}")
+
+    def _card_pressed(self, key: str) -> None:
+        if key == "save":
+            self.save()
+            return
+        result = self._result
+        layer = next((layer for layer in result.layers if layer in self.viewer.layers), None) if result else None
+        if result is None or layer is None:
+            show_error("expected the result layer in the viewer, got none: it was deleted; save the file and open it")
+            return
+        try:
+            self._show_overlay(key, result, layer)
+        except TincError as error:
+            show_error(str(error))
+
+    def _show_overlay(self, key: str, result: _Result, layer: Any) -> None:
+        if key == "quality":
+            from napari_tinc.plugin.overlays import add_quality
+
+            add_quality(self.viewer, layer)
+        elif key == "difference":
+            from napari_tinc.plugin.difference import add_difference
+
+            if result.source not in self.viewer.layers:
+                show_error("expected the source layer in the viewer, got none: it was deleted; open it again")
+                return
+            add_difference(self.viewer, result.source, layer)
+        else:
+            from napari_tinc.plugin.octant_table import OctantTable
+
+            self.viewer.window.add_dock_widget(OctantTable(self.viewer, layer), name="Octants", area="bottom")
+
+    # What the model says
+
+    def _show_state(self, _: State | None = None) -> None:
+        state = self.model.state
+        self.status.setText(self.model.status())
+        self.status.setStyleSheet("color: #e8795a" if state is State.FAILED else "")
+        busy = state in (State.PREPARING, State.STOPPING)
+        self.bar.setRange(0, 0 if busy else _BAR)
+        self.bar.setVisible(self.model.running)
+        self.bar.setTextVisible(not busy)
+        self.curve.setVisible(bool(self.model.curve) or self.model.running)
+        self.card.setVisible(state is State.DONE)
+        self._enable()
+
+    def _show_progress(self, _: Any) -> None:
+        self.status.setText(self.model.status())
+        self.curve.set_points(self.model.curve)
+        done = int(_BAR * self.model.done)
+        self.bar.setValue(done)
+        session = self._session
+        if session is None:
+            return
+        if session.activity.is_canceled and not session.control.discarded:
+            session.control.discard()
+            self.model.stop()
+        # Last: napari's bar runs the event loop, and what comes in there may end the session.
+        if done > session.activity.n:
+            session.activity.update(done - session.activity.n)

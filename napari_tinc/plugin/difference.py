@@ -1,0 +1,104 @@
+"""Original against decoded: their difference as a lazy layer, and a swap between the two."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image, Layer
+from napari.utils.colormaps import Colormap
+
+from napari_tinc.plugin.layers import items_of, result_volume
+
+_BLACK_AT_ZERO = Colormap(
+    ((0.45, 0.75, 1.0), (0.05, 0.30, 0.80), (0.0, 0.0, 0.0), (0.80, 0.25, 0.05), (1.0, 0.75, 0.35)),
+    name="difference",
+)
+# Errors are about normally distributed: the colours span all but 1 in 16000.
+_SIGMAS = 4.0
+
+
+def add_difference(viewer: ViewerModel, source_layer: Any, result_layer: Any) -> Layer:
+    """Show original minus decoded, computed for the voxels that are looked at.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    source_layer : Image
+        The original; with or without the channel axis that results lack.
+    result_layer : Image
+        A result layer, see :func:`napari_tinc.plugin.layers.add_result`.
+
+    Returns
+    -------
+    Image
+        Blue where the result is too bright, orange where it is too dark, black where it is right.
+
+    Raises
+    ------
+    InputError
+        If the result layer shows no compressed volume, or the original has another shape.
+    """
+    from napari_tinc.lazy import lazy_difference
+
+    volume, channel = result_volume(result_layer), result_layer.metadata["tinc_channel"]
+    data = source_layer.data[0] if source_layer.multiscale else source_layer.data
+    if tuple(data.shape) == volume.shape and channel is not None:
+        data = _OneChannel(data, volume.metadata.axes.index("c"), channel)
+    levels = lazy_difference(data, volume, channel)
+    limit = _SIGMAS * _error(result_layer)
+    layer = Image(
+        levels if len(levels) > 1 else levels[0],
+        multiscale=len(levels) > 1,
+        name=f"{source_layer.name} − {result_layer.name}",
+        contrast_limits=(-limit, limit),
+        colormap=_BLACK_AT_ZERO,
+        blending="translucent_no_depth",
+        rendering="average",
+        scale=result_layer.scale,
+        translate=result_layer.translate,
+        units=result_layer.units,
+        axis_labels=result_layer.axis_labels,
+        metadata={"tinc_derived": True},
+        visible=False,
+    )
+    viewer.add_layer(layer)
+    layer.colorbar.visible = True
+    layer.visible = True
+    return layer
+
+
+def swap(source_layer: Any, result_layer: Any) -> None:
+    """Show the original if the decoded is shown, and the other way round."""
+    source_layer.visible = not source_layer.visible
+    result_layer.visible = not source_layer.visible
+
+
+class _OneChannel:
+    """One channel of an array, read only where it is sliced."""
+
+    def __init__(self, data: Any, axis: int, channel: int) -> None:
+        self._data, self._axis, self._channel = data, axis, channel
+        self.shape = tuple(side for i, side in enumerate(data.shape) if i != axis)
+
+    def __getitem__(self, region: tuple[Any, ...]) -> Any:
+        entries = list(region)
+        entries.insert(self._axis, self._channel)
+        return self._data[tuple(entries)]
+
+
+def _error(layer: Any) -> float:
+    """Root of the mean squared error, from the octants' PSNR in the file; 1 if there is none."""
+    volume = result_volume(layer)
+    leaves = volume.tree.leaves
+    squared = []
+    for item in items_of(volume, layer.metadata["tinc_channel"]):
+        low, high = volume.value_ranges[item]
+        psnr = np.array([octant.psnr for octant in volume.octants[item * leaves : (item + 1) * leaves]])
+        squared.append(float(np.mean((high - low) ** 2 * 10 ** (-psnr / 10))))
+    return math.sqrt(float(np.mean(squared))) or 1.0
+
+
+__all__ = ["add_difference", "swap"]

@@ -1,0 +1,123 @@
+"""A table of octants; choosing a row moves the view there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.components import ViewerModel
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QLabel, QTableView, QVBoxLayout, QWidget
+
+from napari_tinc.plugin.layers import is_result
+from napari_tinc.plugin.octants import MEASURES, OctantModel, go_to_octant
+
+_HINT = "Select a compressed volume: its octants are listed here."
+_FORMATS = {"psnr": "{:.1f}", "nbytes": "{:.0f}", "max_error": "{:.4g}"}
+
+
+class OctantTable(QWidget):
+    """Octants of a result layer, the lowest PSNR first.
+
+    Parameters
+    ----------
+    napari_viewer : ViewerModel
+    result_layer : Image, optional
+        By default the active layer, as soon as it shows a compressed volume.
+    """
+
+    def __init__(self, napari_viewer: ViewerModel, result_layer: Any = None) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.model: OctantModel | None = None
+        self.title = QLabel(_HINT)
+        self.title.setWordWrap(True)
+        self.table = QTableView()
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.table.verticalHeader().hide()
+        self.table.setSortingEnabled(True)
+        self.table.setToolTip("Choose a row to move the view to the octant; click a title to sort by it.")
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.title)
+        layout.addWidget(self.table)
+        self._follow(result_layer)
+        self.viewer.layers.selection.events.active.connect(self._on_active)
+        self.viewer.layers.events.removed.connect(self._on_removed)
+
+    def _on_active(self) -> None:
+        self._follow(self.viewer.layers.selection.active)
+
+    def _on_removed(self, event: Any) -> None:
+        if self.model is not None and event.value is self.model.layer:
+            self.model = None
+            self.table.setModel(None)
+            self.title.setText(_HINT)
+
+    def _follow(self, layer: Any) -> None:
+        """List the octants of a layer if it shows a compressed volume; else keep the list."""
+        layer = layer or self.viewer.layers.selection.active
+        if layer is None or not is_result(layer) or (self.model is not None and self.model.layer is layer):
+            return
+        self.model = OctantModel(layer)
+        self.title.setText(f"{len(self.model.starts)} octants of {layer.name}")
+        self.table.setModel(_Rows(self.model, self))
+        self.table.sortByColumn(0, Qt.SortOrder.AscendingOrder)
+        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self.table.selectionModel().currentRowChanged.connect(self._on_row)
+
+    def _on_row(self, current: QModelIndex) -> None:
+        if self.model is not None and current.isValid():
+            go_to_octant(self.viewer, self.model, self.table.model().octant(current.row()))
+
+
+class _Rows(QAbstractTableModel):
+    """One row per octant: its measures, then where it lies."""
+
+    def __init__(self, octants: OctantModel, parent: QWidget) -> None:
+        super().__init__(parent)
+        self._octants = octants
+        self._order: npt.NDArray[np.intp] = np.arange(len(octants.starts))
+        self._columns = list(MEASURES)
+        self._titles = [*MEASURES.values(), f"voxels ({octants.axes})"]
+
+    def octant(self, row: int) -> int:
+        """Number of the octant in a row."""
+        return int(self._order[row])
+
+    def rowCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802
+        return 0 if parent is not None and parent.isValid() else len(self._order)
+
+    def columnCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802
+        return 0 if parent is not None and parent.isValid() else len(self._titles)
+
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = 0) -> Any:  # noqa: N802
+        if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
+            return self._titles[section]
+        return None
+
+    def data(self, index: QModelIndex, role: int = 0) -> Any:
+        if role == Qt.ItemDataRole.TextAlignmentRole and index.column() < len(self._columns):
+            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        if role != Qt.ItemDataRole.DisplayRole:
+            return None
+        octant = self.octant(index.row())
+        if index.column() < len(self._columns):
+            name = self._columns[index.column()]
+            return _FORMATS[name].format(self._octants.values[name][octant])
+        spans = zip(self._octants.starts[octant], self._octants.stops[octant], strict=True)
+        return ", ".join(f"{start}–{stop - 1}" for start, stop in spans)
+
+    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
+        self.layoutAboutToBeChanged.emit()
+        if column < len(self._columns):
+            self._order = np.argsort(self._octants.values[self._columns[column]], kind="stable")
+        else:
+            self._order = np.lexsort(self._octants.starts.T[::-1])
+        if order == Qt.SortOrder.DescendingOrder:
+            self._order = self._order[::-1]
+        self.layoutChanged.emit()
+
+
+__all__ = ["OctantTable"]

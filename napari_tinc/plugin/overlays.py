@@ -1,0 +1,231 @@
+"""Where to trust a result: its octants' quality as layers over it."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.components import ViewerModel
+from napari.layers import Image, Labels, Layer, Surface, Vectors
+from napari.utils.colormaps import Colormap
+
+from napari_tinc.errors import InputError
+from napari_tinc.plugin.octants import MEASURES, OctantModel
+
+Floats = npt.NDArray[np.float64]
+
+_WORST = 8
+# Bad is orange, good is blue: told apart by every kind of colour vision, and neither is the grey of the volume.
+_BAD_TO_GOOD = ((0.85, 0.25, 0.05), (0.99, 0.68, 0.30), (0.85, 0.90, 0.80), (0.35, 0.65, 0.85), (0.10, 0.30, 0.60))
+_OUTLINE = "white"
+# Corners of a unit cube, its triangles and its edges.
+_CUBE = np.array(list(product((0, 1), repeat=3)))
+_TRIANGLES = np.array(
+    [(0, 1, 3), (0, 3, 2), (4, 6, 7), (4, 7, 5), (0, 4, 5), (0, 5, 1),
+     (2, 3, 7), (2, 7, 6), (0, 2, 6), (0, 6, 4), (1, 5, 7), (1, 7, 3)]
+)  # fmt: skip
+_EDGES = [(i, j) for i in range(8) for j in range(i) if np.abs(_CUBE[i] - _CUBE[j]).sum() == 1]
+
+
+def add_quality(viewer: ViewerModel, result_layer: Any, measure: str = "psnr") -> list[Layer]:
+    """Show how well every octant of a result is kept.
+
+    In 2-D: a heat-map with a colour bar, the octants' outlines in the plane that is shown, and their numbers in the
+    status bar under the cursor. In 3-D: the octants of the lowest PSNR as translucent boxes. Everything comes from the
+    file, so a file that was opened again shows the same.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    result_layer : Image
+        A result layer, see :func:`napari_tinc.plugin.layers.add_result`.
+    measure : str
+        What the heat-map shows: ``"psnr"``, ``"nbytes"`` or ``"max_error"``.
+
+    Returns
+    -------
+    list of layers
+        Heat-map, outlines, numbers and, for a volume with three spatial axes, boxes and their edges. They go when
+        the result goes.
+
+    Raises
+    ------
+    InputError
+        If the layer shows no compressed volume, or the measure is unknown.
+    """
+    if measure not in MEASURES:
+        raise InputError(f"expected a measure among {tuple(MEASURES)}, got {measure!r}")
+    overlay = QualityOverlay(viewer, OctantModel(result_layer), measure)
+    for layer in overlay.layers:
+        viewer.add_layer(layer)
+    overlay.follow()
+    viewer.layers.selection.active = overlay.numbers
+    return list(overlay.layers)
+
+
+class QualityOverlay:
+    """The layers of :func:`add_quality`, kept in step with the viewer.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    model : OctantModel
+    measure : str
+    """
+
+    def __init__(self, viewer: ViewerModel, model: OctantModel, measure: str) -> None:
+        self._viewer, self.model = viewer, model
+        self.heat_map = heat_map(model, measure)
+        self.outlines = Vectors(self._lines(), **_look_of(model, "octants"), **_line_style(model))
+        self.numbers = numbers(model)
+        self.layers: list[Layer] = [self.heat_map, self.outlines, self.numbers]
+        self._flat: list[Layer] = [self.heat_map, self.outlines, self.numbers]
+        self._solid: list[Layer] = list(worst_boxes(model)) if len(model.edges) == 3 else []
+        self.layers += self._solid
+        # The viewer refers to its listeners weakly: the overlay lives as long as the layer that it redraws.
+        self.outlines.metadata["tinc_overlay"] = self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> QualityOverlay:
+        """A duplicate of the layer is a picture: it does not bring a viewer of its own."""
+        return self
+
+    def follow(self) -> None:
+        """Listen to the viewer until the result or the outlines are removed."""
+        self._viewer.dims.events.current_step.connect(self._redraw)
+        self._viewer.dims.events.order.connect(self._redraw)
+        self._viewer.dims.events.ndisplay.connect(self._switch)
+        self._viewer.layers.events.removed.connect(self._forget)
+        self._switch()
+
+    def _switch(self) -> None:
+        """Show what reads well in 2-D or in 3-D."""
+        solid = self._viewer.dims.ndisplay == 3 and bool(self._solid)
+        for layer in self._flat:
+            layer.visible = not solid
+        for layer in self._solid:
+            layer.visible = solid
+        self._redraw()
+
+    def _redraw(self) -> None:
+        if self._viewer.dims.ndisplay == 2:
+            self.outlines.data = self._lines()
+
+    def _forget(self, event: Any) -> None:
+        """Go with the result; each layer may be removed by itself."""
+        if event.value is self.outlines or event.value is self.model.layer:
+            self._viewer.dims.events.current_step.disconnect(self._redraw)
+            self._viewer.dims.events.order.disconnect(self._redraw)
+            self._viewer.dims.events.ndisplay.disconnect(self._switch)
+            self._viewer.layers.events.removed.disconnect(self._forget)
+        if event.value is self.model.layer:
+            for layer in self.layers:
+                if layer in self._viewer.layers:
+                    self._viewer.layers.remove(layer)
+
+    def _lines(self) -> Floats:
+        """Octant borders in the plane that is shown: (lines, 2, axes), start and direction in voxels."""
+        dims, ndim = self._viewer.dims, len(self.model.sides)
+        displayed = [axis - dims.ndim + ndim for axis in dims.displayed[-2:]]
+        here = np.round(self.model.layer.world_to_data(dims.point)[-ndim:])
+        here = np.clip(here, 0, np.array(self.model.sides) - 1)
+        lines = []
+        for axis, along in ((displayed[0], displayed[1]), (displayed[1], displayed[0])):
+            if axis < 0 or axis not in self.model.edges:
+                continue
+            # On a sliced axis anything beyond the voxels' centres would stretch the viewer's slider.
+            for cut in np.clip(self.model.edges[axis] - 0.5, 0, self.model.sides[axis] - 1):
+                line = np.array([here, np.zeros(ndim)])
+                line[:, axis], line[:, along] = (cut, 0), (0, self.model.sides[along] - 1)
+                lines.append(line)
+        return np.array(lines).reshape(-1, 2, ndim)
+
+
+def heat_map(model: OctantModel, measure: str) -> Image:
+    """Draw a measure as an image of one voxel per octant."""
+    grid = model.grid(measure)
+    finite = grid[np.isfinite(grid)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    colors = _BAD_TO_GOOD if measure == "psnr" else _BAD_TO_GOOD[::-1]
+    layer = Image(
+        grid.astype(np.float32),
+        contrast_limits=(low, high if high > low else low + 1.0),
+        colormap=Colormap(colors, name=f"octant {measure}"),
+        blending="translucent_no_depth",
+        opacity=0.45,
+        interpolation2d="nearest",
+        **_on_grid(model, MEASURES[measure]),
+    )
+    layer.colorbar.visible = True
+    return layer
+
+
+def numbers(model: OctantModel) -> Labels:
+    """Number the octants: the status bar shows what is known about the one under the cursor."""
+    features = {name: np.concatenate([[np.nan], np.round(column, 2)]) for name, column in model.values.items()}
+    layer = Labels(model.numbers.astype(np.int32), features=features, **_on_grid(model, "octant numbers"))
+    # Only a visible layer answers the cursor; this one has nothing to show.
+    layer.opacity = 0.0
+    return layer
+
+
+def worst_boxes(model: OctantModel, count: int = _WORST) -> tuple[Surface, Vectors]:
+    """Draw the octants of the lowest PSNR as boxes, for 3-D."""
+    spatial = sorted(model.edges)
+    vertices, faces, values, edges = [], [], [], []
+    for box, octant in enumerate(model.worst(count)):
+        start, stop = model.starts[octant], model.stops[octant]
+        corners = np.tile(start.astype(float), (8, 1))
+        # On the outermost faces half a voxel less, so that no slider is stretched.
+        low = np.maximum(start - 0.5, 0)[spatial]
+        high = np.minimum(stop - 0.5, np.array(model.sides) - 1)[spatial]
+        corners[:, spatial] = low + _CUBE * (high - low)
+        vertices.append(corners)
+        faces.append(_TRIANGLES + 8 * box)
+        values.append(np.full(8, model.values["psnr"][octant]))
+        edges += [(corners[i], corners[j] - corners[i]) for i, j in _EDGES]
+    psnr = np.nan_to_num(np.concatenate(values), posinf=0.0)
+    surface = Surface(
+        (np.concatenate(vertices), np.concatenate(faces), psnr),
+        contrast_limits=(psnr.min(), psnr.max() if psnr.max() > psnr.min() else psnr.min() + 1.0),
+        colormap=Colormap(_BAD_TO_GOOD[:3], name="worst octants"),
+        opacity=0.3,
+        shading="none",
+        blending="translucent_no_depth",
+        visible=False,
+        **_look_of(model, f"{len(values)} worst octants"),
+    )
+    lines = Vectors(
+        np.array(edges), visible=False, **_look_of(model, "edges of the worst octants"), **_line_style(model)
+    )
+    return surface, lines
+
+
+def _line_style(model: OctantModel) -> dict[str, Any]:
+    width = max(model.sides) / 400
+    return {"edge_color": _OUTLINE, "edge_width": width, "vector_style": "line", "opacity": 0.6}
+
+
+def _look_of(model: OctantModel, title: str) -> dict[str, Any]:
+    """Place a layer whose coordinates are the result's voxels."""
+    layer = model.layer
+    return {
+        "name": f"{layer.name}: {title}",
+        "scale": layer.scale,
+        "translate": layer.translate,
+        "units": layer.units,
+        "axis_labels": layer.axis_labels,
+    }
+
+
+def _on_grid(model: OctantModel, title: str) -> dict[str, Any]:
+    """Place a layer with one voxel per octant."""
+    size, centre = model.grid_place()
+    place = _look_of(model, title)
+    place["translate"] = model.layer.translate + model.layer.scale * centre
+    place["scale"] = model.layer.scale * size
+    return place
+
+
+__all__ = ["QualityOverlay", "add_quality", "heat_map", "numbers", "worst_boxes"]

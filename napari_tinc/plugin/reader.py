@@ -1,0 +1,40 @@
+"""Open ``.tinc`` files as lazy layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from napari_tinc.plugin.layers import LayerData, layer_data
+from napari_tinc.plugin.preferences import limit_cache, read
+
+SUFFIX = ".tinc"
+Paths = str | Sequence[str]
+
+
+def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
+    """Return a reader if every path is a ``.tinc`` file, else ``None``."""
+    paths = [path] if isinstance(path, str) else list(path)
+    return open_files if paths and all(str(one).lower().endswith(SUFFIX) for one in paths) else None
+
+
+def open_files(path: Paths) -> list[LayerData]:
+    """Describe the layers of one or several files; nothing is decoded until it is shown.
+
+    Raises
+    ------
+    InputError, FormatError
+        If a file cannot be read, or is not a valid frame.
+    """
+    from napari_tinc.volume import CompressedVolume
+
+    limit_cache()
+    paths = [path] if isinstance(path, str) else list(path)
+    device = read().device
+    layers = []
+    for one in paths:
+        layers += layer_data(CompressedVolume.open(one, device), name=Path(one).stem)
+    return layers
+
+
+__all__ = ["get_reader", "open_files"]

@@ -1,0 +1,58 @@
+"""The result card: what a compression came to, and what to do with it."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QFormLayout, QFrame, QGridLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout
+
+from napari_tinc.plugin.compress_model import Report
+
+BUTTONS = {
+    "save": ("Save…", "Write the compressed volume to a .tinc file"),
+    "quality": ("Octant quality", "Show the PSNR of every octant on the result"),
+    "difference": ("Difference", "Add a layer with original − decoded, computed where you look"),
+    "table": ("Octant table", "List the octants, worst first; a row takes you there"),
+}
+
+
+class ResultCard(QFrame):
+    """Figures of a result, and buttons; ``pressed`` carries a key of :data:`BUTTONS`."""
+
+    pressed = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFrameShape(QFrame.Shape.StyledPanel)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        self._rows = QFormLayout()
+        self._rows.setVerticalSpacing(2)
+        self._rows.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+        self._note = QLabel()
+        self._note.setWordWrap(True)
+        grid = QGridLayout()
+        self.buttons: dict[str, QPushButton] = {}
+        for number, (key, (text, tip)) in enumerate(BUTTONS.items()):
+            button = QPushButton(text)
+            button.setToolTip(tip)
+            button.setObjectName(key)
+            button.clicked.connect(self._press)
+            self.buttons[key] = button
+            grid.addWidget(button, number // 2, number % 2)
+        layout = QVBoxLayout(self)
+        layout.addLayout(self._rows)
+        layout.addWidget(self._note)
+        layout.addLayout(grid)
+
+    def _press(self) -> None:
+        self.pressed.emit(self.sender().objectName())
+
+    def show_report(self, report: Report, note: str) -> None:
+        """Fill in the figures; ``note`` says what else to know, or is empty."""
+        while self._rows.rowCount():
+            self._rows.removeRow(0)
+        for label, text in report.rows():
+            value = QLabel(text)
+            value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+            self._rows.addRow(label, value)
+        self._note.setText(note)
+        self._note.setVisible(bool(note))

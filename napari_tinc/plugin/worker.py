@@ -1,0 +1,263 @@
+"""One compression in a thread of its own, under napari's ``thread_worker``."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_tinc.core.metadata import LEADING, Metadata
+from napari_tinc.errors import TincError
+from napari_tinc.plugin.compress_model import Report, importance_weights, worst_octant_text
+from napari_tinc.plugin.preview import View
+from napari_tinc.target import Target
+
+if TYPE_CHECKING:
+    from napari_tinc.compress import Progress
+    from napari_tinc.volume import CompressedVolume
+
+logger = logging.getLogger(__name__)
+
+Array = np.ndarray[Any, Any]
+
+PREVIEW_SECONDS = 1.0
+# A preview may cost this share of the time.
+_PREVIEW_SHARE = 0.1
+_SSIM_VOXELS = 1 << 21
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a compression needs; the voxels are read, and copied, in the thread."""
+
+    data: Any
+    target: Target
+    metadata: Metadata
+    settings: dict[str, Any]
+    mask: Any = None
+    mask_weight: float = 1.0
+
+
+class Control:
+    """What the interface may say to a running compression, from its own thread."""
+
+    def __init__(self) -> None:
+        self._finish, self._discard = threading.Event(), threading.Event()
+        self.view: View | None = None
+
+    def finish(self) -> None:
+        """End training now and keep what was learnt."""
+        self._finish.set()
+
+    def discard(self) -> None:
+        """End as soon as possible, without a result."""
+        self._discard.set()
+
+    @property
+    def finishing(self) -> bool:
+        """Whether training is to end."""
+        return self._finish.is_set()
+
+    @property
+    def discarded(self) -> bool:
+        """Whether nobody waits for a result any more."""
+        return self._discard.is_set()
+
+
+@dataclass(frozen=True)
+class Previewed:
+    """A view, decoded with the weights of the moment."""
+
+    view: View
+    image: Array
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The compression succeeded."""
+
+    volume: CompressedVolume
+    report: Report
+
+
+@dataclass(frozen=True)
+class Discarded:
+    """The compression was stopped and left nothing."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The compression failed; ``message`` is for the user."""
+
+    message: str
+    error: BaseException
+
+
+Outcome = Finished | Discarded | Failed
+Events = Generator["Progress | Previewed | None", None, Outcome]
+
+
+def compress_events(job: Job, control: Control) -> Events:
+    """Compress, yielding progress, previews and (between, to be interruptible) ``None``.
+
+    No error leaves this generator: a generator worker swallows every RuntimeError, torch's out-of-memory included, so
+    errors are an outcome.
+    """
+    try:
+        return (yield from _compress(job, control))
+    except TincError as error:
+        return Failed(str(error), error)
+    except Exception as error:
+        logger.exception("compression failed")
+        return Failed(_explain(error, job.settings.get("device", "auto")), error)
+
+
+def _explain(error: Exception, device: str) -> str:
+    text = " ".join(str(error).split())[:200]
+    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+        return f"expected enough memory (device {device}), got: {text}; choose another device or compress a crop"
+    return f"{type(error).__name__}: {text}; please report this as a bug"
+
+
+def _compress(job: Job, control: Control) -> Events:
+    started = time.monotonic()
+    data = yield from _read(job.data)
+    weights = None
+    if job.mask is not None:
+        mask = yield from _read(job.mask)
+        weights = importance_weights(mask, job.mask_weight)
+    if control.discarded:
+        return Discarded()
+
+    # Not before it is needed: torch takes seconds to import, and napari's start must not pay for it. The result layer's
+    # module comes along, so that the interface does not wait for it at the end.
+    import torch
+
+    import_module("napari_tinc.plugin.layers")
+    import_module("napari_tinc.lazy")
+    from napari_tinc.compress import compress_steps
+
+    steps = compress_steps(
+        data, job.target, metadata=job.metadata, weights=weights, finish=lambda: control.finishing, **job.settings
+    )
+    pacer, threads = _Pacer(), torch.get_num_threads()
+    # A core stays free for the interface: threads that wait for one another at every operation train many times slower
+    # when something else wants one of their cores now and then. (The setting holds for this thread only.)
+    torch.set_num_threads(max(1, threads - 1))
+    try:
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as stop:
+                volume: CompressedVolume = stop.value
+                break
+            if control.discarded:
+                return Discarded()
+            yield progress
+            view = control.view
+            if progress.decode is not None and view is not None and pacer.due(view):
+                yield Previewed(view, pacer.timed(view, progress.decode))
+        yield None
+        ssim, part = _ssim(data, volume)
+    finally:
+        steps.close()
+        torch.set_num_threads(threads)
+    return Finished(volume, _report(volume, ssim, part, time.monotonic() - started))
+
+
+def _read(data: Any) -> Generator[None, None, Array]:
+    """Copy an array, so that what the user does to the layer meanwhile does no harm; dask chunk rows one by one."""
+    if not hasattr(data, "dask"):
+        yield None
+        return np.array(data)
+    out = np.empty(data.shape, data.dtype)
+    start = 0
+    for depth in data.chunks[0]:
+        out[start : start + depth] = np.asarray(data[start : start + depth])
+        start += depth
+        yield None
+    return out
+
+
+class _Pacer:
+    """Decide when a preview is due: at once for a new view, else every second, and never too much of the time."""
+
+    def __init__(self) -> None:
+        self._shown: View | None = None
+        self._next = self._earliest = 0.0
+
+    def due(self, view: View) -> bool:
+        now = time.monotonic()
+        return now >= self._next or (view != self._shown and now >= self._earliest)
+
+    def timed(self, view: View, decode: Callable[..., Array]) -> Array:
+        begun = time.monotonic()
+        image = decode(view.region, view.scale)
+        ended = time.monotonic()
+        self._shown, self._earliest = view, ended + (ended - begun) / _PREVIEW_SHARE
+        self._next = max(self._earliest, ended + PREVIEW_SECONDS)
+        return image
+
+
+def _ssim(data: Array, volume: CompressedVolume) -> tuple[float, str]:
+    """SSIM of the volume or, where that takes long, of as many planes from its middle as can be had quickly."""
+    from napari_tinc.core import metrics
+
+    axes = volume.metadata.axes
+    axis = next(i for i, letter in enumerate(axes) if letter not in LEADING)
+    side, per_plane = data.shape[axis], data.size // data.shape[axis]
+    planes = min(side, max(1, _SSIM_VOXELS // per_plane))
+    start = (side - planes) // 2
+    region = (*[slice(None)] * axis, slice(start, start + planes))
+    order = sorted(range(len(axes)), key=lambda i: axes[i] not in LEADING)
+    spatial = sum(letter not in LEADING for letter in axes)
+    original, decoded = (part.transpose(order) for part in (data[region], volume.decode(region)))
+    part = "" if planes == side else f"{axes[axis]} {start}:{start + planes}"
+    return metrics.ssim(original, decoded, spatial), part
+
+
+def _report(volume: CompressedVolume, ssim: float, part: str, seconds: float) -> Report:
+    worst = min(volume.octants, key=lambda octant: octant.psnr)
+    box = worst_octant_text(worst.box, worst.item, len(volume.value_ranges))
+    psnr = float(volume.provenance["psnr"])
+    return Report(volume.raw_nbytes, volume.nbytes, psnr, ssim, part, seconds, worst.psnr, box)
+
+
+def start(
+    job: Job,
+    control: Control,
+    on_event: Callable[[Any], None],
+    on_outcome: Callable[[Any], None],
+    on_finished: Callable[[], None],
+) -> Any:
+    """Run a compression in napari's thread pool.
+
+    Parameters
+    ----------
+    job : Job
+    control : Control
+    on_event, on_outcome, on_finished : bound methods of a QObject
+        Called in the interface's thread; Qt drops the connection with the object. A worker that is told to quit, as
+        napari does when it closes, has no outcome.
+
+    Returns
+    -------
+    napari.qt.threading.GeneratorWorker
+    """
+    from napari.qt.threading import create_worker
+
+    worker = create_worker(compress_events, job, control, _start_thread=False)
+    worker.yielded.connect(on_event)
+    worker.returned.connect(on_outcome)
+    worker.finished.connect(on_finished)
+    worker.start()
+    return worker
+
+
+__all__ = ["Control", "Discarded", "Failed", "Finished", "Job", "Previewed", "compress_events", "start"]

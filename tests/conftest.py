@@ -1,0 +1,73 @@
+"""Shared by all tests: one torch thread, and volumes that are compressed once."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from napari_tinc.core.metadata import Metadata
+from napari_tinc.target import Target
+from napari_tinc.volume import CompressedVolume
+
+Array = npt.NDArray[np.generic]
+
+torch.set_num_threads(1)
+
+# The package offers the function of this name, which hides the module from ``from … import``.
+story = importlib.import_module("napari_tinc.compress")
+
+
+def blobs(shape: tuple[int, ...], seed: int = 0, dtype: str = "u2", low: float = 300.0, high: float = 4000.0) -> Array:
+    """Blurred spots on a noisy background: something a network can learn in a few steps."""
+    draw = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij"))
+    volume = draw.normal(0.0, 0.02, shape)
+    for centre in draw.uniform(-0.8, 0.8, (4, len(shape))):
+        distance = np.square(grid - centre.reshape(-1, *[1] * len(shape))).sum(0)
+        volume += np.exp(-distance * 8)
+    volume = (volume - volume.min()) / (volume.max() - volume.min())
+    scaled = low + (high - low) * volume
+    return scaled.astype(dtype) if np.dtype(dtype).kind == "f" else np.rint(scaled).astype(dtype)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make the preset ``fast`` a matter of a second; what is tested then does not depend on the quality."""
+    monkeypatch.setitem(story.PRESETS, "fast", 40)
+    yield
+
+
+def _compress_quickly(array: Array, budget: int, axes: str | None = None, levels: int | None = None) -> CompressedVolume:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(story.PRESETS, "fast", 40)
+        metadata = None if axes is None else Metadata(axes, (1.0,) * array.ndim, ("",) * array.ndim)
+        return story.compress(
+            array, Target.size(budget), metadata=metadata, preset="fast", levels=levels, device="cpu"
+        )
+
+
+@pytest.fixture(scope="session")
+def original() -> Array:
+    """A 3-D volume with an odd and a prime side, 13 × 22 × 18."""
+    return blobs((13, 22, 18))
+
+
+@pytest.fixture(scope="session")
+def compressed(original: Array) -> CompressedVolume:
+    """``original`` on a tree of three levels."""
+    return _compress_quickly(original, 2500, levels=2)
+
+
+@pytest.fixture(scope="session")
+def arrangements() -> dict[str, CompressedVolume]:
+    """One small compressed volume for every arrangement of axes."""
+    shapes = {
+        "yx": (37, 41), "zyx": (9, 20, 17), "tyx": (3, 20, 17), "czyx": (2, 8, 12, 11), "zcyx": (8, 2, 12, 11),
+        "tczyx": (2, 3, 5, 12, 11), "ctzyx": (3, 2, 5, 12, 11),
+    }  # fmt: skip
+    return {axes: _compress_quickly(blobs(shape), 1200, axes) for axes, shape in shapes.items()}

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import npe2
+import numpy as np
+import pytest
+import yaml
+from napari.components import ViewerModel
+
+from napari_tinc.errors import FormatError, InputError
+from napari_tinc.plugin import commands, reader, sample_data, writer
+from napari_tinc.plugin.layers import add_result, layer_data
+from napari_tinc.plugin.octant_table import OctantTable
+from napari_tinc.plugin.preferences import Preferences, read, remember
+from napari_tinc.target import Target
+
+ROOT = Path(__file__).parents[2]
+MANIFEST = yaml.safe_load((ROOT / "napari.yaml").read_text())["contributions"]
+
+
+@pytest.fixture
+def file(tmp_path: Path, stack: Any) -> Path:
+    stack.save(tmp_path / "waves.tinc")
+    return tmp_path / "waves.tinc"
+
+
+@pytest.fixture
+def pair(tinc_viewer: Callable[..., Any], stack: Any) -> tuple[Any, Any, Any]:
+    """A viewer with an original and its result."""
+    viewer = tinc_viewer()
+    source = viewer.add_image(stack.decode() + np.uint16(3), name="raw", scale=(2, 0.5, 0.5), units=("um",) * 3)
+    (result,) = add_result(viewer, stack, source)
+    viewer.layers.selection.active = result
+    return viewer, source, result
+
+
+def test_the_manifest_is_valid_and_every_python_name_can_be_imported() -> None:
+    manifest = npe2.PluginManifest.from_file(ROOT / "napari.yaml")
+    assert manifest.name == "napari-tinc"
+    manifest.validate_imports()
+
+
+def test_the_packaged_manifest_is_the_one_at_the_top() -> None:
+    link = ROOT / "napari_tinc" / "napari.yaml"
+    assert link.is_symlink()
+    assert link.resolve() == (ROOT / "napari.yaml").resolve()
+
+
+def test_only_files_named_tinc_are_read() -> None:
+    assert reader.get_reader("a.tinc") is not None
+    assert reader.get_reader(["a.tinc", "B.TINC"]) is not None
+    assert reader.get_reader("a.tif") is None
+    assert reader.get_reader(["a.tinc", "b.tif"]) is None
+    assert reader.get_reader([]) is None
+
+
+def test_opening_a_file_decodes_nothing(file: Path, decoded_voxels: list[int]) -> None:
+    ((data, options, kind),) = reader.open_files(str(file))
+    assert (data.shape, kind, options["name"]) == ((18, 33, 30), "image", "waves (TINC)")
+    assert decoded_voxels == []
+
+
+def test_opening_a_damaged_file_says_so(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(FormatError):
+        reader.open_files(str(file))
+    with pytest.raises(InputError, match=r"expected a readable \.tinc file"):
+        reader.open_files(str(file.with_name("gone.tinc")))
+
+
+def test_several_files_dropped_on_the_viewer_are_several_layers(
+    tinc_viewer: Callable[..., Any], file: Path, movie: Any, tmp_path: Path
+) -> None:
+    movie.save(tmp_path / "movie.tinc")
+    viewer = tinc_viewer()
+    layers = viewer.open([str(file), str(tmp_path / "movie.tinc")], plugin="napari-tinc")
+    assert [layer.name for layer in layers] == ["waves (TINC)", "movie DAPI (TINC)", "movie GFP (TINC)"]
+
+
+def test_a_gigavoxel_file_shows_its_first_plane_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_tinc.compress import compress
+
+    # The header of a gigavoxel, without the hours of training: uniform but for its claim.
+    volume = compress(np.zeros((1, 1024, 1024), np.uint16), Target.ratio(1.1))
+    monkeypatch.setattr(type(volume), "shape", property(lambda self: (1024, 1024, 1024)))
+    monkeypatch.setattr(type(volume), "scaled_shape", lambda self, scale: tuple([int(1024 * scale)] * 3))
+    viewer = ViewerModel()
+    started = time.perf_counter()
+    ((levels, options, _),) = layer_data(volume, name="big")
+    assert time.perf_counter() - started < 0.25
+    assert [level.shape for level in levels] == [(1024,) * 3, (512,) * 3, (256,) * 3, (128,) * 3]
+    assert options["multiscale"]
+    assert len(viewer.layers) == 0
+
+
+def test_a_result_is_saved_as_the_bytes_it_has(pair: tuple[Any, Any, Any], tmp_path: Path, stack: Any) -> None:
+    viewer, _, result = pair
+    path = str(tmp_path / "again.tinc")
+    assert viewer.layers.save(path, selected=True, plugin="napari-tinc") == [path]
+    assert Path(path).read_bytes() == stack.to_bytes()
+    assert result in viewer.layers
+
+
+def test_an_image_is_saved_compressed_with_the_last_settings(
+    tinc_viewer: Callable[..., Any], tmp_path: Path
+) -> None:
+    from napari_tinc.volume import CompressedVolume
+
+    viewer = tinc_viewer()
+    remember("fast", "cpu", Target.ratio(9))
+    ramp = np.add.outer(np.add.outer(np.arange(12), np.arange(16)), np.arange(20)).astype(np.uint16) * 50
+    viewer.add_image(ramp, name="ramp", scale=(2, 1, 1), units=("um",) * 3)
+    path = str(tmp_path / "ramp.tinc")
+    viewer.layers.save(path, plugin="napari-tinc")
+    volume = CompressedVolume.open(path)
+    assert volume.ratio >= 9
+    assert volume.provenance["preset"] == "fast"
+    assert volume.metadata.voxel_size == (2.0, 1.0, 1.0)
+    assert volume.metadata.units == ("micrometer",) * 3
+    assert volume.metadata.name == "ramp"
+
+
+def test_preferences_are_the_manifests_until_the_user_changes_them(tinc_viewer: Callable[..., Any]) -> None:
+    from napari.settings import get_plugin_settings
+
+    tinc_viewer()
+    assert read() == Preferences()
+    page = get_plugin_settings("napari-tinc")
+    page.compression.preset = "best"
+    page.memory.cache_megabytes = 100
+    assert (read().preset, read().cache_megabytes) == ("best", 100)
+    remember("fast", "cpu", Target.psnr(40))
+    assert read().target == Target.psnr(40)
+    assert (read().preset, read().device) == ("fast", "cpu")
+
+
+def test_the_cache_size_is_napari_caches_size(tinc_viewer: Callable[..., Any], stack: Any) -> None:
+    from napari.settings import get_plugin_settings
+    from napari.utils import resize_dask_cache
+
+    before = resize_dask_cache().cache.available_bytes
+    viewer = tinc_viewer()
+    get_plugin_settings("napari-tinc").memory.cache_megabytes = 7
+    add_result(viewer, stack)
+    assert resize_dask_cache().cache.available_bytes == 7_000_000
+    resize_dask_cache(before)
+
+
+def test_menu_items_appear_where_users_look(tinc_viewer: Callable[..., Any]) -> None:
+    from app_model.types import SubmenuItem
+    from napari._app_model import get_app_model
+
+    tinc_viewer()
+    menus = get_app_model().menus
+    for menu, items in MANIFEST["menus"].items():
+        shown = {item.command.id for item in menus.get_menu(menu) if not isinstance(item, SubmenuItem)}
+        assert {item["command"] for item in items} <= shown, menu
+    registered = {command.id for command, *_ in [(c,) for c in get_app_model().registered_actions.values()]}
+    assert {command["id"] for command in MANIFEST["commands"] if "widget" not in command["id"]} <= registered | {
+        sample["command"] for sample in MANIFEST["sample_data"]
+    }
+
+
+def test_commands_need_an_image(pair: tuple[Any, Any, Any]) -> None:
+    from napari._app_model import get_app_model
+
+    viewer, *_ = pair
+    rules = {c["id"]: c["enablement"] for c in MANIFEST["commands"] if "enablement" in c}
+    assert set(rules) >= {f"napari-tinc.{name}" for name in ("show_quality", "show_difference", "save_result")}
+    for command in rules:
+        enabled = get_app_model().registered_actions[command].enablement
+        assert enabled.eval({"num_selected_image_layers": 1})
+        assert not enabled.eval({"num_selected_image_layers": 0})
+
+
+def run(command: str) -> None:
+    from napari._app_model import get_app_model
+
+    get_app_model().commands.execute_command(f"napari-tinc.{command}").result()
+
+
+@pytest.mark.parametrize(
+    ("command", "layers"),
+    [("show_quality", 5), ("show_bytes", 5), ("show_largest_error", 5), ("show_difference", 1)],
+)
+def test_commands_add_their_layers(pair: tuple[Any, Any, Any], command: str, layers: int) -> None:
+    viewer, *_ = pair
+    run(command)
+    assert len(viewer.layers) == 2 + layers
+
+
+def test_swap_and_flicker_show_one_of_the_two(pair: tuple[Any, Any, Any], qtbot: Any) -> None:
+    _, source, result = pair
+    run("swap_original")
+    assert (source.visible, result.visible) == (False, True)
+    run("flicker")
+    qtbot.waitUntil(lambda: source.visible and not result.visible, timeout=3000)
+    qtbot.waitUntil(lambda: result.visible and not source.visible, timeout=3000)
+    run("flicker")
+    assert result.visible
+    assert "tinc_flicker" not in result.metadata
+
+
+def test_flicker_ends_when_the_result_goes(pair: tuple[Any, Any, Any], qtbot: Any) -> None:
+    viewer, source, result = pair
+    run("flicker")
+    flicker = result.metadata["tinc_flicker"]
+    viewer.layers.remove(result)
+    assert not flicker._timer.isActive()
+    visible = source.visible
+    qtbot.wait(700)
+    assert source.visible == visible
+
+
+def test_commands_tell_what_is_missing(tinc_viewer: Callable[..., Any], stack: Any) -> None:
+    viewer = tinc_viewer()
+    with pytest.raises(InputError, match="expected a compressed volume, got none"):
+        commands.selected_result(viewer)
+    (first,) = add_result(viewer, stack)
+    add_result(viewer, stack)
+    viewer.layers.selection.clear()
+    with pytest.raises(InputError, match="got 2: select one"):
+        commands.selected_result(viewer)
+    viewer.layers.selection.active = first
+    assert commands.selected_result(viewer) is first
+    with pytest.raises(InputError, match="got 0 layers of its shape"):
+        commands.original_of(viewer, first)
+
+
+def test_refusals_are_notifications(tinc_viewer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(commands, "show_error", told.append)
+    tinc_viewer()
+    run("show_quality")
+    assert len(told) == 1
+    assert told[0].startswith("expected a compressed volume")
+
+
+def test_the_save_command_writes_the_result(
+    pair: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stack: Any
+) -> None:
+    chosen = str(tmp_path / "name")
+    monkeypatch.setattr(commands.QFileDialog, "getSaveFileName", lambda *args: (chosen, ""))
+    run("save_result")
+    assert (tmp_path / "name.tinc").read_bytes() == stack.to_bytes()
+
+
+def test_the_octant_table_lists_the_worst_first_and_moves_the_view(
+    pair: tuple[Any, Any, Any], qtbot: Any, stack: Any
+) -> None:
+    viewer, _, result = pair
+    run("show_octant_table")
+    table = viewer.window.dock_widgets[f"Octants of {result.name}"]
+    rows = table.table.model()
+    assert rows.rowCount() == len(stack.octants)
+    shown = [float(rows.data(rows.index(i, 0))) for i in range(rows.rowCount())]
+    assert shown == sorted(round(octant.psnr, 1) for octant in stack.octants)
+    for row in (0, rows.rowCount() - 1):
+        table.table.selectRow(row)
+        box = stack.octants[rows.octant(row)].box
+        assert box[0].start <= viewer.dims.current_step[0] < box[0].stop
+    spans = ", ".join(f"{span.start}–{span.stop - 1}" for span in box)
+    assert rows.data(rows.index(row, 3)) == spans
+
+
+def test_the_octant_table_follows_the_active_result(tinc_viewer: Callable[..., Any], stack: Any, movie: Any) -> None:
+    viewer = tinc_viewer()
+    _, table = viewer.window.add_plugin_dock_widget("napari-tinc", "Octant table (TINC)")
+    assert isinstance(table, OctantTable)
+    assert table.table.model() is None
+    (result,) = add_result(viewer, stack)
+    viewer.layers.selection.active = result
+    assert table.table.model().rowCount() == len(stack.octants)
+    add_result(viewer, movie)
+    assert table.table.model().rowCount() == 3 * movie.tree.leaves
+    viewer.layers.clear()
+    assert table.table.model() is None
+
+
+@pytest.mark.parametrize("sample", ["neuron", "vessel", "brain", "compressed_brain"])
+def test_samples_open(tinc_viewer: Callable[..., Any], sample: str) -> None:
+    viewer = tinc_viewer()
+    (layer,) = viewer.open_sample("napari-tinc", sample)
+    assert layer.ndim == 3
+    assert np.asarray(layer._slice.image.raw).std() > 0
+
+
+def test_the_shipped_sample_is_the_brain_within_its_psnr() -> None:
+    """If this fails after a change of the format, run scripts/make_sample_tinc.py."""
+    from napari_tinc.samples import load
+
+    ((level, options, _),) = sample_data.compressed_brain()
+    original = load("brain")[0].astype(float)
+    volume = options["metadata"]["tinc"]
+    psnr = 20 * np.log10(np.ptp(original)) - 10 * np.log10(np.mean((np.asarray(level) - original) ** 2))
+    assert psnr == pytest.approx(volume.provenance["psnr"], abs=0.02)
+    assert volume.ratio > 30
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
+    code = (
+        "import sys, napari_tinc, napari_tinc.plugin, napari_tinc.plugin.commands, napari_tinc.plugin.reader, "
+        "napari_tinc.plugin.writer, napari_tinc.plugin.sample_data, napari_tinc.plugin.octant_table;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
+    light = "import sys, napari_tinc; sys.exit(bool({'torch', 'napari', 'qtpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", light], check=False, cwd=ROOT).returncode == 0

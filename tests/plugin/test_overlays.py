@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import copy
+import gc
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_tinc.errors import InputError
+from napari_tinc.plugin.layers import add_result
+from napari_tinc.plugin.octants import OctantModel, go_to_octant
+from napari_tinc.plugin.overlays import add_quality
+
+
+@pytest.fixture
+def shown(stack: Any) -> tuple[ViewerModel, Any]:
+    viewer = ViewerModel()
+    (result,) = add_result(viewer, stack)
+    return viewer, result
+
+
+def octant_at(volume: Any, *voxel: int) -> Any:
+    """The definition: the octant whose box contains the voxel."""
+    (found,) = [
+        o for o in volume.octants
+        if o.item == 0 and all(s.start <= v < s.stop for s, v in zip(o.box, voxel, strict=True))
+    ]  # fmt: skip
+    return found
+
+
+def test_the_heat_map_shows_every_octants_psnr_where_it_lies(shown: tuple[ViewerModel, Any], stack: Any) -> None:
+    viewer, result = shown
+    heat_map = add_quality(viewer, result)[0]
+    for octant in stack.octants:
+        middle = [(span.start + span.stop - 1) / 2 for span in octant.box]
+        world = result.data_to_world(middle)
+        assert heat_map.data[tuple(np.round(heat_map.world_to_data(world)).astype(int))] == pytest.approx(octant.psnr)
+    assert heat_map.colorbar.visible
+
+
+@pytest.mark.parametrize("measure", ["nbytes", "max_error"])
+def test_the_heat_map_shows_other_measures(shown: tuple[ViewerModel, Any], stack: Any, measure: str) -> None:
+    viewer, result = shown
+    heat_map = add_quality(viewer, result, measure)[0]
+    assert heat_map.data[0, 0, 0] == pytest.approx(getattr(octant_at(stack, 0, 0, 0), measure), rel=1e-6)
+    assert heat_map.data[-1, -1, -1] == pytest.approx(getattr(octant_at(stack, 17, 32, 29), measure), rel=1e-6)
+
+
+def test_an_unknown_measure_is_refused(shown: tuple[ViewerModel, Any]) -> None:
+    with pytest.raises(InputError, match="expected a measure among"):
+        add_quality(*shown, "beauty")
+
+
+def test_the_status_bar_tells_the_psnr_under_the_cursor(shown: tuple[ViewerModel, Any], stack: Any) -> None:
+    viewer, result = shown
+    numbers = add_quality(viewer, result)[2]
+    assert viewer.layers.selection.active is numbers
+    for voxel in ((0, 0, 0), (15, 3, 28), (7, 30, 2)):
+        viewer.dims.current_step = voxel
+        status = numbers.get_status(result.data_to_world(voxel), world=True)["value"]
+        assert f"psnr: {octant_at(stack, *voxel).psnr:.3g}" in status
+
+
+def test_no_slider_changes_its_range(shown: tuple[ViewerModel, Any]) -> None:
+    viewer, result = shown
+    before = viewer.dims.range
+    add_quality(viewer, result)
+    assert viewer.dims.range == before
+    viewer.dims.order = (2, 1, 0)
+    assert viewer.dims.range == before
+
+
+def test_outlines_lie_on_the_octants_borders_in_the_plane_that_is_shown(
+    shown: tuple[ViewerModel, Any], stack: Any
+) -> None:
+    viewer, result = shown
+    outlines = add_quality(viewer, result)[1]
+    viewer.dims.set_point(0, 6.0)  # plane 3: voxels are 2 µm high
+    cuts = {axis: {o.box[axis].start - 0.5 for o in stack.octants} - {-0.5} for axis in range(3)}
+    assert (outlines.data[:, 0, 0] == 3).all()
+    assert not outlines.data[:, 1, 0].any()
+    assert cuts[1] <= {line[0, 1] for line in outlines.data if line[1, 2]}
+    assert cuts[2] <= {line[0, 2] for line in outlines.data if line[1, 1]}
+    viewer.dims.order = (1, 0, 2)
+    assert cuts[0] <= {line[0, 0] for line in outlines.data if line[1, 2]}
+    assert not outlines.data[:, 1, 1].any()
+
+
+def test_in_three_dimensions_the_worst_octants_are_boxes(shown: tuple[ViewerModel, Any], stack: Any) -> None:
+    viewer, result = shown
+    heat_map, outlines, _, boxes, edges = add_quality(viewer, result)
+    assert [layer.visible for layer in (heat_map, outlines, boxes, edges)] == [True, True, False, False]
+    viewer.dims.ndisplay = 3
+    assert [layer.visible for layer in (heat_map, outlines, boxes, edges)] == [False, False, True, True]
+    vertices, faces, psnr = boxes.data
+    worst = sorted(o.psnr for o in stack.octants)[:8]
+    assert sorted(psnr[::8]) == worst
+    assert (len(faces), len(edges.data)) == (8 * 12, 8 * 12)
+    for corners, value in zip(vertices.reshape(8, 8, 3), psnr[::8], strict=True):
+        inside = np.round(corners.mean(axis=0)).astype(int)
+        assert octant_at(stack, *inside).psnr == value
+    # Every triangle of a closed surface has its edges shared with one other.
+    sides = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    assert (np.unique(sides, axis=0, return_counts=True)[1] == 2).all()
+
+
+def test_a_series_shows_the_octants_of_its_channel_at_every_time_point(movie: Any) -> None:
+    viewer = ViewerModel()
+    _, gfp = add_result(viewer, movie)
+    heat_map, _, numbers, *_ = add_quality(viewer, gfp)
+    assert heat_map.data.shape == numbers.data.shape == (3, 2, 2, 2)
+    leaves = movie.tree.leaves
+    for time in range(3):
+        octants = movie.octants[(2 * time + 1) * leaves :][:leaves]
+        assert sorted(heat_map.data[time].ravel()) == pytest.approx(sorted(o.psnr for o in octants))
+        assert heat_map.data[time, 0, 0, 0] == pytest.approx(octants[0].psnr)
+    assert len(np.unique(numbers.data)) == 3 * leaves
+
+
+def test_the_overlay_goes_with_the_result(shown: tuple[ViewerModel, Any]) -> None:
+    viewer, result = shown
+    add_quality(viewer, result)
+    gc.collect()
+    viewer.dims.current_step = (2, 0, 0)
+    viewer.layers.remove(result)
+    assert len(viewer.layers) == 0
+    viewer.dims.current_step = (3, 0, 0)
+
+
+def test_parts_of_the_overlay_can_be_removed_and_duplicated(shown: tuple[ViewerModel, Any]) -> None:
+    viewer, result = shown
+    heat_map, outlines, *_ = add_quality(viewer, result)
+    assert copy.deepcopy(outlines.metadata)["tinc_overlay"] is outlines.metadata["tinc_overlay"]
+    viewer.layers.remove(heat_map)
+    viewer.layers.remove(outlines)
+    viewer.dims.current_step = (2, 0, 0)
+    viewer.dims.ndisplay = 3
+    viewer.layers.remove(result)
+
+
+def test_going_to_an_octant_centres_it(shown: tuple[ViewerModel, Any], stack: Any) -> None:
+    viewer, result = shown
+    model = OctantModel(result)
+    for number in (0, 5, len(stack.octants) - 1):
+        box = stack.octants[number].box
+        go_to_octant(viewer, model, number)
+        assert box[0].start <= viewer.dims.current_step[0] < box[0].stop
+        expected = [0.5 * (span.start + span.stop - 1) / 2 for span in box[1:]]
+        assert viewer.scene.camera.center[1:] == pytest.approx(expected)
+
+
+def test_a_uniform_volume_has_an_overlay() -> None:
+    from napari_tinc.compress import compress
+    from napari_tinc.target import Target
+
+    viewer = ViewerModel()
+    volume = compress(np.full((5, 6, 7), 3, np.uint8), Target.ratio(1.1))
+    (result,) = add_result(viewer, volume)
+    heat_map, *_ = add_quality(viewer, result)
+    assert np.isinf(heat_map.data).all()
+    viewer.dims.ndisplay = 3
+
+
+def test_a_flat_image_has_an_overlay_without_boxes() -> None:
+    from napari_tinc.compress import compress
+    from napari_tinc.target import Target
+
+    image = np.random.default_rng(0).integers(0, 255, (40, 40), dtype=np.uint8)
+    volume = compress(image, Target.ratio(4), preset="fast", time_limit=0.5, levels=2, device="cpu")
+    viewer = ViewerModel()
+    (result,) = add_result(viewer, volume)
+    assert len(add_quality(viewer, result)) == 3

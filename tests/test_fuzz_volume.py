@@ -1,0 +1,341 @@
+"""Whatever happens to a real file, decoding it ends soon, in little memory, with voxels or a FormatError."""
+
+from __future__ import annotations
+
+import random
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from napari_tinc.compress import compress
+from napari_tinc.core.metadata import Metadata
+from napari_tinc.core.models.tinc import TincNetwork
+from napari_tinc.core.octree import Octree
+from napari_tinc.errors import FormatError
+from napari_tinc.format import (
+    KIND_PARAMETERS,
+    KIND_QUALITY,
+    MODEL_CONSTANT,
+    MODEL_TINC,
+    Frame,
+    Header,
+    ItemRange,
+    Segment,
+    pack,
+    parse,
+)
+from napari_tinc.segments import pack_plan, parse_plan
+from napari_tinc.target import Target
+from napari_tinc.volume import CompressedVolume
+
+SECONDS = 5
+MEGABYTES = 32
+CORNER = (slice(4, 8), slice(5, 9), slice(0, 3))  # reaches into every leaf but those of the last plane
+
+
+@pytest.fixture(scope="module")
+def data() -> bytes:
+    """A real file: two levels, the leaves of different widths, so that its plan has a width map."""
+    grid = np.mgrid[:12, :12, :12]
+    spot = 200 * np.exp(-((grid - np.array([4, 6, 8])[:, None, None, None]) ** 2).sum(0) / 20)
+    noise = np.random.default_rng(0).normal(20, 3, spot.shape)
+    array = np.clip(spot + noise, 0, 255).astype(np.uint8)
+    return compress(
+        array, Target.size(900), preset="fast", time_limit=1, levels=2, within="importance", device="cpu"
+    ).to_bytes()
+
+
+@pytest.fixture(scope="module")
+def frame(data: bytes) -> Frame:
+    return parse(data)
+
+
+def outcome(data: bytes) -> npt.NDArray[np.generic] | None:
+    """Do all that a viewer does; let nothing but FormatError pass for a refusal."""
+    started = time.process_time()
+    try:
+        volume = CompressedVolume(data, device="cpu")
+        octants, grid = volume.octants, volume.octant_map(0)
+        voxels = volume.decode(CORNER)
+    except FormatError as error:
+        text = str(error)
+        assert "\n" not in text
+        assert len(text) < 500
+        return None
+    finally:
+        assert time.process_time() - started < SECONDS
+    assert len(octants) == grid.size == 8
+    assert voxels.shape == (4, 4, 3)
+    (limits,) = volume.value_ranges
+    assert limits[0] <= voxels.min() <= voxels.max() <= limits[1]
+    return voxels
+
+
+def varint(value: int) -> bytes:
+    groups = [value >> shift & 0x7F for shift in range(0, max(value.bit_length(), 1), 7)]
+    return bytes([group | 0x80 for group in groups[:-1]] + groups[-1:])
+
+
+def with_plan(frame: Frame, plan: bytes) -> bytes:
+    return pack(replace(frame, header=replace(frame.header, plan=plan)))
+
+
+def with_payload(frame: Frame, index: int, payload: bytes) -> bytes:
+    """Replace a segment and put a checksum that holds on it."""
+    parts = list(frame.segments)
+    parts[index] = replace(parts[index], payload=payload)
+    return pack(replace(frame, segments=tuple(parts)))
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
+
+
+def edited(content: bytes, source: random.Random) -> bytes:
+    """Change, insert or delete up to four bytes, or cut the end off."""
+    damaged = bytearray(content)
+    for _ in range(source.randint(1, 4)):
+        position = source.randrange(len(damaged))
+        edit = source.choice(["change", "change", "insert", "delete", "cut"])
+        if edit == "change":
+            damaged[position] = source.randrange(256)
+        elif edit == "insert":
+            damaged.insert(position, source.randrange(256))
+        elif len(damaged) > 1:
+            del damaged[position : None if edit == "cut" and position else position + 1]
+    return bytes(damaged)
+
+
+def test_the_undamaged_file_is_read_and_has_all_that_can_be_damaged(data: bytes, frame: Frame) -> None:
+    assert outcome(data) is not None
+    assert frame.header.plan[1] == 1  # one width at the root
+    assert len(frame.header.plan) > 12  # and a map of widths for the leaves
+    assert [(s.kind, s.level) for s in frame.segments] == [
+        (KIND_QUALITY, 0),
+        (KIND_PARAMETERS, 0),
+        (KIND_PARAMETERS, 1),
+    ]
+
+
+# --- damage, which the checksums notice ------------------------------------------------------------------------------
+
+
+def test_a_file_cut_at_any_length_is_called_truncated(data: bytes) -> None:
+    for length in range(len(data)):
+        with pytest.raises(FormatError, match="truncated"):
+            CompressedVolume(data[:length])
+
+
+def test_every_flipped_bit_of_the_header_is_noticed(data: bytes, frame: Frame) -> None:
+    header = len(data) - sum(len(segment.payload) for segment in frame.segments)
+    for bit in range(8 * header):
+        with pytest.raises(FormatError):
+            CompressedVolume(flipped(data, bit))
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_random_damage_to_a_segment_is_noticed(data: bytes, frame: Frame, index: int) -> None:
+    source = random.Random(index)
+    sizes = [len(segment.payload) for segment in frame.segments]
+    start = len(data) - sum(sizes[index:])
+    for _ in range(200):
+        damaged = data
+        for _ in range(source.randint(1, 8)):
+            damaged = flipped(damaged, 8 * start + source.randrange(8 * sizes[index]))
+        if damaged != data:
+            with pytest.raises(FormatError, match="damaged segment"):
+                CompressedVolume(damaged)
+
+
+# --- malice, which the checksums vouch for ---------------------------------------------------------------------------
+
+
+def test_every_flipped_bit_of_a_plan_with_a_valid_checksum_is_survived(frame: Frame) -> None:
+    for bit in range(8 * len(frame.header.plan)):
+        outcome(with_plan(frame, flipped(frame.header.plan, bit)))
+
+
+def test_random_plans_with_a_valid_checksum_are_survived(frame: Frame) -> None:
+    source = random.Random(1)
+    for _ in range(300):
+        outcome(with_plan(frame, edited(frame.header.plan, source)))
+        outcome(with_plan(frame, source.randbytes(source.randint(0, 12))))
+
+
+def test_quality_with_a_valid_checksum_is_read_or_refused_by_its_length(frame: Frame) -> None:
+    source = random.Random(2)
+    for _ in range(100):
+        payload = edited(frame.segments[0].payload, source)
+        assert (outcome(with_payload(frame, 0, payload)) is None) == (len(payload) != 16)
+
+
+@pytest.mark.parametrize("index", [1, 2])
+def test_every_flipped_bit_of_a_parameter_head_with_a_valid_checksum_is_survived(frame: Frame, index: int) -> None:
+    payload = frame.segments[index].payload
+    for bit in range(8 * 24):
+        outcome(with_payload(frame, index, flipped(payload, bit)))
+
+
+@pytest.mark.parametrize("index", [1, 2])
+def test_random_parameters_with_a_valid_checksum_are_survived(frame: Frame, index: int) -> None:
+    source = random.Random(index)
+    for _ in range(150):
+        outcome(with_payload(frame, index, edited(frame.segments[index].payload, source)))
+    for _ in range(50):
+        outcome(with_payload(frame, index, source.randbytes(source.randint(0, 60))))
+
+
+def test_a_segment_that_is_not_there_is_named(frame: Frame) -> None:
+    for missing in frame.segments:
+        kept = tuple(segment for segment in frame.segments if segment is not missing)
+        volume = CompressedVolume(pack(replace(frame, segments=kept)), device="cpu")
+        with pytest.raises(FormatError, match=f"expected a segment of kind {missing.kind}, item 0, level"):
+            _ = volume.octants
+        if missing.kind == KIND_PARAMETERS:
+            with pytest.raises(FormatError, match=f"expected a segment of kind {missing.kind}, item 0, level"):
+                volume.decode(CORNER)
+
+
+def with_network(frame: Frame, layers: list[int], widths: list[list[int]], head: bytes, symbol: int) -> bytes:
+    """Replace the network by another one, all of whose parameters are one symbol, deflated."""
+    tree = Octree(frame.header.spatial_shape, frame.header.splits)
+    network = TincNetwork.on_tree(tree, layers, [np.array(w) for w in widths])
+    changed = with_plan(frame, pack_plan(network))
+    for index, count in enumerate(layers):
+        tensors = 2 * (count + index)  # weights and biases; the leaves have an output layer
+        symbols = np.full(network.node_parameters(index).sum(), symbol, dtype="<i2")
+        payload = b"\x02" + head * tensors + zlib.compress(symbols.tobytes(), 9)
+        changed = with_payload(parse(changed), 1 + index, payload)
+    return changed
+
+
+def test_networks_of_any_shape_and_extreme_weights_are_decoded_within_the_range_of_the_original(frame: Frame) -> None:
+    source = random.Random(3)
+    for _ in range(60):
+        layers = [source.randint(1, 8), source.randint(1, 8)]
+        classes = sorted(source.sample(range(1, 30), source.randint(1, 8)))
+        widths = [[source.randint(1, 30)], [*source.choices(classes, k=8)]]
+        step = source.choice([0, 100, 255])
+        head = bytes([step, source.choice([0, 128])]) + varint(16383)
+        assert outcome(with_network(frame, layers, widths, head, source.choice([-16383, 0, 16383]))) is not None
+
+
+def test_bytes_after_the_symbols_are_refused(frame: Frame) -> None:
+    for index in (1, 2):
+        data = with_payload(frame, index, frame.segments[index].payload + bytes(8))
+        with pytest.raises(FormatError, match="to end after its symbols"):
+            CompressedVolume(data, device="cpu").decode(CORNER)
+
+
+# --- bombs -----------------------------------------------------------------------------------------------------------
+
+LARGE = 2**8
+EIGHT_LEVELS = ((True, True, True),) * 8
+
+
+def level(layers: int, *widths: int, index: bytes | None = None) -> bytes:
+    packed = b"" if index is None else zlib.compress(index, 9)
+    return (
+        bytes([layers, len(widths)]) + b"".join(map(varint, widths)) + (varint(len(packed)) + packed if packed else b"")
+    )
+
+
+PLANS: dict[str, tuple[bytes, str]] = {
+    "width 2**62": (level(2, 2**62) + level(2, 4), "ascending widths from 1 to 4096"),
+    "the widest network": (level(8, 4096) + level(8, 4096), "at most 1048576 parameters"),
+    "wide leaves": (level(1, 1) + level(8, 4096), "at most 1048576 parameters"),
+    "no layers": (level(0, 4) + level(2, 4), "1 to 8 layers"),
+    "255 layers": (level(255, 4) + level(2, 4), "1 to 8 layers"),
+    "no width": (level(2) + level(2, 4), "1 to 8 widths"),
+    "many widths": (level(2, 4) + level(2, *range(1, 256)), "1 to 8 widths"),
+    "width 0": (level(2, 0) + level(2, 4), "ascending widths"),
+    "width twice": (level(2, 4) + level(2, 4, 4, index=bytes(8)), "ascending widths"),
+    "widths downwards": (level(2, 4) + level(2, 5, 4, index=bytes(8)), "ascending widths"),
+    "map of 50 MiB": (level(2, 4) + level(2, 4, 5, index=bytes(50 * 2**20)), "a width class for each of 8 nodes"),
+    "map too short": (level(2, 4) + level(2, 4, 5, index=bytes(7)), "a width class for each of 8 nodes"),
+    "map out of range": (level(2, 4) + level(2, 4, 5, index=bytes(7) + b"\x02"), "a width class for each of 8 nodes"),
+    "map with something behind": (
+        level(2, 4)
+        + b"\x02\x02\x04\x05"
+        + varint(len(zlib.compress(bytes(8))) + 1)
+        + zlib.compress(bytes(8))
+        + b"\x00",
+        "a width class for each of 8 nodes",
+    ),
+    "map of nothing": (level(2, 4) + b"\x02\x02\x04\x05\x00", "a width class for each of 8 nodes"),
+    "map that is not there": (level(2, 4) + b"\x02\x02\x04\x05" + varint(2**62), "the plan ends inside width map"),
+    "nothing": (b"", "the plan ends inside layers"),
+    "a level too few": (level(2, 4), "the plan ends inside layers"),
+    "a level too many": (level(2, 4) * 3, "to end after its last level"),
+}
+
+
+def within_memory(megabytes: float, work: Callable[[], object]) -> None:
+    tracemalloc.start()
+    try:
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < megabytes * 2**20
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_hostile_plan_is_refused_before_anything_is_allocated_for_it(frame: Frame, name: str) -> None:
+    plan, text = PLANS[name]
+    with pytest.raises(FormatError, match=text) as caught:
+        within_memory(2, lambda: CompressedVolume(with_plan(frame, plan), device="cpu").decode(CORNER))
+    assert "\n" not in str(caught.value)
+
+
+def promise(model: int, plan: bytes = b"", segments: tuple[Segment, ...] = ()) -> bytes:
+    """A few bytes that promise 16 million octants."""
+    shape, default = (LARGE,) * 3, Metadata.default(3)
+    limits = ItemRange(0, 0 if model == MODEL_CONSTANT else 9, 0, 0)
+    return pack(Frame(Header(shape, "u1", default, (limits,), EIGHT_LEVELS, model, plan, 0, 0, {}), segments))
+
+
+def test_millions_of_octants_in_a_few_bytes_are_refused_before_anything_is_allocated_for_them() -> None:
+    everywhere = tuple(Segment(KIND_PARAMETERS, 0, level, b"") for level in range(9))
+    data = promise(MODEL_TINC, level(1, 1) * 9, everywhere)
+    for ask in (lambda v: v.octants, lambda v: v.octant_map(0), lambda v: v.decode((slice(2),) * 3)):
+        with pytest.raises(FormatError):
+            within_memory(MEGABYTES, lambda ask=ask: ask(CompressedVolume(data, device="cpu")))
+    with pytest.raises(FormatError, match="number of leaves"):
+        promise(MODEL_CONSTANT)
+
+
+def test_the_largest_network_that_few_bytes_may_claim_takes_little_memory() -> None:
+    tree = Octree((64,) * 3, ((True, True, False), *((True,) * 3,) * 5))  # 2**17 leaves of four parameters
+    plan = level(1, 1) * 7
+    within_memory(MEGABYTES, lambda: parse_plan(plan, tree, 1, 0))
+
+
+@pytest.mark.parametrize("stream", [zlib.compress(bytes(50 * 2**20), 9), zlib.compress(b""), b"\x78", b""])
+def test_a_deflated_segment_is_refused_unless_it_holds_the_symbols(frame: Frame, stream: bytes) -> None:
+    payload = b"\x02" + b"\x80\x40\x01" * 4 + stream
+    with pytest.raises(FormatError, match="defla"):
+        within_memory(4, lambda: CompressedVolume(with_payload(frame, 1, payload), device="cpu").decode(CORNER))
+
+
+def test_the_widest_symbol_tables_take_little_time_and_memory(frame: Frame) -> None:
+    head = b"".join(bytes([128, code, 0xFF, 0x7F]) for code in (116, 117, 118, 119))  # bound 16383 for four tensors
+    within_memory(MEGABYTES, lambda: outcome(with_payload(frame, 1, b"\x01" + head + bytes(64))))
+
+
+def test_the_plan_of_any_network_the_writer_makes_is_read() -> None:
+    tree = Octree((40, 40), ((True, True), (True, False)))
+    widths = [np.array([7, 9]), np.array([3, 4, 5, 6, 3, 4, 5, 6]), np.arange(16) % 5 + 1]
+    network = TincNetwork.on_tree(tree, (4, 1, 2), widths)
+    again = parse_plan(pack_plan(network), tree, 2, 0)
+    assert again.layers == (4, 1, 2)
+    for before, after in zip(widths, again.widths, strict=True):
+        np.testing.assert_array_equal(before, after)

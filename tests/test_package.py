@@ -1,0 +1,54 @@
+"""What importing the package loads, and which names it offers."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import napari_tinc
+
+HEAVY = ("torch", "napari", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "numpy", "skimage", "tifffile")
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after a statement."""
+    program = f"import sys\n{statement}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
+
+
+def test_importing_the_package_loads_neither_torch_nor_napari_nor_qt() -> None:
+    assert not loaded_by("import napari_tinc").intersection(HEAVY)
+
+
+def test_parsing_a_frame_needs_no_torch() -> None:
+    assert not loaded_by("import napari_tinc.format").intersection({"torch", "numpy", "napari", "qtpy"})
+
+
+@pytest.mark.parametrize("module", ["compress", "volume", "cli", "files", "lazy"])
+def test_work_without_a_display_loads_neither_napari_nor_qt(module: str) -> None:
+    found = loaded_by(f"import napari_tinc.{module}")
+    assert not found.intersection({"napari", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui", "superqt"})
+
+
+@pytest.mark.parametrize("name", napari_tinc.__all__)
+def test_every_public_name_is_there_and_documented(name: str) -> None:
+    value = getattr(napari_tinc, name)
+    assert value.__doc__
+    assert value.__name__ == name
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        getattr(napari_tinc, "nothing")  # noqa: B009
+
+
+def test_errors_are_what_callers_may_catch() -> None:
+    errors = importlib.import_module("napari_tinc.errors")
+    for name in ("InputError", "FormatError", "BudgetError"):
+        assert issubclass(getattr(errors, name), errors.TincError)
+        assert issubclass(getattr(errors, name), ValueError)
+    assert issubclass(errors.TrainingError, RuntimeError)

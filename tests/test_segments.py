@@ -1,0 +1,146 @@
+"""The payloads inside a frame: round trips, bounds, and what hostile plans may cost."""
+
+from __future__ import annotations
+
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_tinc import segments
+from napari_tinc.core import quantization
+from napari_tinc.core.entropy import DEFLATE, RANGE_CODER
+from napari_tinc.core.models.tinc import TincNetwork
+from napari_tinc.core.octree import Octree
+from napari_tinc.core.quantization import Layout
+from napari_tinc.errors import FormatError
+
+TREE = Octree((9, 10, 11), ((True, True, True), (False, True, True)))
+
+
+def network_of(seed: int, items: int, classes: int) -> TincNetwork:
+    draw = np.random.default_rng(seed)
+    widths = []
+    for level in range(TREE.depth + 1):
+        known = np.sort(draw.choice(np.arange(1, 40), classes, replace=False))
+        widths.append(draw.choice(known, items * TREE.nodes(level)))
+    return TincNetwork.on_tree(TREE, draw.integers(1, 4, TREE.depth + 1).tolist(), widths)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 3), st.integers(1, 5))
+def test_a_plan_survives_the_trip(seed: int, items: int, classes: int) -> None:
+    network = network_of(seed, items, classes)
+    parsed = segments.parse_plan(segments.pack_plan(network), TREE, items, network.parameters)
+    assert parsed.layers == network.layers
+    for before, after in zip(network.widths, parsed.widths, strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert [a.shape for a in parsed.arrays] == [a.shape for a in network.arrays]
+
+
+def test_a_plan_cut_short_or_continued_is_refused() -> None:
+    plan = segments.pack_plan(network_of(1, 2, 3))
+    for length in range(len(plan)):
+        with pytest.raises(FormatError):
+            segments.parse_plan(plan[:length], TREE, 2, 10**6)
+    with pytest.raises(FormatError, match="expected the plan to end"):
+        segments.parse_plan(plan + b"\0", TREE, 2, 10**6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_damaged_plan_is_refused_or_makes_a_bounded_network(data: st.DataObject) -> None:
+    plan = bytearray(segments.pack_plan(network_of(1, 1, 3)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        plan[data.draw(st.integers(0, len(plan) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        network = segments.parse_plan(bytes(plan), TREE, 1, 2000)
+    except FormatError:
+        return
+    assert network.parameters <= max(2**20, segments.MAX_PARAMETERS_PER_BYTE * 2000)
+
+
+def test_a_plan_of_a_giant_network_is_refused_before_it_is_built() -> None:
+    giant = Octree((2**14, 2**14), ((True, True),) * 12)
+    plan = b"".join(bytes([8, 1]) + b"\x80\x20" for _ in range(giant.depth + 1))  # varint of 4096
+    tracemalloc.start()
+    with pytest.raises(FormatError, match="parameters"):
+        segments.parse_plan(plan, giant, 1, 1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+@pytest.mark.parametrize("coder", [RANGE_CODER, DEFLATE], ids=["range coder", "deflate"])
+@pytest.mark.parametrize("items", [1, 3])
+def test_parameters_survive_the_trip_as_their_symbols(items: int, coder: int) -> None:
+    network = network_of(4, items, 3)
+    layout = Layout(network, items)
+    parameters = network.initial([5.0] * 3, torch.Generator().manual_seed(0))
+    codes = np.random.default_rng(0).integers(60, 110, (items, len(layout.kinds)))
+    payloads = segments.pack_parameters(layout, parameters, codes, coder)
+    expected = quantization.quantise(layout, parameters, codes)
+    assert sorted(payloads) == [(i, level) for i in range(items) for level in range(TREE.depth + 1)]
+    seen = set()
+    for (item, level), payload in payloads.items():
+        for kind, (code, symbols) in segments.parse_parameters(layout, item, level, payload).items():
+            assert layout.kinds[kind][0] == level
+            assert code == codes[item, kind]
+            np.testing.assert_array_equal(symbols, expected[item][kind])
+            seen.add((item, kind))
+    assert len(seen) == items * len(layout.kinds)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_damaged_parameters_are_refused_or_bounded(data: st.DataObject) -> None:
+    network = network_of(4, 1, 2)
+    layout = Layout(network, 1)
+    parameters = network.initial([5.0] * 3, torch.Generator().manual_seed(0))
+    codes = np.full((1, len(layout.kinds)), 100)
+    coder = data.draw(st.sampled_from([RANGE_CODER, DEFLATE]))
+    payload = bytearray(segments.pack_parameters(layout, parameters, codes, coder)[0, 0])
+    position = st.integers(0, min(len(payload) - 1, 40))
+    for _ in range(data.draw(st.integers(1, 3))):
+        payload[data.draw(position)] = data.draw(st.integers(0, 255))
+    try:
+        parsed = segments.parse_parameters(layout, 0, 0, bytes(payload))
+    except FormatError:
+        return
+    for kind, (code, symbols) in parsed.items():
+        assert symbols.size == layout.size(0, kind)
+        assert 0 <= code <= quantization.MAX_STEP_CODE
+        assert np.abs(symbols).max() < 2**14
+
+
+def test_quality_is_stored_to_half_a_decibel_and_never_flatters_the_peak() -> None:
+    draw = np.random.default_rng(0)
+    psnr, peak = draw.uniform(0, 120, 500), draw.uniform(0, 120, 500)
+    stored, largest = segments.parse_quality(segments.pack_quality(psnr, peak), 500)
+    assert np.abs(stored - psnr).max() <= 0.25
+    assert (largest <= peak).all()
+    assert (peak - largest).max() <= 0.5
+
+
+def test_quality_of_an_exact_leaf_is_infinite_and_extremes_are_clipped() -> None:
+    psnr, peak = np.array([np.inf, -20.0, 500.0]), np.array([np.inf, -1.0, 500.0])
+    stored, largest = segments.parse_quality(segments.pack_quality(psnr, peak), 3)
+    np.testing.assert_array_equal(stored, [np.inf, 0, 127])
+    np.testing.assert_array_equal(largest, [np.inf, 0, 127])
+
+
+def test_quality_of_another_length_is_refused() -> None:
+    with pytest.raises(FormatError, match="expected 6 bytes"):
+        segments.parse_quality(bytes(5), 3)
+
+
+def test_a_width_map_bomb_is_refused() -> None:
+    packed = zlib.compress(bytes(2**24), 9)
+    length = len(packed)
+    plan = bytes([1, 2, 1, 2]) + bytes([length & 127 | 128, length >> 7 & 127 | 128, length >> 14]) + packed
+    with pytest.raises(FormatError):
+        segments.parse_plan(plan, Octree((8, 8)), 1, 10**6)
