@@ -227,6 +227,10 @@ class CompressedVolume:
 
         return Decoder(layout, self.tree, tensors, self._device)
 
+    def attach(self, decoder: Decoder) -> None:
+        """Decode with other parameters than the file's own: what a preview of a running training shows."""
+        self._decoder = decoder
+
     def decode(self, region: Region | None = None, scale: float = 1.0) -> npt.NDArray[np.generic]:
         """Decode the volume, or a region of it, at its own or another resolution.
 
@@ -266,6 +270,8 @@ class CompressedVolume:
 
     def decode_item(self, item: int, region: tuple[slice, ...] = (), scale: float = 1.0) -> npt.NDArray[np.generic]:
         """Decode a region of one item, counted as in :attr:`octants`; its axes are the spatial ones."""
+        if not 0 <= item < len(self.header.items):
+            raise InputError(f"expected an item below {len(self.header.items)}, got {item}: count channels from 0")
         shape = tuple(scaled_side(side, scale) for side in self.tree.shape)
         bounds, _ = _resolve(region, shape)
         out = _allocate(tuple(stop - start for start, stop in bounds), self.dtype)

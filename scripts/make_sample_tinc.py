@@ -1,6 +1,6 @@
 """Make the compressed sample that the plugin ships: run again whenever the format changes.
 
-    python scripts/make_sample_tinc.py
+python scripts/make_sample_tinc.py
 """
 
 from pathlib import Path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -32,23 +31,21 @@ def blobs(shape: tuple[int, ...], seed: int = 0, dtype: str = "u2", low: float =
         volume += np.exp(-distance * 8)
     volume = (volume - volume.min()) / (volume.max() - volume.min())
     scaled = low + (high - low) * volume
-    return scaled.astype(dtype) if np.dtype(dtype).kind == "f" else np.rint(scaled).astype(dtype)
+    rounded: Array = (scaled if np.dtype(dtype).kind == "f" else np.rint(scaled)).astype(dtype)
+    return rounded
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make the preset ``fast`` a matter of a second; what is tested then does not depend on the quality."""
-    monkeypatch.setitem(story.PRESETS, "fast", 40)
-    yield
-
-
-def _compress_quickly(array: Array, budget: int, axes: str | None = None, levels: int | None = None) -> CompressedVolume:
+def _compress_quickly(
+    array: Array, budget: int, axes: str | None = None, levels: int | None = None
+) -> CompressedVolume:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(story.PRESETS, "fast", 40)
         metadata = None if axes is None else Metadata(axes, (1.0,) * array.ndim, ("",) * array.ndim)
-        return story.compress(
+        result = story.compress(
             array, Target.size(budget), metadata=metadata, preset="fast", levels=levels, device="cpu"
         )
+    assert isinstance(result, CompressedVolume)
+    return result
 
 
 @pytest.fixture(scope="session")

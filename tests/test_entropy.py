@@ -27,7 +27,7 @@ from napari_tinc.core.entropy import (
 from napari_tinc.errors import FormatError
 
 Symbols = npt.NDArray[np.int32]
-quickly = settings(max_examples=60, deadline=None)
+quickly = settings(max_examples=40, deadline=None)
 coders = pytest.mark.parametrize("coder", [RANGE_CODER, DEFLATE], ids=["range coder", "deflate"])
 models = st.builds(
     SymbolModel, st.sampled_from([GAUSSIAN, LAPLACE]), st.integers(0, SCALE_CODES - 1), st.integers(0, 300)

@@ -38,9 +38,9 @@ def trees(draw: st.DrawFn) -> Octree:
 def reference_boxes(shape: tuple[int, ...], splits: tuple[tuple[bool, ...], ...]) -> list[tuple[tuple[int, int], ...]]:
     """Depth first, by counting pieces instead of halving, first axis slowest."""
 
-    def below(cell: tuple[int, ...], pieces: tuple[int, ...], rest: tuple[tuple[bool, ...], ...]) -> Iterator[
-        tuple[tuple[int, int], ...]
-    ]:
+    def below(
+        cell: tuple[int, ...], pieces: tuple[int, ...], rest: tuple[tuple[bool, ...], ...]
+    ) -> Iterator[tuple[tuple[int, int], ...]]:
         if not rest:
             yield tuple((c * n // p, (c + 1) * n // p) for c, n, p in zip(cell, shape, pieces, strict=True))
             return
@@ -183,9 +183,9 @@ def test_a_region_asks_for_its_own_samples_only_and_puts_each_in_its_place(
     out = np.full([stop - start for start, stop in bounds], np.nan)
     evaluated = 0
 
-    def evaluate(leaves: npt.NDArray[np.int64], points: npt.NDArray[np.float32]) -> Iterator[
-        tuple[slice, slice, npt.NDArray[np.float64]]
-    ]:
+    def evaluate(
+        leaves: npt.NDArray[np.int64], points: npt.NDArray[np.float32]
+    ) -> Iterator[tuple[slice, slice, npt.NDArray[np.float64]]]:
         nonlocal evaluated
         assert (np.diff(leaves) > 0).all()
         evaluated += len(leaves) * points.shape[1]
@@ -206,6 +206,8 @@ def test_equal_leaves_of_an_axis_make_one_batch() -> None:
     assert len(axis_runs(tree, 0, 3, 61, 1.0)) == 3
 
 
-@pytest.mark.parametrize(("side", "scale", "samples"), [(10, 1, 10), (10, 0.5, 5), (11, 0.5, 6), (5, 2, 10), (7, 0.01, 1)])
+@pytest.mark.parametrize(
+    ("side", "scale", "samples"), [(10, 1, 10), (10, 0.5, 5), (11, 0.5, 6), (5, 2, 10), (7, 0.01, 1)]
+)
 def test_a_scaled_axis_has_as_many_samples_as_cover_it(side: int, scale: float, samples: int) -> None:
     assert scaled_side(side, scale) == samples

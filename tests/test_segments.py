@@ -95,7 +95,7 @@ def test_parameters_survive_the_trip_as_their_symbols(items: int, coder: int) ->
     assert len(seen) == items * len(layout.kinds)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_damaged_parameters_are_refused_or_bounded(data: st.DataObject) -> None:
     network = network_of(4, 1, 2)

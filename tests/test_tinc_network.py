@@ -82,7 +82,7 @@ def test_network_equals_the_recursion_leaf_by_leaf(name: str, items: int, unequa
     np.testing.assert_allclose(network.evaluate(parameters, points).numpy(), expected, atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_any_leaves_evaluated_alone_give_what_all_together_give(data: st.DataObject) -> None:
     tree = TREES[data.draw(st.sampled_from(list(TREES)))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 
 import numpy as np
 import pytest
@@ -23,9 +23,8 @@ TREE = Octree((12, 16), ((True, True),))
 
 
 @pytest.fixture(autouse=True)
-def _yield_after_every_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _yield_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_YIELD_SECONDS", 0.0)
-    yield
 
 
 def make_data(items: int = 1, weights: bool = False) -> TrainingData:
@@ -187,14 +186,14 @@ def test_a_collapse_is_noticed_and_undone(step: int, factor: float) -> None:
         assert trainer.state.rate < trainer.schedule.rate
 
 
-def test_a_rate_that_is_far_too_high_is_lowered() -> None:
-    trainer = make_trainer(steps=500, rate=3.0)
+def test_a_rate_that_is_far_too_high_still_gives_a_sound_result_or_a_clear_error() -> None:
+    trainer = make_trainer(steps=250, rate=3.0)
+    failed = ""
     try:
         result = finish(trainer.run())
     except TrainingError as error:
-        assert "collapsed" in str(error)
-        return
-    assert quality(trainer, result) < 2 * float(trainer.data.values.var())
+        failed = str(error)
+    assert "collapsed" in failed or quality(trainer, result) < 2 * float(trainer.data.values.var())
 
 
 def test_collapse_after_collapse_ends_in_a_clear_error() -> None:
@@ -206,7 +205,7 @@ def test_collapse_after_collapse_ends_in_a_clear_error() -> None:
         return evaluate(parameters, coordinates) * (1.0 if next(calls) < 60 else math.nan)
 
     trainer.network.evaluate = broken  # type: ignore[method-assign, assignment]
-    with pytest.raises(TrainingError, match="collapsed 4 times.*choose another seed"):
+    with pytest.raises(TrainingError, match=r"collapsed 4 times.*choose another seed"):
         finish(trainer.run())
 
 
@@ -221,7 +220,7 @@ def test_a_loss_that_is_never_finite_ends_in_a_clear_error(steps: int) -> None:
 @pytest.mark.parametrize("bits", [1.5, 3.0])
 def test_coarse_rounding_is_not_taken_for_a_collapse(bits: float) -> None:
     """With few bits the loss jumps when rounding sets in; that is its price, not a failure."""
-    trainer = make_trainer(steps=600, bits=bits)
+    trainer = make_trainer(steps=300, bits=bits)
     finish(trainer.run())
     assert trainer.state.retries == 0
 

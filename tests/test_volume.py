@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 from napari_tinc import format as frames
 from napari_tinc import segments
 from napari_tinc.core.decoder import Decoder
+from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.quantization import dequantise
+from napari_tinc.core.sampling import Floats32, Ints
 from napari_tinc.errors import FormatError, InputError
-from napari_tinc.volume import CompressedVolume, _Denormaliser
+from napari_tinc.volume import CompressedVolume, Region, _Denormaliser
 
 Array = npt.NDArray[np.generic]
 ARRANGEMENTS = ("yx", "zyx", "tyx", "czyx", "zcyx", "tczyx", "ctzyx")
-with_fixtures = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+with_fixtures = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @st.composite
@@ -63,6 +63,8 @@ def test_a_region_equals_the_same_slice_of_everything(
 def recursion(volume: CompressedVolume, item: int) -> npt.NDArray[np.float64]:
     """Every voxel by its own chain of segments, in float64, from the frame's payloads."""
     layout, tree, limits = volume._layout, volume.tree, volume.header.items[item]
+    network = layout.network
+    assert isinstance(network, TincNetwork)
     symbols = [[np.zeros(0, np.int32)] * len(layout.kinds) for _ in range(layout.items)]
     codes = np.zeros((layout.items, len(layout.kinds)), dtype=np.int64)
     for i in range(layout.items):
@@ -83,9 +85,9 @@ def recursion(volume: CompressedVolume, item: int) -> npt.NDArray[np.float64]:
         hidden = np.stack(grid).reshape(len(grid), -1)
         for level in range(tree.depth + 1):
             node = item * tree.nodes(level) + leaf // (tree.leaves // tree.nodes(level))
-            for layer in range(layout.network.layers[level] + (level == tree.depth)):
+            for layer in range(network.layers[level] + (level == tree.depth)):
                 hidden = chain[level, node, layer, "weight"] @ hidden + chain[level, node, layer, "bias"]
-                hidden = hidden if layer == layout.network.layers[level] else np.sin(hidden)
+                hidden = hidden if layer == network.layers[level] else np.sin(hidden)
         out[box] = hidden[0].reshape([s.stop - s.start for s in box])
     span = limits.maximum - limits.minimum
     value = limits.minimum + limits.offset_code / 65535 * span + span * 2 ** (-limits.scale_code / 16) * out
@@ -93,9 +95,7 @@ def recursion(volume: CompressedVolume, item: int) -> npt.NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("axes", ["zyx", "yx", "tczyx"])
-def test_the_file_alone_decodes_to_what_the_formula_says(
-    arrangements: dict[str, CompressedVolume], axes: str
-) -> None:
+def test_the_file_alone_decodes_to_what_the_formula_says(arrangements: dict[str, CompressedVolume], axes: str) -> None:
     """The authors' decoder reads the original file again; ours has nothing but these bytes."""
     volume = CompressedVolume(arrangements[axes].to_bytes())
     for item in range(len(volume.header.items)):
@@ -161,7 +161,7 @@ class Counter:
         self.points, self.batches = 0, 0
         plain = Decoder.evaluate
 
-        def counting(decoder: Decoder, item: int, leaves: Array, coordinates: Array) -> Iterator[Any]:
+        def counting(decoder: Decoder, item: int, leaves: Ints, coordinates: Floats32) -> Iterator[Any]:
             self.batches += 1
             self.points += len(leaves) * coordinates.shape[1]
             yield from plain(decoder, item, leaves, coordinates)
@@ -189,7 +189,8 @@ def test_a_plane_of_one_channel_touches_nothing_else(
 
 
 def test_regions_that_are_none_of_the_volume_are_refused(compressed: CompressedVolume) -> None:
-    for bad in [(13,), (-14,), (slice(0, 9, 2),), (slice(None, None, -1),), (0, 0, 0, 0)]:
+    outside: list[Region] = [(13,), (-14,), (slice(0, 9, 2),), (slice(None, None, -1),), (0, 0, 0, 0)]
+    for bad in outside:
         with pytest.raises(InputError, match="expected"):
             compressed.decode(bad)
 
@@ -205,7 +206,8 @@ def test_scale_one_is_the_default(compressed: CompressedVolume) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scale", "shape"), [(0.5, (7, 11, 9)), (0.25, (4, 6, 5)), (2, (26, 44, 36)), (0.01, (1, 1, 1)), (1.5, (20, 33, 27))]
+    ("scale", "shape"),
+    [(0.5, (7, 11, 9)), (0.25, (4, 6, 5)), (2, (26, 44, 36)), (0.01, (1, 1, 1)), (1.5, (20, 33, 27))],
 )
 def test_a_scaled_volume_has_the_samples_that_cover_it(
     compressed: CompressedVolume, scale: float, shape: tuple[int, ...]
@@ -230,9 +232,7 @@ def test_super_resolution_passes_through_the_voxels(compressed: CompressedVolume
 def test_a_coarser_grid_samples_the_centres_of_its_own_voxels(compressed: CompressedVolume) -> None:
     """At a third every sample falls on a voxel's centre: 1, 4, 7 …"""
     coarse = compressed.decode((slice(0, 4), slice(0, 7), slice(0, 6)), scale=1 / 3)
-    np.testing.assert_allclose(
-        coarse.astype(int), compressed.decode()[1:12:3, 1:21:3, 1:18:3].astype(int), atol=1
-    )
+    np.testing.assert_allclose(coarse.astype(int), compressed.decode()[1:12:3, 1:21:3, 1:18:3].astype(int), atol=1)
 
 
 @pytest.mark.parametrize("scale", [0.4, 2.0])

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 BETWEEN = ("auto", "even", "shallow", "deep")
 WITHIN = ("equal", "importance", "variance", "map")
 CONSISTENT, INCONSISTENT = 0.7, 0.6  # thresholds of the paper, read on our own measure
-_LEAN = 2.0  # per-node parameters of one level against the next for "shallow" and "deep"
+_LEAN = 3.0  # per-node parameters of one level against the next for "shallow" and "deep"
 _EVEN_SHARE = 0.25  # part of a level that is dealt out evenly, so that no node is starved
 _WIDTH_CLASSES = 5  # distinct widths per level; bounds the number of groups
 MIN_LEAF_WIDTH = 10
@@ -35,7 +35,7 @@ def level_ratios(between: str | Sequence[float], levels: int) -> tuple[float, ..
     Parameters
     ----------
     between : str or sequence of float
-        ``"even"``: equal for every node. ``"shallow"``: twice as much per node at every level up. ``"deep"``: twice
+        ``"even"``: equal for every node. ``"shallow"``: thrice as much per node at every level up. ``"deep"``: thrice
         as much at every level down. Numbers: the ratios themselves. (``"auto"`` becomes one of the names in
         :func:`resolve_auto`.)
     levels : int

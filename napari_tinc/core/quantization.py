@@ -21,6 +21,7 @@ from napari_tinc.core.entropy import MAX_SYMBOL, SymbolModel, fit_model
 from napari_tinc.core.models import Network
 
 Codes = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 _FINEST, _PER_OCTAVE = -10, 16
 MAX_STEP_CODE = 255
@@ -101,7 +102,7 @@ def round_straight_through(parameters: Sequence[Tensor], steps: Sequence[Tensor]
 
 def sensitivity(
     layout: Layout, parameters: Sequence[Tensor], batches: Callable[[], tuple[Tensor, Tensor]], probes: int = 8
-) -> npt.NDArray[np.float64]:
+) -> Floats:
     """Estimate the mean Gauss-Newton diagonal of every tensor with random signs (Bekas et al., 2007).
 
     Parameters
@@ -160,7 +161,7 @@ def coded_bits(symbols: Sequence[Sequence[npt.NDArray[np.int32]]]) -> float:
 
 
 def fit_steps(
-    layout: Layout, parameters: Sequence[Tensor], sensitivities: npt.NDArray[np.float64], bits: float
+    layout: Layout, parameters: Sequence[Tensor], sensitivities: Floats, bits: float
 ) -> tuple[Codes, float]:
     """Choose the finest steps in proportion to ``h**-1/2`` whose symbols fit in ``bits``.
 
@@ -182,7 +183,7 @@ def fit_steps(
     return codes, coded_bits(quantise(layout, parameters, codes))
 
 
-def step_codes(log2_steps: npt.NDArray[np.float64]) -> Codes:
+def step_codes(log2_steps: Floats) -> Codes:
     """Nearest codes of steps given by their logarithm."""
     codes = np.rint((log2_steps - _FINEST) * _PER_OCTAVE)
     return np.clip(codes, 0, MAX_STEP_CODE).astype(np.int64)

@@ -62,6 +62,12 @@ class Progress:
     best_psnr: float
     seconds: float
     eta: float
+
+    @classmethod
+    def unmeasured(cls, phase: str, step: int, steps: int) -> Progress:
+        """Progress of a phase that knows neither loss nor time."""
+        return cls(phase, step, steps, math.nan, math.nan, math.nan, math.nan, math.nan)
+
     decode: Callable[..., npt.NDArray[np.generic]] | None = field(default=None, repr=False, compare=False)
 
 
@@ -264,7 +270,7 @@ class Trainer:
         if self.sensitivities is None:
             self.sensitivities = quantization.sensitivity(self.layout, self.state.parameters, self._probe)
             if not np.isfinite(self.sensitivities).all():
-                raise TrainingError("training collapsed: even the best weights give no finite output: rescale the volume")
+                raise TrainingError("training collapsed: the best weights give no finite output: rescale the volume")
         self.codes, _ = quantization.fit_steps(self.layout, self.state.parameters, self.sensitivities, self.bits)
         self.state.steps_of = quantization.expand_steps(self.layout, self.codes, self.device)
 

@@ -111,7 +111,7 @@ class Flicker:
         self._timer.start(_FLICKER_MILLISECONDS)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        """A duplicate of the layer does not flicker."""
+        """Copy nothing: a duplicate of the layer does not flicker."""
 
     def stop(self) -> None:
         """End it; harmless to repeat."""

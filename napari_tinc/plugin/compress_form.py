@@ -17,7 +17,8 @@ TOOLTIPS = {
     "target_kind": "What to aim at: how many times smaller, a file size, bits for every voxel, or a quality (PSNR).",
     "target_value": "The number to aim at. The file never exceeds a size; a PSNR takes several rounds of training.",
     "size": "Size of the volume and of the file it will become.",
-    "preset": "How long to train: balanced takes 4 times as long as fast, best 20 times. Longer is better, never larger.",
+    "preset": "How long to train: balanced takes 4 times as long as fast, best 20 times. The file gets better, not "
+    "larger.",
     "between": "How the bytes are spread over the octree's levels. auto measures how alike the octants are; shallow "
     "favours what they share, deep favours each on its own.",
     "within": "How a level's bytes are spread over its octants: all the same, more where signal rises above the noise "
@@ -57,7 +58,7 @@ _TARGET_LABELS = {
     "bits_per_voxel": "bits per voxel",
     "psnr": "quality (PSNR)",
 }
-_TARGET_SUFFIX = {"ratio": " ×", "bytes": " kB", "bits_per_voxel": " bits", "psnr": " dB"}
+_TARGET_SUFFIX = {"ratio": "", "bytes": " kB", "bits_per_voxel": " bits", "psnr": " dB"}
 _MAX_LEVELS = 7
 
 
@@ -98,7 +99,7 @@ class CompressForm(QWidget):
         )
         self.fields["time_limit"].native.setSpecialValueText("none")
         self.fields["time_limit"].native.setSuffix(" s")
-        self.fields["mask_weight"].native.setSuffix(" ×")
+        self.fields["mask_weight"].native.setSuffix(" times")
         self.fields["size"].native.setWordWrap(True)
         self.folded = QCollapsible("Advanced")
         self.folded.addWidget(advanced.native)

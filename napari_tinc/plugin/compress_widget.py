@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from napari_tinc.volume import CompressedVolume
 
 _BAR = 1000  # resolution of the progress bar
+_REDRAW_SECONDS = 0.25
 
 
 @dataclass
@@ -46,6 +48,7 @@ class _Session:
     activity: Any = None
     worker: Any = None
     source_changed: bool = False
+    drawn: float = 0.0  # when the progress was last shown
 
 
 @dataclass
@@ -105,13 +108,13 @@ class CompressWidget(QWidget):
         for part in (self.status, self.bar, self.curve, self.card):
             layout.addWidget(part)
         layout.addStretch()
-        self.scroll = QScrollArea()
-        self.scroll.setWidgetResizable(True)
-        self.scroll.setFrameShape(QFrame.Shape.NoFrame)
-        self.scroll.setWidget(inner)
+        self.area = QScrollArea()
+        self.area.setWidgetResizable(True)
+        self.area.setFrameShape(QFrame.Shape.NoFrame)
+        self.area.setWidget(inner)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(self.scroll)
+        outer.addWidget(self.area)
 
     def _button(self, text: str, tip: str, action: Any) -> QPushButton:
         button = QPushButton(text)
@@ -119,7 +122,7 @@ class CompressWidget(QWidget):
         button.clicked.connect(action)
         return button
 
-    def event(self, event: QEvent) -> bool:
+    def event(self, event: Any) -> bool:
         """Notice that the dock was closed: napari then only takes the widget out of it."""
         if event.type() == QEvent.Type.ParentChange:
             if self.parent() is None:
@@ -195,7 +198,7 @@ class CompressWidget(QWidget):
         session = _Session(layer, worker.Control(), placement, Preview(self.viewer, placement))
         self._session = session
         self._look()
-        session.activity = cancelable_progress(total=_BAR, desc=f"Compress {layer.name}")
+        session.activity = cancelable_progress(total=100, desc=f"Compress {layer.name}")
         job = worker.Job(
             full_resolution(layer), form.target(), source.metadata, form.settings(),
             None if mask is None else full_resolution(mask), form.mask_weight,
@@ -275,7 +278,7 @@ class CompressWidget(QWidget):
         self.card.buttons["difference"].setEnabled(source is not None)
 
     def _reveal_card(self) -> None:
-        self.scroll.ensureWidgetVisible(self.card)
+        self.area.ensureWidgetVisible(self.card)
 
     def save(self) -> None:
         """Ask for a file name and write the result."""
@@ -286,9 +289,12 @@ class CompressWidget(QWidget):
         if not path:
             return
         target = Path(path) if Path(path).suffix else Path(f"{path}.tinc")
+        # The dialog has asked about the name it knows, not about one that is completed here.
+        if str(target) != path and target.exists():
+            show_error(f"expected a new file, got {target}, which exists; choose it in the dialog to replace it")
+            return
         try:
-            # The dialog has asked about the name it knows; one that we completed may exist unasked.
-            self._result.volume.save(target, overwrite=str(target) == path)
+            self._result.volume.save(target, overwrite=True)
         except TincError as error:
             show_error(str(error))
             return
@@ -331,6 +337,7 @@ class CompressWidget(QWidget):
         state = self.model.state
         self.status.setText(self.model.status())
         self.status.setStyleSheet("color: #e8795a" if state is State.FAILED else "")
+        self.curve.set_points(self.model.curve)
         busy = state in (State.PREPARING, State.STOPPING)
         self.bar.setRange(0, 0 if busy else _BAR)
         self.bar.setVisible(self.model.running)
@@ -340,16 +347,17 @@ class CompressWidget(QWidget):
         self._enable()
 
     def _show_progress(self, _: Any) -> None:
+        session, now = self._session, time.monotonic()
+        if session is None or now < session.drawn + _REDRAW_SECONDS:
+            return
+        session.drawn = now
         self.status.setText(self.model.status())
         self.curve.set_points(self.model.curve)
-        done = int(_BAR * self.model.done)
-        self.bar.setValue(done)
-        session = self._session
-        if session is None:
-            return
+        self.bar.setValue(int(_BAR * self.model.done))
         if session.activity.is_canceled and not session.control.discarded:
             session.control.discard()
             self.model.stop()
         # Last: napari's bar runs the event loop, and what comes in there may end the session.
-        if done > session.activity.n:
-            session.activity.update(done - session.activity.n)
+        percent = int(100 * self.model.done)
+        if percent > session.activity.n:
+            session.activity.update(percent - session.activity.n)

@@ -52,7 +52,7 @@ def add_difference(viewer: ViewerModel, source_layer: Any, result_layer: Any) ->
     layer = Image(
         levels if len(levels) > 1 else levels[0],
         multiscale=len(levels) > 1,
-        name=f"{source_layer.name} − {result_layer.name}",
+        name=f"{source_layer.name} minus {result_layer.name}",
         contrast_limits=(-limit, limit),
         colormap=_BLACK_AT_ZERO,
         blending="translucent_no_depth",

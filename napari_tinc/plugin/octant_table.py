@@ -14,6 +14,7 @@ from napari_tinc.plugin.layers import is_result
 from napari_tinc.plugin.octants import MEASURES, OctantModel, go_to_octant
 
 _HINT = "Select a compressed volume: its octants are listed here."
+_NARROWEST = 380  # all columns of a common volume
 _FORMATS = {"psnr": "{:.1f}", "nbytes": "{:.0f}", "max_error": "{:.4g}"}
 
 
@@ -33,12 +34,12 @@ class OctantTable(QWidget):
         self.model: OctantModel | None = None
         self.title = QLabel(_HINT)
         self.title.setWordWrap(True)
-        self.table = QTableView()
+        self.table: Any = QTableView()
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.table.verticalHeader().hide()
         self.table.setSortingEnabled(True)
         self.table.setToolTip("Choose a row to move the view to the octant; click a title to sort by it.")
+        self.table.setMinimumWidth(_NARROWEST)
         layout = QVBoxLayout(self)
         layout.addWidget(self.title)
         layout.addWidget(self.table)
@@ -49,8 +50,8 @@ class OctantTable(QWidget):
     def _on_active(self) -> None:
         self._follow(self.viewer.layers.selection.active)
 
-    def _on_removed(self, event: Any) -> None:
-        if self.model is not None and event.value is self.model.layer:
+    def _on_removed(self) -> None:
+        if self.model is not None and self.model.layer not in self.viewer.layers:
             self.model = None
             self.table.setModel(None)
             self.title.setText(_HINT)
@@ -58,11 +59,14 @@ class OctantTable(QWidget):
     def _follow(self, layer: Any) -> None:
         """List the octants of a layer if it shows a compressed volume; else keep the list."""
         layer = layer or self.viewer.layers.selection.active
-        if layer is None or not is_result(layer) or (self.model is not None and self.model.layer is layer):
+        if layer not in self.viewer.layers or not is_result(layer):
+            return
+        if self.model is not None and self.model.layer is layer:
             return
         self.model = OctantModel(layer)
         self.title.setText(f"{len(self.model.starts)} octants of {layer.name}")
         self.table.setModel(_Rows(self.model, self))
+        self.table.verticalHeader().hide()
         self.table.sortByColumn(0, Qt.SortOrder.AscendingOrder)
         self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.table.selectionModel().currentRowChanged.connect(self._on_row)
@@ -83,7 +87,7 @@ class _Rows(QAbstractTableModel):
         self._titles = [*MEASURES.values(), f"voxels ({octants.axes})"]
 
     def octant(self, row: int) -> int:
-        """Number of the octant in a row."""
+        """Return the number of the octant in a row."""
         return int(self._order[row])
 
     def rowCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802
@@ -107,7 +111,7 @@ class _Rows(QAbstractTableModel):
             name = self._columns[index.column()]
             return _FORMATS[name].format(self._octants.values[name][octant])
         spans = zip(self._octants.starts[octant], self._octants.stops[octant], strict=True)
-        return ", ".join(f"{start}–{stop - 1}" for start, stop in spans)
+        return ", ".join(f"{start}-{stop - 1}" for start, stop in spans)
 
     def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
         self.layoutAboutToBeChanged.emit()

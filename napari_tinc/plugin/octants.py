@@ -15,7 +15,7 @@ from napari_tinc.plugin.layers import items_of, result_volume
 Floats = npt.NDArray[np.float64]
 
 # What is known about every octant: attribute of napari_tinc.volume.Octant, title.
-MEASURES = {"psnr": "PSNR (dB)", "nbytes": "bytes spent", "max_error": "largest error"}
+MEASURES = {"psnr": "PSNR (dB)", "nbytes": "bytes", "max_error": "max. error"}
 
 
 @dataclass(frozen=True, eq=False)

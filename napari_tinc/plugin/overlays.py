@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Any
 
@@ -16,9 +17,11 @@ from napari_tinc.plugin.octants import MEASURES, OctantModel
 
 Floats = npt.NDArray[np.float64]
 
-_WORST = 8
+# Boxes in 3-D: more are a tangle, and of few octants not all are the worst.
+_WORST, _WORST_SHARE = 8, 8
 # Bad is orange, good is blue: told apart by every kind of colour vision, and neither is the grey of the volume.
 _BAD_TO_GOOD = ((0.85, 0.25, 0.05), (0.99, 0.68, 0.30), (0.85, 0.90, 0.80), (0.35, 0.65, 0.85), (0.10, 0.30, 0.60))
+_FEW_TO_MANY = ((0.1, 0.1, 0.3), (0.2, 0.6, 0.6), (0.95, 0.95, 0.5))
 _OUTLINE = "white"
 # Corners of a unit cube, its triangles and its edges.
 _CUBE = np.array(list(product((0, 1), repeat=3)))
@@ -88,7 +91,7 @@ class QualityOverlay:
         self.outlines.metadata["tinc_overlay"] = self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QualityOverlay:
-        """A duplicate of the layer is a picture: it does not bring a viewer of its own."""
+        """Copy nothing: a duplicate of the layer must not bring a viewer of its own."""
         return self
 
     def follow(self) -> None:
@@ -147,13 +150,13 @@ def heat_map(model: OctantModel, measure: str) -> Image:
     grid = model.grid(measure)
     finite = grid[np.isfinite(grid)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    colors = _BAD_TO_GOOD if measure == "psnr" else _BAD_TO_GOOD[::-1]
+    colors = {"psnr": _BAD_TO_GOOD, "max_error": _BAD_TO_GOOD[::-1], "nbytes": _FEW_TO_MANY}[measure]
     layer = Image(
         grid.astype(np.float32),
         contrast_limits=(low, high if high > low else low + 1.0),
         colormap=Colormap(colors, name=f"octant {measure}"),
         blending="translucent_no_depth",
-        opacity=0.45,
+        opacity=0.35,
         interpolation2d="nearest",
         **_on_grid(model, MEASURES[measure]),
     )
@@ -162,7 +165,7 @@ def heat_map(model: OctantModel, measure: str) -> Image:
 
 
 def numbers(model: OctantModel) -> Labels:
-    """Number the octants: the status bar shows what is known about the one under the cursor."""
+    """Draw the octants' numbers, unseen: the status bar shows what is known about the one under the cursor."""
     features = {name: np.concatenate([[np.nan], np.round(column, 2)]) for name, column in model.values.items()}
     layer = Labels(model.numbers.astype(np.int32), features=features, **_on_grid(model, "octant numbers"))
     # Only a visible layer answers the cursor; this one has nothing to show.
@@ -170,9 +173,10 @@ def numbers(model: OctantModel) -> Labels:
     return layer
 
 
-def worst_boxes(model: OctantModel, count: int = _WORST) -> tuple[Surface, Vectors]:
+def worst_boxes(model: OctantModel) -> tuple[Surface, Vectors]:
     """Draw the octants of the lowest PSNR as boxes, for 3-D."""
     spatial = sorted(model.edges)
+    count = min(_WORST, math.ceil(len(model.starts) / _WORST_SHARE))
     vertices, faces, values, edges = [], [], [], []
     for box, octant in enumerate(model.worst(count)):
         start, stop = model.starts[octant], model.stops[octant]
@@ -194,16 +198,14 @@ def worst_boxes(model: OctantModel, count: int = _WORST) -> tuple[Surface, Vecto
         shading="none",
         blending="translucent_no_depth",
         visible=False,
-        **_look_of(model, f"{len(values)} worst octants"),
+        **_look_of(model, f"worst octants ({count})"),
     )
-    lines = Vectors(
-        np.array(edges), visible=False, **_look_of(model, "edges of the worst octants"), **_line_style(model)
-    )
+    lines = Vectors(np.array(edges), visible=False, **_look_of(model, "worst octants' edges"), **_line_style(model))
     return surface, lines
 
 
 def _line_style(model: OctantModel) -> dict[str, Any]:
-    width = max(model.sides) / 400
+    width = max(model.sides) / 200
     return {"edge_color": _OUTLINE, "edge_width": width, "vector_style": "line", "opacity": 0.6}
 
 
@@ -211,7 +213,7 @@ def _look_of(model: OctantModel, title: str) -> dict[str, Any]:
     """Place a layer whose coordinates are the result's voxels."""
     layer = model.layer
     return {
-        "name": f"{layer.name}: {title}",
+        "name": f"{title}: {layer.name}",
         "scale": layer.scale,
         "translate": layer.translate,
         "units": layer.units,

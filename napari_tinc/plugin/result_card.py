@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt, Signal
+from psygnal import Signal
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFormLayout, QFrame, QGridLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout
 
 from napari_tinc.plugin.compress_model import Report
@@ -10,7 +11,7 @@ from napari_tinc.plugin.compress_model import Report
 BUTTONS = {
     "save": ("Save…", "Write the compressed volume to a .tinc file"),
     "quality": ("Octant quality", "Show the PSNR of every octant on the result"),
-    "difference": ("Difference", "Add a layer with original − decoded, computed where you look"),
+    "difference": ("Difference", "Add a layer with original minus decoded, computed where you look"),
     "table": ("Octant table", "List the octants, worst first; a row takes you there"),
 }
 
@@ -44,7 +45,9 @@ class ResultCard(QFrame):
         layout.addLayout(grid)
 
     def _press(self) -> None:
-        self.pressed.emit(self.sender().objectName())
+        sender = self.sender()
+        assert sender is not None
+        self.pressed.emit(sender.objectName())
 
     def show_report(self, report: Report, note: str) -> None:
         """Fill in the figures; ``note`` says what else to know, or is empty."""

@@ -19,7 +19,7 @@ from napari_tinc.plugin.preview import View
 from napari_tinc.target import Target
 
 if TYPE_CHECKING:
-    from napari_tinc.compress import Progress
+    from napari_tinc.core.training import Progress
     from napari_tinc.volume import CompressedVolume
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 Array = np.ndarray[Any, Any]
 
 PREVIEW_SECONDS = 1.0
+_NEW_VIEW_SECONDS = 0.3  # each preview costs the interface a redraw
 # A preview may cost this share of the time.
 _PREVIEW_SHARE = 0.1
 _SSIM_VOXELS = 1 << 21
@@ -186,7 +187,7 @@ def _read(data: Any) -> Generator[None, None, Array]:
 
 
 class _Pacer:
-    """Decide when a preview is due: at once for a new view, else every second, and never too much of the time."""
+    """Decide when a preview is due: soon for a new view, else every second, and never too much of the time."""
 
     def __init__(self) -> None:
         self._shown: View | None = None
@@ -200,7 +201,7 @@ class _Pacer:
         begun = time.monotonic()
         image = decode(view.region, view.scale)
         ended = time.monotonic()
-        self._shown, self._earliest = view, ended + (ended - begun) / _PREVIEW_SHARE
+        self._shown, self._earliest = view, ended + max(_NEW_VIEW_SECONDS, (ended - begun) / _PREVIEW_SHARE)
         self._next = max(self._earliest, ended + PREVIEW_SECONDS)
         return image
 

@@ -35,8 +35,8 @@ def test_a_lazy_array_holds_what_decode_returns(stack: Any) -> None:
 
 @pytest.mark.parametrize(
     "index",
-    [np.s_[3], np.s_[-1], np.s_[2:9], np.s_[:, 4], np.s_[..., 7], np.s_[1, 2, 3], np.s_[5:5], np.s_[::3, 1], np.s_[[2, 0]],
-     np.s_[np.int64(2), 3:], np.s_[:, None, 2]],
+    [np.s_[3], np.s_[-1], np.s_[2:9], np.s_[:, 4], np.s_[..., 7], np.s_[1, 2, 3], np.s_[5:5], np.s_[::3, 1],
+     np.s_[[2, 0]], np.s_[np.int64(2), 3:], np.s_[:, None, 2]],
 )  # fmt: skip
 def test_slices_are_those_of_numpy(stack: Any, index: Any) -> None:
     actual = array_of(lazy_levels(stack)[0][index])
@@ -54,7 +54,7 @@ def test_slicing_beyond_the_end_raises_as_in_numpy(stack: Any) -> None:
 
 
 def test_arithmetic_on_a_lazy_array_is_dask(stack: Any) -> None:
-    level = lazy_levels(stack)[0]
+    level: Any = lazy_levels(stack)[0]
     assert float((level.astype(float) - stack.decode()).std().compute()) < 1
 
 

@@ -95,10 +95,11 @@ def test_in_three_dimensions_the_worst_octants_are_boxes(shown: tuple[ViewerMode
     viewer.dims.ndisplay = 3
     assert [layer.visible for layer in (heat_map, outlines, boxes, edges)] == [False, False, True, True]
     vertices, faces, psnr = boxes.data
-    worst = sorted(o.psnr for o in stack.octants)[:8]
-    assert sorted(psnr[::8]) == worst
-    assert (len(faces), len(edges.data)) == (8 * 12, 8 * 12)
-    for corners, value in zip(vertices.reshape(8, 8, 3), psnr[::8], strict=True):
+    count = len(psnr) // 8
+    assert count == min(8, -(-len(stack.octants) // 8))
+    assert sorted(psnr[::8]) == sorted(o.psnr for o in stack.octants)[:count]
+    assert (len(faces), len(edges.data)) == (count * 12, count * 12)
+    for corners, value in zip(vertices.reshape(-1, 8, 3), psnr[::8], strict=True):
         inside = np.round(corners.mean(axis=0)).astype(int)
         assert octant_at(stack, *inside).psnr == value
     # Every triangle of a closed surface has its edges shared with one other.

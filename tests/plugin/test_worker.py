@@ -236,7 +236,7 @@ def test_previews_take_at_most_a_tenth_of_the_time(monkeypatch):
         if pacer.due(view):
             pacer.timed(view, decode)
             shown += 1
-    assert 5 < shown
+    assert shown > 5
     assert 0.05 * shown <= 0.1 * clock[0]
 
 
@@ -245,7 +245,7 @@ def test_a_new_plane_is_previewed_before_the_second_is_over(monkeypatch):
     monkeypatch.setattr(worker.time, "monotonic", lambda: clock[0])
     pacer = worker._Pacer()
     pacer.timed(View((1,), 1.0), lambda *_: np.zeros(1))
-    clock[0] = 0.2
+    clock[0] = 0.35
     assert not pacer.due(View((1,), 1.0))
     assert pacer.due(View((2,), 1.0))
     clock[0] = 1.1

@@ -1,0 +1,93 @@
+"""Make the pictures of the plugin's guide: ``xvfb-run -a -s '-screen 0 1500x1000x24' python docs/make_screenshots.py``.
+
+Look at every picture before you commit it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import napari
+import numpy as np
+from napari.qt import get_qapp
+from qtpy.QtCore import QEventLoop, QTimer
+
+from napari_tinc import samples
+from napari_tinc.plugin.compress_widget import CompressWidget
+
+IMAGES = Path(__file__).parent / "images"
+SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0  # of training for each sample
+SIZE = (1360, 860)
+# Sample, plane to show, view in 3-D (Euler angles in degrees, zoom).
+SCENES = (("neuron", 32, (-8.0, 28.0, 128.0), 7.5), ("vessel", 48, (-8.0, 32.0, 128.0), 2.9))
+
+
+def wait(seconds: float, until: Any = None) -> None:
+    """Let the window live for a while, or until something has happened."""
+    loop, look = QEventLoop(), QTimer()
+    look.timeout.connect(lambda: until is not None and until() and loop.quit())
+    look.start(50)
+    QTimer.singleShot(int(1000 * seconds), loop.quit)
+    loop.exec()
+    look.stop()
+
+
+def shoot(viewer: napari.Viewer, name: str) -> None:
+    """Save a picture of the whole window."""
+    wait(1)
+    viewer.screenshot(str(IMAGES / f"{name}.png"), canvas_only=False, flash=False)
+    print("made", name)
+
+
+def open_sample(name: str) -> tuple[napari.Viewer, CompressWidget]:
+    """Open a viewer with a sample and the widget."""
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(*SIZE)
+    volume, metadata = samples.load(name)
+    limits = tuple(np.percentile(volume, (1, 99.7)).tolist())  # the soma may glare, the dendrites must be seen
+    viewer.add_image(volume, name=name, scale=metadata.voxel_size, units=metadata.units, contrast_limits=limits)
+    widget = CompressWidget(viewer)
+    dock = viewer.window.add_dock_widget(widget, name="Compress (TINC)")
+    dock.setFixedWidth(360)
+    viewer.canvas.overlays.scale_bar.visible = True
+    return viewer, widget
+
+
+def picture(name: str, plane: int, angles: tuple[float, float, float], zoom: float) -> None:
+    """Compress a sample and take its pictures on the way."""
+    viewer, widget = open_sample(name)
+    viewer.dims.set_point(0, plane * viewer.layers[0].scale[0])
+    widget.form.write(preset="best", target_value=64, time_limit=SECONDS)
+    wait(1)
+    viewer.reset_view()
+    widget.compress_button.click()
+    wait(600, lambda: widget.model.done > 0.35)
+    shoot(viewer, f"{name}_training")
+    wait(600, lambda: not widget.model.running)
+    result = viewer.layers[-1]
+    shoot(viewer, f"{name}_result")
+    widget.card.buttons["quality"].click()
+    shoot(viewer, f"{name}_quality_2d")
+    viewer.dims.ndisplay = 3
+    for layer in (viewer.layers[name], result):
+        layer.rendering = "mip"
+    viewer.layers[name].visible = False
+    viewer.reset_view()
+    viewer.scene.camera.angles, viewer.scene.camera.zoom = angles, zoom
+    viewer.layers.selection.active = result
+    shoot(viewer, f"{name}_quality_3d")
+    viewer.close()
+
+
+def main() -> None:
+    """Make them all."""
+    get_qapp()
+    IMAGES.mkdir(exist_ok=True)
+    for scene in SCENES:
+        picture(*scene)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""A file in the making: how large it will be, which symbols fill it, and how good what it decodes to is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
+
+import numpy as np
+from torch import Tensor
+
+from napari_tinc import format as frames
+from napari_tinc import segments
+from napari_tinc.core import allocation, entropy, metrics, quantization
+from napari_tinc.core.models.tinc import TincNetwork
+from napari_tinc.core.octree import Octree
+from napari_tinc.core.quantization import Codes, Layout
+from napari_tinc.core.training import Progress
+from napari_tinc.errors import BudgetError
+from napari_tinc.settings import Settings
+from napari_tinc.source import Source
+from napari_tinc.volume import CompressedVolume
+
+Payloads = dict[tuple[int, int], bytes]
+Provenance = dict[str, str | int | float | bool]
+
+BETWEEN_CODES = ("even", "shallow", "deep", "ratios")
+# Coder byte and the range coder's last words.
+_SEGMENT_OVERHEAD = 7
+_PROVENANCE_SLACK = 4
+_FILL = 0.985
+_FILL_TRIES = 8
+_SOME_PSNR, _SOME_CONSISTENCY = 88.88, 0.88  # as long as real ones
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Everything about a file except its parameters and their quality.
+
+    Parameters
+    ----------
+    source : Source
+    settings : Settings
+    tree : Octree
+    network : TincNetwork
+    between : str
+        Strategy between levels that was used, one of ``BETWEEN_CODES``.
+    consistency : float or None
+        Global consistency of the volume.
+    """
+
+    source: Source
+    settings: Settings
+    tree: Octree
+    network: TincNetwork
+    between: str
+    consistency: float | None = field(default=None)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Which tensor every parameter belongs to."""
+        return Layout(self.network, len(self.source.items))
+
+    def overhead(self) -> int:
+        """Bytes of the file besides its coded symbols."""
+        segments_count = len(self.source.items) * (self.tree.depth + 1)
+        return len(self.pack(_SOME_PSNR, self._no_quality(), self._no_symbols())) + _PROVENANCE_SLACK + 2 * segments_count
+
+    def pack(self, psnr: float, quality: Sequence[bytes], payloads: Payloads) -> bytes:
+        """Frame the file."""
+        header = frames.Header(
+            shape=self.source.shape,
+            dtype=self.source.items.dtype.str[1:],
+            metadata=self.source.metadata,
+            items=self.source.ranges,
+            splits=self.tree.splits,
+            model=frames.MODEL_TINC,
+            plan=segments.pack_plan(self.network),
+            between=BETWEEN_CODES.index(self.between),
+            within=allocation.WITHIN.index(self.settings.within),
+            provenance=self._provenance(psnr),
+        )
+        parts = [frames.Segment(frames.KIND_QUALITY, i, 0, payload) for i, payload in enumerate(quality)]
+        for (item, level), payload in sorted(payloads.items(), key=lambda entry: entry[0][::-1]):
+            parts.append(frames.Segment(frames.KIND_PARAMETERS, item, level, payload))
+        return frames.pack(frames.Frame(header, tuple(parts)))
+
+    def placeholder(self) -> CompressedVolume:
+        """Return a volume of this shape that holds no symbols and no quality."""
+        return CompressedVolume(self.pack(_SOME_PSNR, self._no_quality(), self._no_symbols()), self.settings.device)
+
+    def _no_quality(self) -> list[bytes]:
+        return [bytes(2 * self.tree.leaves)] * len(self.source.items)
+
+    def _no_symbols(self) -> Payloads:
+        items, levels = range(len(self.source.items)), range(self.tree.depth + 1)
+        return {(item, level): bytes(_SEGMENT_OVERHEAD) for item in items for level in levels}
+
+    def _provenance(self, psnr: float) -> Provenance:
+        made: Provenance = {
+            "version": software_version(),
+            "preset": self.settings.preset,
+            "seed": self.settings.seed,
+            "psnr": round(psnr, 2) if math.isfinite(psnr) else "inf",
+        }
+        if self.consistency is not None:
+            made["consistency"] = round(self.consistency, 2)
+        return made
+
+    def finish(
+        self, parameters: list[Tensor], codes: Codes, sensitivities: quantization.Floats, budget: int, bits: float
+    ) -> Generator[Progress, None, CompressedVolume]:
+        """Fill the budget with symbols, measure what the file decodes to, and frame it.
+
+        Parameters
+        ----------
+        parameters : list of Tensor
+            Trained parameters, to be rounded.
+        codes : ndarray of int, shape (items, kinds)
+            Step codes they were trained with.
+        sensitivities : ndarray, shape (items, kinds)
+            See :func:`napari_tinc.core.quantization.sensitivity`.
+        budget : int
+            Bytes the file may take.
+        bits : float
+            Bits of symbols that the step codes were chosen for.
+
+        Raises
+        ------
+        BudgetError
+            If even the coarsest symbols do not fit.
+        """
+        payloads = self._fill(parameters, codes, sensitivities, budget, bits)
+        unmeasured = CompressedVolume(self.pack(_SOME_PSNR, self._no_quality(), payloads), self.settings.device)
+        psnr, quality = yield from measure(unmeasured, self.source)
+        result = CompressedVolume(self.pack(psnr, quality, payloads), self.settings.device)
+        if result.nbytes > budget:
+            raise BudgetError(f"expected at most {budget} bytes, got {result.nbytes}: please report this as a bug")
+        return result
+
+    def _fill(
+        self, parameters: list[Tensor], codes: Codes, sensitivities: quantization.Floats, budget: int, bits: float
+    ) -> Payloads:
+        """Code the symbols; move the steps a little until the file fits and leaves little unused."""
+        room, coder = budget - _PROVENANCE_SLACK, entropy.default_coder()
+        best, best_size, best_codes = None, -1, codes
+        for _ in range(_FILL_TRIES):
+            payloads = segments.pack_parameters(self.layout, parameters, codes, coder)
+            size = self._size(payloads)
+            if best_size < size <= room:
+                best, best_size, best_codes = payloads, size, codes
+            if _FILL * budget <= size <= room:
+                break
+            bits += 8 * (0.995 * room - size)
+            codes, _ = quantization.fit_steps(self.layout, parameters, sensitivities, bits)
+        if best is None:
+            raise BudgetError(f"the parameters do not fit in {budget} bytes even coarsely rounded: raise the budget")
+        for tensor in np.argwhere(best_codes > 0):  # a small file has few tensors: refine them one by one
+            if best_size >= _FILL * budget:
+                break
+            codes = best_codes.copy()
+            codes[tuple(tensor)] -= 1
+            payloads = segments.pack_parameters(self.layout, parameters, codes, coder)
+            if best_size < (size := self._size(payloads)) <= room:
+                best, best_size, best_codes = payloads, size, codes
+        return best
+
+    def _size(self, payloads: Payloads) -> int:
+        """Bytes of the file, before its quality is known."""
+        return len(self.pack(_SOME_PSNR, self._no_quality(), payloads))
+
+
+def constant(source: Source, settings: Settings) -> CompressedVolume:
+    """Frame a volume whose every item has one value: exact, without parameters."""
+    header = frames.Header(
+        shape=source.shape,
+        dtype=source.items.dtype.str[1:],
+        metadata=source.metadata,
+        items=source.ranges,
+        splits=(),
+        model=frames.MODEL_CONSTANT,
+        plan=b"",
+        between=0,
+        within=0,
+        provenance={"version": software_version(), "psnr": "inf"},
+    )
+    return CompressedVolume(frames.pack(frames.Frame(header, ())), settings.device)
+
+
+def measure(volume: CompressedVolume, source: Source) -> Generator[Progress, None, tuple[float, list[bytes]]]:
+    """Decode a compressed volume slab by slab and compare it with the original; yield after every slab.
+
+    Returns
+    -------
+    psnr : float
+        Over the whole array's own range, in dB.
+    quality : list of bytes
+        Quality segment of every item, see :func:`napari_tinc.segments.pack_quality`.
+    """
+    tree = volume.tree
+    edges, order = tree.edges(tree.depth), tuple(tree.grid_index(tree.depth).T)
+    slabs = list(pairwise(edges[0].tolist()))
+    squared, quality = 0.0, []
+    for index, (item, limits) in enumerate(zip(source.items, source.ranges, strict=True)):
+        grids = []
+        for number, (start, stop) in enumerate(slabs):
+            yield Progress.unmeasured("measuring", index * len(slabs) + number, len(source.items) * len(slabs))
+            decoded = volume.decode_item(index, (slice(start, stop),))
+            local = (np.array([0, stop - start]), *edges[1:])
+            grids.append(metrics.octant_errors(item[start:stop], decoded, local))
+        mse = np.concatenate([grid.mse for grid in grids])
+        largest = np.concatenate([grid.max_error for grid in grids])
+        squared += float((mse * np.concatenate([grid.voxels for grid in grids])).sum())
+        span = float(limits.maximum) - float(limits.minimum)
+        psnr = metrics.psnr_from_mse(mse, span)[order]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            peak = -20 * np.log10(largest / span)[order] if span else np.full(tree.leaves, np.inf)
+        quality.append(segments.pack_quality(psnr, peak))
+    return float(metrics.psnr_from_mse(squared / source.items.size, source.value_range)), quality
+
+
+def software_version() -> str:
+    """Version of napari-tinc, ``"unknown"`` where it is not installed."""
+    try:
+        return version("napari-tinc")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,148 @@
+"""The volume to be compressed, as training sees it: items first, measured, normalised, cut into leaves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_tinc.core import allocation
+from napari_tinc.core.metadata import LEADING, Metadata
+from napari_tinc.core.octree import Octree, choose_splits
+from napari_tinc.core.training import TrainingData
+from napari_tinc.errors import InputError
+from napari_tinc.format import ItemRange
+
+Array = npt.NDArray[np.generic]
+
+# Squares of a larger range overflow.
+_LARGEST_RANGE = 1e150
+# Standard deviation over range that the coarsest scale code stands for.
+_LEAST_DEVIATION = 2 ** (-255 / 16)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A volume and what compression needs to know of it.
+
+    Parameters
+    ----------
+    items : ndarray, shape (items, *spatial)
+        One spatial volume per channel and time point, row-major in the array's axis order.
+    shape : tuple of int
+        Shape of the whole array.
+    metadata : Metadata
+    weights : ndarray, shape (items or 1, *spatial), or None
+        Weight of every voxel in the loss.
+    ranges : tuple of ItemRange
+        Value range and normalisation of every item.
+    """
+
+    items: Array
+    shape: tuple[int, ...]
+    metadata: Metadata
+    weights: Array | None
+    ranges: tuple[ItemRange, ...]
+
+    @classmethod
+    def prepare(cls, array: Array, metadata: Metadata, weights: Array | None) -> Source:
+        """Arrange and measure an array that has passed :func:`napari_tinc.inputs.check_volume`."""
+        items = _items_first(array, metadata.axes)
+        checked = None if weights is None else _check_weights(weights, array.shape, items, metadata.axes)
+        return cls(items, array.shape, metadata, checked, tuple(_item_range(item) for item in items))
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        """Spatial shape."""
+        return self.items.shape[1:]
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every item has one value only."""
+        return all(limits.minimum == limits.maximum for limits in self.ranges)
+
+    @property
+    def value_range(self) -> float:
+        """Maximum minus minimum over the whole array."""
+        highest = max(limits.maximum for limits in self.ranges)
+        return float(highest) - float(min(limits.minimum for limits in self.ranges))
+
+    def consistency(self) -> float | None:
+        """Mean global consistency of the items that have one."""
+        splits = choose_splits(self.spatial, 1)
+        measured = [allocation.global_consistency(item, splits) for item in self.items]
+        known = [value for value in measured if value is not None]
+        return float(np.mean(known)) if known else None
+
+    def leaf_measure(self, tree: Octree, within: str) -> npt.NDArray[np.float64]:
+        """Claim of every leaf of every item under the strategy within a level."""
+        weights = [None if self.weights is None else self.weights[i % len(self.weights)] for i in range(len(self.items))]
+        return np.concatenate([
+            allocation.leaf_measure(item, tree, within, weight)
+            for item, weight in zip(self.items, weights, strict=True)
+        ])
+
+    def training_data(self, tree: Octree, device: torch.device) -> TrainingData:
+        """Cut the items into normalised leaves on a device."""
+        rows, offsets = [], []
+        for item, limits in zip(self.items, self.ranges, strict=True):
+            span = float(limits.maximum) - float(limits.minimum)
+            scale = span * 2 ** (-limits.scale_code / 16) or 1.0
+            offset = limits.minimum + limits.offset_code / 65535 * span
+            rows.append(((tree.to_leaves(item).astype(np.float64) - offset) / scale).astype(np.float32))
+            offsets.append(20 * math.log10(self.value_range / scale) if span else math.inf)
+        values = torch.from_numpy(np.ascontiguousarray(np.concatenate(rows).T)).to(device)
+        grid = np.meshgrid(*tree.local_axes(), indexing="ij")
+        coordinates = torch.from_numpy(np.stack([axis.ravel() for axis in grid])).to(device)
+        weights = self._loss_weights(tree)
+        on_device = None if weights is None else weights.to(device)
+        return TrainingData(coordinates, values, on_device, len(self.items), np.array(offsets))
+
+    def _loss_weights(self, tree: Octree) -> Tensor | None:
+        """Weight of every voxel of every leaf, padding 0, mean 1; ``None`` if all weigh the same."""
+        valid = tree.valid()
+        if self.weights is None and valid is None:
+            return None
+        inside = np.ones((tree.leaves, math.prod(tree.leaf_shape)), np.float32) if valid is None else valid
+        sources: list[Array | None] = [None] if self.weights is None else list(self.weights)
+        rows = [inside if w is None else inside * tree.to_leaves(w) for w in sources]
+        stacked = np.concatenate(rows * (len(self.items) // len(rows))).astype(np.float32)
+        return torch.from_numpy(np.ascontiguousarray((stacked / stacked.mean()).T))
+
+
+def _item_range(item: Array) -> ItemRange:
+    """Range of one item, and the codes that bring it near mean 0 and standard deviation 1."""
+    low, high = item.min().item(), item.max().item()
+    span = float(high) - float(low)
+    if not span < _LARGEST_RANGE:
+        raise InputError(f"expected a range below {_LARGEST_RANGE:g}, got {low} to {high}: rescale the volume")
+    if not span:
+        return ItemRange(low, high, 0, 0)
+    mean, deviation = float(item.mean(dtype=np.float64)), float(item.std(dtype=np.float64))
+    scale = round(-16 * math.log2(max(deviation / span, _LEAST_DEVIATION)))
+    return ItemRange(low, high, round(65535 * (mean - low) / span), min(max(scale, 0), 255))
+
+
+def _items_first(array: Array, axes: str) -> Array:
+    """View an array as (items, *spatial)."""
+    leading = [i for i, axis in enumerate(axes) if axis in LEADING]
+    spatial = [i for i, axis in enumerate(axes) if axis not in LEADING]
+    ordered = array.transpose(leading + spatial)
+    return ordered.reshape(-1, *(array.shape[i] for i in spatial))
+
+
+def _check_weights(weights: Array, shape: tuple[int, ...], items: Array, axes: str) -> Array:
+    """Bring weights to (items or 1, *spatial) or say what is wrong with them."""
+    if weights.shape == shape:
+        arranged = _items_first(weights, axes)
+    elif weights.shape == items.shape[1:]:
+        arranged = weights[None]
+    else:
+        raise InputError(f"expected weights of shape {shape} or {items.shape[1:]}, got {weights.shape}")
+    if not np.isfinite(arranged).all() or (arranged < 0).any() or not (arranged > 0).any():
+        raise InputError("expected weights that are finite, not negative and not all 0: mark what matters with 1")
+    return arranged.astype(np.float32)
