@@ -53,7 +53,21 @@ def earlier(folder: Path, name: str, ratio: float) -> list[dict[str, object]]:
     with table.open() as file:
         rows = [r for r in csv.DictReader(file) if r["codec"] == "tthresh" and r["volume"] == name]
     return [
-        dict(zip(COLUMNS, [name, ratio, "tthresh (table)", float(r["ratio"]), float(r["psnr_range_dB"]), float(r["encode_s"]), float(r["decode_s"])], strict=True))
+        dict(
+            zip(
+                COLUMNS,
+                [
+                    name,
+                    ratio,
+                    "tthresh (table)",
+                    float(r["ratio"]),
+                    float(r["psnr_range_dB"]),
+                    float(r["encode_s"]),
+                    float(r["decode_s"]),
+                ],
+                strict=True,
+            )
+        )
         for r in rows
         if float(r["target_ratio"]) == ratio
     ]
@@ -91,7 +105,11 @@ def plot(rows: list[dict[str, object]], stem: str) -> None:
     for index, name in enumerate(names):
         axes = figure.add_subplot(-(-len(names) // columns), columns, index + 1)
         for codec in dict.fromkeys(str(row["codec"]) for row in rows):
-            points = sorted((float(str(r["ratio"])), float(str(r["psnr_dB"]))) for r in rows if r["volume"] == name and r["codec"] == codec)
+            points = sorted(
+                (float(str(r["ratio"])), float(str(r["psnr_dB"])))
+                for r in rows
+                if r["volume"] == name and r["codec"] == codec
+            )
             if points:
                 axes.plot(*zip(*points, strict=True), "o-", label=codec, linewidth=2 if "tinc" in codec else 1)
         axes.set(title=name, xscale="log", xlabel="ratio", ylabel="PSNR (range), dB")

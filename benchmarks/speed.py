@@ -9,6 +9,7 @@ parameters: speed does not depend on their values.
 from __future__ import annotations
 
 import argparse
+import importlib
 import subprocess
 import sys
 import tempfile
@@ -17,17 +18,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import recursion
 import torch
 from torch import nn
 
-from napari_tinc import CompressedVolume, Metadata
-from napari_tinc import format as frames
-from napari_tinc import segments
-from napari_tinc.compress import BITS_PER_PARAMETER
-from napari_tinc.core import allocation, entropy, quantization
-from napari_tinc.core.octree import Octree, choose_splits
-from napari_tinc.core.quantization import Layout
+from napari_tinc import CompressedVolume, Metadata, segments
+from napari_tinc.core import entropy, quantization
+from napari_tinc.settings import Settings
+from napari_tinc.source import Source
+
+story = importlib.import_module("napari_tinc.compress")
 
 
 def best_of(function: Callable[[], object], repeats: int = 3) -> float:
@@ -39,23 +38,18 @@ def best_of(function: Callable[[], object], repeats: int = 3) -> float:
     return min(times)
 
 
-def synthetic(shape: tuple[int, ...], ratio: float, depth: int | None = None) -> CompressedVolume:
-    """A file of the size a real uint16 volume of this shape would have at this ratio, with random parameters."""
-    budget = int(np.prod(shape)) * 2 / ratio
-    parameters = budget * 8 / BITS_PER_PARAMETER
-    depth = allocation.choose_depth(shape, 1, parameters, "shallow") if depth is None else depth
-    tree = Octree(shape, choose_splits(shape, depth))
-    layers = allocation.default_layers(tree.depth)
-    network = allocation.allocate(tree, np.ones(tree.leaves), 1, parameters, allocation.level_ratios("shallow", tree.depth + 1), layers)
-    layout = Layout(network, 1)
-    initial = network.initial([0.5 * side for side in tree.leaf_shape], torch.Generator().manual_seed(0))
-    spread = np.array([[np.log2(float(initial[layout.kind_of_array.index(k)].abs().mean()) / 10 + 1e-4) for k in range(len(layout.kinds))]])
-    codes = quantization.step_codes(spread)
-    payloads = segments.pack_parameters(layout, initial, codes, entropy.default_coder())
-    header = frames.Header(shape, "u2", Metadata.default(len(shape)), (frames.ItemRange(0, 65535, 32768, 32),), tree.splits, frames.MODEL_TINC, segments.pack_plan(network), 0, 0, {})
-    parts = [frames.Segment(frames.KIND_QUALITY, 0, 0, bytes(2 * tree.leaves))]
-    parts += [frames.Segment(frames.KIND_PARAMETERS, 0, level, payloads[0, level]) for level in range(tree.depth + 1)]
-    return CompressedVolume(frames.pack(frames.Frame(header, tuple(parts))), "cpu")
+def synthetic(shape: tuple[int, ...], ratio: float, levels: int | None = None) -> CompressedVolume:
+    """Make the file that a uint16 volume of this shape would have at this ratio, with random parameters."""
+    noise = np.random.default_rng(0).integers(0, 65536, shape, dtype=np.uint16)
+    source = Source.prepare(noise, Metadata.default(len(shape)), None)
+    draft = story.plan(source, Settings(levels=levels, device="cpu"), int(noise.nbytes / ratio))
+    parameters = draft.network.initial([side / 2 for side in draft.tree.leaf_shape], torch.Generator().manual_seed(0))
+    sizes = [
+        float(parameters[draft.layout.kind_of_array.index(k)].abs().mean()) for k in range(len(draft.layout.kinds))
+    ]
+    codes = quantization.step_codes(np.log2(np.array([sizes]) / 10 + 1e-4))
+    payloads = segments.pack_parameters(draft.layout, parameters, codes, entropy.default_coder())
+    return CompressedVolume(draft.pack(30.0, [bytes(2 * draft.tree.leaves)], payloads), "cpu")
 
 
 class Recursion(nn.Module):
@@ -118,16 +112,17 @@ def plane(shape: tuple[int, ...], ratio: float) -> None:
 
 
 def level_curve(shape: tuple[int, ...], ratio: float) -> None:
-    for depth in range(4):
-        volume = synthetic(shape, ratio, depth)
+    for levels in range(1, 5):
+        volume = synthetic(shape, ratio, levels)
         seconds = best_of(volume.decode, 2)
+        voxels = int(np.prod(shape))
         widths = [int(level[0]) for level in volume._layout.network.widths]
-        print(f"decode {shape} at ratio {ratio:g} with {depth + 1} level(s), widths {widths}, "
-              f"{volume._layout.network.parameters} parameters: {np.prod(shape) / seconds / 1e6:.2f} Mvoxel/s")  # fmt: skip
+        print(f"decode {shape} at ratio {ratio:g} with {levels} level(s), widths {widths}, "
+              f"{volume._layout.network.parameters} parameters: {voxels / seconds / 1e6:.2f} Mvoxel/s")  # fmt: skip
 
 
 def training(shape: tuple[int, ...], ratio: float, points: int) -> None:
-    volume = synthetic(shape, ratio, 2)
+    volume = synthetic(shape, ratio, 3)
     network, tree = volume._layout.network, volume.tree
     parameters = [torch.nn.Parameter(p.clone()) for p in network.initial([8.0] * 3, torch.Generator().manual_seed(0))]
     optimiser = torch.optim.Adam(parameters, fused=True)
@@ -170,7 +165,9 @@ def peak_memory(shape: tuple[int, ...], ratio: float) -> None:
             output = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
             peaks.append(int(output.stdout) * (1024 if sys.platform != "darwin" else 1))
     array = np.prod(shape) * 2
-    print(f"peak memory of decoding {shape}: {(peaks[1] - peaks[0]) / array:.2f} times the decoded array above a plane's")
+    print(
+        f"peak memory of decoding {shape}: {(peaks[1] - peaks[0]) / array:.2f} times the decoded array above a plane's"
+    )
 
 
 if __name__ == "__main__":

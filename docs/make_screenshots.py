@@ -21,7 +21,7 @@ IMAGES = Path(__file__).parent / "images"
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0  # of training for each sample
 SIZE = (1360, 860)
 # Sample, plane to show, view in 3-D (Euler angles in degrees, zoom).
-SCENES = (("neuron", 32, (-8.0, 28.0, 128.0), 7.5), ("vessel", 48, (-8.0, 32.0, 128.0), 2.9))
+SCENES = (("neuron", 32, (-8.0, 28.0, 128.0), 6.2), ("vessel", 48, (-8.0, 32.0, 128.0), 2.4))
 
 
 def wait(seconds: float, until: Any = None) -> None:
@@ -69,6 +69,7 @@ def picture(name: str, plane: int, angles: tuple[float, float, float], zoom: flo
     result = viewer.layers[-1]
     shoot(viewer, f"{name}_result")
     widget.card.buttons["quality"].click()
+    viewer.scene.camera.zoom *= 0.8  # room for the colour bar
     shoot(viewer, f"{name}_quality_2d")
     viewer.dims.ndisplay = 3
     for layer in (viewer.layers[name], result):

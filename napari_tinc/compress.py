@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ from napari_tinc.volume import CompressedVolume
 
 logger = logging.getLogger(__name__)
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 Steps = Generator[Progress, None, CompressedVolume]
 Finish = Callable[[], bool]
 
@@ -67,8 +68,8 @@ def compress(
         try:
             next(steps)
         except StopIteration as stop:
-            assert isinstance(stop.value, CompressedVolume)
-            return stop.value
+            result: CompressedVolume = stop.value
+            return result
 
 
 def compress_steps(

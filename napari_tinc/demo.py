@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_tinc import samples
-from napari_tinc.compress import Progress, compress_steps
+from napari_tinc.compress import compress_steps
 from napari_tinc.core import metrics
+from napari_tinc.core.training import Progress
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.figure import save_figure
 from napari_tinc.files import check_output

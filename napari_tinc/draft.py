@@ -67,7 +67,9 @@ class Draft:
     def overhead(self) -> int:
         """Bytes of the file besides its coded symbols."""
         segments_count = len(self.source.items) * (self.tree.depth + 1)
-        return len(self.pack(_SOME_PSNR, self._no_quality(), self._no_symbols())) + _PROVENANCE_SLACK + 2 * segments_count
+        return (
+            len(self.pack(_SOME_PSNR, self._no_quality(), self._no_symbols())) + _PROVENANCE_SLACK + 2 * segments_count
+        )
 
     def pack(self, psnr: float, quality: Sequence[bytes], payloads: Payloads) -> bytes:
         """Frame the file."""

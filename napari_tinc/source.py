@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from napari_tinc.core.training import TrainingData
 from napari_tinc.errors import InputError
 from napari_tinc.format import ItemRange
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 
 # Squares of a larger range overflow.
 _LARGEST_RANGE = 1e150
@@ -80,11 +81,15 @@ class Source:
 
     def leaf_measure(self, tree: Octree, within: str) -> npt.NDArray[np.float64]:
         """Claim of every leaf of every item under the strategy within a level."""
-        weights = [None if self.weights is None else self.weights[i % len(self.weights)] for i in range(len(self.items))]
-        return np.concatenate([
-            allocation.leaf_measure(item, tree, within, weight)
-            for item, weight in zip(self.items, weights, strict=True)
-        ])
+        weights = [
+            None if self.weights is None else self.weights[i % len(self.weights)] for i in range(len(self.items))
+        ]
+        return np.concatenate(
+            [
+                allocation.leaf_measure(item, tree, within, weight)
+                for item, weight in zip(self.items, weights, strict=True)
+            ]
+        )
 
     def training_data(self, tree: Octree, device: torch.device) -> TrainingData:
         """Cut the items into normalised leaves on a device."""

@@ -14,7 +14,7 @@ import typer
 from napari_tinc.errors import TincError
 
 if TYPE_CHECKING:
-    from napari_tinc.compress import Progress
+    from napari_tinc.core.training import Progress
     from napari_tinc.volume import CompressedVolume
 
 

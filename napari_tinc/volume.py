@@ -113,7 +113,7 @@ class CompressedVolume:
         return self._data
 
     def __reduce__(self) -> tuple[type[CompressedVolume], tuple[bytes, str]]:
-        """Copies, and workers in other processes, get the bytes and a decoder of their own."""
+        """Copy by the bytes; a copy, or another process, makes a decoder of its own."""
         return CompressedVolume, (self._data, self._device)
 
     def __repr__(self) -> str:
@@ -141,7 +141,7 @@ class CompressedVolume:
 
     @property
     def provenance(self) -> Mapping[str, str | int | float | bool]:
-        """How the file was made: version, preset, seed, …"""
+        """How the file was made: version, preset, seed and PSNR."""
         return self.header.provenance
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +68,7 @@ def resolve_auto(consistency: float | None) -> str:
     return "shallow" if consistency > CONSISTENT else "deep"
 
 
-def global_consistency(volume: npt.NDArray[np.generic], splits: Splits) -> float | None:
+def global_consistency(volume: npt.NDArray[Any], splits: Splits) -> float | None:
     """Measure how alike the octants of a volume are, in [0, 1].
 
     The mean cosine similarity of the amplitude spectra ``|FFT|`` of all pairs of the root's children, each after
@@ -107,7 +108,7 @@ def global_consistency(volume: npt.NDArray[np.generic], splits: Splits) -> float
     return float(np.clip(similarity[np.triu_indices(len(unit), 1)].mean(), 0, 1))
 
 
-def noise_floor(volume: npt.NDArray[np.generic]) -> float:
+def noise_floor(volume: npt.NDArray[Any]) -> float:
     """Estimate the intensity above which a voxel is taken for signal: the background's mode plus 3 sigma of the noise.
 
     Sigma is 1.4826 times the median absolute difference of neighbours along the last axis over sqrt(2) (Rousseeuw &
@@ -122,7 +123,7 @@ def noise_floor(volume: npt.NDArray[np.generic]) -> float:
     return float((edges[peak] + edges[peak + 1]) / 2 + 3 * sigma)
 
 
-def leaf_measure(volume: npt.NDArray[np.generic], tree: Octree, within: str, weights: Floats | None) -> Floats:
+def leaf_measure(volume: npt.NDArray[Any], tree: Octree, within: str, weights: Floats | None) -> Floats:
     """Measure every leaf of one spatial volume for the strategy within a level.
 
     ``importance``: share of voxels above :func:`noise_floor`. ``variance``: variance of the leaf. ``map``: mean of
@@ -151,7 +152,7 @@ def leaf_measure(volume: npt.NDArray[np.generic], tree: Octree, within: str, wei
     return np.maximum(_leaf_means(np.square(centred), tree) - _leaf_means(centred, tree) ** 2, 0)
 
 
-def _leaf_means(volume: npt.NDArray[np.generic], tree: Octree) -> Floats:
+def _leaf_means(volume: npt.NDArray[Any], tree: Octree) -> Floats:
     """Mean of every leaf over its own voxels, in node order."""
     edges = tree.edges(tree.depth)
     sums = volume.astype(np.float64)
@@ -192,10 +193,8 @@ def solve_width(budget: Floats, fan_in: Floats, layers: int, is_leaf: bool) -> n
     a = float(layers - 1)
     b = fan_in + layers + (1 if is_leaf else 0)
     c = (1.0 if is_leaf else 0.0) - budget
-    if a == 0:
-        width = -c / b
-    else:
-        width = (-b + np.sqrt(np.maximum(b * b - 4 * a * c, 0))) / (2 * a)
+    root = np.sqrt(np.maximum(b * b - 4 * a * c, 0))
+    width = (root - b) / (2 * a) if a else -c / b
     return np.maximum(np.floor(width + 1e-9), 1).astype(np.int64)
 
 

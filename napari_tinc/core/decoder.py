@@ -78,9 +78,7 @@ class Decoder:
         for first in range(0, len(leaves), _LEAF_BATCH):
             rows = slice(first, min(first + _LEAF_BATCH, len(leaves)))
             network, selection = self.layout.network.restrict(item * self.tree.leaves + leaves[rows])
-            parameters = [
-                self._parameters[i][torch.from_numpy(nodes).to(self.device)] for i, nodes in selection
-            ]
+            parameters = [self._parameters[i][torch.from_numpy(nodes).to(self.device)] for i, nodes in selection]
             width = max(int(level.sum()) for level in network.widths)
             tile = max(64, _ACTIVATIONS[self.device.type] // width)
             for start in range(0, points.shape[1], tile):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +66,7 @@ class Octree:
 
     def children(self, level: int) -> int:
         """Children of every node at ``level``: 8, 4 or 2."""
-        return 2 ** sum(self.splits[level])
+        return int(2 ** sum(self.splits[level]))
 
     @property
     def leaves(self) -> int:
@@ -108,7 +109,7 @@ class Octree:
             for cell in self.grid_index(level)
         ]
 
-    def to_leaves(self, volume: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    def to_leaves(self, volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Cut a spatial volume into its leaves.
 
         Parameters
@@ -137,19 +138,20 @@ class Octree:
             mask = mask & inside.reshape([-1 if a == axis else 1 for a in range(len(self.shape))])
         return self._gather(mask)
 
-    def _gather(self, padded: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    def _gather(self, padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Reorder a padded volume, leaf grid times leaf shape, to (leaves, voxels)."""
         counts, ndim = self.counts(self.depth), len(self.shape)
         split = padded.reshape([n for pair in zip(counts, self.leaf_shape, strict=True) for n in pair])
-        cells = split.transpose([2 * a for a in range(ndim)] + [2 * a + 1 for a in range(ndim)])
-        return cells[tuple(self.grid_index(self.depth).T)].reshape(self.leaves, -1)
+        cells: npt.NDArray[Any] = split.transpose([2 * a for a in range(ndim)] + [2 * a + 1 for a in range(ndim)])
+        leaves: npt.NDArray[Any] = cells[tuple(self.grid_index(self.depth).T)].reshape(self.leaves, -1)
+        return leaves
 
     def local_axes(self) -> tuple[npt.NDArray[np.float32], ...]:
         """Local coordinate of every plane of a leaf, axis by axis, in [-1, 1] (0 for a single plane)."""
         return tuple(local_coordinate(np.arange(side), side) for side in self.leaf_shape)
 
 
-def local_coordinate(position: npt.NDArray[np.generic], side: int) -> npt.NDArray[np.float32]:
+def local_coordinate(position: npt.NDArray[Any], side: int) -> npt.NDArray[np.float32]:
     """Map positions in voxels from a leaf's first plane to the coordinates every leaf shares.
 
     Parameters

@@ -160,9 +160,7 @@ def coded_bits(symbols: Sequence[Sequence[npt.NDArray[np.int32]]]) -> float:
     return sum(fit_model(s)[1] + TENSOR_OVERHEAD_BITS for row in symbols for s in row)
 
 
-def fit_steps(
-    layout: Layout, parameters: Sequence[Tensor], sensitivities: Floats, bits: float
-) -> tuple[Codes, float]:
+def fit_steps(layout: Layout, parameters: Sequence[Tensor], sensitivities: Floats, bits: float) -> tuple[Codes, float]:
     """Choose the finest steps in proportion to ``h**-1/2`` whose symbols fit in ``bits``.
 
     Returns

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,10 +48,12 @@ def scaled_side(side: int, scale: float) -> int:
 def axis_runs(tree: Octree, axis: int, start: int, stop: int, scale: float) -> list[Run]:
     """Group the samples ``start … stop - 1`` of an axis at ``scale`` into runs.
 
-    Sample ``j`` sits at ``(j + 1/2) / scale - 1/2`` in voxels of the original: the centre of its own voxel.
+    Sample ``j`` covers the original from ``j / scale`` to ``(j + 1) / scale``, cut off at the volume's end, and sits
+    in the middle of that.
     """
     edges, side = tree.edges(tree.depth)[axis], tree.shape[axis]
-    position = np.clip((np.arange(start, stop) + 0.5) / scale - 0.5, -0.5, side - 0.5)
+    index = np.arange(start, stop)
+    position = (index / scale + np.minimum((index + 1) / scale, side)) / 2 - 0.5
     voxel = np.clip(np.floor(position + 0.5), 0, side - 1)
     cell = np.searchsorted(edges, voxel, side="right") - 1
     local = local_coordinate(position - edges[cell], tree.leaf_shape[axis])
@@ -72,8 +75,8 @@ def sample_region(
     tree: Octree,
     bounds: tuple[tuple[int, int], ...],
     scale: float,
-    evaluate: Callable[[Ints, Floats32], Iterator[tuple[slice, slice, npt.NDArray[np.generic]]]],
-    out: npt.NDArray[np.generic],
+    evaluate: Callable[[Ints, Floats32], Iterator[tuple[slice, slice, npt.NDArray[Any]]]],
+    out: npt.NDArray[Any],
 ) -> None:
     """Fill a region of one spatial volume.
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_error
 from napari.utils.progress import cancelable_progress
 from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import (
-    QFileDialog,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -28,9 +26,11 @@ from napari_tinc.plugin.compress_form import CompressForm
 from napari_tinc.plugin.compress_model import CompressModel, Form, State, full_resolution, source_of
 from napari_tinc.plugin.curve import PsnrCurve
 from napari_tinc.plugin.preview import Placement, Preview, View
+from napari_tinc.plugin.result import Result
 from napari_tinc.plugin.result_card import ResultCard
 
 if TYPE_CHECKING:
+    from napari_tinc.plugin.report import Report
     from napari_tinc.volume import CompressedVolume
 
 _BAR = 1000  # resolution of the progress bar
@@ -51,15 +51,6 @@ class _Session:
     drawn: float = 0.0  # when the progress was last shown
 
 
-@dataclass
-class _Result:
-    """What the last compression left in the viewer."""
-
-    volume: CompressedVolume
-    layers: list[Any]
-    source: Any
-
-
 class CompressWidget(QWidget):
     """Compress a layer: choose, press, watch, keep.
 
@@ -74,7 +65,7 @@ class CompressWidget(QWidget):
         self.model = CompressModel()
         self.form = CompressForm(napari_viewer)
         self._session: _Session | None = None
-        self._result: _Result | None = None
+        self._result: Result | None = None
         self._build()
         self.model.state_changed.connect(self._show_state)
         self.model.progressed.connect(self._show_progress)
@@ -243,11 +234,7 @@ class CompressWidget(QWidget):
             return
         match outcome:
             case worker.Finished(volume, report):
-                self._show_result(session, volume)
-                self.model.finish(report)
-                note = "The source was changed after the start; the result shows what it was." * session.source_changed
-                self.card.show_report(report, note)
-                QTimer.singleShot(0, self._reveal_card)  # not before the layout knows its height
+                self._show_result(session, volume, report)
             case worker.Failed(message):
                 self.model.fail(message)
                 show_error(f"Compressing {session.placement.name} failed: {message}")
@@ -270,66 +257,31 @@ class CompressWidget(QWidget):
 
     # The result
 
-    def _show_result(self, session: _Session, volume: CompressedVolume) -> None:
-        from napari_tinc.plugin.layers import add_result
-
-        source = session.source if session.source in self.viewer.layers else None
-        self._result = _Result(volume, add_result(self.viewer, volume, source), source)
-        self.card.buttons["difference"].setEnabled(source is not None)
+    def _show_result(self, session: _Session, volume: CompressedVolume, report: Report) -> None:
+        try:
+            self._result = Result.add(self.viewer, volume, session.source)
+        except Exception as error:
+            self.model.fail(f"the result cannot be shown: {error}")
+            raise
+        self.card.buttons["difference"].setEnabled(self._result.source is not None)
+        self.model.finish(report)
+        note = "The source was changed after the start; the result shows what it was." * session.source_changed
+        self.card.show_report(report, note)
+        QTimer.singleShot(0, self._reveal_card)  # not before the layout knows its height
 
     def _reveal_card(self) -> None:
         self.area.ensureWidgetVisible(self.card)
 
     def save(self) -> None:
         """Ask for a file name and write the result."""
-        if self._result is None:
-            return
-        name = self._result.volume.metadata.name or "volume"
-        path, _ = QFileDialog.getSaveFileName(self, "Save compressed volume", f"{name}.tinc", "TINC (*.tinc)")
-        if not path:
-            return
-        target = Path(path) if Path(path).suffix else Path(f"{path}.tinc")
-        # The dialog has asked about the name it knows, not about one that is completed here.
-        if str(target) != path and target.exists():
-            show_error(f"expected a new file, got {target}, which exists; choose it in the dialog to replace it")
-            return
-        try:
-            self._result.volume.save(target, overwrite=True)
-        except TincError as error:
-            show_error(str(error))
-            return
-        show_info(f"Saved {target}")
+        self._card_pressed("save")
 
     def _card_pressed(self, key: str) -> None:
-        if key == "save":
-            self.save()
-            return
-        result = self._result
-        layer = next((layer for layer in result.layers if layer in self.viewer.layers), None) if result else None
-        if result is None or layer is None:
-            show_error("expected the result layer in the viewer, got none: it was deleted; save the file and open it")
-            return
         try:
-            self._show_overlay(key, result, layer)
+            if self._result is not None:
+                self._result.press(key, self)
         except TincError as error:
             show_error(str(error))
-
-    def _show_overlay(self, key: str, result: _Result, layer: Any) -> None:
-        if key == "quality":
-            from napari_tinc.plugin.overlays import add_quality
-
-            add_quality(self.viewer, layer)
-        elif key == "difference":
-            from napari_tinc.plugin.difference import add_difference
-
-            if result.source not in self.viewer.layers:
-                show_error("expected the source layer in the viewer, got none: it was deleted; open it again")
-                return
-            add_difference(self.viewer, result.source, layer)
-        else:
-            from napari_tinc.plugin.octant_table import OctantTable
-
-            self.viewer.window.add_dock_widget(OctantTable(self.viewer, layer), name="Octants", area="bottom")
 
     # What the model says
 

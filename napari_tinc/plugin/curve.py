@@ -10,7 +10,7 @@ from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QPainter, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_tinc.plugin.compress_model import duration_text
+from napari_tinc.plugin.report import duration_text
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 8, 20  # pixels around the plot
 _LINE = QColor("#4fa8d8")  # reads on napari's dark and light themes alike

@@ -6,7 +6,7 @@ from psygnal import Signal
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFormLayout, QFrame, QGridLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout
 
-from napari_tinc.plugin.compress_model import Report
+from napari_tinc.plugin.report import Report
 
 BUTTONS = {
     "save": ("Save…", "Write the compressed volume to a .tinc file"),

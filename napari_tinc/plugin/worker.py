@@ -14,8 +14,9 @@ import numpy as np
 
 from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.errors import TincError
-from napari_tinc.plugin.compress_model import Report, importance_weights, worst_octant_text
+from napari_tinc.plugin.compress_model import importance_weights
 from napari_tinc.plugin.preview import View
+from napari_tinc.plugin.report import Report, worst_octant_text
 from napari_tinc.target import Target
 
 if TYPE_CHECKING:

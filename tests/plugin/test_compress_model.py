@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from napari.components import Dims, ViewerModel
 
+from napari_tinc import settings
 from napari_tinc.core import allocation, device
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.errors import InputError
@@ -19,19 +19,14 @@ from napari_tinc.plugin import compress_model
 from napari_tinc.plugin.compress_model import (
     CompressModel,
     Form,
-    Report,
     Source,
     State,
-    duration_text,
     importance_weights,
-    size_text,
     source_of,
 )
 from napari_tinc.plugin.preview import MAX_SAMPLES, Placement, Preview, View
+from napari_tinc.plugin.report import Report, duration_text, size_text
 from napari_tinc.target import Target
-
-# The package offers a function of the same name, which hides the module.
-story = importlib.import_module("napari_tinc.compress")
 
 SOURCE = Source((10, 20, 30), np.dtype("u2"), Metadata.default(3, "test"))  # 12000 bytes
 REPORT = Report(12000, 3000, 40.0, 0.9, "", 4.2, 35.0, "[0:5, 0:10, 0:15]")
@@ -46,7 +41,7 @@ def progress(phase: str, step: int = 0, seconds: float = 0.0, psnr: float = 30.0
 
 
 def test_the_choices_are_those_of_the_library():
-    assert set(compress_model.PRESETS) == set(story.PRESETS)
+    assert set(compress_model.PRESETS) == set(settings.PRESETS)
     assert compress_model.BETWEEN == allocation.BETWEEN
     assert compress_model.WITHIN == allocation.WITHIN
     assert compress_model.DEVICES == device.DEVICES
@@ -56,7 +51,7 @@ def test_the_choices_are_those_of_the_library():
 
 
 def test_every_setting_of_the_form_is_one_that_the_library_takes():
-    story.Settings(**Form().settings())
+    settings.Settings(**Form().settings())
 
 
 @pytest.mark.parametrize(

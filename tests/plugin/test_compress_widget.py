@@ -21,6 +21,7 @@ from napari_tinc.plugin.compress_form import TOOLTIPS
 from napari_tinc.plugin.compress_model import State
 from napari_tinc.plugin.compress_widget import CompressWidget
 from napari_tinc.plugin.preview import PREVIEW
+from napari_tinc.settings import PRESETS
 from napari_tinc.volume import CompressedVolume
 
 # The package offers a function of the same name, which hides the module.
@@ -52,9 +53,15 @@ def opened(tinc_viewer: Callable[..., Any], qtbot: Any) -> Iterator[Callable[...
 
 
 @pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the preset ``fast`` a matter of a second; what is tested then does not depend on the quality."""
+    monkeypatch.setitem(PRESETS, "fast", 40)
+
+
+@pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train for ever, if nobody says stop."""
-    monkeypatch.setitem(story.PRESETS, "fast", 10**7)
+    monkeypatch.setitem(PRESETS, "fast", 10**7)
 
 
 def states_of(widget: CompressWidget) -> list[State]:
@@ -302,7 +309,7 @@ def test_a_failure_is_shown_and_one_can_start_again(opened, qtbot, monkeypatch, 
     assert str(error)[:20] in widget.status.text()
     assert str(error)[:20] in notices[-1]
     assert not progress._all_instances
-    monkeypatch.setitem(story.PRESETS, "fast", 40)
+    monkeypatch.setitem(PRESETS, "fast", 40)
     widget.compress_button.click()
     wait_for(qtbot, widget, State.DONE)
 

@@ -16,6 +16,7 @@ from napari_tinc.errors import TrainingError
 from napari_tinc.plugin import worker
 from napari_tinc.plugin.preview import View
 from napari_tinc.plugin.worker import Control, Discarded, Failed, Finished, Job, Previewed, compress_events
+from napari_tinc.settings import PRESETS
 from napari_tinc.target import Target
 
 # The package offers a function of the same name, which hides the module.
@@ -42,6 +43,12 @@ def run(job: Job, control: Control, react: Any = None) -> tuple[list[Any], Any]:
         events.append(event)
         if react is not None:
             react(event)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the preset ``fast`` a matter of a second; what is tested then does not depend on the quality."""
+    monkeypatch.setitem(PRESETS, "fast", 40)
 
 
 @pytest.fixture
@@ -213,7 +220,7 @@ def test_the_preview_shows_the_plane_asked_for_and_gets_better():
 
     job = Job(data, Target.ratio(8), Metadata.default(3), {"preset": "fast", "device": "cpu", "time_limit": 3.0})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(story.PRESETS, "fast", 100000)
+        patch.setitem(PRESETS, "fast", 100000)
         run(job, control, look)
     assert shown[0].shape == (24, 20)
     assert shown[1].shape == (12, 10)

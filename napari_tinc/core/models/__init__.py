@@ -39,5 +39,8 @@ class Network(Protocol):
     def evaluate(self, parameters: Sequence[Tensor], coordinates: Tensor) -> Tensor:
         """Evaluate every leaf at shared local coordinates: (axes, points) to (rows, points)."""
 
+    def node_parameters(self, level: int) -> npt.NDArray[np.int64]:
+        """Number of parameters of every node at ``level``."""
+
     def restrict(self, leaves: npt.NDArray[np.int64]) -> tuple[Network, list[tuple[int, npt.NDArray[np.int64]]]]:
         """Keep some leaves; say which rows of which arrays they need."""

@@ -117,10 +117,12 @@ class TincNetwork:
             fan_in = self.fan_in(level)
             keys, index = np.unique(np.stack([width, fan_in], 1), axis=0, return_inverse=True)
             members = [np.flatnonzero(index.ravel() == key) for key in range(len(keys))]
-            levels.append([
-                self._wired(level, nodes, int(key[1]), int(key[0]), rows)
-                for key, nodes in zip(keys, members, strict=True)
-            ])
+            levels.append(
+                [
+                    self._wired(level, nodes, int(key[1]), int(key[0]), rows)
+                    for key, nodes in zip(keys, members, strict=True)
+                ]
+            )
             rows = _rows(keys[:, 0], members, len(width))
         return levels
 
@@ -287,5 +289,5 @@ def _rows(widths: Nodes, members: list[Nodes], count: int) -> Nodes:
 
 def segment_parameters(fan_in: Nodes, width: Nodes, layers: int, is_leaf: bool) -> Nodes:
     """Parameters of a segment: ``layers`` sine layers with biases and, in a leaf, the linear output."""
-    count = (fan_in + 1) * width + (layers - 1) * (width + 1) * width
-    return count + (width + 1 if is_leaf else 0)
+    count: Nodes = (fan_in + 1) * width + (layers - 1) * (width + 1) * width
+    return count + width + 1 if is_leaf else count
