@@ -146,8 +146,9 @@ def training(shape: tuple[int, ...], ratio: float, points: int) -> None:
             node.step()
 
     ours, theirs = (best_of(lambda f=f: [f() for _ in range(10)]) / 10 for f in (batched, recursed))
-    print(f"training step, 3 levels of {[int(w[0]) for w in network.widths]}, {points} points in {tree.leaves} leaves: "
-          f"{ours * 1000:.1f} ms; per-node recursion {theirs * 1000:.1f} ms: {theirs / ours:.1f} times faster")  # fmt: skip
+    widths = [int(level[0]) for level in network.widths]
+    print(f"training step, 3 levels of {widths}, {points} points in {tree.leaves} leaves: {ours * 1000:.1f} ms; "
+          f"per-node recursion {theirs * 1000:.1f} ms: {theirs / ours:.1f} times faster")  # fmt: skip
 
 
 def peak_memory(shape: tuple[int, ...], ratio: float) -> None:

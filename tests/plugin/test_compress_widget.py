@@ -196,7 +196,7 @@ def test_stop_keeps_what_was_learnt(opened, qtbot):
 
 
 @pytest.mark.usefixtures("slow")
-def test_stop_drops_it_if_wished_in_less_than_half_a_second(opened, qtbot):
+def test_stop_drops_it_if_wished_in_less_than_half_a_second(opened, qtbot, record_property):
     viewer, widget = opened()
     widget.form.write(keep=False)
     train(qtbot, widget)
@@ -204,7 +204,10 @@ def test_stop_drops_it_if_wished_in_less_than_half_a_second(opened, qtbot):
     pressed = time.monotonic()
     widget.stop_button.click()
     wait_for(qtbot, widget, State.IDLE)
-    assert time.monotonic() - pressed < 0.5 + 1.0  # the machine that runs this may be busy
+    took = 1000 * (time.monotonic() - pressed)
+    record_property("stop takes effect after, ms", took)
+    print(f"stop takes effect after {took:.0f} ms")
+    assert took < 500 + 1000  # 500 ms is the aim; the machine that runs this may be busy
     assert [layer.name for layer in viewer.layers] == ["waves"]
     assert "nothing was kept" in widget.status.text()
 
