@@ -9,7 +9,6 @@ parameters: speed does not depend on their values.
 from __future__ import annotations
 
 import argparse
-import importlib
 import subprocess
 import sys
 import tempfile
@@ -22,11 +21,10 @@ import torch
 from torch import nn
 
 from napari_tinc import CompressedVolume, Metadata, segments
+from napari_tinc import compression as story
 from napari_tinc.core import entropy, quantization
 from napari_tinc.settings import Settings
 from napari_tinc.source import Source
-
-story = importlib.import_module("napari_tinc.compress")
 
 
 def best_of(function: Callable[[], object], repeats: int = 3) -> float:

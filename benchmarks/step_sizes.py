@@ -10,7 +10,6 @@ rounding. Last a float32 tree of the same file size, trained alike. All sizes ar
 from __future__ import annotations
 
 import argparse
-import importlib
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ import tifffile
 import torch
 
 from napari_tinc import Metadata, Target
+from napari_tinc import compression as codec
 from napari_tinc.core import metrics, quantization, training
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.settings import Settings
 from napari_tinc.source import Source
-
-codec = importlib.import_module("napari_tinc.compress")
 
 
 def compressed(volume: np.ndarray, ratio: float, preset: str, bits: float) -> tuple[int, int, float]:

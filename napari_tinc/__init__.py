@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_tinc.compress import compress, compress_steps
+    from napari_tinc.compression import compress, compress_steps
     from napari_tinc.core.metadata import Metadata
     from napari_tinc.core.training import Progress
     from napari_tinc.errors import BudgetError, FormatError, InputError, TincError, TrainingError
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from napari_tinc.volume import CompressedVolume, Octant
 
 _HOMES = {
-    "compress": "compress",
-    "compress_steps": "compress",
+    "compress": "compression",
+    "compress_steps": "compression",
     "Metadata": "core.metadata",
     "Progress": "core.training",
     "BudgetError": "errors",

@@ -91,7 +91,7 @@ def compress(
         check_volume(volume.data, volume.metadata)
         if not force:
             check_not_labels(volume.data)
-        from napari_tinc.compress import compress_steps
+        from napari_tinc.compression import compress_steps
 
         start = time.perf_counter()
         steps = compress_steps(

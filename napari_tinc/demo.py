@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_tinc import samples
-from napari_tinc.compress import compress_steps
+from napari_tinc.compression import compress_steps
 from napari_tinc.core import metrics
 from napari_tinc.core.training import Progress
 from napari_tinc.errors import InputError, TincError

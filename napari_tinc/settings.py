@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from napari_tinc.core import allocation
 from napari_tinc.errors import InputError
 
-# Optimiser steps for a volume of 2**18 voxels; larger ones take more, see compress.schedule.
+# Optimiser steps for a volume of 2**18 voxels; larger ones take more, see compression.schedule.
 PRESETS = {"fast": 1000, "balanced": 4000, "best": 20000}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to compress; see :func:`napari_tinc.compress.compress_steps` for the meaning of every field.
+    """How to compress; see :func:`napari_tinc.compression.compress_steps` for the meaning of every field.
 
     Raises
     ------

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 
+from napari_tinc import compression as story
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
@@ -18,7 +17,6 @@ Array = npt.NDArray[np.generic]
 torch.set_num_threads(1)
 
 # The package offers the function of this name, which hides the module from ``from … import``.
-story = importlib.import_module("napari_tinc.compress")
 
 
 def blobs(shape: tuple[int, ...], seed: int = 0, dtype: str = "u2", low: float = 300.0, high: float = 4000.0) -> Array:

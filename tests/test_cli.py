@@ -104,7 +104,7 @@ def calls(monkeypatch):
         open = staticmethod(lambda path, device="auto": opened)
 
     rooms = {
-        "compress": {"compress_steps": compress_steps, "Progress": Progress},
+        "compression": {"compress_steps": compress_steps, "Progress": Progress},
         "target": {"Target": Target},
         "volume": {"CompressedVolume": CompressedVolume, "Octant": Octant},
     }
@@ -274,7 +274,7 @@ def test_a_training_error_is_one_line(tmp_path, source, calls, monkeypatch):
         raise TrainingError("expected the loss to fall, got NaN; use another seed")
         yield
 
-    monkeypatch.setattr(sys.modules["napari_tinc.compress"], "compress_steps", collapse)
+    monkeypatch.setattr(sys.modules["napari_tinc.compression"], "compress_steps", collapse)
     assert "another seed" in refusal("compress", source, tmp_path / "out.tinc")
 
 
@@ -283,7 +283,7 @@ def test_ctrl_c_ends_with_130_and_one_line_and_leaves_nothing(tmp_path, source, 
         yield Progress(step=1, steps=100, eta=1.0, **STEP)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["napari_tinc.compress"], "compress_steps", interrupted)
+    monkeypatch.setattr(sys.modules["napari_tinc.compression"], "compress_steps", interrupted)
     result = run("compress", source, tmp_path / "out.tinc")
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1] == "interrupted: nothing was written"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
 import threading
@@ -15,6 +14,8 @@ import pytest
 import torch
 from conftest import blobs
 
+from napari_tinc import compression as story
+from napari_tinc.core import training
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree, choose_splits
@@ -27,7 +28,6 @@ from napari_tinc.source import Source
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
 
-story = importlib.import_module("napari_tinc.compress")
 Array = npt.NDArray[np.generic]
 
 
@@ -322,7 +322,7 @@ def test_psnr_estimate_uses_the_volumes_own_range() -> None:
 
 def test_cancelling_at_any_yield_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(importlib.import_module("napari_tinc.core.training"), "_YIELD_SECONDS", 0.0)
+    monkeypatch.setattr(training, "_YIELD_SECONDS", 0.0)
     original = blobs((13, 22, 18))
     kept, threads = original.copy(), threading.active_count()
     total = sum(1 for _ in story.compress_steps(original, Target.size(1500), preset="fast", device="cpu"))
@@ -339,7 +339,7 @@ def test_cancelling_at_any_yield_leaves_nothing_behind(tmp_path: Path, monkeypat
 
 
 def test_progress_tells_what_is_going_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("napari_tinc.core.training"), "_YIELD_SECONDS", 0.0)
+    monkeypatch.setattr(training, "_YIELD_SECONDS", 0.0)
     seen = list(story.compress_steps(blobs((13, 22, 18)), Target.size(1500), preset="fast", device="cpu"))
     assert all(isinstance(progress, Progress) for progress in seen)
     phases = list(dict.fromkeys(progress.phase for progress in seen))

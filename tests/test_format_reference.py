@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from napari_tinc.compress import compress
+from napari_tinc.compression import compress
 from napari_tinc.core import entropy
 from napari_tinc.core.entropy import DEFLATE, RANGE_CODER, SymbolModel
 from napari_tinc.format import KIND_PARAMETERS, KIND_QUALITY, Frame, parse

@@ -86,7 +86,7 @@ class Form:
         return Target(self.target_kind, self.target_value * factor)
 
     def settings(self) -> dict[str, Any]:
-        """Return the keyword arguments for :func:`napari_tinc.compress.compress_steps`."""
+        """Return the keyword arguments for :func:`napari_tinc.compression.compress_steps`."""
         names = ("preset", "between", "within", "device", "levels", "seed", "time_limit")
         return {name: getattr(self, name) for name in names}
 
@@ -223,7 +223,7 @@ class CompressModel:
         self._enter(State.PREPARING)
 
     def advance(self, progress: Any) -> None:
-        """Take in a :class:`napari_tinc.compress.Progress`; late ones, after the end, are ignored."""
+        """Take in a :class:`napari_tinc.compression.Progress`; late ones, after the end, are ignored."""
         if not self.running:
             return
         self.phase, self.eta = progress.phase, progress.eta

@@ -20,7 +20,7 @@ class Preferences:
     Parameters
     ----------
     preset, device : str
-        See :func:`napari_tinc.compress.compress_steps`.
+        See :func:`napari_tinc.compression.compress_steps`.
     target_kind : str
         A kind of :class:`napari_tinc.target.Target`.
     target_value : float

@@ -143,7 +143,7 @@ def _compress(job: Job, control: Control) -> Events:
 
     import_module("napari_tinc.plugin.layers")
     import_module("napari_tinc.lazy")
-    from napari_tinc.compress import compress_steps
+    from napari_tinc.compression import compress_steps
 
     steps = compress_steps(
         data, job.target, metadata=job.metadata, weights=weights, finish=lambda: control.finishing, **job.settings

@@ -43,7 +43,7 @@ def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
 
 def _compress(layer: Any) -> Any:
     """Compress with a progress bar in napari's activity dock, which keeps the window alive meanwhile."""
-    from napari_tinc.compress import compress_steps
+    from napari_tinc.compression import compress_steps
 
     preferences, source = read(), source_of(layer)
     steps = compress_steps(

@@ -38,7 +38,7 @@ def compressed_bytes() -> dict[str, bytes]:
 
 def _train_briefly(array: Any, metadata: Metadata, levels: int) -> bytes:
     """Compress 8-fold with a fixed number of steps, so that the same bytes come out however busy the machine is."""
-    from napari_tinc.compress import compress_steps
+    from napari_tinc.compression import compress_steps
     from napari_tinc.target import Target
 
     steps_done = count()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +14,7 @@ from qtpy.QtCore import QPoint, QTimer
 from qtpy.QtWidgets import QFileDialog, QWidget
 from superqt.utils import WorkerBase
 
+from napari_tinc import compression as story
 from napari_tinc import samples
 from napari_tinc.errors import TrainingError
 from napari_tinc.plugin.compress_form import TOOLTIPS
@@ -25,7 +25,7 @@ from napari_tinc.settings import PRESETS
 from napari_tinc.volume import CompressedVolume
 
 # The package offers a function of the same name, which hides the module.
-story = importlib.import_module("napari_tinc.compress")
+
 
 SECONDS = 60_000  # what anything may take at most on a busy machine, in ms
 

@@ -84,7 +84,7 @@ def test_several_files_dropped_on_the_viewer_are_several_layers(
 
 
 def test_a_gigavoxel_file_shows_its_first_plane_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_tinc.compress import compress
+    from napari_tinc.compression import compress
 
     # The header of a gigavoxel, without the hours of training: uniform but for its claim.
     volume = compress(np.zeros((1, 1024, 1024), np.uint16), Target.ratio(1.1))

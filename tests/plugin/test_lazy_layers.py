@@ -181,7 +181,7 @@ def test_a_source_with_a_channel_axis_gives_its_place_to_every_channel(movie: An
 
 
 def test_a_uniform_volume_can_be_shown() -> None:
-    from napari_tinc.compress import compress
+    from napari_tinc.compression import compress
     from napari_tinc.target import Target
 
     volume = compress(np.full((5, 6, 7), 3, np.uint8), Target.ratio(1.1))
@@ -190,7 +190,7 @@ def test_a_uniform_volume_can_be_shown() -> None:
 
 
 def test_a_unit_that_napari_does_not_know_is_shown_as_pixels(stack: Any, caplog: pytest.LogCaptureFixture) -> None:
-    from napari_tinc.compress import compress
+    from napari_tinc.compression import compress
     from napari_tinc.target import Target
 
     metadata = Metadata("zyx", (1.0,) * 3, ("furlongs_per_fortnite",) * 3)

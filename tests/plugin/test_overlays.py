@@ -153,7 +153,7 @@ def test_going_to_an_octant_centres_it(shown: tuple[ViewerModel, Any], stack: An
 
 
 def test_a_uniform_volume_has_an_overlay() -> None:
-    from napari_tinc.compress import compress
+    from napari_tinc.compression import compress
     from napari_tinc.target import Target
 
     viewer = ViewerModel()
@@ -165,7 +165,7 @@ def test_a_uniform_volume_has_an_overlay() -> None:
 
 
 def test_a_flat_image_has_an_overlay_without_boxes() -> None:
-    from napari_tinc.compress import compress
+    from napari_tinc.compression import compress
     from napari_tinc.target import Target
 
     image = np.random.default_rng(0).integers(0, 255, (40, 40), dtype=np.uint8)

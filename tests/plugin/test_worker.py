@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_tinc import compression as story
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.errors import TrainingError
 from napari_tinc.plugin import worker
@@ -20,7 +20,6 @@ from napari_tinc.settings import PRESETS
 from napari_tinc.target import Target
 
 # The package offers a function of the same name, which hides the module.
-story = importlib.import_module("napari_tinc.compress")
 
 
 def waves(shape: tuple[int, ...] = (12, 24, 20)) -> np.ndarray[Any, Any]:
