@@ -24,7 +24,7 @@ SUFFIX = ".tinc"
 DEFAULT_RATIO = 64.0
 PRESETS = ("fast", "balanced", "best")
 BETWEEN = ("auto", "even", "shallow", "deep")
-WITHIN = ("equal", "importance", "variance")
+WITHIN = ("equal", "importance", "variance", "map")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MODELS = {0: "constant", 1: "tinc"}
 
@@ -63,7 +63,7 @@ def compress(
     preset: Preset = "balanced",
     between: Annotated[str, typer.Option(help=f"Spread over levels: {', '.join(BETWEEN)} or '1,0.8,1.5'.")] = "auto",
     within: Annotated[str, typer.Option(help=f"Spread over octants: {', '.join(WITHIN)}.")] = "equal",
-    weights: Annotated[Path | None, typer.Option(help="A volume saying which voxels matter.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A weight per voxel for the loss, and for --within map.")] = None,
     levels: Annotated[int | None, typer.Option(help="Levels of the octree; found by itself if not given.")] = None,
     device: Annotated[str, typer.Option(help=f"Where to train: {', '.join(DEVICES)}.")] = "auto",
     seed: Annotated[int, typer.Option(help="Start of all randomness.")] = 0,
@@ -146,15 +146,16 @@ def decompress(
 def info(source: TincFile, as_json: AsJson = False) -> None:
     """Say what a .tinc file holds, without decoding it."""
     with reporting(as_json):
-        from napari_tinc.format import parse
+        from napari_tinc import format as frames
 
         data = _read_bytes(source)
-        header = parse(data).header
+        header = frames.parse(data).header
         metadata = asdict(header.metadata)
         said = {"file": str(source), "shape": list(header.shape), "dtype": header.dtype} | metadata
         said |= {"raw_bytes": header.raw_nbytes, "file_bytes": len(data), "ratio": header.raw_nbytes / len(data)}
         octants = len(header.items) * 2 ** sum(sum(level) for level in header.splits)
         said |= {"model": MODELS[header.model], "levels": 1 + len(header.splits), "octants": octants}
+        said |= {"between levels": frames.BETWEEN[header.between], "within a level": frames.WITHIN[header.within]}
         print_result(said | {"provenance": dict(header.provenance)}, as_json)
 
 
@@ -291,6 +292,7 @@ def _saved(compressed: CompressedVolume, output: Path, seconds: float) -> dict[s
         "raw_bytes": compressed.raw_nbytes,
         "file_bytes": compressed.nbytes,
         "ratio": compressed.ratio,
+        "psnr": compressed.provenance.get("psnr"),
         "worst_octant_psnr": worst,
         "seconds": seconds,
     }

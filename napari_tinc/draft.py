@@ -14,7 +14,7 @@ from torch import Tensor
 
 from napari_tinc import format as frames
 from napari_tinc import segments
-from napari_tinc.core import allocation, entropy, metrics, quantization
+from napari_tinc.core import entropy, metrics, quantization
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree
 from napari_tinc.core.quantization import Codes, Layout
@@ -27,7 +27,6 @@ from napari_tinc.volume import CompressedVolume
 Payloads = dict[tuple[int, int], bytes]
 Provenance = dict[str, str | int | float | bool]
 
-BETWEEN_CODES = ("even", "shallow", "deep", "ratios")
 # Coder byte and the range coder's last words.
 _SEGMENT_OVERHEAD = 7
 # Bytes left for a measured PSNR that deflates worse than the placeholder; the first is nearly always enough.
@@ -48,7 +47,7 @@ class Draft:
     tree : Octree
     network : TincNetwork
     between : str
-        Strategy between levels that was used, one of ``BETWEEN_CODES``.
+        Strategy between levels that was used, one of ``format.BETWEEN``.
     consistency : float or None
         Global consistency of the volume.
     """
@@ -81,8 +80,8 @@ class Draft:
             splits=self.tree.splits,
             model=frames.MODEL_TINC,
             plan=segments.pack_plan(self.network),
-            between=BETWEEN_CODES.index(self.between),
-            within=allocation.WITHIN.index(self.settings.within),
+            between=frames.BETWEEN.index(self.between),
+            within=frames.WITHIN.index(self.settings.within),
             provenance=self._provenance(psnr),
         )
         parts = [frames.Segment(frames.KIND_QUALITY, i, 0, payload) for i, payload in enumerate(quality)]

@@ -20,9 +20,8 @@ from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree, choose_splits
 from napari_tinc.core.training import Progress, TrainingData
-from napari_tinc.draft import BETWEEN_CODES
 from napari_tinc.errors import BudgetError, InputError, TrainingError
-from napari_tinc.format import parse
+from napari_tinc.format import BETWEEN, parse
 from napari_tinc.settings import Settings
 from napari_tinc.source import Source
 from napari_tinc.target import Target
@@ -88,7 +87,7 @@ def test_every_strategy_keeps_the_budget_and_is_written_down(between: str | tupl
     assert 0.97 * 1500 <= volume.nbytes <= 1500
     again = CompressedVolume(volume.to_bytes())
     assert story.allocation.WITHIN[again.header.within] == within
-    assert BETWEEN_CODES[again.header.between] == (between if isinstance(between, str) else "ratios")
+    assert BETWEEN[again.header.between] == (between if isinstance(between, str) else "ratios")
 
 
 @pytest.mark.parametrize(

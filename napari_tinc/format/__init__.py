@@ -6,11 +6,12 @@ memory than a small multiple of the bytes it was given, and raises `FormatError`
 """
 
 from napari_tinc.format.frame import MAGIC, VERSION, Frame, SegmentReport, check, pack, parse
-from napari_tinc.format.header import DTYPES, MODEL_CONSTANT, MODEL_TINC, Header, ItemRange
+from napari_tinc.format.header import BETWEEN, DTYPES, MODEL_CONSTANT, MODEL_TINC, WITHIN, Header, ItemRange
 from napari_tinc.format.table import KIND_PARAMETERS, KIND_QUALITY, Segment
 from napari_tinc.output import write_atomic
 
 __all__ = [
+    "BETWEEN",
     "DTYPES",
     "KIND_PARAMETERS",
     "KIND_QUALITY",
@@ -18,6 +19,7 @@ __all__ = [
     "MODEL_CONSTANT",
     "MODEL_TINC",
     "VERSION",
+    "WITHIN",
     "Frame",
     "Header",
     "ItemRange",

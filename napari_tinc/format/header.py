@@ -12,6 +12,9 @@ from napari_tinc.core.metadata import LEADING, SPATIAL, Metadata
 from napari_tinc.errors import FormatError
 from napari_tinc.format._bytes import REMEDY, integer
 
+# Codes 0, 1, ... of the strategies in a header.
+BETWEEN = ("even", "shallow", "deep", "ratios")
+WITHIN = ("equal", "importance", "variance", "map")
 DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8")  # dtype code 1, 2, ...
 MODEL_CONSTANT, MODEL_TINC = 0, 1
 
