@@ -26,7 +26,7 @@ CONSISTENT, INCONSISTENT = 0.7, 0.6  # thresholds of the paper, read on our own 
 _LEAN = 3.0  # per-node parameters of one level against the next for "shallow" and "deep"
 _EVEN_SHARE = 0.25  # part of a level that is dealt out evenly, so that no node is starved
 _WIDTH_CLASSES = 5  # distinct widths per level; bounds the number of groups
-MIN_LEAF_WIDTH = 10
+MIN_LEAF_WIDTH = 8
 MAX_DEPTH = 6
 
 
