@@ -8,7 +8,7 @@ from napari_tinc.core import allocation
 from napari_tinc.errors import InputError
 
 # Optimiser steps for a volume of 2**18 voxels; larger ones take more, see compression.schedule.
-PRESETS = {"fast": 1000, "balanced": 4000, "best": 20000}
+PRESETS = {"fast": 1500, "balanced": 6000, "best": 30000}
 
 
 @dataclass(frozen=True)

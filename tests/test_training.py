@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from napari_tinc.core import quantization, training
+from napari_tinc.core.device import is_out_of_memory
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree
 from napari_tinc.core.quantization import Codes
-from napari_tinc.core.training import Progress, Sampler, Schedule, Trainer, TrainingData, is_out_of_memory
+from napari_tinc.core.training import Progress, Sampler, Schedule, Trainer, TrainingData
 from napari_tinc.errors import TrainingError
 
 Result = tuple[list[Tensor], Codes]
@@ -325,4 +326,4 @@ def test_all_rows_see_the_points_they_are_paired_with() -> None:
     trainer = make_trainer(steps=5)
     exact = trainer.network.evaluate(trainer.state.parameters, trainer.data.coordinates).detach()
     trainer.data.values = exact.T.contiguous()
-    assert next(trainer.run()).loss == pytest.approx(0, abs=1e-9)
+    assert next(trainer.run()).loss == pytest.approx(0, abs=1e-6)  # bfloat16 rounds the activations

@@ -333,3 +333,21 @@ def test_the_result_is_the_callers_own(compressed: CompressedVolume) -> None:
     assert first.flags.writeable
     first[:] = 0
     assert compressed.decode().max() > 0
+
+
+def test_decoding_goes_on_in_smaller_batches_when_memory_runs_out(
+    compressed: CompressedVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, exact = compressed.decode(), TincNetwork.evaluate
+    refused = []
+
+    def evaluate(self: TincNetwork, parameters: Any, coordinates: Any) -> Any:
+        if coordinates.shape[1] > 100:
+            refused.append(coordinates.shape[1])
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return exact(self, parameters, coordinates)
+
+    monkeypatch.setattr(TincNetwork, "evaluate", evaluate)
+    again = compressed.decode()
+    assert refused
+    assert np.abs(again.astype(int) - expected.astype(int)).max() <= 1

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_tinc.core.device import resolve_device
+from napari_tinc.core.device import is_out_of_memory, resolve_device
 from napari_tinc.core.octree import Octree
 from napari_tinc.core.quantization import Layout, step_sizes
 from napari_tinc.core.sampling import Floats32, Ints
@@ -19,6 +19,7 @@ Tensors = Callable[[int], Iterable[tuple[int, int, npt.NDArray[np.int32]]]]
 # Activations per batch: what a CPU's caches hold, and enough to fill a GPU.
 _ACTIVATIONS = {"cpu": 1 << 19, "cuda": 1 << 26, "mps": 1 << 24}
 _LEAF_BATCH = 64
+_SMALLEST_TILE = 64
 
 
 class Decoder:
@@ -72,6 +73,11 @@ class Decoder:
         rows, points : slice
             Which leaves and which points.
         values : ndarray, shape (leaves, points)
+
+        Raises
+        ------
+        RuntimeError
+            Torch's own, if memory runs out even for the smallest batch; larger ones are halved.
         """
         self._load(item)
         points = torch.from_numpy(coordinates).to(self.device)
@@ -80,8 +86,16 @@ class Decoder:
             network, selection = self.layout.network.restrict(item * self.tree.leaves + leaves[rows])
             parameters = [self._parameters[i][torch.from_numpy(nodes).to(self.device)] for i, nodes in selection]
             width = max(int(level.sum()) for level in network.widths)
-            tile = max(64, _ACTIVATIONS[self.device.type] // width)
-            for start in range(0, points.shape[1], tile):
+            tile = max(_SMALLEST_TILE, _ACTIVATIONS[self.device.type] // width)
+            start = 0
+            while start < points.shape[1]:
                 columns = slice(start, min(start + tile, points.shape[1]))
-                values = network.evaluate(parameters, points[:, columns])
-                yield rows, columns, values.cpu().numpy()
+                try:
+                    values = network.evaluate(parameters, points[:, columns]).cpu().numpy()
+                except RuntimeError as error:
+                    if not is_out_of_memory(error) or tile <= _SMALLEST_TILE:
+                        raise
+                    tile //= 2
+                    continue
+                yield rows, columns, values
+                start = columns.stop

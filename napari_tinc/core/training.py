@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from napari_tinc.core import quantization
+from napari_tinc.core.device import has_fast_bfloat16, is_out_of_memory
 from napari_tinc.core.models import Network
 from napari_tinc.core.quantization import Codes, Layout
 from napari_tinc.errors import TrainingError
@@ -191,6 +192,7 @@ class Trainer:
         self.decode: Callable[..., npt.NDArray[np.generic]] | None = None
         self.network, self.data, self.schedule, self.bits = network, data, schedule, bits
         self.layout = Layout(network, data.items)
+        self._reduced = has_fast_bfloat16(data.values.device)
         self.sampler, self.generator = Sampler(data.points, generator), generator
         self.device = data.values.device
         leaves = [p.detach().clone().requires_grad_() for p in parameters]
@@ -307,7 +309,11 @@ class Trainer:
         used: Sequence[Tensor] = state.parameters
         if state.steps_of is not None:
             used = quantization.round_straight_through(state.parameters, state.steps_of)
-        error = (self.network.evaluate(used, data.coordinates[:, index]) - data.values[index].T).square()
+        # Rounding to the file's steps is finer than bfloat16, so only the first phase can use it.
+        reduced = self._reduced and state.steps_of is None
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
+            output = self.network.evaluate(used, data.coordinates[:, index])
+        error = (output - data.values[index].T).square()
         if data.weights is not None:
             error = error * data.weights[index].T
         return error.reshape(data.items, -1).mean(1)
@@ -375,9 +381,3 @@ class Trainer:
         loss = float(self._running(step).mean())
         eta = seconds * (1 - done) / max(done, 1e-9)
         return Progress(phase, step, steps, loss, psnr, best_psnr, seconds, eta, self.decode)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell an allocation failure of any device from other runtime errors."""
-    texts = ("allocate memory", "not enough memory", "out of memory")  # CPU on Linux and Windows, MPS
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)

@@ -258,7 +258,8 @@ class TincNetwork:
             hidden = torch.sin(torch.baddbmm(bias, weight, hidden))
         if level == self.depth:
             weight, bias = next(queue), next(queue)  # type: ignore[call-overload]
-            hidden = torch.baddbmm(bias, weight, hidden)
+            with _full_precision(hidden):  # the output is what the loss compares
+                hidden = torch.baddbmm(bias, weight, hidden.to(bias.dtype))
         return hidden
 
 
@@ -266,7 +267,8 @@ def _first_layer(group: Group, level: int, weight: Tensor, bias: Tensor, inputs:
     """Apply a group's first layer to its parents' outputs."""
     points = inputs.shape[2]
     if level == 0:  # all roots see the same coordinates: one product
-        stacked = torch.addmm(bias.reshape(-1, 1), weight.reshape(-1, group.fan_in), inputs[0])
+        with _full_precision(inputs):  # these phases run over many turns
+            stacked = torch.addmm(bias.reshape(-1, 1), weight.reshape(-1, group.fan_in), inputs[0])
         return stacked.reshape(len(group.nodes), group.width, points)
     if group.siblings:  # all children of a parent read its output in one product
         wide = group.siblings * group.width
@@ -274,6 +276,11 @@ def _first_layer(group: Group, level: int, weight: Tensor, bias: Tensor, inputs:
         return product.reshape(len(group.nodes), group.width, points)
     rows = torch.as_tensor(group.parents, device=inputs.device)
     return torch.baddbmm(bias, weight, inputs[rows])
+
+
+def _full_precision(tensor: Tensor) -> torch.autocast:
+    """Switch off the autocast of a training step."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _rows(widths: Nodes, members: list[Nodes], count: int) -> Nodes:
