@@ -26,8 +26,8 @@ from napari_tinc.errors import TrainingError
 logger = logging.getLogger(__name__)
 
 _WARM_UP = 0.03
-_QUANTISING = 0.3  # share of the schedule
-_REFIT = 0.9  # point of the schedule after which the steps stay as they are
+_QUANTISING = 0.1  # share of the schedule
+_REFIT = 0.97  # point of the schedule after which the steps stay as they are
 _CHECK_EVERY = 50
 _COLLAPSE = 4.0  # the running loss is this many times its best
 _RETRIES = 3
