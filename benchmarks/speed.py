@@ -47,7 +47,7 @@ def synthetic(shape: tuple[int, ...], ratio: float, levels: int | None = None) -
     ]
     codes = quantization.step_codes(np.log2(np.array([sizes]) / 10 + 1e-4))
     payloads = segments.pack_parameters(draft.layout, parameters, codes, entropy.default_coder())
-    return CompressedVolume(draft.pack(30.0, [bytes(2 * draft.tree.leaves)], payloads), "cpu")
+    return CompressedVolume(draft.pack(30.0, [bytes(segments.quality_size(draft.tree.leaves))], payloads), "cpu")
 
 
 class Recursion(nn.Module):

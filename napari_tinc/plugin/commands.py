@@ -54,6 +54,12 @@ def show_largest_error(viewer: Viewer) -> None:
 
 
 @_tell
+def show_dice(viewer: Viewer) -> None:
+    """Lay over the selected result how well every octant's foreground is kept."""
+    add_quality(viewer, selected_result(viewer), "dice")
+
+
+@_tell
 def show_octant_table(viewer: Viewer) -> None:
     """List the octants of the selected result."""
     result = selected_result(viewer)
@@ -175,6 +181,7 @@ __all__ = [
     "save_result",
     "selected_result",
     "show_bytes",
+    "show_dice",
     "show_difference",
     "show_largest_error",
     "show_octant_table",

@@ -45,7 +45,7 @@ def add_quality(viewer: ViewerModel, result_layer: Any, measure: str = "psnr") -
     result_layer : Image
         A result layer, see :func:`napari_tinc.plugin.layers.add_result`.
     measure : str
-        What the heat-map shows: ``"psnr"``, ``"nbytes"`` or ``"max_error"``.
+        What the heat-map shows: ``"psnr"``, ``"nbytes"``, ``"max_error"`` or ``"dice"``.
 
     Returns
     -------
@@ -150,7 +150,8 @@ def heat_map(model: OctantModel, measure: str) -> Image:
     grid = model.grid(measure)
     finite = grid[np.isfinite(grid)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    colors = {"psnr": _BAD_TO_GOOD, "max_error": _BAD_TO_GOOD[::-1], "nbytes": _FEW_TO_MANY}[measure]
+    good = {"psnr": _BAD_TO_GOOD, "dice": _BAD_TO_GOOD, "max_error": _BAD_TO_GOOD[::-1]}
+    colors = good.get(measure, _FEW_TO_MANY)
     layer = Image(
         grid.astype(np.float32),
         contrast_limits=(low, high if high > low else low + 1.0),
@@ -166,7 +167,7 @@ def heat_map(model: OctantModel, measure: str) -> Image:
 
 def numbers(model: OctantModel) -> Labels:
     """Draw the octants' numbers, unseen: the status bar shows what is known about the one under the cursor."""
-    features = {name: np.concatenate([[np.nan], np.round(column, 2)]) for name, column in model.values.items()}
+    features = {name: np.concatenate([[np.nan], np.round(column, 3)]) for name, column in model.values.items()}
     layer = Labels(model.numbers.astype(np.int32), features=features, **_on_grid(model, "octant numbers"))
     # Only a visible layer answers the cursor; this one has nothing to show.
     layer.opacity = 0.0
