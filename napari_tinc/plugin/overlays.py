@@ -98,17 +98,17 @@ class QualityOverlay:
         """Listen to the viewer until the result or the outlines are removed."""
         self._viewer.dims.events.current_step.connect(self._redraw)
         self._viewer.dims.events.order.connect(self._redraw)
-        self._viewer.dims.events.ndisplay.connect(self._switch)
+        self._viewer.dims.events.ndisplay.connect(self.switch)
         self._viewer.layers.events.removed.connect(self._forget)
-        self._switch()
+        self.switch()
 
-    def _switch(self) -> None:
-        """Show what reads well in 2-D or in 3-D."""
+    def switch(self) -> None:
+        """Show what reads well in 2-D or in 3-D, unless the user has hidden all of it."""
         solid = self._viewer.dims.ndisplay == 3 and bool(self._solid)
-        for layer in self._flat:
-            layer.visible = not solid
-        for layer in self._solid:
-            layer.visible = solid
+        leaving, entering = (self._flat, self._solid) if solid else (self._solid, self._flat)
+        if any(layer.visible for layer in leaving):
+            for layer in self.layers:
+                layer.visible = layer in entering
         self._redraw()
 
     def _redraw(self) -> None:
@@ -120,7 +120,7 @@ class QualityOverlay:
         if event.value is self.outlines or event.value is self.model.layer:
             self._viewer.dims.events.current_step.disconnect(self._redraw)
             self._viewer.dims.events.order.disconnect(self._redraw)
-            self._viewer.dims.events.ndisplay.disconnect(self._switch)
+            self._viewer.dims.events.ndisplay.disconnect(self.switch)
             self._viewer.layers.events.removed.disconnect(self._forget)
         if event.value is self.model.layer:
             for layer in self.layers:

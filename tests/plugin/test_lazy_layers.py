@@ -271,3 +271,50 @@ def test_swap_shows_one_of_the_two(stack: Any) -> None:
 def test_an_image_is_not_taken_for_a_result() -> None:
     with pytest.raises(InputError, match="expected a compressed volume, got the layer 'photo'"):
         result_volume(Image(np.zeros((4, 4)), name="photo"))
+
+
+@pytest.mark.parametrize("ndisplay", [2, 3])
+def test_napari_draws_a_coarse_level_where_the_decoder_samples_it(
+    tinc_viewer: Any, monkeypatch: pytest.MonkeyPatch, ndisplay: int
+) -> None:
+    """A spot has its centre at the same pixel whether it is drawn from voxels or from every fourth."""
+    monkeypatch.setattr("napari_tinc.lazy.lazy_levels.__defaults__", (None, 12**3))
+
+    def spot(self: Any, region: Any = None, scale: float = 1.0) -> Any:
+        """Be a decoder that samples where decode's documentation says: in the middle of what a sample covers."""
+        positions = [(np.arange(48 * scale) + 0.5) / scale - 0.5] * 3
+        z, y, x = np.meshgrid(*positions, indexing="ij")
+        values = 4000 * np.exp(-((z - 20) ** 2 + (y - 17) ** 2 + (x - 28) ** 2) / (2 * 5.0**2))
+        return values.astype(np.uint16)[region or ...]
+
+    volume = _spot_volume()
+    monkeypatch.setattr(type(volume), "decode", spot)
+    viewer = tinc_viewer(show=True)
+    (layer,) = add_result(viewer, volume)
+    layer.contrast_limits = (0, 4000)
+    layer.interpolation2d = "linear"
+    assert [level.shape[0] for level in layer.data] == [48, 24, 12]
+    viewer.dims.ndisplay = ndisplay
+    viewer.dims.set_point(0, 20)
+    viewer.reset_view()
+    centres = [_bright_centre(viewer, layer, level) for level in (0, 2)]
+    assert centres[1] == pytest.approx(centres[0], abs=0.5), "in voxels; a wrong origin would be off by 1.5"
+
+
+def _spot_volume() -> Any:
+    from napari_tinc.compression import compress
+    from napari_tinc.target import Target
+
+    return compress(np.full((48, 48, 48), 3, np.uint16), Target.ratio(2))
+
+
+def _bright_centre(viewer: Any, layer: Any, level: int) -> list[float]:
+    """Centre of what is bright on the canvas, in voxels of level 0."""
+    layer.locked_data_level = level
+    layer.refresh()
+    picture = viewer.screenshot(flash=False)[..., 0].astype(float)
+    weight = np.clip(picture - 60, 0, None)
+    assert weight.any()
+    rows, columns = np.indices(picture.shape)
+    zoom = viewer.scene.camera.zoom
+    return [float((weight * index).sum() / weight.sum() / zoom) for index in (rows, columns)]
