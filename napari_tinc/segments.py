@@ -203,8 +203,8 @@ def quality_size(leaves: int) -> int:
 def pack_quality(quality: Quality) -> bytes:
     """Store the quality of an item's leaves in three bytes each.
 
-    PSNR is rounded to half a decibel; the peak downwards, so that no error is larger than what is stored; Dice downwards
-    to 255ths, so that 1 means agreement in every voxel.
+    PSNR is rounded to half a decibel; the peak downwards, so that no error is larger than what is stored; Dice
+    downwards to 255ths, so that 1 means agreement in every voxel.
     """
     decibels = [np.rint(quality.psnr / _DECIBEL_STEP), np.floor(quality.peak / _DECIBEL_STEP)]
     coded = [np.where(np.isinf(c), _EXACT, np.clip(np.nan_to_num(c), 0, _EXACT - 1)) for c in decibels]
@@ -221,9 +221,7 @@ def parse_quality(payload: bytes, leaves: int) -> Quality:
         If the payload is not one of that many leaves.
     """
     if len(payload) != quality_size(leaves):
-        raise FormatError(
-            f"expected {quality_size(leaves)} bytes of octant quality, got {len(payload)}: damaged file"
-        )
+        raise FormatError(f"expected {quality_size(leaves)} bytes of octant quality, got {len(payload)}: damaged file")
     coded = np.frombuffer(payload, dtype=np.uint8, offset=2).reshape(3, leaves)
     decibels = np.where(coded[:2] == _EXACT, np.inf, coded[:2] * _DECIBEL_STEP)
     return Quality(int.from_bytes(payload[:2], "little"), decibels[0], decibels[1], coded[2] / 255)

@@ -148,9 +148,7 @@ def test_dice_is_stored_to_a_255th_and_1_only_means_1() -> None:
 @pytest.mark.parametrize(
     ("threshold", "minimum", "maximum"), [(812.5, 3, 60000), (-0.25, -1.0, 1.0), (9, 9, 9), (-3, 0, 5), (8, 0, 5)]
 )
-def test_a_threshold_is_stored_to_half_a_65535th_of_the_range(
-    threshold: float, minimum: float, maximum: float
-) -> None:
+def test_a_threshold_is_stored_to_half_a_65535th_of_the_range(threshold: float, minimum: float, maximum: float) -> None:
     code = segments.threshold_code(threshold, minimum, maximum)
     ones = np.ones(1)
     parsed = segments.parse_quality(segments.pack_quality(segments.Quality(code, ones, ones, ones)), 1)
