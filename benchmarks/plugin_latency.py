@@ -226,7 +226,7 @@ PARTS = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=list(PARTS), help="by default all")
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"among {', '.join(PARTS)}; by default all")
     chosen = parser.parse_args().parts
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, napari {napari.__version__}", flush=True)
     PluginManager.instance().discover()

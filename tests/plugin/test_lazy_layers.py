@@ -235,6 +235,29 @@ def test_three_dimensions_show_the_finest_level_that_fits(
     assert sum(decoded_voxels) == 9 * 17 * 15
 
 
+def test_zoomed_in_only_the_chunks_on_the_canvas_are_decoded(
+    tinc_viewer: Any, qtbot: Any, decoded_voxels: list[int]
+) -> None:
+    from napari_tinc.compression import compress
+    from napari_tinc.target import Target
+
+    viewer = tinc_viewer(show=True)
+    (layer,) = add_result(viewer, compress(np.full((12, 2048, 2048), 3, np.uint8), Target.ratio(2)))
+    qtbot.wait(200)
+    assert layer.data_level == len(layer.data) - 1 == 1
+    assert sum(decoded_voxels) <= 2 * 1024 * 1024, "the whole plane, coarse; once more at most, for the first place"
+    decoded_voxels.clear()
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 384, 640), 8  # 100 voxels or so, inside one chunk
+    qtbot.waitUntil(lambda: layer.data_level == 0)
+    assert decoded_voxels == [256 * 256]
+    decoded_voxels.clear()
+    viewer.scene.camera.center = (0, 400, 660)
+    qtbot.wait(100)
+    assert sum(decoded_voxels) == 0, "moving inside the chunk"
+    viewer.dims.set_current_step(0, 9)
+    assert sum(decoded_voxels) == 256 * 256 + 1024 * 1024, "a step: the chunk, and the coarse level for the thumbnail"
+
+
 def test_the_difference_layer_is_lazy_and_right(stack: Any, decoded_voxels: list[int]) -> None:
     original = stack.decode() + np.uint16(7)
     viewer = ViewerModel()
