@@ -23,6 +23,7 @@ from torch import nn
 from napari_tinc import CompressedVolume, Metadata, segments
 from napari_tinc import compression as story
 from napari_tinc.core import entropy, quantization
+from napari_tinc.draft import Draft
 from napari_tinc.settings import Settings
 from napari_tinc.source import Source
 
@@ -40,14 +41,18 @@ def synthetic(shape: tuple[int, ...], ratio: float, levels: int | None = None) -
     """Make the file that a uint16 volume of this shape would have at this ratio, with random parameters."""
     noise = np.random.default_rng(0).integers(0, 65536, shape, dtype=np.uint16)
     source = Source.prepare(noise, Metadata.default(len(shape)), None)
-    draft = story.plan(source, Settings(levels=levels, device="cpu"), int(noise.nbytes / ratio))
+    return filled(story.plan(source, Settings(levels=levels, device="cpu"), int(noise.nbytes / ratio)))
+
+
+def filled(draft: Draft) -> CompressedVolume:
+    """Make a file of a draft with random parameters."""
     parameters = draft.network.initial([side / 2 for side in draft.tree.leaf_shape], torch.Generator().manual_seed(0))
     sizes = [
         float(parameters[draft.layout.kind_of_array.index(k)].abs().mean()) for k in range(len(draft.layout.kinds))
     ]
     codes = quantization.step_codes(np.log2(np.array([sizes]) / 10 + 1e-4))
     payloads = segments.pack_parameters(draft.layout, parameters, codes, entropy.default_coder())
-    return CompressedVolume(draft.pack(30.0, [bytes(2 * draft.tree.leaves)], payloads), "cpu")
+    return CompressedVolume(draft.pack(30.0, [bytes(segments.quality_size(draft.tree.leaves))], payloads), "cpu")
 
 
 class Recursion(nn.Module):

@@ -48,7 +48,7 @@ decoded = result.decode()
 print(f"file size    {result.nbytes} bytes, 1 : {result.ratio:.1f}")
 print(f"PSNR         {metrics.psnr(volume, decoded):.2f} dB")
 print(f"SSIM         {metrics.ssim(volume, decoded):.4f}")
-print(f"worst octant {worst.psnr:.1f} dB at {[(part.start, part.stop) for part in worst.box]}")
+print(f"worst octant {worst.psnr:.1f} dB, Dice {worst.dice:.2f}, at {[(part.start, part.stop) for part in worst.box]}")
 
 # %% The octant quality map, as numbers: one per leaf of the octree
 print(result.octant_map().round(1))
@@ -64,6 +64,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 # %% The same in napari, once a viewer is open:
 #
+#     from napari_tinc.plugin.compare import toggle_comparison
 #     from napari_tinc.plugin.difference import add_difference
 #     from napari_tinc.plugin.layers import add_result
 #     from napari_tinc.plugin.overlays import add_quality
@@ -72,3 +73,4 @@ with tempfile.TemporaryDirectory() as folder:
 #     (layer,) = add_result(viewer, result, source)
 #     add_quality(viewer, layer)
 #     add_difference(viewer, source, layer)
+#     toggle_comparison(viewer, source, layer)  # side by side; once more for the single view

@@ -21,7 +21,7 @@ IMAGES = Path(__file__).parent / "images"
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0  # of training for each sample
 SIZE = (1360, 860)
 # Sample, plane to show, view in 3-D (Euler angles in degrees, zoom).
-SCENES = (("neuron", 32, (-8.0, 28.0, 128.0), 6.2), ("vessel", 48, (-8.0, 32.0, 128.0), 2.4))
+SCENES = (("neuron", 32, (-8.0, 28.0, 128.0), 6.2), ("vessel", 70, (-8.0, 32.0, 128.0), 2.4))
 
 
 def wait(seconds: float, until: Any = None) -> None:
@@ -47,7 +47,8 @@ def open_sample(name: str) -> tuple[napari.Viewer, CompressWidget]:
     viewer.window.resize(*SIZE)
     volume, metadata = samples.load(name)
     limits = tuple(np.percentile(volume, (1, 99.7)).tolist())  # the soma may glare, the dendrites must be seen
-    viewer.add_image(volume, name=name, scale=metadata.voxel_size, units=metadata.units, contrast_limits=limits)
+    place = {"scale": metadata.voxel_size, "units": metadata.units, "axis_labels": tuple(metadata.axes)}
+    viewer.add_image(volume, name=name, contrast_limits=limits, **place)
     widget = CompressWidget(viewer)
     dock = viewer.window.add_dock_widget(widget, name="Compress (TINC)")
     dock.setFixedWidth(360)
@@ -68,6 +69,9 @@ def picture(name: str, plane: int, angles: tuple[float, float, float], zoom: flo
     wait(600, lambda: not widget.model.running)
     result = viewer.layers[-1]
     shoot(viewer, f"{name}_result")
+    widget.card.buttons["compare"].click()
+    shoot(viewer, f"{name}_compare")
+    widget.card.buttons["compare"].click()
     widget.card.buttons["quality"].click()
     viewer.scene.camera.zoom *= 0.8  # room for the colour bar
     shoot(viewer, f"{name}_quality_2d")

@@ -94,7 +94,7 @@ class Draft:
         return CompressedVolume(self.pack(_SOME_PSNR, self._no_quality(), self._no_symbols()), self.settings.device)
 
     def _no_quality(self) -> list[bytes]:
-        return [bytes(2 * self.tree.leaves)] * len(self.source.items)
+        return [bytes(segments.quality_size(self.tree.leaves))] * len(self.source.items)
 
     def _no_symbols(self) -> Payloads:
         items, levels = range(len(self.source.items)), range(self.tree.depth + 1)
@@ -207,12 +207,15 @@ def measure(volume: CompressedVolume, source: Source) -> Generator[Progress, Non
     slabs = list(pairwise(edges[0].tolist()))
     squared, quality = 0.0, []
     for index, (item, limits) in enumerate(zip(source.items, source.ranges, strict=True)):
-        grids = []
+        code = source.threshold_codes[index]
+        threshold = segments.threshold_value(code, limits.minimum, limits.maximum)
+        grids, dice = [], []
         for number, (start, stop) in enumerate(slabs):
             yield Progress.unmeasured("measuring", index * len(slabs) + number, len(source.items) * len(slabs))
             decoded = volume.decode_item(index, (slice(start, stop),))
             local = (np.array([0, stop - start]), *edges[1:])
             grids.append(metrics.octant_errors(item[start:stop], decoded, local))
+            dice.append(metrics.octant_dice(item[start:stop], decoded, local, threshold))
         mse = np.concatenate([grid.mse for grid in grids])
         largest = np.concatenate([grid.max_error for grid in grids])
         squared += float((mse * np.concatenate([grid.voxels for grid in grids])).sum())
@@ -220,7 +223,8 @@ def measure(volume: CompressedVolume, source: Source) -> Generator[Progress, Non
         psnr = metrics.psnr_from_mse(mse, span)[order]
         with np.errstate(divide="ignore", invalid="ignore"):
             peak = -20 * np.log10(largest / span)[order] if span else np.full(tree.leaves, np.inf)
-        quality.append(segments.pack_quality(psnr, peak))
+        scores = segments.Quality(code, psnr, peak, np.concatenate(dice)[order])
+        quality.append(segments.pack_quality(scores))
     return float(metrics.psnr_from_mse(squared / source.items.size, source.value_range)), quality
 
 

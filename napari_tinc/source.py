@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_tinc.core import allocation
+from napari_tinc import segments
+from napari_tinc.core import allocation, metrics
 from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.octree import Octree, choose_splits
 from napari_tinc.core.training import TrainingData
@@ -71,6 +73,17 @@ class Source:
         """Maximum minus minimum over the whole array."""
         highest = max(limits.maximum for limits in self.ranges)
         return float(highest) - float(min(limits.minimum for limits in self.ranges))
+
+    @cached_property
+    def threshold_codes(self) -> tuple[int, ...]:
+        """Otsu threshold of every item, rounded as files store it; 0 for an item of one value."""
+        pairs = zip(self.items, self.ranges, strict=True)
+        return tuple(
+            segments.threshold_code(metrics.otsu_threshold(item), limits.minimum, limits.maximum)
+            if limits.minimum < limits.maximum
+            else 0
+            for item, limits in pairs
+        )
 
     def consistency(self) -> float | None:
         """Mean global consistency of the items that have one."""

@@ -45,6 +45,9 @@ class Octant:
         Upper bound of the largest absolute error, in intensity units.
     nbytes : float
         Bytes spent on it: its own segment and its share of its ancestors' segments.
+    dice : float
+        Dice of its foreground, the voxels from :meth:`CompressedVolume.threshold` on, rounded down to 255ths; 1 where
+        neither the original nor the decoded has any.
     """
 
     box: Box
@@ -53,6 +56,7 @@ class Octant:
     psnr: float
     max_error: float
     nbytes: float
+    dice: float
 
 
 class CompressedVolume:
@@ -182,19 +186,26 @@ class CompressedVolume:
         qualities = [self._quality(item) for item in range(len(self.header.items))]
         boxes = self.tree.boxes(self.tree.depth)
         octants = []
-        for item, (limits, (psnr, peak)) in enumerate(zip(self.header.items, qualities, strict=True)):
-            errors = (limits.maximum - limits.minimum) * 10 ** (-peak / 20)
-            spent = self._bytes_spent(item)
+        for item, (limits, quality) in enumerate(zip(self.header.items, qualities, strict=True)):
+            errors = (limits.maximum - limits.minimum) * 10 ** (-quality.peak / 20)
+            rows = zip(quality.psnr, errors, self._bytes_spent(item), quality.dice, strict=True)
             octants += [
-                Octant(box, item, self.tree.depth, *map(float, row))
-                for box, row in zip(boxes, zip(psnr, errors, spent, strict=True), strict=True)
+                Octant(box, item, self.tree.depth, *map(float, row)) for box, row in zip(boxes, rows, strict=True)
             ]
         return tuple(octants)
 
-    def _quality(self, item: int) -> tuple[segments.Floats, segments.Floats]:
+    def threshold(self, item: int = 0) -> float:
+        """Where the foreground of an item begins, in intensity units: the original's Otsu threshold.
+
+        It is stored in 65535ths of the item's range, and is the smallest value of an item that has but one.
+        """
+        limits = self.header.items[item]
+        return segments.threshold_value(self._quality(item).threshold_code, limits.minimum, limits.maximum)
+
+    def _quality(self, item: int) -> segments.Quality:
         if self.header.model == frames.MODEL_CONSTANT:
             exact = np.full(self.tree.leaves, np.inf)
-            return exact, exact
+            return segments.Quality(0, exact, exact, np.ones(self.tree.leaves))
         return segments.parse_quality(self._frame.find(frames.KIND_QUALITY, item, 0), self.tree.leaves)
 
     def _bytes_spent(self, item: int) -> segments.Floats:
@@ -212,7 +223,7 @@ class CompressedVolume:
 
     def octant_map(self, item: int = 0) -> segments.Floats:
         """PSNR of an item's octants on the leaf grid, shape ``tree.counts(tree.depth)``, in dB."""
-        return self._quality(item)[0][self.tree.leaf_of_cell]
+        return self._quality(item).psnr[self.tree.leaf_of_cell]
 
     @cached_property
     def _decoder(self) -> Decoder:

@@ -75,7 +75,7 @@ class StandIn:
         depth = self.shape[0]
         rest = tuple(slice(0, size) for size in self.shape[1:])
         halves = (slice(0, depth // 2), slice(depth // 2, depth))
-        return tuple(Octant((half, *rest), 0, 1, 30.0 + i, 1.0, 500.0) for i, half in enumerate(halves))
+        return tuple(Octant((half, *rest), 0, 1, 30.0 + i, 1.0, 500.0, 1.0) for i, half in enumerate(halves))
 
     def save(self, path: Path, overwrite: bool = False) -> None:
         Path(path).write_bytes(bytes(self.nbytes))
@@ -464,7 +464,7 @@ def test_demo_of_an_unknown_sample_is_refused(tmp_path, demo):
 
 def test_octants_are_laid_out_as_they_lie_in_space(demo):
     boxes = [(z, y) for z in (slice(0, 3), slice(3, 5)) for y in (slice(0, 4), slice(4, 8), slice(8, 9))]
-    octants = [Octant(box, 0, 1, float(i), 0.0, 0.0) for i, box in enumerate(boxes)]
-    grid, edges = demo.octant_grid([*reversed(octants), Octant(boxes[0], 1, 1, 99.0, 0.0, 0.0)])
+    octants = [Octant(box, 0, 1, float(i), 0.0, 0.0, 1.0) for i, box in enumerate(boxes)]
+    grid, edges = demo.octant_grid([*reversed(octants), Octant(boxes[0], 1, 1, 99.0, 0.0, 0.0, 1.0)])
     np.testing.assert_array_equal(grid, [[0, 1, 2], [3, 4, 5]])
     assert [list(edge) for edge in edges] == [[0, 3, 5], [0, 4, 8, 9]]

@@ -233,14 +233,27 @@ def test_the_quality_that_octants_show_is_the_one_in_the_bytes_and_true() -> Non
     payload = parse(volume.to_bytes()).find(KIND_QUALITY, 0, 0)
     span = float(original.max()) - float(original.min())
     tree = Tree(original.shape, volume.header.splits)
+    leaves = len(volume.octants)
+    assert len(payload) == 2 + 3 * leaves
+    psnr, peak, dice = (payload[2 + i * leaves : 2 + (i + 1) * leaves] for i in range(3))
+    threshold = float(original.min()) + int.from_bytes(payload[:2], "little") / 65535 * span
+    assert volume.threshold() == threshold
     for leaf, (octant, box) in enumerate(zip(volume.octants, tree.boxes, strict=True)):
         inside = tuple(slice(*ends) for ends in box)
         assert octant.box == inside
         error = original[inside].astype(float) - voxels[inside]
-        assert payload[leaf] / 2 == octant.psnr
+        assert psnr[leaf] / 2 == octant.psnr
         assert octant.psnr == pytest.approx(10 * math.log10(span**2 / np.square(error).mean()), abs=0.26)
-        assert octant.max_error == pytest.approx(span * 10 ** (-payload[len(payload) // 2 + leaf] / 40))
+        assert octant.max_error == pytest.approx(span * 10 ** (-peak[leaf] / 40))
         assert np.abs(error).max() <= octant.max_error <= 1.06 * np.abs(error).max() + 1e-9
+        marked, found = original[inside].astype(float) >= threshold, voxels[inside].astype(float) >= threshold
+        either = int(marked.sum()) + int(found.sum())
+        exact = 2 * int((marked & found).sum()) / either if either else 1.0
+        assert dice[leaf] / 255 == octant.dice
+        assert octant.dice <= exact <= octant.dice + 1 / 255
+        assert (octant.dice == 1) == (exact == 1)
+    # Both kinds of octants are there, or the page would not have been put to the test.
+    assert {octant.dice == 1 for octant in volume.octants} == {True, False}
 
 
 @pytest.mark.parametrize(("family", "scale_code", "bound"), [(0, 30, 40), (1, 21, 300), (0, 119, 16383), (1, 0, 2000)])

@@ -174,7 +174,7 @@ def test_quality_with_a_valid_checksum_is_read_or_refused_by_its_length(frame: F
     source = random.Random(2)
     for _ in range(100):
         payload = edited(frame.segments[0].payload, source)
-        assert (outcome(with_payload(frame, 0, payload)) is None) == (len(payload) != 16)
+        assert (outcome(with_payload(frame, 0, payload)) is None) == (len(payload) != 2 + 3 * 8)
 
 
 @pytest.mark.parametrize("index", [1, 2])

@@ -223,6 +223,31 @@ def test_octant_errors_are_those_of_every_box(
         assert errors.voxels[index] == len(expected)
 
 
+@pytest.mark.parametrize("slab", [50, 1 << 20])
+def test_octant_dice_is_that_of_every_box(slab: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference, decoded = noisy_pair((13, 22, 18))
+    reference[:7, :2] = decoded[:7, :2] = reference.min()
+    edges = [[0, 7, 13], [0, 1, 2, 22], [0, 11, 18]]
+    threshold = float(np.median(reference)) + 0.5
+    monkeypatch.setattr(metrics, "_SLAB_VOXELS", slab)
+    dice = metrics.octant_dice(reference, decoded, [np.array(axis_edges) for axis_edges in edges], threshold)
+    assert dice.shape == (2, 3, 2)
+    for index in np.ndindex(dice.shape):
+        box = tuple(slice(e[i], e[i + 1]) for e, i in zip(edges, index, strict=True))
+        marked = {i for i, value in enumerate(reference[box].ravel().tolist()) if value >= threshold}
+        found = {i for i, value in enumerate(decoded[box].ravel().tolist()) if value >= threshold}
+        expected = 2 * len(marked & found) / (len(marked) + len(found)) if marked or found else 1.0
+        assert dice[index] == pytest.approx(expected)
+    assert dice[0, 0, 0] == 1, "no foreground in either"
+    assert dice[1, 2, 0] < 1
+
+
+@pytest.mark.parametrize("values", [(1.0, 1.0 + 2**-52), (0.0, 5e-324), (-7e149, 2e149)])
+def test_otsu_finds_a_threshold_between_floats_however_close_or_far_apart(values: tuple[float, float]) -> None:
+    volume = np.array(values * 6).reshape(3, 4)
+    assert values[0] <= metrics.otsu_threshold(volume) <= values[1]
+
+
 @pytest.mark.parametrize("edges", [[[0, 4]], [[0, 4], [0, 3]], [[1, 4], [0, 5]], [[0, 2, 2, 4], [0, 5]], [[0], [0, 5]]])
 def test_edges_that_do_not_tile_the_volume_are_refused(edges: list[list[int]]) -> None:
     volume = np.zeros((4, 5))

@@ -120,22 +120,46 @@ def test_damaged_parameters_are_refused_or_bounded(data: st.DataObject) -> None:
 def test_quality_is_stored_to_half_a_decibel_and_never_flatters_the_peak() -> None:
     draw = np.random.default_rng(0)
     psnr, peak = draw.uniform(0, 120, 500), draw.uniform(0, 120, 500)
-    stored, largest = segments.parse_quality(segments.pack_quality(psnr, peak), 500)
-    assert np.abs(stored - psnr).max() <= 0.25
-    assert (largest <= peak).all()
-    assert (peak - largest).max() <= 0.5
+    stored = segments.parse_quality(segments.pack_quality(segments.Quality(0, psnr, peak, np.ones(500))), 500)
+    assert np.abs(stored.psnr - psnr).max() <= 0.25
+    assert (stored.peak <= peak).all()
+    assert (peak - stored.peak).max() <= 0.5
 
 
 def test_quality_of_an_exact_leaf_is_infinite_and_extremes_are_clipped() -> None:
     psnr, peak = np.array([np.inf, -20.0, 500.0]), np.array([np.inf, -1.0, 500.0])
-    stored, largest = segments.parse_quality(segments.pack_quality(psnr, peak), 3)
-    np.testing.assert_array_equal(stored, [np.inf, 0, 127])
-    np.testing.assert_array_equal(largest, [np.inf, 0, 127])
+    stored = segments.parse_quality(segments.pack_quality(segments.Quality(0, psnr, peak, np.ones(3))), 3)
+    np.testing.assert_array_equal(stored.psnr, [np.inf, 0, 127])
+    np.testing.assert_array_equal(stored.peak, [np.inf, 0, 127])
+
+
+def test_dice_is_stored_to_a_255th_and_1_only_means_1() -> None:
+    dice = np.concatenate([[0.0, 1.0, 1 - 1e-9, 0.5], np.random.default_rng(0).uniform(0, 1, 500)])
+    decibels = np.full(len(dice), 30.0)
+    stored = segments.parse_quality(
+        segments.pack_quality(segments.Quality(7, decibels, decibels, dice)), len(dice)
+    ).dice
+    assert (stored <= dice).all()
+    assert (dice - stored).max() <= 1 / 255
+    assert stored[0] == 0
+    np.testing.assert_array_equal(stored == 1, dice == 1)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "minimum", "maximum"), [(812.5, 3, 60000), (-0.25, -1.0, 1.0), (9, 9, 9), (-3, 0, 5), (8, 0, 5)]
+)
+def test_a_threshold_is_stored_to_half_a_65535th_of_the_range(threshold: float, minimum: float, maximum: float) -> None:
+    code = segments.threshold_code(threshold, minimum, maximum)
+    ones = np.ones(1)
+    parsed = segments.parse_quality(segments.pack_quality(segments.Quality(code, ones, ones, ones)), 1)
+    inside = min(max(threshold, minimum), maximum)
+    stored = segments.threshold_value(parsed.threshold_code, minimum, maximum)
+    assert stored == pytest.approx(inside, abs=(maximum - minimum) / 65535 * 0.51)
 
 
 def test_quality_of_another_length_is_refused() -> None:
-    with pytest.raises(FormatError, match="expected 6 bytes"):
-        segments.parse_quality(bytes(5), 3)
+    with pytest.raises(FormatError, match="expected 11 bytes"):
+        segments.parse_quality(bytes(10), 3)
 
 
 def test_a_width_map_bomb_is_refused() -> None:

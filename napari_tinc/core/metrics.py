@@ -196,14 +196,15 @@ def otsu_threshold(volume: Array) -> float:
         raise InputError(f"a threshold needs a volume with at least two values, got only {low}: give a threshold")
     integer = volume.dtype.kind in "iub"
     margin = 0.5 if integer else 0.0
-    limits = (float(low) - margin, float(high) + margin)
     bins = int(min(high - low + 1, _HISTOGRAM_BINS)) if integer else _HISTOGRAM_BINS
+    # Counted on a scale from 0 to 1: floats may be so close together that bins between them have no width.
+    origin, extent = float(low) - margin, float(high) - float(low) + 2 * margin
     counts = np.zeros(bins, np.int64)
     for slab in _slabs(volume.shape):
-        counts += np.histogram(np.asarray(volume[slab], np.float64), bins, limits)[0]
-    half_bin = (limits[1] - limits[0]) / bins / 2
-    centers = limits[0] + half_bin * (2 * np.arange(bins) + 1)
-    return float(threshold_otsu(hist=(counts, centers))) + half_bin  # type: ignore[no-untyped-call]
+        counts += np.histogram((np.asarray(volume[slab], np.float64) - origin) / extent, bins, (0.0, 1.0))[0]
+    centers = (np.arange(bins) + 0.5) / bins
+    upper_edge = float(threshold_otsu(hist=(counts, centers))) + 0.5 / bins  # type: ignore[no-untyped-call]
+    return origin + upper_edge * extent
 
 
 def binary_scores(reference: Array, decoded: Array, threshold: float, mask: Array | None = None) -> BinaryScores:
@@ -259,17 +260,11 @@ def octant_errors(reference: Array, decoded: Array, edges: Sequence[NDArray[np.i
         If the shapes differ or the edges do not tile the volume.
     """
     _check_pair(reference, decoded)
-    edges = [np.asarray(axis_edges, np.int64) for axis_edges in edges]
-    _check_edges(reference.shape, edges)
+    edges = _checked_edges(reference.shape, edges)
     grid = tuple(len(axis_edges) - 1 for axis_edges in edges)
     squares, largest = np.zeros(grid), np.zeros(grid)
-    rows = max(1, _SLAB_VOXELS * reference.shape[0] // reference.size)
-    for start in range(0, reference.shape[0], rows):
-        stop = min(start + rows, reference.shape[0])
-        difference = np.abs(_difference(reference[start:stop], decoded[start:stop]))
-        # The octants along the first axis that this slab touches, and where each begins inside the slab.
-        octants = np.arange(np.searchsorted(edges[0], start, "right") - 1, np.searchsorted(edges[0], stop, "left"))
-        inner = [np.maximum(edges[0][octants] - start, 0), *(axis_edges[:-1] for axis_edges in edges[1:])]
+    for slab, octants, inner in _octant_slabs(reference, edges):
+        difference = np.abs(_difference(reference[slab], decoded[slab]))
         largest[octants] = np.maximum(largest[octants], _reduce_boxes(np.maximum, difference, inner))
         squares[octants] += _reduce_boxes(np.add, np.square(difference, out=difference), inner)
     lengths = np.ix_(*(np.diff(axis_edges) for axis_edges in edges))
@@ -279,7 +274,50 @@ def octant_errors(reference: Array, decoded: Array, edges: Sequence[NDArray[np.i
     return OctantErrors(squares / voxels, largest, voxels)
 
 
-def _reduce_boxes(ufunc: np.ufunc, values: Array, starts: Sequence[Array]) -> NDArray[np.float64]:
+def octant_dice(
+    reference: Array, decoded: Array, edges: Sequence[NDArray[np.integer]], threshold: float
+) -> NDArray[np.float64]:
+    """Dice of every octant's foreground, the voxels ``>= threshold``, in one pass over the voxels.
+
+    Parameters
+    ----------
+    reference, decoded, edges
+        As in :func:`octant_errors`.
+    threshold : float
+        Lowest value of the foreground, in the volume's own units.
+
+    Returns
+    -------
+    ndarray of float64
+        One entry per octant, in [0, 1]; 1 where neither volume has foreground.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ or the edges do not tile the volume.
+    """
+    _check_pair(reference, decoded)
+    edges = _checked_edges(reference.shape, edges)
+    grid = tuple(len(axis_edges) - 1 for axis_edges in edges)
+    both, either = np.zeros(grid), np.zeros(grid)
+    for slab, octants, inner in _octant_slabs(reference, edges):
+        truth, found = (_foreground(volume[slab], threshold) for volume in (reference, decoded))
+        both[octants] += _reduce_boxes(np.add, (truth & found).astype(np.int32), inner)
+        either[octants] += _reduce_boxes(np.add, truth.astype(np.int32) + found, inner)
+    return np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0)
+
+
+def _octant_slabs(volume: Array, edges: Sequence[Array]) -> Iterator[tuple[slice, Array, list[Array]]]:
+    """Cut a volume into slabs: (rows, octants along the first axis that they touch, where octants begin inside)."""
+    rows = max(1, _SLAB_VOXELS * volume.shape[0] // volume.size)
+    for start in range(0, volume.shape[0], rows):
+        stop = min(start + rows, volume.shape[0])
+        octants = np.arange(np.searchsorted(edges[0], start, "right") - 1, np.searchsorted(edges[0], stop, "left"))
+        inner = [np.maximum(edges[0][octants] - start, 0), *(axis_edges[:-1] for axis_edges in edges[1:])]
+        yield slice(start, stop), octants, inner
+
+
+def _reduce_boxes(ufunc: np.ufunc, values: Array, starts: Sequence[Array]) -> Array:
     for axis in reversed(range(values.ndim)):
         values = ufunc.reduceat(values, starts[axis], axis=axis)
     return values
@@ -343,7 +381,7 @@ def _check_pair(reference: Array, decoded: Array) -> None:
         raise InputError("expected real volumes, got complex ones: compare magnitudes or real parts")
 
 
-def _check_edges(shape: tuple[int, ...], edges: Sequence[Array]) -> None:
+def _checked_edges(shape: tuple[int, ...], edges: Sequence[Array]) -> list[NDArray[np.int64]]:
     tiled = len(edges) == len(shape) and all(
         len(axis_edges) > 1
         and axis_edges[0] == 0
@@ -354,3 +392,4 @@ def _check_edges(shape: tuple[int, ...], edges: Sequence[Array]) -> None:
     if not tiled:
         got = [axis_edges.tolist()[:4] for axis_edges in edges]
         raise InputError(f"expected increasing edges from 0 to each length of {shape}, got {got}…: plan them anew")
+    return [np.asarray(axis_edges, np.int64) for axis_edges in edges]

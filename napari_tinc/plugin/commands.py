@@ -14,6 +14,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_tinc.errors import InputError, TincError
+from napari_tinc.plugin.compare import toggle_comparison
 from napari_tinc.plugin.difference import add_difference, swap
 from napari_tinc.plugin.layers import is_result, result_volume, source_layer_of
 from napari_tinc.plugin.octant_table import OctantTable
@@ -54,6 +55,12 @@ def show_largest_error(viewer: Viewer) -> None:
 
 
 @_tell
+def show_dice(viewer: Viewer) -> None:
+    """Lay over the selected result how well every octant's foreground is kept."""
+    add_quality(viewer, selected_result(viewer), "dice")
+
+
+@_tell
 def show_octant_table(viewer: Viewer) -> None:
     """List the octants of the selected result."""
     result = selected_result(viewer)
@@ -65,6 +72,13 @@ def show_difference(viewer: Viewer) -> None:
     """Show original minus decoded."""
     result = selected_result(viewer)
     add_difference(viewer, original_of(viewer, result), result)
+
+
+@_tell
+def compare(viewer: Viewer) -> None:
+    """Show original and decoded side by side, until the command is given again."""
+    result = selected_result(viewer)
+    toggle_comparison(viewer, original_of(viewer, result), result)
 
 
 @_tell
@@ -170,11 +184,13 @@ def original_of(viewer: Any, result: Any) -> Any:
 
 __all__ = [
     "Flicker",
+    "compare",
     "flicker",
     "original_of",
     "save_result",
     "selected_result",
     "show_bytes",
+    "show_dice",
     "show_difference",
     "show_largest_error",
     "show_octant_table",

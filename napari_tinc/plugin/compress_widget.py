@@ -263,7 +263,8 @@ class CompressWidget(QWidget):
         except Exception as error:
             self.model.fail(f"the result cannot be shown: {error}")
             raise
-        self.card.buttons["difference"].setEnabled(self._result.source is not None)
+        for key in ("difference", "compare"):
+            self.card.buttons[key].setEnabled(self._result.source is not None)
         self.model.finish(report)
         note = "The source was changed after the start; the result shows what it was." * session.source_changed
         self.card.show_report(report, note)

@@ -14,8 +14,8 @@ from napari_tinc.plugin.layers import is_result
 from napari_tinc.plugin.octants import MEASURES, OctantModel, go_to_octant
 
 _HINT = "Select a compressed volume: its octants are listed here."
-_NARROWEST = 380  # all columns of a common volume
-_FORMATS = {"psnr": "{:.1f}", "nbytes": "{:.0f}", "max_error": "{:.4g}"}
+_NARROWEST = 440  # all columns of a common volume
+_FORMATS = {"psnr": "{:.1f}", "nbytes": "{:.0f}", "max_error": "{:.4g}", "dice": "{:.3f}"}
 
 
 class OctantTable(QWidget):

@@ -15,7 +15,7 @@ from napari_tinc.plugin.layers import items_of, result_volume
 Floats = npt.NDArray[np.float64]
 
 # What is known about every octant: attribute of napari_tinc.volume.Octant, title.
-MEASURES = {"psnr": "PSNR (dB)", "nbytes": "bytes", "max_error": "max. error"}
+MEASURES = {"psnr": "PSNR (dB)", "nbytes": "bytes", "max_error": "max. error", "dice": "Dice"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,7 +45,7 @@ def add_quality(viewer: ViewerModel, result_layer: Any, measure: str = "psnr") -
     result_layer : Image
         A result layer, see :func:`napari_tinc.plugin.layers.add_result`.
     measure : str
-        What the heat-map shows: ``"psnr"``, ``"nbytes"`` or ``"max_error"``.
+        What the heat-map shows: ``"psnr"``, ``"nbytes"``, ``"max_error"`` or ``"dice"``.
 
     Returns
     -------
@@ -98,17 +98,17 @@ class QualityOverlay:
         """Listen to the viewer until the result or the outlines are removed."""
         self._viewer.dims.events.current_step.connect(self._redraw)
         self._viewer.dims.events.order.connect(self._redraw)
-        self._viewer.dims.events.ndisplay.connect(self._switch)
+        self._viewer.dims.events.ndisplay.connect(self.switch)
         self._viewer.layers.events.removed.connect(self._forget)
-        self._switch()
+        self.switch()
 
-    def _switch(self) -> None:
-        """Show what reads well in 2-D or in 3-D."""
+    def switch(self) -> None:
+        """Show what reads well in 2-D or in 3-D, unless the user has hidden all of it."""
         solid = self._viewer.dims.ndisplay == 3 and bool(self._solid)
-        for layer in self._flat:
-            layer.visible = not solid
-        for layer in self._solid:
-            layer.visible = solid
+        leaving, entering = (self._flat, self._solid) if solid else (self._solid, self._flat)
+        if any(layer.visible for layer in leaving):
+            for layer in self.layers:
+                layer.visible = layer in entering
         self._redraw()
 
     def _redraw(self) -> None:
@@ -120,7 +120,7 @@ class QualityOverlay:
         if event.value is self.outlines or event.value is self.model.layer:
             self._viewer.dims.events.current_step.disconnect(self._redraw)
             self._viewer.dims.events.order.disconnect(self._redraw)
-            self._viewer.dims.events.ndisplay.disconnect(self._switch)
+            self._viewer.dims.events.ndisplay.disconnect(self.switch)
             self._viewer.layers.events.removed.disconnect(self._forget)
         if event.value is self.model.layer:
             for layer in self.layers:
@@ -150,7 +150,8 @@ def heat_map(model: OctantModel, measure: str) -> Image:
     grid = model.grid(measure)
     finite = grid[np.isfinite(grid)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    colors = {"psnr": _BAD_TO_GOOD, "max_error": _BAD_TO_GOOD[::-1], "nbytes": _FEW_TO_MANY}[measure]
+    good = {"psnr": _BAD_TO_GOOD, "dice": _BAD_TO_GOOD, "max_error": _BAD_TO_GOOD[::-1]}
+    colors = good.get(measure, _FEW_TO_MANY)
     layer = Image(
         grid.astype(np.float32),
         contrast_limits=(low, high if high > low else low + 1.0),
@@ -166,7 +167,7 @@ def heat_map(model: OctantModel, measure: str) -> Image:
 
 def numbers(model: OctantModel) -> Labels:
     """Draw the octants' numbers, unseen: the status bar shows what is known about the one under the cursor."""
-    features = {name: np.concatenate([[np.nan], np.round(column, 2)]) for name, column in model.values.items()}
+    features = {name: np.concatenate([[np.nan], np.round(column, 3)]) for name, column in model.values.items()}
     layer = Labels(model.numbers.astype(np.int32), features=features, **_on_grid(model, "octant numbers"))
     # Only a visible layer answers the cursor; this one has nothing to show.
     layer.opacity = 0.0

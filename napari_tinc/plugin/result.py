@@ -50,7 +50,13 @@ class Result:
         TincError
             If the file cannot be written, or a layer that is needed was deleted.
         """
-        actions = {"save": self._save, "quality": self._quality, "difference": self._difference, "table": self._table}
+        actions = {
+            "save": self._save,
+            "quality": self._quality,
+            "difference": self._difference,
+            "compare": self._compare,
+            "table": self._table,
+        }
         actions[key](parent)
 
     def _save(self, parent: QWidget) -> None:
@@ -81,9 +87,17 @@ class Result:
     def _difference(self, _: QWidget) -> None:
         from napari_tinc.plugin.difference import add_difference
 
+        add_difference(self.viewer, self._original(), self._layer())
+
+    def _compare(self, _: QWidget) -> None:
+        from napari_tinc.plugin.compare import toggle_comparison
+
+        toggle_comparison(self.viewer, self._original(), self._layer())
+
+    def _original(self) -> Any:
         if self.source not in self.viewer.layers:
             raise InputError("expected the source layer in the viewer, got none; it was deleted: open it again")
-        add_difference(self.viewer, self.source, self._layer())
+        return self.source
 
     def _table(self, _: QWidget) -> None:
         from napari_tinc.plugin.octant_table import OctantTable

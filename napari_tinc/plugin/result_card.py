@@ -12,6 +12,7 @@ BUTTONS = {
     "save": ("Save…", "Write the compressed volume to a .tinc file"),
     "quality": ("Octant quality", "Show the PSNR of every octant on the result"),
     "difference": ("Difference", "Add a layer with original minus decoded, computed where you look"),
+    "compare": ("Compare…", "Show original and result side by side; press again for the single view"),
     "table": ("Octant table", "List the octants, worst first; a row takes you there"),
 }
 

@@ -160,6 +160,11 @@ def test_every_button_of_the_card_does_its_work(opened, qtbot, tmp_path, monkeyp
         before = len(viewer.layers)
         widget.card.buttons[key].click()
         assert len(viewer.layers) > before, key
+    widget.card.buttons["compare"].click()
+    assert viewer.canvas.grid.enabled
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["waves", "waves (TINC)"]
+    widget.card.buttons["compare"].click()
+    assert not viewer.canvas.grid.enabled
     docks = len(viewer.window.dock_widgets)
     widget.card.buttons["table"].click()
     assert len(viewer.window.dock_widgets) == docks + 1
@@ -250,6 +255,7 @@ def test_the_source_may_be_deleted_while_it_is_compressed(opened, qtbot):
     wait_for(qtbot, widget, State.DONE)
     assert viewer.layers[-1].metadata["tinc"].shape == (12, 24, 20)
     assert not widget.card.buttons["difference"].isEnabled()
+    assert not widget.card.buttons["compare"].isEnabled()
 
 
 @pytest.mark.usefixtures("slow")

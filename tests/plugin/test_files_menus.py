@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from napari.components import ViewerModel
+from qtpy.QtCore import Qt
 
 from napari_tinc.errors import FormatError, InputError
 from napari_tinc.plugin import commands, reader, sample_data
@@ -265,7 +266,10 @@ def test_the_octant_table_lists_the_worst_first_and_moves_the_view(
         box = stack.octants[rows.octant(row)].box
         assert box[0].start <= viewer.dims.current_step[0] < box[0].stop
     spans = ", ".join(f"{span.start}-{span.stop - 1}" for span in box)
-    assert rows.data(rows.index(row, 3)) == spans
+    titles = [rows.headerData(i, Qt.Orientation.Horizontal) for i in range(rows.columnCount())]
+    assert rows.data(rows.index(row, titles.index("voxels (zyx)"))) == spans
+    dice = rows.data(rows.index(row, titles.index("Dice")))
+    assert float(dice) == pytest.approx(stack.octants[rows.octant(row)].dice, abs=0.0006)
 
 
 def test_the_octant_table_follows_the_active_result(tinc_viewer: Callable[..., Any], stack: Any, movie: Any) -> None:

@@ -235,6 +235,29 @@ def test_three_dimensions_show_the_finest_level_that_fits(
     assert sum(decoded_voxels) == 9 * 17 * 15
 
 
+def test_zoomed_in_only_the_chunks_on_the_canvas_are_decoded(
+    tinc_viewer: Any, qtbot: Any, decoded_voxels: list[int]
+) -> None:
+    from napari_tinc.compression import compress
+    from napari_tinc.target import Target
+
+    viewer = tinc_viewer(show=True)
+    (layer,) = add_result(viewer, compress(np.full((12, 2048, 2048), 3, np.uint8), Target.ratio(2)))
+    qtbot.wait(200)
+    assert layer.data_level == len(layer.data) - 1 == 1
+    assert sum(decoded_voxels) <= 2 * 1024 * 1024, "the whole plane, coarse; once more at most, for the first place"
+    decoded_voxels.clear()
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 384, 640), 8  # 100 voxels or so, inside one chunk
+    qtbot.waitUntil(lambda: layer.data_level == 0)
+    assert decoded_voxels == [256 * 256]
+    decoded_voxels.clear()
+    viewer.scene.camera.center = (0, 400, 660)
+    qtbot.wait(100)
+    assert sum(decoded_voxels) == 0, "moving inside the chunk"
+    viewer.dims.set_current_step(0, 9)
+    assert sum(decoded_voxels) == 256 * 256 + 1024 * 1024, "a step: the chunk, and the coarse level for the thumbnail"
+
+
 def test_the_difference_layer_is_lazy_and_right(stack: Any, decoded_voxels: list[int]) -> None:
     original = stack.decode() + np.uint16(7)
     viewer = ViewerModel()
@@ -271,3 +294,50 @@ def test_swap_shows_one_of_the_two(stack: Any) -> None:
 def test_an_image_is_not_taken_for_a_result() -> None:
     with pytest.raises(InputError, match="expected a compressed volume, got the layer 'photo'"):
         result_volume(Image(np.zeros((4, 4)), name="photo"))
+
+
+@pytest.mark.parametrize("ndisplay", [2, 3])
+def test_napari_draws_a_coarse_level_where_the_decoder_samples_it(
+    tinc_viewer: Any, monkeypatch: pytest.MonkeyPatch, ndisplay: int
+) -> None:
+    """A spot has its centre at the same pixel whether it is drawn from voxels or from every fourth."""
+    monkeypatch.setattr("napari_tinc.lazy.lazy_levels.__defaults__", (None, 12**3))
+
+    def spot(self: Any, region: Any = None, scale: float = 1.0) -> Any:
+        """Be a decoder that samples where decode's documentation says: in the middle of what a sample covers."""
+        positions = [(np.arange(48 * scale) + 0.5) / scale - 0.5] * 3
+        z, y, x = np.meshgrid(*positions, indexing="ij")
+        values = 4000 * np.exp(-((z - 20) ** 2 + (y - 17) ** 2 + (x - 28) ** 2) / (2 * 5.0**2))
+        return values.astype(np.uint16)[region or ...]
+
+    volume = _spot_volume()
+    monkeypatch.setattr(type(volume), "decode", spot)
+    viewer = tinc_viewer(show=True)
+    (layer,) = add_result(viewer, volume)
+    layer.contrast_limits = (0, 4000)
+    layer.interpolation2d = "linear"
+    assert [level.shape[0] for level in layer.data] == [48, 24, 12]
+    viewer.dims.ndisplay = ndisplay
+    viewer.dims.set_point(0, 20)
+    viewer.reset_view()
+    centres = [_bright_centre(viewer, layer, level) for level in (0, 2)]
+    assert centres[1] == pytest.approx(centres[0], abs=0.5), "in voxels; a wrong origin would be off by 1.5"
+
+
+def _spot_volume() -> Any:
+    from napari_tinc.compression import compress
+    from napari_tinc.target import Target
+
+    return compress(np.full((48, 48, 48), 3, np.uint16), Target.ratio(2))
+
+
+def _bright_centre(viewer: Any, layer: Any, level: int) -> list[float]:
+    """Centre of what is bright on the canvas, in voxels of level 0."""
+    layer.locked_data_level = level
+    layer.refresh()
+    picture = viewer.screenshot(flash=False)[..., 0].astype(float)
+    weight = np.clip(picture - 60, 0, None)
+    assert weight.any()
+    rows, columns = np.indices(picture.shape)
+    zoom = viewer.scene.camera.zoom
+    return [float((weight * index).sum() / weight.sum() / zoom) for index in (rows, columns)]

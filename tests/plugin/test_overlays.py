@@ -40,7 +40,7 @@ def test_the_heat_map_shows_every_octants_psnr_where_it_lies(shown: tuple[Viewer
     assert heat_map.colorbar.visible
 
 
-@pytest.mark.parametrize("measure", ["nbytes", "max_error"])
+@pytest.mark.parametrize("measure", ["nbytes", "max_error", "dice"])
 def test_the_heat_map_shows_other_measures(shown: tuple[ViewerModel, Any], stack: Any, measure: str) -> None:
     viewer, result = shown
     heat_map = add_quality(viewer, result, measure)[0]
@@ -105,6 +105,28 @@ def test_in_three_dimensions_the_worst_octants_are_boxes(shown: tuple[ViewerMode
     # Every triangle of a closed surface has its edges shared with one other.
     sides = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
     assert (np.unique(sides, axis=0, return_counts=True)[1] == 2).all()
+
+
+def test_an_overlay_that_was_hidden_stays_hidden_in_three_dimensions(shown: tuple[ViewerModel, Any]) -> None:
+    viewer, result = shown
+    layers = add_quality(viewer, result)
+    for layer in layers:
+        layer.visible = False
+    viewer.dims.ndisplay = 3
+    viewer.dims.ndisplay = 2
+    assert not any(layer.visible for layer in layers)
+
+
+def test_the_dice_of_a_file_that_was_opened_again_is_true(shown: tuple[ViewerModel, Any], stack: Any) -> None:
+    grid = np.stack(np.meshgrid(*(np.linspace(0, 4, n) for n in (18, 33, 30)), indexing="ij"))
+    original = (2000 + 1500 * np.sin(grid[0] * 2) * np.cos(grid[1] + grid[2])).astype(np.uint16)
+    marked, found = (volume >= stack.threshold() for volume in (original, stack.decode()))
+    heat_map = add_quality(*shown, "dice")[0]
+    for octant in stack.octants:
+        both, either = (marked & found)[octant.box].sum(), marked[octant.box].sum() + found[octant.box].sum()
+        middle = shown[1].data_to_world([(span.start + span.stop - 1) / 2 for span in octant.box])
+        there = heat_map.data[tuple(np.round(heat_map.world_to_data(middle)).astype(int))]
+        assert there == pytest.approx(2 * both / either if either else 1, abs=1 / 255)
 
 
 def test_a_series_shows_the_octants_of_its_channel_at_every_time_point(movie: Any) -> None:
