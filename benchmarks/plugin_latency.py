@@ -218,9 +218,9 @@ def opening(side: int, ratio: float) -> None:
 
 
 PARTS = {
-    "window": lambda: blocks_and_stop(20, 5),
+    "window": lambda: blocks_and_stop(20, 4),
     "step": lambda: stepping((256, 512, 512), 128, 40),
-    "start": lambda: start_up(7),
+    "start": lambda: start_up(5),
     "open": lambda: [opening(1024, ratio) for ratio in (128, 1024, 8192)],
 }
 

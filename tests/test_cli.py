@@ -44,6 +44,7 @@ class Octant:
     psnr: float
     max_error: float
     nbytes: float
+    dice: float
 
 
 @dataclass

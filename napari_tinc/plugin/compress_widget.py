@@ -242,8 +242,13 @@ class CompressWidget(QWidget):
                 self.model.discard()
 
     def _on_finished(self) -> None:
-        """Clean up after a worker that napari told to quit: it returns nothing."""
-        if self._end_session() is not None:
+        """Clean up after a worker that napari told to quit: it returns nothing.
+
+        A worker that did return comes here, too, perhaps when the next compression has already begun.
+        """
+        worker = None if self._session is None else self._session.worker
+        if worker is not None and worker.abort_requested:
+            self._end_session()
             self.model.discard()
 
     def _end_session(self) -> _Session | None:

@@ -245,6 +245,23 @@ def test_start_while_running_is_refused_and_harms_nothing(opened, qtbot, notices
     wait_for(qtbot, widget, State.DONE)
 
 
+@pytest.mark.usefixtures("quick")
+def test_the_next_compression_may_begin_the_moment_the_last_one_ends(opened, qtbot):
+    viewer, widget = opened()
+    seen = states_of(widget)
+
+    def again(state: State) -> None:
+        if state is State.DONE and seen.count(State.DONE) == 1:
+            widget.start()
+
+    widget.again = again
+    widget.model.state_changed.connect(again)
+    widget.compress_button.click()
+    qtbot.waitUntil(lambda: seen.count(State.DONE) == 2 or State.IDLE in seen, timeout=SECONDS)
+    assert State.IDLE not in seen
+    assert [layer.name for layer in viewer.layers] == ["waves", "waves (TINC)", "waves (TINC) [1]"]
+
+
 @pytest.mark.usefixtures("slow")
 def test_the_source_may_be_deleted_while_it_is_compressed(opened, qtbot):
     viewer, widget = opened()
