@@ -40,9 +40,10 @@ def main() -> None:
     parser.add_argument("volume", type=Path)
     parser.add_argument("--ratio", type=float, default=64)
     parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--levels", nargs="+", type=int, default=[2, 1])
     args = parser.parse_args()
     volume = tifffile.imread(args.volume)
-    recipes = {levels: authors(volume, args.ratio, levels, args.steps) for levels in (2, 1)}
+    recipes = {levels: authors(volume, args.ratio, levels, args.steps) for levels in args.levels}
     best, reached = max(recipes.values())
     for levels, (psnr, seconds) in recipes.items():
         print(f"recipe, {levels} level(s): best {psnr:.2f} dB after {seconds:.0f} s")

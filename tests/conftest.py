@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from synthetic import blobs
 
 from napari_tinc import compression as story
 from napari_tinc.core.metadata import Metadata
@@ -15,22 +16,6 @@ from napari_tinc.volume import CompressedVolume
 Array = npt.NDArray[np.generic]
 
 torch.set_num_threads(1)
-
-# The package offers the function of this name, which hides the module from ``from … import``.
-
-
-def blobs(shape: tuple[int, ...], seed: int = 0, dtype: str = "u2", low: float = 300.0, high: float = 4000.0) -> Array:
-    """Blurred spots on a noisy background: something a network can learn in a few steps."""
-    draw = np.random.default_rng(seed)
-    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij"))
-    volume = draw.normal(0.0, 0.02, shape)
-    for centre in draw.uniform(-0.8, 0.8, (4, len(shape))):
-        distance = np.square(grid - centre.reshape(-1, *[1] * len(shape))).sum(0)
-        volume += np.exp(-distance * 8)
-    volume = (volume - volume.min()) / (volume.max() - volume.min())
-    scaled = low + (high - low) * volume
-    rounded: Array = (scaled if np.dtype(dtype).kind == "f" else np.rint(scaled)).astype(dtype)
-    return rounded
 
 
 def _compress_quickly(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from conftest import blobs
+from synthetic import blobs
 
 from napari_tinc import compression as story
 from napari_tinc.core import training

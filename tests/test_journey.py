@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from conftest import blobs
+from synthetic import blobs
 
 from napari_tinc import CompressedVolume, Metadata, read_volume, write_volume
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import blobs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from synthetic import blobs
 
 from napari_tinc import format as frames
 from napari_tinc import segments
