@@ -148,9 +148,9 @@ class _Difference:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        first = self.step // 2
+        # Without the rest at the end: its sample would lie in the middle of the rest, between voxels perhaps.
         pairs = zip(self.original.shape, self.axes, strict=True)
-        return tuple(n if a in LEADING else max(1, math.ceil((n - first) / self.step)) for n, a in pairs)
+        return tuple(n if a in LEADING else max(1, n // self.step) for n, a in pairs)
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
@@ -162,9 +162,9 @@ class _Difference:
         return np.asarray(self.original[region]).astype(self.dtype) - self.decoded.read(bounds).astype(self.dtype)
 
     def _voxels(self, axis: int, bound: slice | int) -> slice | int:
-        """Which voxels of the original the samples of an axis are; an axis shorter than half a step has one."""
+        """Which voxels of the original the samples of an axis are; an axis shorter than a step has one."""
         step = 1 if self.axes[axis] in LEADING else self.step
-        first = int(min(step // 2, self.original.shape[axis] - 1))
+        first = int(min(step, self.original.shape[axis]) - 1) // 2
         if isinstance(bound, int):
             return first + bound * step
         return slice(first + bound.start * step, first + bound.stop * step, step)

@@ -122,7 +122,8 @@ def test_the_difference_is_original_minus_decoded_at_every_level(stack: Any) -> 
     assert len(levels) == 3
     for level, step in zip(levels, (1, 3, 9), strict=True):
         thirds = slice(step // 2, None, step)
-        assert_same_voxels(level, exact[thirds, thirds, thirds])
+        whole = tuple(slice(0, side // step) for side in stack.shape)
+        assert_same_voxels(level, exact[thirds, thirds, thirds][whole])
     assert_same_voxels(levels[0][5, :, 3], exact[5, :, 3])
 
 
