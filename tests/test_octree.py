@@ -161,9 +161,10 @@ def test_local_coordinates_run_from_minus_one_to_one() -> None:
 
 
 def brute_axis(tree: Octree, axis: int, sample: int, scale: float) -> tuple[int, float]:
-    """Leaf cell and local coordinate of one sample: the leaf whose voxels are nearest to the sample's centre."""
+    """Leaf cell and local coordinate of one sample: the middle of what it covers of the volume, in the leaf nearest."""
     edges, side = tree.edges(tree.depth)[axis].tolist(), tree.shape[axis]
-    position = min(max((sample + 0.5) / scale - 0.5, -0.5), side - 0.5)
+    first, last = sample / scale, min((sample + 1) / scale, side)
+    position = (first + last) / 2 - 0.5
     voxel = min(max(math.floor(position + 0.5), 0), side - 1)
     cell = next(c for c in range(len(edges) - 1) if edges[c] <= voxel < edges[c + 1])
     full = tree.leaf_shape[axis]
