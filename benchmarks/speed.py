@@ -90,8 +90,8 @@ class Recursion(nn.Module):
         return [leaf for i in range(children) for leaf in self(hidden, level + 1, children * node + i)]
 
 
-def decoding(shape: tuple[int, ...], ratio: float, levels: int | None = None) -> None:
-    volume = synthetic(shape, ratio, levels)
+def decoding(shape: tuple[int, ...], ratio: float) -> None:
+    volume = synthetic(shape, ratio)
     voxels = np.prod(shape)
     ours = best_of(volume.decode)
     reference, tree = Recursion(volume), volume.tree
@@ -196,7 +196,6 @@ if __name__ == "__main__":
     parser.parse_args()
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     decoding((256, 256, 256), 128)
-    decoding((256, 256, 256), 128, 4)
     plane((64, 512, 512), 128)
     level_curve((128, 128, 128), 64)
     training((64, 64, 64), 64, 256)
