@@ -8,7 +8,6 @@ parameters, and the shares of a level sum to 1, whatever the measure.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -196,26 +195,6 @@ def solve_width(budget: Floats, fan_in: Floats, layers: int, is_leaf: bool) -> n
     root = np.sqrt(np.maximum(b * b - 4 * a * c, 0))
     width = (root - b) / (2 * a) if a else -c / b
     return np.maximum(np.floor(width + 1e-9), 1).astype(np.int64)
-
-
-@dataclass(frozen=True)
-class Allocation:
-    """A tree and the network on it, with the reasons.
-
-    Parameters
-    ----------
-    tree : Octree
-    network : TincNetwork
-    ratios : tuple of float
-        Per-node ratio of every level.
-    consistency : float or None
-        Global consistency that was measured, see :func:`global_consistency`.
-    """
-
-    tree: Octree
-    network: TincNetwork
-    ratios: tuple[float, ...]
-    consistency: float | None
 
 
 def allocate(
