@@ -169,7 +169,7 @@ def _run(source: Source, settings: Settings, budget: int, finish: Finish | None)
 def plan(source: Source, settings: Settings, budget: int) -> Draft:
     """Choose the tree and the widths of its nodes for a budget."""
     parameters = max(16.0, 8.0 * (budget - _smallest(source, settings, 0).overhead())) / BITS_PER_PARAMETER
-    consistency = source.consistency()
+    consistency = source.consistency
     ratios: str | Sequence[float] = settings.between
     if isinstance(ratios, str):
         ratios = between = allocation.resolve_auto(consistency) if ratios == "auto" else ratios

@@ -219,7 +219,7 @@ def measure(volume: CompressedVolume, source: Source) -> Generator[Progress, Non
         mse = np.concatenate([grid.mse for grid in grids])
         largest = np.concatenate([grid.max_error for grid in grids])
         squared += float((mse * np.concatenate([grid.voxels for grid in grids])).sum())
-        span = float(limits.maximum) - float(limits.minimum)
+        span = limits.span
         psnr = metrics.psnr_from_mse(mse, span)[order]
         with np.errstate(divide="ignore", invalid="ignore"):
             peak = -20 * np.log10(largest / span)[order] if span else np.full(tree.leaves, np.inf)

@@ -85,6 +85,7 @@ class Source:
             for item, limits in pairs
         )
 
+    @cached_property
     def consistency(self) -> float | None:
         """Mean global consistency of the items that have one."""
         splits = choose_splits(self.spatial, 1)
@@ -108,11 +109,9 @@ class Source:
         """Cut the items into normalised leaves on a device."""
         rows, offsets = [], []
         for item, limits in zip(self.items, self.ranges, strict=True):
-            span = float(limits.maximum) - float(limits.minimum)
-            scale = span * 2 ** (-limits.scale_code / 16) or 1.0
-            offset = limits.minimum + limits.offset_code / 65535 * span
-            rows.append(((tree.to_leaves(item).astype(np.float64) - offset) / scale).astype(np.float32))
-            offsets.append(20 * math.log10(self.value_range / scale) if span else math.inf)
+            scale = limits.scale or 1.0
+            rows.append(((tree.to_leaves(item).astype(np.float64) - limits.offset) / scale).astype(np.float32))
+            offsets.append(20 * math.log10(self.value_range / scale) if limits.span else math.inf)
         values = torch.from_numpy(np.ascontiguousarray(np.concatenate(rows).T)).to(device)
         grid = np.meshgrid(*tree.local_axes(), indexing="ij")
         coordinates = torch.from_numpy(np.stack([axis.ravel() for axis in grid])).to(device)

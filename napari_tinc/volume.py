@@ -305,12 +305,11 @@ class CompressedVolume:
         if limits.minimum == limits.maximum:
             out[...] = limits.minimum
             return
-        span = float(limits.maximum) - float(limits.minimum)
-        offset = limits.minimum + limits.offset_code / 65535 * span
-        factor = span * 2 ** (-limits.scale_code / 16)
-        narrow = self.dtype.itemsize < 4 or (self.dtype == np.float32 and span < _LARGEST_NARROW_RANGE)
+        narrow = self.dtype.itemsize < 4 or (self.dtype == np.float32 and limits.span < _LARGEST_NARROW_RANGE)
         wide = np.float32 if narrow else np.float64
-        flat_values = _Denormaliser(offset, factor, limits.minimum, limits.maximum, np.dtype(wide), self.dtype)
+        flat_values = _Denormaliser(
+            limits.offset, limits.scale, limits.minimum, limits.maximum, np.dtype(wide), self.dtype
+        )
         with self._lock:
             decoder = self._decoder
 

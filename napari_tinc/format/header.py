@@ -45,6 +45,21 @@ class ItemRange:
     offset_code: int
     scale_code: int
 
+    @property
+    def span(self) -> float:
+        """Maximum minus minimum."""
+        return float(self.maximum) - float(self.minimum)
+
+    @property
+    def offset(self) -> float:
+        """Intensity at which the model's output is 0."""
+        return self.minimum + self.offset_code / 65535 * self.span
+
+    @property
+    def scale(self) -> float:
+        """Intensity per unit of the model's output; 0 for an item of one value."""
+        return float(self.span * 2 ** (-self.scale_code / 16))
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
