@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,17 @@ import numpy.typing as npt
 import torch
 
 from napari_tinc import draft as drafts
-from napari_tinc.core import allocation
+from napari_tinc import segments
+from napari_tinc.core import allocation, detail_coding
 from napari_tinc.core.decoder import Decoder
+from napari_tinc.core.detail import Detail
 from napari_tinc.core.device import resolve_device
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree, Splits, choose_splits
 from napari_tinc.core.quantization import TENSOR_OVERHEAD_BITS
 from napari_tinc.core.training import Progress, Schedule, Trainer
-from napari_tinc.draft import Draft
+from napari_tinc.draft import Details, Draft, Payloads
 from napari_tinc.errors import BudgetError, InputError
 from napari_tinc.inputs import check_volume
 from napari_tinc.settings import PRESETS, Settings
@@ -33,6 +36,7 @@ logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 Steps = Generator[Progress, None, CompressedVolume]
 Finish = Callable[[], bool]
+Candidates = Generator[Progress, None, "_Candidate"]
 
 # Found to win at equal bytes: docs/quantization.md shows the curve.
 BITS_PER_PARAMETER = 6.2
@@ -42,6 +46,12 @@ _VOXELS_PER_STEP = 2**14
 _WORTH_LAYERS = 1.5
 _PEAK_RATE, _RATE_PER_WIDTH = 0.05, 1.2
 _OMEGA_PER_VOXEL = 0.5
+# Of a file with both, what the network takes; and how much worse than a file without it a short training may end.
+_NETWORK_SHARE, _PROMISING = 0.6, 10**0.08
+# Bytes of a detail segment and its row in the table besides the streams, at most; and what a useful one has.
+_DETAIL_HEAD, _LEAST_DETAIL = 48, 24
+_QUALITY_SHARE = 1 / 80
+_SLACKS = (0, 16)
 _PSNR_RUNS, _PSNR_SLACK, _DB_PER_OCTAVE = 7, 0.25, 3.0
 
 
@@ -58,11 +68,12 @@ def compress(
     device: str = "auto",
     seed: int = 0,
     time_limit: float | None = None,
+    model: str = "auto",
 ) -> CompressedVolume:
     """Compress a volume; wait until it is done. See :func:`compress_steps`."""
     steps = compress_steps(
         array, target, metadata=metadata, preset=preset, between=between, within=within, weights=weights,
-        levels=levels, device=device, seed=seed, time_limit=time_limit,
+        levels=levels, device=device, seed=seed, time_limit=time_limit, model=model,
     )  # fmt: skip
     while True:
         try:
@@ -85,6 +96,7 @@ def compress_steps(
     device: str = "auto",
     seed: int = 0,
     time_limit: float | None = None,
+    model: str = "auto",
     finish: Callable[[], bool] | None = None,
 ) -> Steps:
     """Compress a volume step by step. Closing the generator at any yield cancels and leaves nothing behind.
@@ -114,6 +126,9 @@ def compress_steps(
         Same seed, device and number of threads: same bytes (unless a time limit is given).
     time_limit : float, optional
         Seconds that training may take at most; the schedule is shortened to fit.
+    model : str
+        ``"detail"``: wavelet coefficients alone; ``"tinc"``: the octree of networks alone; ``"auto"``: the better of
+        the first and of networks whose residual the coefficients hold.
     finish : callable, optional
         Asked before every step of training; once it says yes, what was learnt so far becomes the result.
 
@@ -136,7 +151,7 @@ def compress_steps(
         If training fails.
     """
     between = between if isinstance(between, str) else tuple(between)
-    settings = Settings(preset, between, within, levels, device, seed, time_limit)
+    settings = Settings(preset, between, within, levels, device, seed, time_limit, model)
     metadata = metadata or Metadata.default(array.ndim)
     check_volume(array, metadata)
     yield Progress.unmeasured("preparing", 0, 1)
@@ -148,22 +163,100 @@ def compress_steps(
     return (yield from _run(source, settings, target.budget(array.nbytes, array.size), finish))
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A file that lacks only its measured quality: the network's symbols, the detail layer, and the error left."""
+
+    draft: Draft
+    payloads: Payloads
+    details: Details
+    error: float
+
+
 def _run(source: Source, settings: Settings, budget: int, finish: Finish | None) -> Steps:
     """Compress to at most ``budget`` bytes."""
     smallest = smallest_budget(source, settings)
     if budget < smallest:
         raise BudgetError(f"expected a budget of at least {smallest} bytes for this volume, got {budget}")
     yield Progress.unmeasured("preparing", 0, 1)
-    draft = plan(source, settings, budget)
+    for slack in _SLACKS:
+        candidate = yield from _best_candidate(source, settings, budget - slack, finish)
+        result = yield from candidate.draft.finish(candidate.payloads, candidate.details, budget)
+        if result is not None:
+            return result
+    raise BudgetError(f"expected a file of at most {budget} bytes, got a larger one: please report this as a bug")
+
+
+def _best_candidate(source: Source, settings: Settings, budget: int, finish: Finish | None) -> Candidates:
+    """Make the file in the ways that the settings allow, and return the one with the least error."""
+    if settings.model == "tinc":
+        return (yield from _with_network(source, settings, budget, budget, PRESETS[settings.preset], finish))
+    best = yield from _with_detail(plan_detail(source, settings, budget), {}, budget)
+    share = int(_NETWORK_SHARE * budget)
+    if settings.model == "detail" or share < smallest_budget(source, replace(settings, model="tinc")):
+        return best
+    # Successive halving: a short training shows whether a long one is worth its time.
+    trials = [PRESETS["fast"]] + [PRESETS[settings.preset]] * (settings.preset != "fast")
+    for steps in trials:
+        if finish is not None and finish():
+            break
+        limit = None if settings.time_limit is None else settings.time_limit * steps / sum(trials)
+        timed = replace(settings, time_limit=limit)
+        candidate = yield from _with_network(source, timed, share, budget, steps, finish)
+        promising = candidate.error < best.error * _PROMISING
+        best = min(best, candidate, key=lambda c: c.error)
+        if not promising:
+            break
+    return best
+
+
+def _with_network(
+    source: Source, settings: Settings, share: int, budget: int, steps: int, finish: Finish | None
+) -> Candidates:
+    """Train a network that takes ``share`` bytes; a detail layer fills what is left of the budget."""
+    draft = plan(source, settings, share)
     yield Progress.unmeasured("preparing", 0, 1)
-    bits = 8.0 * (budget - draft.overhead())
-    trainer = prepare_training(draft, bits, finish)
+    bits = 8.0 * (share - draft.overhead())
+    trainer = prepare_training(draft, bits, steps, finish)
     live = draft.placeholder()
     live.attach(Decoder.live(draft.layout, draft.tree, trainer.state.parameters))
     trainer.decode = live.decode
     parameters, codes = yield from trainer.run()
     assert trainer.sensitivities is not None
-    return (yield from draft.finish(parameters, codes, trainer.sensitivities, budget, bits))
+    payloads = draft.fill(parameters, codes, trainer.sensitivities, share, bits)
+    if share == budget:
+        return _Candidate(draft, payloads, (), math.nan)
+    return (yield from _with_detail(draft, payloads, budget))
+
+
+def _with_detail(draft: Draft, payloads: Payloads, budget: int) -> Candidates:
+    """Fill what a network leaves of the budget with a detail layer."""
+    residuals = draft.residuals(payloads)
+    given = [i for i, residual in enumerate(residuals) if residual is not None]
+    room = budget - draft.size(payloads) - _DETAIL_HEAD * len(given) - drafts.PROVENANCE_SLACK
+    attempt = None
+    for number, attempt in enumerate(detail_coding.fit([r for r in residuals if r is not None], max(1, room))):
+        yield Progress.unmeasured("coding", number, detail_coding.TRIES)
+    if attempt is None:
+        raise BudgetError(f"the detail layer does not fit in {room} bytes even at its coarsest: raise the budget")
+    details: list[Detail | None] = [None] * len(residuals)
+    for item, detail in zip(given, attempt.details, strict=True):
+        details[item] = detail
+    return _Candidate(draft, payloads, details, attempt.error)
+
+
+def plan_detail(source: Source, settings: Settings, budget: int) -> Draft:
+    """Choose the octants of a file without a network: as many as its bytes can say the quality of."""
+    depth = 0
+    while settings.levels is None:
+        splits = choose_splits(source.spatial, depth + 1)
+        leaves = 2 ** sum(sum(level) for level in splits)
+        if len(splits) <= depth or segments.quality_size(leaves) * len(source.items) > budget * _QUALITY_SHARE:
+            break
+        depth += 1
+    else:
+        depth = settings.levels - 1
+    return Draft(source, settings, Octree(source.spatial, _splits(source, settings, depth)), None, "even")
 
 
 def plan(source: Source, settings: Settings, budget: int) -> Draft:
@@ -191,34 +284,41 @@ def plan(source: Source, settings: Settings, budget: int) -> Draft:
         layers,
     )
     least = _smallest(source, settings, tree.depth).network
+    assert least is not None
     if network.parameters < _WORTH_LAYERS * least.parameters:
         network = least
     return Draft(source, settings, tree, network, between, consistency)
 
 
-def prepare_training(draft: Draft, bits: float, finish: Finish | None = None) -> Trainer:
+def prepare_training(draft: Draft, bits: float, steps: int, finish: Finish | None = None) -> Trainer:
     """Put the volume and the initial network on the device."""
+    assert draft.network is not None
     device = resolve_device(draft.settings.device)
     generator = torch.Generator().manual_seed(draft.settings.seed)
     omega = [_OMEGA_PER_VOXEL * side for side in draft.tree.leaf_shape]
     initial = [p.to(device) for p in draft.network.initial(omega, generator)]
     data = draft.source.training_data(draft.tree, device)
-    return Trainer(draft.network, initial, data, schedule(draft), bits, generator, finish)
+    return Trainer(draft.network, initial, data, schedule(draft, steps), bits, generator, finish)
 
 
-def schedule(draft: Draft) -> Schedule:
+def schedule(draft: Draft, steps: int) -> Schedule:
     """Steps and batch both grow with the square root of the volume, so the cost per voxel stays the same."""
+    assert draft.network is not None
     items = draft.source.items
     growth = math.sqrt(max(1.0, items.size / _REFERENCE_VOXELS))
     points = max(64, round(_VOXELS_PER_STEP * growth / (draft.tree.leaves * len(items))))
     widest = max(int(level.max()) for level in draft.network.widths)
     rate = min(_PEAK_RATE, _RATE_PER_WIDTH / widest)
-    return Schedule(round(PRESETS[draft.settings.preset] * growth), points, rate, draft.settings.time_limit)
+    return Schedule(round(steps * growth), points, rate, draft.settings.time_limit)
 
 
 def smallest_budget(source: Source, settings: Settings) -> int:
     """Bytes of the smallest file that a volume can become with the levels asked for."""
+    if settings.model != "tinc":
+        draft = plan_detail(source, settings, 0)
+        return draft.size({}) + drafts.PROVENANCE_SLACK + len(source.items) * (_DETAIL_HEAD + _LEAST_DETAIL)
     draft = _smallest(source, settings, (settings.levels or 1) - 1)
+    assert draft.network is not None
     tensors = len(source.items) * len(draft.layout.kinds)
     bits = draft.network.parameters * BITS_PER_PARAMETER + tensors * TENSOR_OVERHEAD_BITS
     return draft.overhead() + math.ceil(bits / 8)

@@ -15,9 +15,11 @@ from torch import Tensor
 from napari_tinc import format as frames
 from napari_tinc import segments
 from napari_tinc.core import entropy, metrics, quantization
+from napari_tinc.core.detail import Detail
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree
 from napari_tinc.core.quantization import Codes, Layout
+from napari_tinc.core.sampling import Floats32
 from napari_tinc.core.training import Progress
 from napari_tinc.errors import BudgetError
 from napari_tinc.settings import Settings
@@ -25,12 +27,13 @@ from napari_tinc.source import Source
 from napari_tinc.volume import CompressedVolume
 
 Payloads = dict[tuple[int, int], bytes]
+Details = Sequence[Detail | None]
 Provenance = dict[str, str | int | float | bool]
 
 # Coder byte and the range coder's last words.
 _SEGMENT_OVERHEAD = 7
-# Bytes left for a measured PSNR that deflates worse than the placeholder; the first is nearly always enough.
-_PROVENANCE_SLACKS = (4, 16)
+# Bytes left for a measured PSNR that deflates worse than the placeholder; nearly always enough.
+PROVENANCE_SLACK = 4
 _FILL = 0.985
 _FILL_TRIES = 8
 _SOME_PSNR, _SOME_CONSISTENCY = 88.88, 0.88  # as long as real ones
@@ -45,7 +48,8 @@ class Draft:
     source : Source
     settings : Settings
     tree : Octree
-    network : TincNetwork
+    network : TincNetwork or None
+        None if the detail layer stands alone.
     between : str
         Strategy between levels that was used, one of ``format.BETWEEN``.
     consistency : float or None
@@ -55,22 +59,23 @@ class Draft:
     source: Source
     settings: Settings
     tree: Octree
-    network: TincNetwork
+    network: TincNetwork | None
     between: str
     consistency: float | None = field(default=None)
 
     @cached_property
     def layout(self) -> Layout:
         """Which tensor every parameter belongs to."""
+        assert self.network is not None
         return Layout(self.network, len(self.source.items))
 
     def overhead(self) -> int:
         """Bytes of the file besides its coded symbols."""
         empty = self.pack(_SOME_PSNR, self._no_quality(), self._no_symbols())
         lengths = 2 * len(self.source.items) * (self.tree.depth + 1)  # varints that the real lengths may need
-        return len(empty) + lengths + _PROVENANCE_SLACKS[0]
+        return len(empty) + lengths + PROVENANCE_SLACK
 
-    def pack(self, psnr: float, quality: Sequence[bytes], payloads: Payloads) -> bytes:
+    def pack(self, psnr: float, quality: Sequence[bytes], payloads: Payloads, details: Details = ()) -> bytes:
         """Frame the file."""
         header = frames.Header(
             shape=self.source.shape,
@@ -78,8 +83,8 @@ class Draft:
             metadata=self.source.metadata,
             items=self.source.ranges,
             splits=self.tree.splits,
-            model=frames.MODEL_TINC,
-            plan=segments.pack_plan(self.network),
+            model=frames.MODEL_DETAIL if self.network is None else frames.MODEL_TINC,
+            plan=b"" if self.network is None else segments.pack_plan(self.network),
             between=frames.BETWEEN.index(self.between),
             within=frames.WITHIN.index(self.settings.within),
             provenance=self._provenance(psnr),
@@ -87,6 +92,9 @@ class Draft:
         parts = [frames.Segment(frames.KIND_QUALITY, i, 0, payload) for i, payload in enumerate(quality)]
         for (item, level), payload in sorted(payloads.items(), key=lambda entry: entry[0][::-1]):
             parts.append(frames.Segment(frames.KIND_PARAMETERS, item, level, payload))
+        for item, detail in enumerate(details):
+            if detail is not None:
+                parts.append(frames.Segment(frames.KIND_DETAIL, item, 0, segments.pack_detail(detail)))
         return frames.pack(frames.Frame(header, tuple(parts)))
 
     def placeholder(self) -> CompressedVolume:
@@ -97,6 +105,8 @@ class Draft:
         return [bytes(segments.quality_size(self.tree.leaves))] * len(self.source.items)
 
     def _no_symbols(self) -> Payloads:
+        if self.network is None:
+            return {}
         items, levels = range(len(self.source.items)), range(self.tree.depth + 1)
         return {(item, level): bytes(_SEGMENT_OVERHEAD) for item in items for level in levels}
 
@@ -112,9 +122,55 @@ class Draft:
         return made
 
     def finish(
+        self, payloads: Payloads, details: Details, budget: int
+    ) -> Generator[Progress, None, CompressedVolume | None]:
+        """Measure what the file decodes to, and frame it; ``None`` if it is a few bytes over the budget.
+
+        Parameters
+        ----------
+        payloads : dict of (item, level) to bytes
+            The network's symbols, see :meth:`fill`; empty without a network.
+        details : sequence of Detail or None
+            One per item, None for an item of one value; empty without a detail layer.
+        budget : int
+            Bytes the file may take.
+        """
+        device = self.settings.device
+        unmeasured = CompressedVolume(self.pack(_SOME_PSNR, self._no_quality(), payloads, details), device)
+        psnr, quality = yield from measure(unmeasured, self.source)
+        result = CompressedVolume(self.pack(psnr, quality, payloads, details), device)
+        return result if result.nbytes <= budget else None
+
+    def residuals(self, payloads: Payloads) -> list[tuple[Floats32, Floats32 | None] | None]:
+        """What the network leaves over of every item, normalised, and the weight of its voxels.
+
+        Returns
+        -------
+        list of (ndarray of float32, ndarray of float32 or None), or None for an item of one value
+            Arrays of shape (z, y, x).
+        """
+        network = None
+        if self.network is not None:
+            network = CompressedVolume(self.pack(_SOME_PSNR, self._no_quality(), payloads), self.settings.device)
+        found: list[tuple[Floats32, Floats32 | None] | None] = []
+        flat = (1,) * (3 - len(self.source.spatial))
+        for index, (item, limits) in enumerate(zip(self.source.items, self.source.ranges, strict=True)):
+            if limits.minimum == limits.maximum:
+                found.append(None)
+                continue
+            residual = np.subtract(item, limits.offset, dtype=np.float64 if item.dtype.itemsize > 2 else np.float32)
+            residual = np.divide(residual, limits.scale, dtype=residual.dtype).astype(np.float32, copy=False)
+            if network is not None:
+                residual -= network.evaluate_network(index)
+            weights = self.source.voxel_weights(index)
+            shaped = None if weights is None else weights.reshape(flat + weights.shape)
+            found.append((residual.reshape(flat + residual.shape), shaped))
+        return found
+
+    def fill(
         self, parameters: list[Tensor], codes: Codes, sensitivities: quantization.Floats, budget: int, bits: float
-    ) -> Generator[Progress, None, CompressedVolume]:
-        """Fill the budget with symbols, measure what the file decodes to, and frame it.
+    ) -> Payloads:
+        """Round the parameters so that a file of them alone fills the budget.
 
         Parameters
         ----------
@@ -134,14 +190,7 @@ class Draft:
         BudgetError
             If even the coarsest symbols do not fit.
         """
-        for slack in _PROVENANCE_SLACKS:
-            payloads = self._fill(parameters, codes, sensitivities, budget - slack, bits)
-            unmeasured = CompressedVolume(self.pack(_SOME_PSNR, self._no_quality(), payloads), self.settings.device)
-            psnr, quality = yield from measure(unmeasured, self.source)
-            result = CompressedVolume(self.pack(psnr, quality, payloads), self.settings.device)
-            if result.nbytes <= budget:
-                return result
-        raise BudgetError(f"expected at most {budget} bytes, got {result.nbytes}: please report this as a bug")
+        return self._fill(parameters, codes, sensitivities, budget - PROVENANCE_SLACK, bits)
 
     def _fill(
         self, parameters: list[Tensor], codes: Codes, sensitivities: quantization.Floats, room: int, bits: float
@@ -151,7 +200,7 @@ class Draft:
         best, best_size, best_codes = None, -1, codes
         for _ in range(_FILL_TRIES):
             payloads = segments.pack_parameters(self.layout, parameters, codes, coder)
-            size = self._size(payloads)
+            size = self.size(payloads)
             if best_size < size <= room:
                 best, best_size, best_codes = payloads, size, codes
             if _FILL * room <= size <= room:
@@ -166,12 +215,12 @@ class Draft:
             codes = best_codes.copy()
             codes[tuple(tensor)] -= 1
             payloads = segments.pack_parameters(self.layout, parameters, codes, coder)
-            if best_size < (size := self._size(payloads)) <= room:
+            if best_size < (size := self.size(payloads)) <= room:
                 best, best_size, best_codes = payloads, size, codes
         return best
 
-    def _size(self, payloads: Payloads) -> int:
-        """Bytes of the file, before its quality is known."""
+    def size(self, payloads: Payloads) -> int:
+        """Bytes of a file without a detail layer, before its quality is known."""
         return len(self.pack(_SOME_PSNR, self._no_quality(), payloads))
 
 

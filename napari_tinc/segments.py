@@ -5,6 +5,7 @@ Specified in ``docs/format.md`` beside the frame itself.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from napari_tinc.core import entropy, quantization
+from napari_tinc.core.coefficients import LARGEST
+from napari_tinc.core.detail import MAX_BLOCK, SIDE_CODES, STEP_CODES, Detail, DetailHead, Pyramid
 from napari_tinc.core.models.tinc import TincNetwork, segment_parameters
 from napari_tinc.core.octree import Octree
 from napari_tinc.core.quantization import Codes, Layout
 from napari_tinc.errors import FormatError
-from napari_tinc.format._bytes import Cursor, varint
+from napari_tinc.format._bytes import Cursor, integer, u16, varint, zigzag
 
 Floats = npt.NDArray[np.float64]
 
@@ -31,6 +34,8 @@ MAX_LAYERS = 8
 # allowed: an item of one value may get its share of the parameters and need no bits for them.
 MAX_PARAMETERS_PER_BYTE = 64
 _HARMLESS_PARAMETERS = 2**20
+# Every axis of 2**31 voxels split by itself.
+MAX_DETAIL_LEVELS = 3 * 31
 _DECIBEL_STEP = 0.5
 _EXACT = 255
 _THRESHOLD_STEPS = 65535
@@ -181,6 +186,58 @@ def parse_parameters(
         models.append(entropy.SymbolModel(packed >> 7, packed & 127, bound))
     symbols = entropy.decode(cursor.take(cursor.remaining, "the symbols"), sizes, models, coder)
     return {kind: (code, values) for kind, code, values in zip(kinds, codes, symbols, strict=True)}
+
+
+def pack_detail(detail: Detail) -> bytes:
+    """Store a detail layer: how it is cut and quantised, the lengths of its streams, the streams."""
+    head, pyramid = detail.head, detail.head.pyramid
+    masks = [sum(1 << axis for axis in axes) for axes in pyramid.splits]
+    parts = [bytes([pyramid.side.bit_length() - 1, len(masks), *masks]), u16(head.step_code), bytes(head.shrinkages)]
+    parts += [zigzag(head.mean), varint(len(detail.trunk))]
+    parts += [varint(len(stream)) for stream in detail.streams]
+    return b"".join([*parts, detail.trunk, *detail.streams])
+
+
+def parse_detail(payload: bytes, spatial: tuple[int, ...]) -> Detail:
+    """Invert :func:`pack_detail` for a volume of this spatial shape.
+
+    Raises
+    ------
+    FormatError
+        If the payload is not a detail layer of such a volume.
+    """
+    cursor = Cursor(payload, 0, "a detail segment")
+    shape = (1,) * (3 - len(spatial)) + spatial
+    side = integer("block side code", cursor.u8("the block side"), SIDE_CODES[0], SIDE_CODES[-1])
+    pyramid = Pyramid(shape, _detail_splits(cursor, shape), 2**side)  # type: ignore[arg-type]
+    for level in range(pyramid.levels):
+        symbols = len(pyramid.orientations(level)) * math.prod(s.stop for s in pyramid.box(level, (0, 0, 0)))
+        integer("symbols of a block", symbols, 1, MAX_BLOCK)
+    step_code = integer("step code", cursor.u16("the step code"), 0, STEP_CODES - 1)
+    shrinkages = cursor.u8("a shrinkage"), cursor.u8("a shrinkage")
+    mean = integer("low-pass symbol", cursor.zigzag("the low-pass symbol"), -LARGEST, LARGEST)
+    if pyramid.blocks > cursor.remaining:  # before anything is made for them
+        raise FormatError(f"expected the lengths of {pyramid.blocks} blocks, got {cursor.remaining} bytes: damaged file")
+    lengths = [cursor.varint("the length of a stream") for _ in range(1 + pyramid.blocks)]
+    trunk, *streams = (cursor.take(length, "a stream") for length in lengths)
+    if cursor.remaining:
+        raise FormatError(f"expected a detail segment to end after its streams, got {cursor.remaining} bytes more")
+    return Detail(DetailHead(pyramid, step_code, shrinkages, mean), trunk, tuple(streams))
+
+
+def _detail_splits(cursor: Cursor, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Read which axes each level splits: only axes with two samples or more, and in the end all down to one."""
+    sides, splits = list(shape), []
+    for _ in range(integer("detail levels", cursor.u8("the detail levels"), 0, MAX_DETAIL_LEVELS)):
+        mask = integer("split axes of a detail level", cursor.u8("the split axes"), 1, 7)
+        axes = tuple(axis for axis in range(3) if mask >> axis & 1)
+        if any(sides[axis] < 2 for axis in axes):
+            raise FormatError(f"expected detail levels that split axes of 2 samples or more, got {sides}: damaged file")
+        sides = [(n + 1) // 2 if axis in axes else n for axis, n in enumerate(sides)]
+        splits.append(axes)
+    if sides != [1, 1, 1]:
+        raise FormatError(f"expected detail levels down to one coefficient, got {sides}: damaged file")
+    return tuple(splits)
 
 
 def threshold_code(threshold: float, minimum: float, maximum: float) -> int:

@@ -9,6 +9,8 @@ from napari_tinc.errors import InputError
 
 # Optimiser steps for a volume of 2**18 voxels; larger ones take more, see compression.schedule.
 PRESETS = {"fast": 1500, "balanced": 6000, "best": 30000}
+# What a file consists of: whichever is best, the network alone, or the detail layer alone.
+MODELS = ("auto", "tinc", "detail")
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,13 @@ class Settings:
     device: str = "auto"
     seed: int = 0
     time_limit: float | None = None
+    model: str = "auto"
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise InputError(f"expected a preset among {tuple(PRESETS)}, got {self.preset!r}")
+        if self.model not in MODELS:
+            raise InputError(f"expected a model among {MODELS}, got {self.model!r}")
         if isinstance(self.between, str) and self.between not in allocation.BETWEEN:
             raise InputError(f"expected a strategy between levels among {allocation.BETWEEN}, got {self.between!r}")
         if self.within not in allocation.WITHIN:

@@ -93,6 +93,13 @@ class Source:
         known = [value for value in measured if value is not None]
         return float(np.mean(known)) if known else None
 
+    def voxel_weights(self, item: int) -> npt.NDArray[np.float32] | None:
+        """Weight of every voxel of an item, mean 1; ``None`` if all weigh the same."""
+        if self.weights is None:
+            return None
+        weights = self.weights[item % len(self.weights)]
+        return np.divide(weights, weights.mean() or 1, dtype=np.float32)
+
     def leaf_measure(self, tree: Octree, within: str) -> npt.NDArray[np.float64]:
         """Claim of every leaf of every item under the strategy within a level."""
         weights = [

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,18 @@ import numpy.typing as npt
 from napari_tinc import format as frames
 from napari_tinc import segments
 from napari_tinc.core.decoder import Decoder
+from napari_tinc.core.detail import DetailReader, detail_bytes
 from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.octree import Box, Octree
 from napari_tinc.core.quantization import Layout
-from napari_tinc.core.sampling import Floats32, Ints, sample_region, scaled_side
+from napari_tinc.core.sampling import Floats32, sample_positions, sample_region, scaled_side
 from napari_tinc.errors import FormatError, InputError
 
 Region = tuple[slice | int, ...]
 
 # A network may overshoot a float32 volume's range by far before it is clipped: leave room below float32's largest.
 _LARGEST_NARROW_RANGE = 1e30
+_SLAB_VOXELS = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class CompressedVolume:
         self._device = device
         self._frame = frames.parse(self._data)
         self._lock = threading.Lock()
+        self._details: dict[int, DetailReader | None] = {}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], device: str = "auto") -> CompressedVolume:
@@ -213,7 +217,9 @@ class CompressedVolume:
         spent = np.zeros(self.tree.leaves)
         if self.header.model == frames.MODEL_CONSTANT:
             return spent
-        for level in range(self.tree.depth + 1):
+        if (detail := self._detail(item)) is not None:
+            spent += detail_bytes(detail, self.tree)
+        for level in range(self.tree.depth + 1) if self.header.model == frames.MODEL_TINC else ():
             nodes = self.tree.nodes(level)
             counts = self._layout.network.node_parameters(level)[item * nodes : (item + 1) * nodes]
             size = len(self._frame.find(frames.KIND_PARAMETERS, item, level))
@@ -237,6 +243,18 @@ class CompressedVolume:
                     yield kind, code, symbols
 
         return Decoder(layout, self.tree, tensors, self._device)
+
+    def _detail(self, item: int) -> DetailReader | None:
+        """Detail layer of an item, parsed once; ``None`` if it has none."""
+        if item not in self._details:
+            payload = self._frame.get(frames.KIND_DETAIL, item, 0)
+            if payload is None and self.header.model == frames.MODEL_DETAIL:
+                limits = self.header.items[item]
+                if limits.minimum != limits.maximum:
+                    raise FormatError(f"expected a detail segment for item {item}, got none: damaged file")
+            parsed = None if payload is None else segments.parse_detail(payload, self.tree.shape)
+            self._details[item] = None if parsed is None else DetailReader(parsed)
+        return self._details[item]
 
     def attach(self, decoder: Decoder) -> None:
         """Decode with other parameters than the file's own: what a preview of a running training shows."""
@@ -307,17 +325,32 @@ class CompressedVolume:
             return
         narrow = self.dtype.itemsize < 4 or (self.dtype == np.float32 and limits.span < _LARGEST_NARROW_RANGE)
         wide = np.float32 if narrow else np.float64
-        flat_values = _Denormaliser(
+        to_intensities = _Denormaliser(
             limits.offset, limits.scale, limits.minimum, limits.maximum, np.dtype(wide), self.dtype
         )
         with self._lock:
-            decoder = self._decoder
+            for slab, part in _slabs(bounds):
+                out[slab] = to_intensities(self._normalised(item, part, scale))
 
-            def evaluate(leaves: Ints, coordinates: Floats32) -> Iterator[tuple[slice, slice, npt.NDArray[np.generic]]]:
-                for rows, points, values in decoder.evaluate(item, leaves, coordinates):
-                    yield rows, points, flat_values(values)
+    def _normalised(self, item: int, bounds: tuple[tuple[int, int], ...], scale: float) -> Floats32:
+        """Network and detail layer together, before the mapping to intensities."""
+        values = np.zeros([stop - start for start, stop in bounds], np.float32)
+        if self.header.model == frames.MODEL_TINC:
+            sample_region(self.tree, bounds, scale, partial(self._decoder.evaluate, item), values)
+        if (detail := self._detail(item)) is not None:
+            sides = zip(bounds, self.tree.shape, strict=True)
+            positions = [sample_positions(start, stop, scale, side) for (start, stop), side in sides]
+            flat = [np.zeros(1)] * (3 - len(positions))
+            values += detail.sample((*flat, *positions), scale).reshape(values.shape)
+        return values
 
-            sample_region(self.tree, bounds, scale, evaluate, out)
+    def evaluate_network(self, item: int) -> Floats32:
+        """What the network alone says of an item, normalised: shape of the item, float32."""
+        bounds = tuple((0, side) for side in self.tree.shape)
+        values = np.empty(self.tree.shape, np.float32)
+        with self._lock:
+            sample_region(self.tree, bounds, 1.0, partial(self._decoder.evaluate, item), values)
+        return values
 
     def _arrange(
         self,
@@ -345,12 +378,23 @@ class _Denormaliser:
     dtype: np.dtype[np.generic]
 
     def __call__(self, values: Floats32) -> npt.NDArray[np.generic]:
-        result = values.astype(self.wide)
+        result = values.astype(self.wide, copy=False)
         result *= self.factor
         result += self.offset
         if self.dtype.kind != "f":
             np.rint(result, out=result)
         return np.clip(result, self.minimum, self.maximum, out=result).astype(self.dtype)
+
+
+def _slabs(
+    bounds: tuple[tuple[int, int], ...],
+) -> Iterator[tuple[slice, tuple[tuple[int, int], ...]]]:
+    """Cut a region along its first axis, so that what is decoded at a time fits in caches and little memory."""
+    (start, stop), rest = bounds[0], bounds[1:]
+    rows = max(1, _SLAB_VOXELS // math.prod(b - a for a, b in rest))
+    for first in range(start, stop, rows):
+        last = min(first + rows, stop)
+        yield slice(first - start, last - start), ((first, last), *rest)
 
 
 def _allocate(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:

@@ -45,15 +45,23 @@ def scaled_side(side: int, scale: float) -> int:
     return max(1, math.ceil(side * scale - 1e-9))
 
 
+def sample_positions(start: int, stop: int, scale: float, side: int) -> npt.NDArray[np.float64]:
+    """Positions, in voxels, of the samples ``start … stop - 1`` of an axis of ``side`` voxels.
+
+    Sample ``j`` covers the original from ``j / scale`` to ``(j + 1) / scale``, cut off at the volume's end, and sits
+    in the middle of that; voxel ``v`` covers ``v`` to ``v + 1`` and sits at ``v``.
+    """
+    index = np.arange(start, stop)
+    return (index / scale + np.minimum((index + 1) / scale, side)) / 2 - 0.5
+
+
 def axis_runs(tree: Octree, axis: int, start: int, stop: int, scale: float) -> list[Run]:
     """Group the samples ``start … stop - 1`` of an axis at ``scale`` into runs.
 
-    Sample ``j`` covers the original from ``j / scale`` to ``(j + 1) / scale``, cut off at the volume's end, and sits
-    in the middle of that.
+    Where they sit: :func:`sample_positions`.
     """
     edges, side = tree.edges(tree.depth)[axis], tree.shape[axis]
-    index = np.arange(start, stop)
-    position = (index / scale + np.minimum((index + 1) / scale, side)) / 2 - 0.5
+    position = sample_positions(start, stop, scale, side)
     voxel = np.clip(np.floor(position + 0.5), 0, side - 1)
     cell = np.searchsorted(edges, voxel, side="right") - 1
     local = local_coordinate(position - edges[cell], tree.leaf_shape[axis])

@@ -18,18 +18,25 @@ MAX_HEADER_BYTES = 2**24
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A header and its segments: quality by item, then parameters by (level, item), each at most once."""
+    """A header and its segments: quality by item, parameters by (level, item), detail by item, each at most once."""
 
     header: Header
     segments: tuple[Segment, ...]
 
-    def find(self, kind: int, item: int, level: int) -> bytes:
-        """Return the payload of one segment, or raise `FormatError` where the frame has no such segment."""
+    def get(self, kind: int, item: int, level: int) -> bytes | None:
+        """Return the payload of one segment, `None` where the frame has no such segment."""
         wanted = (kind, level, item)
         index = bisect_left(self.segments, wanted, key=lambda segment: segment.order)
         if index == len(self.segments) or self.segments[index].order != wanted:
-            raise FormatError(f"expected a segment of kind {kind}, item {item}, level {level}, got none; {REMEDY}")
+            return None
         return self.segments[index].payload
+
+    def find(self, kind: int, item: int, level: int) -> bytes:
+        """Return the payload of one segment, or raise `FormatError` where the frame has no such segment."""
+        payload = self.get(kind, item, level)
+        if payload is None:
+            raise FormatError(f"expected a segment of kind {kind}, item {item}, level {level}, got none; {REMEDY}")
+        return payload
 
 
 @dataclass(frozen=True, slots=True)

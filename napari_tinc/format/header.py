@@ -16,7 +16,7 @@ from napari_tinc.format._bytes import REMEDY, integer
 BETWEEN = ("even", "shallow", "deep", "ratios")
 WITHIN = ("equal", "importance", "variance", "map")
 DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8")  # dtype code 1, 2, ...
-MODEL_CONSTANT, MODEL_TINC = 0, 1
+MODEL_CONSTANT, MODEL_TINC, MODEL_DETAIL = 0, 1, 2
 
 MAX_SIZE = 2**31 - 1
 MAX_VOXELS = 2**48
@@ -78,7 +78,7 @@ class Header:
     splits : tuple of tuple of bool
         One per level below the root, and in it one per spatial axis: whether that level halves the axis.
     model : int
-        `MODEL_CONSTANT` or `MODEL_TINC`.
+        `MODEL_CONSTANT`, `MODEL_TINC` or `MODEL_DETAIL`.
     plan : bytes
         How the model's parameters are laid out; only the model family can tell whether it is valid.
     between, within : int
@@ -133,10 +133,12 @@ def validate(header: Header) -> None:
     for item in header.items:
         _validate_item(item, header.dtype)
     _validate_splits(header)
-    if header.model not in (MODEL_CONSTANT, MODEL_TINC):
+    if header.model not in (MODEL_CONSTANT, MODEL_TINC, MODEL_DETAIL):
         raise FormatError(
-            f"model: expected 0 (constant) or 1 (tinc), got {header.model}; update napari-tinc to read it"
+            f"model: expected 0 (constant), 1 (tinc) or 2 (detail), got {header.model}; update napari-tinc to read it"
         )
+    if header.model == MODEL_DETAIL and header.plan:
+        raise FormatError(f"model 2 (detail): expected no plan, got {len(header.plan)} bytes; {REMEDY}")
     if header.model == MODEL_CONSTANT and any(item.minimum != item.maximum for item in header.items):
         raise FormatError(f"model 0 (constant): expected minimum = maximum in every item, got a range; {REMEDY}")
     integer("between-levels strategy", header.between, 0, 15)

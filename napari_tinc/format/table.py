@@ -10,16 +10,21 @@ import google_crc32c
 
 from napari_tinc.errors import FormatError
 from napari_tinc.format._bytes import REMEDY, Cursor, integer, u32, varint
-from napari_tinc.format.header import MODEL_CONSTANT, Header
+from napari_tinc.format.header import MODEL_CONSTANT, MODEL_DETAIL, MODEL_TINC, Header
 
-KIND_QUALITY, KIND_PARAMETERS = 0, 1
-KIND_NAMES = ("octant quality", "parameters")
+KIND_QUALITY, KIND_PARAMETERS, KIND_DETAIL = 0, 1, 2
+KIND_NAMES = ("octant quality", "parameters", "detail")
 MAX_SEGMENTS = 2**20
+_KINDS_OF_MODEL = {
+    MODEL_CONSTANT: (KIND_QUALITY,),
+    MODEL_TINC: (KIND_QUALITY, KIND_PARAMETERS, KIND_DETAIL),
+    MODEL_DETAIL: (KIND_QUALITY, KIND_DETAIL),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One checksummed part of a frame: `KIND_QUALITY` (always level 0) or `KIND_PARAMETERS` of an item's level."""
+    """One checksummed part of a frame: `KIND_PARAMETERS` of an item's level, or another kind (always level 0)."""
 
     kind: int
     item: int
@@ -83,15 +88,15 @@ def validate_table(header: Header, entries: Sequence[Entry]) -> None:
     integer("number of segments", len(entries), 0, MAX_SEGMENTS)
     before = None
     for entry in entries:
-        integer("kind of a segment", entry.kind, KIND_QUALITY, KIND_PARAMETERS)
+        integer("kind of a segment", entry.kind, KIND_QUALITY, KIND_DETAIL)
         integer("item of a segment", entry.item, 0, len(header.items) - 1)
         deepest = len(header.splits) if entry.kind == KIND_PARAMETERS else 0
         integer("level of a segment", entry.level, 0, deepest)
-        if header.model == MODEL_CONSTANT and entry.kind == KIND_PARAMETERS:
-            raise FormatError(f"model 0 (constant): expected no parameters, got a segment ({entry.name}); {REMEDY}")
+        if entry.kind not in _KINDS_OF_MODEL[header.model]:
+            raise FormatError(f"model {header.model}: expected no {KIND_NAMES[entry.kind]}, got a segment; {REMEDY}")
         if before is not None and before[:3] >= entry[:3]:
             raise FormatError(
-                f"segment table: expected quality by item, then parameters by level and item, each once, "
+                f"segment table: expected quality by item, parameters by level and item, detail by item, each once, "
                 f"got ({before.name}) before ({entry.name}); {REMEDY}"
             )
         before = entry

@@ -1,0 +1,413 @@
+"""The detail layer: what a volume's network leaves over, as quantised wavelet coefficients in an octree of blocks.
+
+A level of the wavelet pyramid is cut into blocks of equal side; a block's parent covers it one level coarser. Blocks
+are coded one by one, so that a region decodes from its own blocks and their ancestors, and a block starts with the
+statistics its parent ended with: what a network's segments do for parameters, blocks do for probabilities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_tinc.core import coefficients, wavelet
+from napari_tinc.core.coefficients import NO_PARENT, Parent, Statistics
+from napari_tinc.core.octree import Octree
+from napari_tinc.core.wavelet import Axes, Bands, Floats
+
+Ints = npt.NDArray[np.int32]
+Cell = tuple[int, int, int]
+Bounds = tuple[tuple[int, int], ...]
+
+# Sides of blocks are powers of two; a block holds at most so many symbols.
+SIDE_CODES = range(2, 9)
+MAX_BLOCK = 2**18
+# Steps from 2**-40 to 2**24: symbols times steps stay far inside float32.
+STEP_CODES = 64 * 256
+
+
+def step_of(code: int) -> float:
+    """Quantisation step, in units of the model's output, that a code stands for."""
+    return float(2.0 ** (code / 256 - 40))
+
+
+def code_of(step: float) -> int:
+    """Code of the nearest step."""
+    return min(max(round(256 * (math.log2(max(step, 1e-30)) + 40)), 0), STEP_CODES - 1)
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Which axes every level of the transform splits, and into which blocks its bands are cut.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along z, y, x; 1 along z for an image.
+    splits : tuple of tuple of int
+        Axes that each level splits, the finest level first. The last level leaves one low-pass coefficient.
+    side : int
+        Side of a block in coefficients; even.
+    """
+
+    shape: tuple[int, int, int]
+    splits: tuple[Axes, ...]
+    side: int
+
+    @property
+    def levels(self) -> int:
+        """Number of splits."""
+        return len(self.splits)
+
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of the low-pass volume before each level's split, and after the last: ``levels + 1`` entries."""
+        shapes: list[tuple[int, ...]] = [self.shape]
+        for axes in self.splits:
+            shapes.append(tuple((n + 1) // 2 if a in axes else n for a, n in enumerate(shapes[-1])))
+        return tuple(shapes)
+
+    def grid(self, level: int) -> tuple[int, ...]:
+        """Blocks along every axis at a level."""
+        return tuple(-(-n // self.side) for n in self.shapes[level + 1])
+
+    @cached_property
+    def trunk(self) -> int:
+        """First level, from the finest, of the coarse ones that have one block each and share a stream."""
+        level = self.levels
+        while level and self.grid(level - 1) == (1, 1, 1):
+            level -= 1
+        return level
+
+    @cached_property
+    def blocks(self) -> int:
+        """Number of blocks outside the trunk."""
+        return sum(math.prod(self.grid(level)) for level in range(self.trunk))
+
+    def orientations(self, level: int) -> Ints:
+        """Orientations of the bands of a level in the order they are coded."""
+        return np.array(wavelet.orientations(self.splits[level]), np.int32)
+
+    def box(self, level: int, cell: Cell) -> tuple[slice, ...]:
+        """Coefficients of a block."""
+        return tuple(
+            slice(i * self.side, min((i + 1) * self.side, n))
+            for i, n in zip(cell, self.shapes[level + 1], strict=True)
+        )
+
+    def factors(self, level: int) -> tuple[int, ...]:
+        """Coefficients of a level per coefficient one level coarser, by axis."""
+        return tuple(2 if axis in self.splits[level + 1] else 1 for axis in range(3))
+
+    def parent_cell(self, level: int, cell: Cell) -> Cell:
+        """Block one level coarser that covers a block."""
+        z, y, x = (i // f for i, f in zip(cell, self.factors(level), strict=True))
+        return z, y, x
+
+    def parent(self, level: int, cell: Cell, symbols: Ints | None) -> Parent:
+        """What a block sees of its parent, whose symbols are given; nothing at the coarsest level."""
+        if symbols is None:
+            return NO_PARENT
+        factors = self.factors(level)
+        above = self.parent_cell(level, cell)
+        known = {int(o): i for i, o in enumerate(self.orientations(level + 1))}
+        bands = np.array([known.get(int(o), -1) for o in self.orientations(level)], np.int32)
+        origin = [i * self.side // f - a * self.side for i, f, a in zip(cell, factors, above, strict=True)]
+        return Parent(symbols, bands, np.array(origin, np.int32), np.array(factors, np.int32))
+
+    def cells(self, level: int) -> Iterator[Cell]:
+        """Blocks of a level in coding order."""
+        return product(*(range(n) for n in self.grid(level)))  # type: ignore[return-value]
+
+
+def dyadic_splits(shape: tuple[int, ...], elongation: float) -> tuple[Axes, ...]:
+    """Split long axes first, all axes in the end.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    elongation : float
+        A level splits the axes of at least ``1 / elongation`` of the longest; infinite splits all of them.
+
+    Returns
+    -------
+    tuple of tuple of int
+        From the finest level to the one that leaves one coefficient.
+    """
+    sides, splits = list(shape), []
+    while max(sides) > 1:
+        axes = tuple(a for a, n in enumerate(sides) if n > 1 and n * elongation >= max(sides))
+        sides = [(n + 1) // 2 if a in axes else n for a, n in enumerate(sides)]
+        splits.append(axes)
+    return tuple(splits)
+
+
+# Symbols, None where all are 0, and the statistics that children start with.
+_Block = tuple[Ints | None, Statistics]
+
+
+@dataclass(frozen=True)
+class DetailHead:
+    """Everything of a detail segment but its streams.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+    step_code : int
+        See :func:`step_of`.
+    shrinkages : tuple of int
+        By how many 256ths of a step symbols of magnitude 1, and larger ones, are decoded nearer to zero.
+    mean : int
+        Symbol of the one low-pass coefficient.
+    """
+
+    pyramid: Pyramid
+    step_code: int
+    shrinkages: tuple[int, int]
+    mean: int
+
+    @property
+    def step(self) -> float:
+        """Quantisation step."""
+        return step_of(self.step_code)
+
+    def dequantise(self, symbols: Ints) -> Floats:
+        """Coefficients that symbols stand for."""
+        sizes = np.abs(symbols)
+        first, others = (np.float32(s / 256) for s in self.shrinkages)
+        values = symbols.astype(np.float32)
+        values -= np.sign(values) * np.where(sizes > 1, others, first)
+        values *= np.float32(self.step)
+        return values
+
+
+@dataclass(frozen=True)
+class Detail:
+    """The coded detail layer of one spatial volume.
+
+    Parameters
+    ----------
+    head : DetailHead
+    trunk : bytes
+        Stream of the coarse levels.
+    streams : tuple of bytes
+        One per block outside the trunk, level by level from coarse to fine; empty where all symbols are 0.
+    """
+
+    head: DetailHead
+    trunk: bytes
+    streams: tuple[bytes, ...]
+
+
+class DetailReader:
+    """Decode regions of a detail layer. Not thread-safe.
+
+    Parameters
+    ----------
+    detail : Detail
+    cache_bytes : int
+        Decoded blocks that are kept.
+    """
+
+    def __init__(self, detail: Detail, cache_bytes: int = 2**27) -> None:
+        self.head, self.pyramid = detail.head, detail.head.pyramid
+        self._trunk, self._streams = detail.trunk, detail.streams
+        self._cache_bytes, self._cached = cache_bytes, 0
+        self._cache: OrderedDict[tuple[int, Cell], _Block] = OrderedDict()
+        self._coarse: dict[int, Ints] = {}
+        self._first = {}
+        number = 0
+        for level in reversed(range(self.pyramid.trunk)):
+            self._first[level] = number
+            number += math.prod(self.pyramid.grid(level))
+
+    def region(self, level: int, bounds: Bounds) -> Floats:
+        """Decode a region of the low-pass volume before a level's split; level 0 is the volume itself.
+
+        Parameters
+        ----------
+        level : int
+            0 … levels.
+        bounds : tuple of (int, int)
+            Start and stop along z, y, x in that level's samples.
+
+        Returns
+        -------
+        ndarray of float32, shape of the bounds
+            A level's samples carry the gain of the low-pass: the square root of 2 for every split of every axis.
+        """
+        pyramid = self.pyramid
+        if level == pyramid.levels:
+            return np.full([b - a for a, b in bounds], self.head.mean * self.head.step, np.float32)
+        axes, shape = pyramid.splits[level], pyramid.shapes[level]
+        inner = tuple(
+            wavelet.needed(*bound, n) if axis in axes else bound
+            for axis, (bound, n) in enumerate(zip(bounds, shape, strict=True))
+        )
+        bands = self._bands(level, inner)
+        bands[0] = self.region(level + 1, inner)
+        samples = wavelet.inverse(bands, axes)
+        starts = [2 * lo if axis in axes else lo for axis, (lo, _) in enumerate(inner)]
+        return samples[tuple(slice(a - s, b - s) for (a, b), s in zip(bounds, starts, strict=True))]
+
+    def sample(self, positions: tuple[npt.NDArray[np.float64], ...], scale: float) -> Floats:
+        """Evaluate the layer on a grid of positions, linearly between its samples.
+
+        Parameters
+        ----------
+        positions : tuple of ndarray
+            Ascending positions along z, y, x, in voxels, inside the volume.
+        scale : float
+            Positions per voxel: the coarsest level that is no coarser is the one decoded.
+
+        Returns
+        -------
+        ndarray of float32, one sample per position of every axis
+        """
+        level, halvings = self._level_of(scale)
+        sides = self.pyramid.shapes[level]
+        grids = [np.minimum(p / 2**h, n - 1) for p, h, n in zip(positions, halvings, sides, strict=True)]
+        lows = [np.floor(grid).astype(np.int64) for grid in grids]
+        bounds = tuple((int(low[0]), min(int(low[-1]) + 2, n)) for low, n in zip(lows, sides, strict=True))
+        values = self.region(level, bounds)
+        for axis, (grid, low, (start, stop)) in enumerate(zip(grids, lows, bounds, strict=True)):
+            share = (grid - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+            first = np.take(values, low - start, axis)
+            if not share.any():
+                values = first
+                continue
+            values = first + share * (np.take(values, np.minimum(low + 1, stop - 1) - start, axis) - first)
+        values *= np.float32(2 ** (-sum(halvings) / 2))
+        return values
+
+    def _level_of(self, scale: float) -> tuple[int, list[int]]:
+        """Coarsest level whose samples are at least as dense as ``scale``, and how often it has halved each axis."""
+        halvings, level = [0, 0, 0], 0
+        for axes in self.pyramid.splits:
+            following = [h + (a in axes) for a, h in enumerate(halvings)]
+            if 2 ** max(following) * scale > 1 + 1e-9:
+                break
+            halvings, level = following, level + 1
+        return level, halvings
+
+    def block_bytes(self, level: int) -> npt.NDArray[np.float64]:
+        """Bytes of every block of a level, on its grid; the trunk's are shared out evenly among its levels."""
+        grid = self.pyramid.grid(level)
+        if level >= self.pyramid.trunk:
+            return np.full(grid, len(self._trunk) / (self.pyramid.levels - self.pyramid.trunk))
+        first = self._first[level]
+        sizes = [len(stream) for stream in self._streams[first : first + math.prod(grid)]]
+        return np.array(sizes, np.float64).reshape(grid)
+
+    def _bands(self, level: int, bounds: Bounds) -> Bands:
+        """Dequantise all high-pass bands of a level in a region of its coefficients."""
+        pyramid, head = self.pyramid, self.head
+        codes = pyramid.orientations(level).tolist()
+        symbols = np.zeros((len(codes), *(b - a for a, b in bounds)), np.int32)
+        ranges = [range(a // pyramid.side, -(-b // pyramid.side)) for a, b in bounds]
+        for cell in product(*ranges):
+            decoded = self._block(level, cell)[0]  # type: ignore[arg-type]
+            if decoded is None:
+                continue
+            box = pyramid.box(level, cell)  # type: ignore[arg-type]
+            spans = [(max(s.start, a), min(s.stop, b)) for s, (a, b) in zip(box, bounds, strict=True)]
+            into = tuple(slice(lo - a, hi - a) for (lo, hi), (a, _) in zip(spans, bounds, strict=True))
+            out = tuple(slice(lo - s.start, hi - s.start) for (lo, hi), s in zip(spans, box, strict=True))
+            symbols[(slice(None), *into)] = decoded[(slice(None), *out)]
+        values = head.dequantise(symbols)
+        shape = pyramid.shapes[level]
+        bands: Bands = {}
+        for code, band in zip(codes, values, strict=True):
+            # High-pass bands are one shorter than the low-pass along an axis of odd length.
+            stops = [
+                min(b, n // 2) - a if code >> axis & 1 else b - a
+                for axis, ((a, b), n) in enumerate(zip(bounds, shape, strict=True))
+            ]
+            bands[code] = band[tuple(slice(0, max(0, stop)) for stop in stops)]
+        return bands
+
+    def _block(self, level: int, cell: Cell) -> _Block:
+        """Symbols of a block, ``None`` if it has no stream, and the statistics after it."""
+        if level >= self.pyramid.trunk:
+            self._read_trunk()
+            return self._coarse[level], self._after_trunk
+        known = self._cache.get((level, cell))
+        if known is not None:
+            self._cache.move_to_end((level, cell))
+            return known
+        number = self._first[level] + int(np.ravel_multi_index(cell, self.pyramid.grid(level)))
+        above, statistics = (None, Statistics.fresh())
+        if level + 1 < self.pyramid.levels:
+            above, statistics = self._block(level + 1, self.pyramid.parent_cell(level, cell))
+        stream = self._streams[number]
+        symbols = None
+        if stream:
+            symbols, statistics = self._decode(level, cell, above, statistics, stream)
+        self._remember((level, cell), symbols, statistics)
+        return symbols, statistics
+
+    def _decode(
+        self, level: int, cell: Cell, above: Ints | None, statistics: Statistics, stream: bytes
+    ) -> tuple[Ints, Statistics]:
+        learnt = statistics.copy()
+        parent = self.pyramid.parent(level, cell, above)
+        symbols = coefficients.Decoder(stream).take(
+            learnt, self._block_shape(level, cell), self.pyramid.orientations(level), parent
+        )
+        return symbols, learnt
+
+    def _block_shape(self, level: int, cell: Cell) -> tuple[int, int, int, int]:
+        z, y, x = (s.stop - s.start for s in self.pyramid.box(level, cell))
+        return len(self.pyramid.orientations(level)), z, y, x
+
+    def _read_trunk(self) -> None:
+        if self._coarse:
+            return
+        decoder, statistics, above = coefficients.Decoder(self._trunk), Statistics.fresh(), None
+        for level in reversed(range(self.pyramid.trunk, self.pyramid.levels)):
+            parent = self.pyramid.parent(level, (0, 0, 0), above)
+            above = decoder.take(
+                statistics, self._block_shape(level, (0, 0, 0)), self.pyramid.orientations(level), parent
+            )
+            self._coarse[level] = above
+        self._after_trunk = statistics
+
+    def _remember(self, key: tuple[int, Cell], symbols: Ints | None, statistics: Statistics) -> None:
+        self._cache[key] = symbols, statistics
+        self._cached += _block_size(symbols)
+        while self._cached > self._cache_bytes and len(self._cache) > 1:
+            _, (dropped, _) = self._cache.popitem(last=False)
+            self._cached -= _block_size(dropped)
+
+
+def _block_size(symbols: Ints | None) -> int:
+    """Bytes that a block takes in the cache, statistics included."""
+    return 2**15 + (0 if symbols is None else symbols.nbytes)
+
+
+def detail_bytes(reader: DetailReader, tree: Octree) -> npt.NDArray[np.float64]:
+    """Bytes of the detail layer spent on every leaf: those of a block are spread evenly over the voxels it covers."""
+    pyramid, spatial = reader.pyramid, len(tree.shape)
+    cells = np.zeros(tuple(1 for _ in range(3 - spatial)) + tree.counts(tree.depth))
+    edges = [np.array([0, 1])] * (3 - spatial) + list(tree.edges(tree.depth))
+    reach = np.ones(3, np.int64)
+    for level, axes in enumerate(pyramid.splits):
+        reach = reach * [2 if axis in axes else 1 for axis in range(3)]
+        shares = []
+        for axis, side in enumerate(pyramid.shape):
+            starts = np.minimum(np.arange(pyramid.grid(level)[axis] + 1) * pyramid.side * reach[axis], side)
+            overlap = np.minimum(starts[1:, None], edges[axis][None, 1:]) - np.maximum(
+                starts[:-1, None], edges[axis][None, :-1]
+            )
+            shares.append(np.maximum(overlap, 0) / np.diff(starts)[:, None])
+        cells += np.einsum("abc,ai,bj,ck->ijk", reader.block_bytes(level), *shares, optimize=True)
+    out = np.zeros(tree.leaves)
+    out[tree.leaf_of_cell.ravel()] = cells.ravel()
+    return out

@@ -1,0 +1,323 @@
+"""Find the detail layer that fills a number of bytes: transform, quantise by rate and distortion, code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from napari_tinc.core import coefficients, wavelet
+from napari_tinc.core.coefficients import Encoder, Statistics
+from napari_tinc.core.detail import (
+    MAX_BLOCK,
+    SIDE_CODES,
+    STEP_CODES,
+    Cell,
+    Detail,
+    DetailHead,
+    Ints,
+    Pyramid,
+    code_of,
+    dyadic_splits,
+    step_of,
+)
+from napari_tinc.core.wavelet import Axes, Floats
+
+# Squared steps that are worth a bit: docs/experiments.md shows how flat the optimum is.
+TRADE_OFF = 0.08
+# Axes at least 1 / elongation of the longest are split together. Which is best depends on the steps between planes.
+ELONGATIONS = (math.inf, 4.0, 1.5)
+# Smaller blocks pay for the end of their stream; larger ones decode more than was asked for.
+_BYTES_PER_BLOCK = 384
+TRIES = 12
+_FILL = 0.985
+# Bits of a coefficient per octave of the step, to guess the step of a size; only speeds the search up.
+_OCTAVES_PER_OCTAVE = 0.75
+_BITS_PER_SYMBOL = 6.0
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """A coded detail layer and what it costs.
+
+    Parameters
+    ----------
+    detail : Detail
+    nbytes : int
+        Size of all streams and what says where they begin.
+    error : float
+        Sum of the coefficients' squared errors, weighted, about that of the voxels.
+    """
+
+    detail: Detail
+    nbytes: int
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """A volume in the wavelet domain.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+    bands : tuple of ndarray of float32
+        Per level, from the finest: all high-pass bands, shape (bands, z, y, x); shorter ones end in zeros.
+    mean : float
+        The one low-pass coefficient.
+    weights : tuple of ndarray or None
+        Per level: weight of each coefficient's squared error, shape (1, z, y, x); or one for all.
+    """
+
+    pyramid: Pyramid
+    bands: tuple[Floats, ...]
+    mean: float
+    weights: tuple[Floats, ...]
+
+    @classmethod
+    def of(cls, residual: Floats, weights: Floats | None, splits: tuple[Axes, ...], side: int) -> Coefficients:
+        """Transform a volume of shape (z, y, x)."""
+        pyramid = Pyramid(residual.shape, splits, side)  # type: ignore[arg-type]
+        low, levels, importance = residual, [], []
+        for level, axes in enumerate(pyramid.splits):
+            split = wavelet.forward(low, axes)
+            low = split.pop(0)
+            bands = np.zeros((len(split), *low.shape), np.float32)
+            for band, orientation in zip(bands, pyramid.orientations(level).tolist(), strict=True):
+                band[tuple(slice(n) for n in split[orientation].shape)] = split[orientation]
+            levels.append(bands)
+            if weights is not None:
+                for axis in axes:
+                    weights = _halve(weights, axis)
+                importance.append(weights[None])
+            else:
+                importance.append(np.ones((1, 1, 1, 1), np.float32))
+        return cls(pyramid, tuple(levels), float(low.item()), tuple(importance))
+
+    def encode(self, step_code: int) -> Attempt:
+        """Quantise and code with one step."""
+        pyramid, step = self.pyramid, step_of(step_code)
+        mean = round(self.mean / step)
+        tally = _Tally()
+        trunk, chosen, learnt = self._encode_trunk(step, tally)
+        streams: list[bytes] = []
+        above, statistics = {(0, 0, 0): chosen}, {(0, 0, 0): learnt}
+        for level in reversed(range(pyramid.trunk)):
+            cells = list(pyramid.cells(level))
+            parents = [pyramid.parent_cell(level, cell) if level + 1 < pyramid.levels else None for cell in cells]
+            jobs = [
+                (level, cell, above.get(parent) if parent else None, statistics[parent] if parent else learnt, step)
+                for cell, parent in zip(cells, parents, strict=True)
+            ]
+            done = list(_pool().map(lambda job: self._encode_block(*job), jobs))
+            streams += [stream for stream, _, _ in done]
+            above = {cell: symbols for cell, (_, symbols, _) in zip(cells, done, strict=True)}
+            statistics = {cell: after for cell, (_, _, after) in zip(cells, done, strict=True)}
+            for cell, (_, symbols, _) in zip(cells, done, strict=True):
+                tally.add(self._part(level, cell) / np.float32(step), symbols, self._weights(level, cell))
+        head = DetailHead(pyramid, step_code, tally.shrinkages, mean)
+        detail = Detail(head, trunk, tuple(streams))
+        nbytes = len(trunk) + sum(len(s) + (1 if len(s) < 128 else 2) for s in streams)
+        return Attempt(detail, nbytes, tally.error(step) + (self.mean - mean * step) ** 2)
+
+    def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Ints | None, Statistics]:
+        pyramid, encoder = self.pyramid, Encoder()
+        statistics, trial, symbols = Statistics.fresh(), Statistics.fresh(), None
+        for level in reversed(range(pyramid.trunk, pyramid.levels)):
+            cell = (0, 0, 0)
+            parent, orientations = pyramid.parent(level, cell, symbols), pyramid.orientations(level)
+            values = self._part(level, cell) / np.float32(step)
+            weights = self._weights(level, cell)
+            symbols = coefficients.choose(trial, values, weights, TRADE_OFF, orientations, parent)
+            encoder.add(statistics, symbols, orientations, parent)
+            tally.add(values, symbols, weights)
+        return encoder.finish(), symbols, statistics
+
+    def _encode_block(
+        self, level: int, cell: Cell, above: Ints | None, statistics: Statistics, step: float
+    ) -> tuple[bytes, Ints, Statistics]:
+        orientations = self.pyramid.orientations(level)
+        parent = self.pyramid.parent(level, cell, above)
+        values = self._part(level, cell) / np.float32(step)
+        symbols = coefficients.choose(
+            statistics.copy(), values, self._weights(level, cell), TRADE_OFF, orientations, parent
+        )
+        if not symbols.any():
+            return b"", symbols, statistics
+        learnt, encoder = statistics.copy(), Encoder()
+        encoder.add(learnt, symbols, orientations, parent)
+        return encoder.finish() or b"\0", symbols, learnt
+
+    def _part(self, level: int, cell: Cell) -> Floats:
+        return self.bands[level][(slice(None), *self.pyramid.box(level, cell))]
+
+    def _weights(self, level: int, cell: Cell) -> Floats:
+        weights = self.weights[level]
+        return weights if weights.size == 1 else np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(level, cell))])
+
+
+class _Tally:
+    """Sums over all coefficients, from which the shrinkages and the error follow."""
+
+    def __init__(self) -> None:
+        self.squares = 0.0
+        self._counts, self._excess = np.zeros(2), np.zeros(2)
+
+    def add(self, values: Floats, symbols: Ints, weights: Floats) -> None:
+        """Count the coefficients of a block, given in steps."""
+        excess = np.abs(symbols) - np.abs(values)
+        weighted = excess * weights
+        self.squares += float(np.vdot(weighted, excess))
+        if not symbols.any():
+            return
+        for i, kind in enumerate((np.abs(symbols) == 1, np.abs(symbols) > 1)):
+            self._counts[i] += np.broadcast_to(weights, values.shape)[kind].sum()
+            self._excess[i] += weighted[kind].sum()
+
+    @property
+    def shrinkages(self) -> tuple[int, int]:
+        """Best shrinkages in 256ths of a step."""
+        first, others = (
+            min(127, max(0, round(256 * excess / count))) if count else 0
+            for excess, count in zip(self._excess, self._counts, strict=True)
+        )
+        return first, others
+
+    def error(self, step: float) -> float:
+        """Sum of squared errors with the best shrinkages."""
+        gained = sum(e * e / c for e, c in zip(self._excess, self._counts, strict=True) if c)
+        return float(step**2 * (self.squares - gained))
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """The detail layers of a file's items, and what they cost.
+
+    Parameters
+    ----------
+    details : tuple of Detail
+    nbytes : int
+        Size of all streams and what says where they begin.
+    error : float
+        Sum of all items' weighted squared errors, normalised.
+    """
+
+    details: tuple[Detail, ...]
+    nbytes: int
+    error: float
+
+
+def fit(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> Iterator[Fit | None]:
+    """Find the finest detail layers of at most ``room`` bytes: one step for all items.
+
+    Parameters
+    ----------
+    residuals : sequence of (ndarray of float32, ndarray of float32 or None)
+        Per item: its voxels, shape (z, y, x), finite; and the weights of their squared errors, mean 1.
+    room : int
+        Bytes for the streams and their lengths.
+
+    Yields
+    ------
+    Fit or None
+        After every try the best so far that fits, None if none does yet.
+    """
+    best, items = None, _best_elongation(residuals, room)
+    guess = _likely_code(items, room)
+    below: tuple[int, float] | None = None  # a step whose streams are too large, and how large
+    above: tuple[int, float] | None = None
+    for _ in range(TRIES):
+        attempt = _encode(items, guess)
+        size = math.log2(attempt.nbytes / room)
+        if attempt.nbytes <= room:
+            above = (guess, size)
+            if best is None or attempt.nbytes >= best.nbytes:
+                best = attempt
+        else:
+            below = (guess, size)
+        yield best
+        if best is not None and best.nbytes >= _FILL * room:
+            return
+        following = _next_code(below, above)
+        if following in (guess, below and below[0], above and above[0]):
+            return
+        guess = following
+
+
+def _encode(items: Sequence[Coefficients], code: int) -> Fit:
+    attempts = [item.encode(code) for item in items]
+    return Fit(tuple(a.detail for a in attempts), sum(a.nbytes for a in attempts), sum(a.error for a in attempts))
+
+
+def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None) -> int:
+    """Propose a step code: between both sides, or beyond the only one."""
+    if below and above:
+        share = (below[1] - math.log2((1 + _FILL) / 2)) / (below[1] - above[1])
+        return min(max(below[0] + round(share * (above[0] - below[0])), below[0] + 1), above[0] - 1)
+    code, size = below or above  # type: ignore[misc]
+    moved = code + round(256 * _OCTAVES_PER_OCTAVE * (size + (0.02 if below else -0.02))) + (1 if below else -1)
+    return min(max(moved, 0), STEP_CODES - 1)
+
+
+def _best_elongation(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> list[Coefficients]:
+    """Try how levels may split the axes, at one step, and keep what costs least."""
+    shape = residuals[0][0].shape
+    side = _block_side(shape, room / len(residuals))
+    ways = {dyadic_splits(shape, elongation): None for elongation in ELONGATIONS}
+    best: list[Coefficients] = []
+    least, code = math.inf, 0
+    for splits in ways:
+        items = [Coefficients.of(residual, weights, splits, side) for residual, weights in residuals]
+        if len(ways) == 1:
+            return items
+        code = code or _likely_code(items, room)
+        attempt = _encode(items, code)
+        cost = attempt.error + TRADE_OFF * step_of(code) ** 2 * 8 * attempt.nbytes
+        if cost < least:
+            best, least = items, cost
+    return best
+
+
+def _block_side(shape: tuple[int, ...], room: float) -> int:
+    """Smallest side whose finest blocks have bytes enough, and symbols few enough."""
+    side = 2 ** SIDE_CODES[0]
+    for code in SIDE_CODES:
+        voxels = math.prod(min(n, 2 ** (code + 1)) for n in shape)
+        if voxels > MAX_BLOCK:
+            break
+        side = 2**code
+        if room * voxels / math.prod(shape) >= _BYTES_PER_BLOCK:
+            break
+    return side
+
+
+def _likely_code(items: Sequence[Coefficients], room: int) -> int:
+    """Guess the step at which the coefficients beyond it take ``room`` bytes."""
+    sizes = np.concatenate([np.abs(bands).ravel() for item in items for bands in item.bands])
+    beyond = min(max(1, round(8 * room / _BITS_PER_SYMBOL)), len(sizes))
+    smallest = float(np.partition(sizes, len(sizes) - beyond)[len(sizes) - beyond])
+    return code_of(smallest)
+
+
+def _halve(weights: Floats, axis: int) -> Floats:
+    """Mean of every two planes; a last single one stays."""
+    even, odd = (np.take(weights, range(first, weights.shape[axis], 2), axis) for first in (0, 1))
+    halved = even.copy()
+    paired = halved[tuple(slice(0, n) for n in odd.shape)]
+    paired += odd
+    paired /= 2
+    return halved
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    """As many threads as torch may use; the kernels run without the interpreter's lock."""
+    return ThreadPoolExecutor(max(1, torch.get_num_threads()), thread_name_prefix="tinc-detail")
+
+
+__all__ = ["TRIES", "Attempt", "Coefficients", "Fit", "fit"]

@@ -1,0 +1,129 @@
+"""The wavelet transform of CDF 9/7 filters by lifting, on any length, whole or region by region.
+
+Lifting after Daubechies & Sweldens, *Factoring wavelet transforms into lifting steps* (1998), with mirrored ends as in
+JPEG 2000, so that a signal of any length gives as many coefficients. Low- and high-pass are scaled so that the
+transform is nearly orthonormal: a squared error of the coefficients is about that of the voxels.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+Floats = npt.NDArray[np.float32]
+Axes = tuple[int, ...]
+Bands = dict[int, Floats]
+
+_ALPHA, _BETA = np.float32(-1.586134342059924), np.float32(-0.052980118572961)
+_GAMMA, _DELTA = np.float32(0.882911075530934), np.float32(0.443506852043971)
+_GAIN, _LOSS = np.float32(1.230174104914001 / math.sqrt(2)), np.float32(math.sqrt(2) / 1.230174104914001)
+# A sample depends on coefficients this far to either side and no further.
+MARGIN = 3
+
+
+def forward(volume: Floats, axes: Axes) -> Bands:
+    """Split a volume into bands along some axes.
+
+    Parameters
+    ----------
+    volume : ndarray of float32
+    axes : tuple of int
+        Axes to split; each has at least two samples.
+
+    Returns
+    -------
+    dict of int to ndarray
+        By orientation: bit *i* is set where the band is high-pass along axis *i*; 0 is the low-pass. Low-pass sides
+        are ``ceil(n / 2)``, high-pass sides ``floor(n / 2)``.
+    """
+    bands = {0: volume}
+    for axis in axes:
+        halves: Bands = {}
+        for orientation, band in bands.items():
+            halves[orientation], halves[orientation | 1 << axis] = _split(band, axis)
+        bands = halves
+    return bands
+
+
+def inverse(bands: Bands, axes: Axes) -> Floats:
+    """Invert :func:`forward`."""
+    for axis in reversed(axes):
+        bit = 1 << axis
+        bands = {o: _join(band, bands[o | bit], axis) for o, band in bands.items() if not o & bit}
+    return bands[0]
+
+
+def orientations(axes: Axes) -> tuple[int, ...]:
+    """Orientations of the high-pass bands of a split, those with fewer high-pass axes first."""
+    found = [sum(1 << axis for axis, high in zip(axes, bits, strict=True) if high)
+             for bits in product((0, 1), repeat=len(axes)) if any(bits)]  # fmt: skip
+    return tuple(sorted(found, key=lambda orientation: (orientation.bit_count(), orientation)))
+
+
+def needed(start: int, stop: int, samples: int) -> tuple[int, int]:
+    """Low-pass coefficients that the samples ``start … stop - 1`` of an axis of ``samples`` depend on."""
+    return max(0, start // 2 - MARGIN), min((samples + 1) // 2, (stop + 1) // 2 + MARGIN)
+
+
+def _split(volume: Floats, axis: int) -> tuple[Floats, Floats]:
+    rows = np.array(volume, np.float32, order="C").reshape(math.prod(volume.shape[:axis]), volume.shape[axis], -1)
+    _lift_forward(rows)
+    return tuple(  # type: ignore[return-value]
+        (rows[:, parity::2] * factor).reshape(*volume.shape[:axis], -1, *volume.shape[axis + 1 :])
+        for parity, factor in ((0, _LOSS), (1, _GAIN))
+    )
+
+
+def _join(low: Floats, high: Floats, axis: int) -> Floats:
+    outer, side = math.prod(low.shape[:axis]), low.shape[axis] + high.shape[axis]
+    evens, odds = low.reshape(outer, low.shape[axis], -1), high.reshape(outer, high.shape[axis], -1)
+    rows = np.empty((outer, side, evens.shape[2]), np.float32)
+    _lift_inverse(np.ascontiguousarray(evens), np.ascontiguousarray(odds), rows)
+    return rows.reshape(*low.shape[:axis], side, *low.shape[axis + 1 :])
+
+
+@njit(cache=True, nogil=True)
+def _lift(row: Any, factor: Any, first: int) -> None:
+    """Add ``factor`` times both neighbours, mirrored at the ends, to every second sample from ``first`` on."""
+    length, inner = row.shape
+    for i in range(first, length, 2):
+        left, right = i - 1, i + 1
+        if left < 0:
+            left = right
+        if right >= length:
+            right = left
+        for k in range(inner):
+            row[i, k] += factor * (row[left, k] + row[right, k])
+
+
+@njit(cache=True, nogil=True)
+def _lift_forward(rows: Any) -> None:
+    for o in range(rows.shape[0]):
+        _lift(rows[o], _ALPHA, 1)
+        _lift(rows[o], _BETA, 0)
+        _lift(rows[o], _GAMMA, 1)
+        _lift(rows[o], _DELTA, 0)
+
+
+@njit(cache=True, nogil=True)
+def _lift_inverse(low: Any, high: Any, rows: Any) -> None:
+    inner = rows.shape[2]
+    for o in range(rows.shape[0]):  # one after the other, so that a row stays in the cache
+        for i in range(low.shape[1]):
+            for k in range(inner):
+                rows[o, 2 * i, k] = low[o, i, k] * _GAIN
+        for i in range(high.shape[1]):
+            for k in range(inner):
+                rows[o, 2 * i + 1, k] = high[o, i, k] * _LOSS
+        _lift(rows[o], -_DELTA, 0)
+        _lift(rows[o], -_GAMMA, 1)
+        _lift(rows[o], -_BETA, 0)
+        _lift(rows[o], -_ALPHA, 1)
+
+
+__all__ = ["MARGIN", "Axes", "Bands", "forward", "inverse", "needed", "orientations"]
