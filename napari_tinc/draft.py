@@ -27,8 +27,8 @@ from napari_tinc.volume import CompressedVolume
 Payloads = dict[tuple[int, int], bytes]
 Provenance = dict[str, str | int | float | bool]
 
-# Coder byte and the range coder's last words.
-_SEGMENT_OVERHEAD = 7
+# Coder byte and the range coder's last words; every further block has a length and last words of its own.
+_SEGMENT_OVERHEAD, _BLOCK_OVERHEAD = 7, 9
 # Bytes left for a measured PSNR that deflates worse than the placeholder; the first is nearly always enough.
 _PROVENANCE_SLACKS = (4, 16)
 _FILL = 0.985
@@ -98,7 +98,10 @@ class Draft:
 
     def _no_symbols(self) -> Payloads:
         items, levels = range(len(self.source.items)), range(self.tree.depth + 1)
-        return {(item, level): bytes(_SEGMENT_OVERHEAD) for item in items for level in levels}
+        return {(item, level): bytes(self._segment_overhead(item, level)) for item in items for level in levels}
+
+    def _segment_overhead(self, item: int, level: int) -> int:
+        return _SEGMENT_OVERHEAD + _BLOCK_OVERHEAD * (self.layout.blocks(item, level) - 1)
 
     def _provenance(self, psnr: float) -> Provenance:
         made: Provenance = {

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -227,16 +227,15 @@ class CompressedVolume:
 
     @cached_property
     def _decoder(self) -> Decoder:
-        """Parameters, entropy-decoded once, on the device."""
+        """Parameters, entropy-decoded once and where they are needed, on the device."""
         layout = self._layout
 
-        def tensors(item: int) -> Iterator[tuple[int, int, npt.NDArray[np.int32]]]:
-            for level in range(self.tree.depth + 1):
-                payload = self._frame.find(frames.KIND_PARAMETERS, item, level)
-                for kind, (code, symbols) in segments.parse_parameters(layout, item, level, payload).items():
-                    yield kind, code, symbols
+        @cache
+        def coded(item: int, level: int) -> segments.CodedLevel:
+            payload = self._frame.find(frames.KIND_PARAMETERS, item, level)
+            return segments.parse_parameters(layout, item, level, payload)
 
-        return Decoder(layout, self.tree, tensors, self._device)
+        return Decoder(layout, self.tree, lambda item, level, block: coded(item, level).decode(block), self._device)
 
     def attach(self, decoder: Decoder) -> None:
         """Decode with other parameters than the file's own: what a preview of a running training shows."""
