@@ -14,7 +14,7 @@ import torch
 from napari_tinc import draft as drafts
 from napari_tinc.core import allocation
 from napari_tinc.core.decoder import Decoder
-from napari_tinc.core.device import resolve_device
+from napari_tinc.core.device import one_core_free, resolve_device
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree, Splits, choose_splits
@@ -140,12 +140,13 @@ def compress_steps(
     metadata = metadata or Metadata.default(array.ndim)
     check_volume(array, metadata)
     yield Progress.unmeasured("preparing", 0, 1)
-    source = Source.prepare(array, metadata, weights)
-    if source.is_constant:
-        return drafts.constant(source, settings)
-    if target.kind == "psnr":
-        return (yield from _reach(source, settings, target.value, finish))
-    return (yield from _run(source, settings, target.budget(array.nbytes, array.size), finish))
+    with one_core_free():
+        source = Source.prepare(array, metadata, weights)
+        if source.is_constant:
+            return drafts.constant(source, settings)
+        if target.kind == "psnr":
+            return (yield from _reach(source, settings, target.value, finish))
+        return (yield from _run(source, settings, target.budget(array.nbytes, array.size), finish))
 
 
 def _run(source: Source, settings: Settings, budget: int, finish: Finish | None) -> Steps:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from napari_tinc import format as frames
 from napari_tinc import segments
 from napari_tinc.core.decoder import Decoder
+from napari_tinc.core.device import one_core_free
 from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.octree import Box, Octree
 from napari_tinc.core.quantization import Layout
@@ -76,7 +77,7 @@ class CompressedVolume:
 
     Notes
     -----
-    Decoding is thread-safe: calls from several threads take turns on the device, each with all of torch's threads.
+    Decoding is thread-safe: calls from several threads take turns on the device, each with torch's threads but one.
     """
 
     def __init__(self, data: bytes, device: str = "auto") -> None:
@@ -309,7 +310,7 @@ class CompressedVolume:
         flat_values = _Denormaliser(
             limits.offset, limits.scale, limits.minimum, limits.maximum, np.dtype(wide), self.dtype
         )
-        with self._lock:
+        with self._lock, one_core_free():
             decoder = self._decoder
 
             def evaluate(leaves: Ints, coordinates: Floats32) -> Iterator[tuple[slice, slice, npt.NDArray[np.generic]]]:
