@@ -2,7 +2,9 @@
 
     xvfb-run -a -s '-screen 0 1400x900x24' python benchmarks/plugin_latency.py
 
-Times are those of this machine and of software rendering. Networks of the large volumes hold random parameters: speed
+Times are those of this machine and of software rendering. What napari needs without us is measured in the same run:
+scrolling while nothing trains, adding and removing an ordinary layer, stepping through a numpy array, opening a file
+whose voxels cost nothing. The ratios are what carries over. Networks of the large volumes hold random parameters: speed
 does not depend on their values.
 """
 
@@ -58,6 +60,13 @@ def report(what: str, times: list[float]) -> None:
     print(f"{what}: median {statistics.median(times):.0f} ms, largest {max(times):.0f} ms of {len(times)}", flush=True)
 
 
+def in_a_process(script: str, *args: str) -> float:
+    """Run a script and return the number that it printed last."""
+    command = [sys.executable, "-W", "ignore", "-c", script, *args]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return float(output.split()[-1])
+
+
 def widget_on(volume: Any) -> tuple[Any, CompressWidget]:
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1300, 850)
@@ -69,21 +78,33 @@ def widget_on(volume: Any) -> tuple[Any, CompressWidget]:
 
 
 def blocks_and_stop(seconds: float, stops: int) -> None:
-    """Longest pause of a 5 ms timer while training and while ten planes a second go by; then stop."""
+    """Longest pause of a 5 ms timer while ten planes a second go by, with and without training; then stop."""
     viewer, widget = widget_on(samples.load("brain")[0])
+    live(2)
+    report("an ordinary layer added", [milliseconds(lambda: add_plain(viewer)) for _ in range(stops)])
+    report("an ordinary layer removed", [milliseconds(viewer.layers.pop) for _ in range(stops)])
     for keep in (False, True):
         widget.form.write(keep=keep)
-        latencies = []
+        latencies, ends = [], []
         for number in range(stops):
+            if not keep:
+                report("longest blocks of the event loop, scrolling alone, by second", blocks(viewer, seconds / stops))
             widget.compress_button.click()
             live(120, lambda: widget.model.state is State.TRAINING)
             live(2)  # the first preview sets the scene up
-            if not keep and number == 0:
-                report("longest blocks of the event loop, training and scrolling, by second", blocks(viewer, seconds))
+            if not keep:
+                report("  training and scrolling", blocks(viewer, seconds / stops))
             widget.stop_button.click()
             latencies.append(milliseconds(lambda: live(120, lambda: not widget.model.running)))
+            ends.append(milliseconds(lambda: live(120, lambda: len(viewer.layers) == 1 + number * keep + keep)))
         report(f"stop until {'the result is there' if keep else 'idle, nothing kept'}", latencies)
+        report("  and until the preview layer is gone", ends)
     viewer.close()
+
+
+def add_plain(viewer: Any) -> None:
+    viewer.add_image(np.zeros((64, 64, 64), np.uint16), contrast_limits=(0, 1))
+    QApplication.processEvents()
 
 
 def blocks(viewer: Any, seconds: float) -> list[float]:
@@ -101,6 +122,39 @@ def blocks(viewer: Any, seconds: float) -> list[float]:
     return [float(gaps[(ends >= s) & (ends < s + 1)].max(initial=0)) for s in range(int(seconds))]
 
 
+FIRST_TORCH = """
+import sys, time
+import napari
+from npe2 import PluginManager
+from qtpy.QtCore import QEventLoop, QTimer
+from napari_tinc.plugin.compress_widget import CompressWidget
+def live(seconds):
+    loop = QEventLoop()
+    QTimer.singleShot(int(1000 * seconds), loop.quit)
+    loop.exec()
+PluginManager.instance().discover()
+viewer = napari.Viewer(show=True)
+widget = CompressWidget(viewer)
+viewer.window.add_dock_widget(widget)
+live(0.3)
+assert "torch" not in sys.modules
+beats, heart = [time.perf_counter()], QTimer()
+heart.timeout.connect(lambda: beats.append(time.perf_counter()))
+heart.start(5)
+while "napari_tinc.compression" not in sys.modules:
+    live(0.5)
+live(2)
+heart.stop()
+print(max(b - a for a, b in zip(beats, beats[1:])))
+viewer.close()
+"""
+
+
+def first_torch(repeats: int) -> None:
+    """How long the window stands still while a thread imports torch, after the widget was opened."""
+    report("longest block while torch is imported aside", [1000 * in_a_process(FIRST_TORCH) for _ in range(repeats)])
+
+
 class Counter:
     """Count the voxels that are decoded."""
 
@@ -114,7 +168,15 @@ class Counter:
 
 
 def stepping(shape: tuple[int, ...], ratio: float, steps: int) -> None:
-    """Step through undecoded planes, then back through the same."""
+    """Step through a numpy array; then through undecoded planes, and through the same again."""
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(1300, 850)
+    viewer.add_image(np.random.default_rng(0).integers(0, 65536, shape, np.uint16), contrast_limits=(0, 65535))
+    live(1)
+    plain = steps_through(viewer, range(10, 10 + steps))
+    report("  z step through a numpy array, until the layer has it", plain[0])
+    report("  z step through a numpy array, until it is drawn", plain[1])
+    viewer.close()
     volume, counter = synthetic(shape, ratio), Counter()
     with mock.patch.object(CompressedVolume, "decode", lambda *args, **kwargs: counter(*args, **kwargs)):
         viewer = napari.Viewer(show=True)
@@ -123,17 +185,23 @@ def stepping(shape: tuple[int, ...], ratio: float, steps: int) -> None:
         live(1)
         print(f"a volume of {shape} at ratio {ratio:g}, {len(layer.data) if layer.multiscale else 1} levels, "
               f"shown at level {layer.data_level}")  # fmt: skip
-        for what, planes in (("undecoded", range(10, 10 + steps)), ("cached", range(10, 10 + steps))):
-            sliced, drawn, counts = [], [], []
-            for plane in planes:
-                counter.voxels = 0
-                sliced.append(milliseconds(lambda p=plane: viewer.dims.set_current_step(0, p)))
-                drawn.append(sliced[-1] + milliseconds(QApplication.processEvents))
-                counts.append(counter.voxels)
-            report(f"  z step into {what} data, until the layer has it", sliced)
-            report(f"  z step into {what} data, until it is drawn", drawn)
-            print(f"  decoded voxels per step: {max(counts)}, {max(counts) / (shape[1] * shape[2]):.2f} planes")
+        for what in ("undecoded", "cached"):
+            counter.voxels = 0
+            times = steps_through(viewer, range(10, 10 + steps))
+            for until, ours, numpys in zip(("the layer has it", "it is drawn"), times, plain, strict=True):
+                report(f"  z step into {what} data, until {until}", ours)
+                print(f"    {statistics.median(ours) / statistics.median(numpys):.1f} times a numpy array's")
+            print(f"  decoded planes per step: {counter.voxels / steps / (shape[1] * shape[2]):.2f}")
         viewer.close()
+
+
+def steps_through(viewer: Any, planes: range) -> tuple[list[float], list[float]]:
+    """Time until the layers have every plane, and until it is drawn."""
+    sliced, drawn = [], []
+    for plane in planes:
+        sliced.append(milliseconds(lambda p=plane: viewer.dims.set_current_step(0, p)))
+        drawn.append(sliced[-1] + milliseconds(QApplication.processEvents))
+    return sliced, drawn
 
 
 START = """
@@ -169,22 +237,16 @@ assert "torch" not in sys.modules and "napari_tinc" not in sys.modules
 
 def start_up(repeats: int) -> None:
     """Start napari with and without the plugin in turn; then the plugin's own part by itself."""
-
-    def seconds(script: str, *args: str) -> float:
-        command = [sys.executable, "-W", "ignore", "-c", script, *args]
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        return float(output.split()[-1])
-
     times: dict[str, list[float]] = {"with": [], "without": []}
     for _ in range(repeats):
         for which, values in times.items():
-            values.append(seconds(START, which))
+            values.append(in_a_process(START, which))
     medians = {which: 1000 * statistics.median(values) for which, values in times.items()}
     spread = 1000 * max(max(values) - min(values) for values in times.values())
     print(f"napari until its window is there, of {repeats}: with the plugin {medians['with']:.0f} ms, without "
           f"{medians['without']:.0f} ms, difference {medians['with'] - medians['without']:.0f} ms, spread of equal "
           f"starts {spread:.0f} ms; torch not imported")  # fmt: skip
-    own = [1000 * seconds(MANIFEST_ONLY) for _ in range(repeats)]
+    own = [1000 * in_a_process(MANIFEST_ONLY) for _ in range(repeats)]
     report("finding, registering and activating the plugin", own)
 
 
@@ -192,8 +254,7 @@ def start_up(repeats: int) -> None:
 class Unseen(Source):
     """A volume that nobody looks at: only its shape and range count."""
 
-    def consistency(self) -> float:
-        return 0.9
+    consistency = 0.9  # type: ignore[assignment]
 
 
 def opening(side: int, ratio: float) -> None:
@@ -204,23 +265,57 @@ def opening(side: int, ratio: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "large.tinc"
         volume.save(path)
-        read, shown = [], []
-        for _ in range(3):
+        read, shown, free = [], [], []
+        for _ in range(5):
             read.append(milliseconds(lambda: CompressedVolume.open(path).shape))
-            viewer = napari.Viewer(show=True)
-            live(1)
-            opened = milliseconds(lambda v=viewer: v.open(str(path), plugin="napari-tinc"))
-            shown.append(opened + milliseconds(QApplication.processEvents))
-            viewer.close()
+            with mock.patch.object(CompressedVolume, "decode", nothing):
+                free.append(open_in_a_viewer(path))
+            shown.append(open_in_a_viewer(path))
     print(f"a file of {side}³ voxels at ratio {ratio:g}, {volume.nbytes / 1e6:.2f} MB")
     report("  header read", read)
+    report("  opened until the first plane is drawn, voxels cost nothing", free)
     report("  opened until the first plane is drawn", shown)
+    own = [ours - theirs for ours, theirs in zip(shown, free, strict=True)]
+    print(f"    decoding: median {statistics.median(own):.0f} ms")
+
+
+def nothing(volume: CompressedVolume, region: Any = None, scale: float = 1.0) -> Any:
+    """Decode in no time."""
+    return np.zeros([part.stop - part.start for part in region if isinstance(part, slice)], volume.dtype)
+
+
+def open_in_a_viewer(path: Path) -> float:
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(1300, 850)
+    live(1)
+    opened = milliseconds(lambda: viewer.open(str(path), plugin="napari-tinc"))
+    opened += milliseconds(QApplication.processEvents)
+    viewer.close()
+    return opened
+
+
+FIRST_TINC = """
+import sys, time
+import napari
+viewer = napari.Viewer(show=True)
+napari.qt.get_qapp().processEvents()
+begun = time.perf_counter()
+import napari_tinc.plugin.reader, napari_tinc.volume, napari_tinc.lazy
+print(time.perf_counter() - begun)
+viewer.close()
+"""
+
+
+def first_tinc(repeats: int) -> None:
+    """What the first file of a session costs besides: torch."""
+    report("imports before the first file of a session", [1000 * in_a_process(FIRST_TINC) for _ in range(repeats)])
 
 
 PARTS = {
     "window": lambda: blocks_and_stop(20, 4),
     "step": lambda: stepping((256, 512, 512), 128, 40),
     "start": lambda: start_up(5),
+    "torch": lambda: [first_torch(3), first_tinc(3)],
     "open": lambda: [opening(1024, ratio) for ratio in (128, 1024, 8192)],
 }
 

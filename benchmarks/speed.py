@@ -62,7 +62,7 @@ class Recursion(nn.Module):
         super().__init__()
         layout = volume._layout
         self.network, self.tree = layout.network, volume.tree
-        volume.decode((slice(0, 1),) * len(volume.shape))
+        volume._decoder._load(0, np.arange(volume.tree.leaves))
         arrays = zip(layout.network.arrays, volume._decoder._parameters, strict=True)
         self.by_node = {}
         for array, values in arrays:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -201,6 +202,9 @@ def demo(
 
 def main() -> None:
     """Run the command line."""
+    # Before torch is imported: threads that spin while they wait keep one another from the cores of a busy machine
+    # (benchmarks/threads.py).
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     app()
 
 

@@ -17,7 +17,7 @@ from napari_tinc import segments
 from napari_tinc.core import allocation, detail_coding
 from napari_tinc.core.decoder import Decoder
 from napari_tinc.core.detail import Detail
-from napari_tinc.core.device import resolve_device
+from napari_tinc.core.device import one_core_free, resolve_device
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree, Splits, choose_splits
@@ -155,12 +155,13 @@ def compress_steps(
     metadata = metadata or Metadata.default(array.ndim)
     check_volume(array, metadata)
     yield Progress.unmeasured("preparing", 0, 1)
-    source = Source.prepare(array, metadata, weights)
-    if source.is_constant:
-        return drafts.constant(source, settings)
-    if target.kind == "psnr":
-        return (yield from _reach(source, settings, target.value, finish))
-    return (yield from _run(source, settings, target.budget(array.nbytes, array.size), finish))
+    with one_core_free():
+        source = Source.prepare(array, metadata, weights)
+        if source.is_constant:
+            return drafts.constant(source, settings)
+        if target.kind == "psnr":
+            return (yield from _reach(source, settings, target.value, finish))
+        return (yield from _run(source, settings, target.budget(array.nbytes, array.size), finish))
 
 
 @dataclass(frozen=True)
@@ -234,15 +235,16 @@ def _with_detail(draft: Draft, payloads: Payloads, budget: int) -> Candidates:
     residuals = draft.residuals(payloads)
     given = [i for i, residual in enumerate(residuals) if residual is not None]
     room = budget - draft.size(payloads) - _DETAIL_HEAD * len(given) - drafts.PROVENANCE_SLACK
-    attempt = None
-    for number, attempt in enumerate(detail_coding.fit([r for r in residuals if r is not None], max(1, room))):
+    fitted = None
+    for number, best in enumerate(detail_coding.fit([r for r in residuals if r is not None], max(1, room))):
         yield Progress.unmeasured("coding", number, detail_coding.TRIES)
-    if attempt is None:
+        fitted = best
+    if fitted is None:
         raise BudgetError(f"the detail layer does not fit in {room} bytes even at its coarsest: raise the budget")
     details: list[Detail | None] = [None] * len(residuals)
-    for item, detail in zip(given, attempt.details, strict=True):
+    for item, detail in zip(given, fitted.details, strict=True):
         details[item] = detail
-    return _Candidate(draft, payloads, details, attempt.error)
+    return _Candidate(draft, payloads, details, fitted.error)
 
 
 def plan_detail(source: Source, settings: Settings, budget: int) -> Draft:

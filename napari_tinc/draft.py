@@ -30,8 +30,8 @@ Payloads = dict[tuple[int, int], bytes]
 Details = Sequence[Detail | None]
 Provenance = dict[str, str | int | float | bool]
 
-# Coder byte and the range coder's last words.
-_SEGMENT_OVERHEAD = 7
+# Coder byte and the range coder's last words; every further block has a length and last words of its own.
+_SEGMENT_OVERHEAD, _BLOCK_OVERHEAD = 7, 9
 # Bytes left for a measured PSNR that deflates worse than the placeholder; nearly always enough.
 PROVENANCE_SLACK = 4
 _FILL = 0.985
@@ -108,7 +108,10 @@ class Draft:
         if self.network is None:
             return {}
         items, levels = range(len(self.source.items)), range(self.tree.depth + 1)
-        return {(item, level): bytes(_SEGMENT_OVERHEAD) for item in items for level in levels}
+        return {(item, level): bytes(self._segment_overhead(item, level)) for item in items for level in levels}
+
+    def _segment_overhead(self, item: int, level: int) -> int:
+        return _SEGMENT_OVERHEAD + _BLOCK_OVERHEAD * (self.layout.blocks(item, level) - 1)
 
     def _provenance(self, psnr: float) -> Provenance:
         made: Provenance = {

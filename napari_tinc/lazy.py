@@ -19,8 +19,9 @@ from napari_tinc.core.metadata import LEADING
 from napari_tinc.errors import InputError
 from napari_tinc.volume import CompressedVolume
 
-# Side of a chunk on the axes that a request spans: a plane costs few decoder calls, and panning reuses whole tiles.
-CHUNK_SIDE = 256
+# Side of a chunk of a plane: it costs few decoder calls, each of which evaluates the tree's trunk again, and panning
+# reuses whole tiles. A chunk of a thick region has half of it on every axis.
+CHUNK_SIDE = 512
 # napari shows the coarsest level in 3-D: the finest one that decodes within seconds on two cores.
 MAX_COARSE_VOXELS = 2**23
 _MAX_COARSE_PIXELS = 2**20
@@ -69,7 +70,7 @@ class LazyArray(da.Array):
     def __new__(cls, source: Source, bounds: Bounds | None = None) -> LazyArray:
         """Cover a region of a source, by default all of it."""
         bounds = tuple(slice(0, side) for side in source.shape) if bounds is None else bounds
-        cuts = [_cuts(bound, axis) for bound, axis in zip(bounds, source.axes, strict=True) if isinstance(bound, slice)]
+        cuts = _cuts(source, bounds)
         name = "-".join(map(str, _key(source, bounds)))
         graph: dict[Any, Any] = {}
         for block in product(*(range(len(cut)) for cut in cuts)):
@@ -249,9 +250,15 @@ def _key(source: Source, bounds: Bounds) -> tuple[str | int, ...]:
     return (source.name, *(end for pair in ends for end in pair))
 
 
-def _cuts(bound: slice, axis: str) -> list[slice]:
-    """Cut a span at the multiples of the chunk side; time points are chunks of their own."""
-    side = 1 if axis in LEADING else CHUNK_SIDE
+def _cuts(source: Source, bounds: Bounds) -> list[list[slice]]:
+    """Cut the spans of a region at the multiples of the chunk side; time points are chunks of their own."""
+    spans = [(bound, axis) for bound, axis in zip(bounds, source.axes, strict=True) if isinstance(bound, slice)]
+    wide = sum(bound.stop - bound.start > 1 for bound, axis in spans if axis not in LEADING)
+    side = CHUNK_SIDE if wide <= 2 else CHUNK_SIDE // 2
+    return [_cut(bound, 1 if axis in LEADING else side) for bound, axis in spans]
+
+
+def _cut(bound: slice, side: int) -> list[slice]:
     inner = range((bound.start // side + 1) * side, bound.stop, side)
     return [slice(start, stop) for start, stop in pairwise([bound.start, *inner, bound.stop])]
 

@@ -144,6 +144,48 @@ def _class_index(cursor: Cursor, classes: int, nodes: int) -> npt.NDArray[np.uin
     return index
 
 
+@dataclass(frozen=True, eq=False)
+class CodedLevel:
+    """The parameters of an item's level, still coded, block by block.
+
+    Parameters
+    ----------
+    layout : Layout
+    item : int
+    kinds : list of int
+        The level's tensors, as positions in ``layout.kinds``.
+    codes : list of int
+        Step code of every tensor.
+    models : list of SymbolModel
+        Distribution of every tensor's symbols.
+    coder : int
+        Entropy coder, see :func:`napari_tinc.core.entropy.encode`.
+    streams : tuple of bytes
+        Symbols of all tensors, one stream per block.
+    """
+
+    layout: Layout
+    item: int
+    kinds: list[int]
+    codes: list[int]
+    models: list[entropy.SymbolModel]
+    coder: int
+    streams: tuple[bytes, ...]
+
+    def decode(self, block: int) -> list[tuple[int, int, entropy.Symbols]]:
+        """Return kind, step code and symbols of the block's part of every tensor.
+
+        Raises
+        ------
+        FormatError
+            If the block's stream does not hold them.
+        """
+        part = block, len(self.streams)
+        sizes = [self.layout.size(self.item, kind, part) for kind in self.kinds]
+        symbols = entropy.decode(self.streams[block], sizes, self.models, self.coder)
+        return list(zip(self.kinds, self.codes, symbols, strict=True))
+
+
 def pack_parameters(
     layout: Layout, parameters: Sequence[Tensor], codes: Codes, coder: int
 ) -> dict[tuple[int, int], bytes]:
@@ -158,15 +200,17 @@ def pack_parameters(
             for kind in kinds:
                 model = models[item][kind]
                 head += bytes([int(codes[item, kind]), model.family << 7 | model.scale_code]) + varint(model.bound)
-            stream = entropy.encode([symbols[item][k] for k in kinds], [models[item][k] for k in kinds], coder)
-            payloads[item, level] = head + stream
+            blocks = layout.blocks(item, level)
+            cut = [layout.cut(item, kind, symbols[item][kind], blocks) for kind in kinds]
+            level_models = [models[item][kind] for kind in kinds]
+            streams = [entropy.encode(block, level_models, coder) for block in zip(*cut, strict=True)]
+            lengths = b"".join(varint(len(stream)) for stream in streams[:-1])
+            payloads[item, level] = head + lengths + b"".join(streams)
     return payloads
 
 
-def parse_parameters(
-    layout: Layout, item: int, level: int, payload: bytes
-) -> dict[int, tuple[int, npt.NDArray[np.int32]]]:
-    """Decode one payload: step code and symbols of every tensor kind of its level.
+def parse_parameters(layout: Layout, item: int, level: int, payload: bytes) -> CodedLevel:
+    """Take one payload apart; its symbols are decoded when a block of them is asked for.
 
     Raises
     ------
@@ -174,7 +218,6 @@ def parse_parameters(
         If the payload is not valid for this network.
     """
     kinds = [k for k, kind in enumerate(layout.kinds) if kind[0] == level]
-    sizes = [layout.size(item, kind) for kind in kinds]
     cursor = Cursor(payload, 0, "a parameter segment")
     coder = cursor.u8("entropy coder")
     codes, models = [], []
@@ -184,8 +227,10 @@ def parse_parameters(
         if packed & 127 >= entropy.SCALE_CODES or bound > entropy.MAX_SYMBOL:
             raise FormatError(f"expected a symbol model within its limits in item {item}, level {level}: damaged file")
         models.append(entropy.SymbolModel(packed >> 7, packed & 127, bound))
-    symbols = entropy.decode(cursor.take(cursor.remaining, "the symbols"), sizes, models, coder)
-    return {kind: (code, values) for kind, code, values in zip(kinds, codes, symbols, strict=True)}
+    lengths = [cursor.varint("block length") for _ in range(layout.blocks(item, level) - 1)]
+    streams = [cursor.take(length, "a block of symbols") for length in lengths]
+    streams.append(cursor.take(cursor.remaining, "the symbols"))
+    return CodedLevel(layout, item, kinds, codes, models, coder, tuple(streams))
 
 
 def pack_detail(detail: Detail) -> bytes:
@@ -217,7 +262,7 @@ def parse_detail(payload: bytes, spatial: tuple[int, ...]) -> Detail:
     shrinkages = cursor.u8("a shrinkage"), cursor.u8("a shrinkage")
     mean = integer("low-pass symbol", cursor.zigzag("the low-pass symbol"), -LARGEST, LARGEST)
     if pyramid.blocks > cursor.remaining:  # before anything is made for them
-        raise FormatError(f"expected the lengths of {pyramid.blocks} blocks, got {cursor.remaining} bytes: damaged file")
+        raise FormatError(f"expected lengths of {pyramid.blocks} blocks, got {cursor.remaining} bytes: damaged file")
     lengths = [cursor.varint("the length of a stream") for _ in range(1 + pyramid.blocks)]
     trunk, *streams = (cursor.take(length, "a stream") for length in lengths)
     if cursor.remaining:

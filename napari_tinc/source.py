@@ -98,7 +98,9 @@ class Source:
         if self.weights is None:
             return None
         weights = self.weights[item % len(self.weights)]
-        return np.divide(weights, weights.mean() or 1, dtype=np.float32)
+        mean = float(weights.mean()) or 1.0
+        normalised: npt.NDArray[np.float32] = weights / np.float32(mean)
+        return normalised
 
     def leaf_measure(self, tree: Octree, within: str) -> npt.NDArray[np.float64]:
         """Claim of every leaf of every item under the strategy within a level."""

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from napari_tinc import format as frames
 from napari_tinc import segments
 from napari_tinc.core.decoder import Decoder
 from napari_tinc.core.detail import DetailReader, detail_bytes
+from napari_tinc.core.device import one_core_free
 from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.octree import Box, Octree
 from napari_tinc.core.quantization import Layout
@@ -79,7 +80,7 @@ class CompressedVolume:
 
     Notes
     -----
-    Decoding is thread-safe: calls from several threads take turns on the device, each with all of torch's threads.
+    Decoding is thread-safe: calls from several threads take turns on the device, each with torch's threads but one.
     """
 
     def __init__(self, data: bytes, device: str = "auto") -> None:
@@ -233,16 +234,15 @@ class CompressedVolume:
 
     @cached_property
     def _decoder(self) -> Decoder:
-        """Parameters, entropy-decoded once, on the device."""
+        """Parameters, entropy-decoded once and where they are needed, on the device."""
         layout = self._layout
 
-        def tensors(item: int) -> Iterator[tuple[int, int, npt.NDArray[np.int32]]]:
-            for level in range(self.tree.depth + 1):
-                payload = self._frame.find(frames.KIND_PARAMETERS, item, level)
-                for kind, (code, symbols) in segments.parse_parameters(layout, item, level, payload).items():
-                    yield kind, code, symbols
+        @cache
+        def coded(item: int, level: int) -> segments.CodedLevel:
+            payload = self._frame.find(frames.KIND_PARAMETERS, item, level)
+            return segments.parse_parameters(layout, item, level, payload)
 
-        return Decoder(layout, self.tree, tensors, self._device)
+        return Decoder(layout, self.tree, lambda item, level, block: coded(item, level).decode(block), self._device)
 
     def _detail(self, item: int) -> DetailReader | None:
         """Detail layer of an item, parsed once; ``None`` if it has none."""
@@ -328,7 +328,7 @@ class CompressedVolume:
         to_intensities = _Denormaliser(
             limits.offset, limits.scale, limits.minimum, limits.maximum, np.dtype(wide), self.dtype
         )
-        with self._lock:
+        with self._lock, one_core_free():
             for slab, part in _slabs(bounds):
                 out[slab] = to_intensities(self._normalised(item, part, scale))
 
@@ -348,7 +348,7 @@ class CompressedVolume:
         """What the network alone says of an item, normalised: shape of the item, float32."""
         bounds = tuple((0, side) for side in self.tree.shape)
         values = np.empty(self.tree.shape, np.float32)
-        with self._lock:
+        with self._lock, one_core_free():
             sample_region(self.tree, bounds, 1.0, partial(self._decoder.evaluate, item), values)
         return values
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from napari_tinc.compression import compress
-from napari_tinc.core import entropy
+from napari_tinc.core import entropy, quantization
 from napari_tinc.core.entropy import DEFLATE, RANGE_CODER, SymbolModel
 from napari_tinc.format import KIND_PARAMETERS, KIND_QUALITY, Frame, parse
 from napari_tinc.settings import PRESETS
@@ -133,36 +133,46 @@ def read_plan(plan: bytes, tree: Tree, items: int) -> tuple[list[int], list[list
 Layers = list[tuple[Floats, Floats]]
 
 
-def read_level(payload: bytes, nodes: list[tuple[int, int]], layers: int, leaf: bool) -> list[Layers]:
+def read_level(
+    payload: bytes, nodes: list[tuple[int, int]], layers: int, leaf: bool, block_parameters: int
+) -> list[Layers]:
     """Weights and biases of every node of an item's level; nodes are given as (input width, width)."""
     order = sorted(range(len(nodes)), key=lambda n: (nodes[n][1], nodes[n][0], n))
+    kinds = list(product(range(layers + leaf), ("weight", "bias")))
 
-    def shapes(layer: int) -> Iterator[tuple[int, int, int]]:
-        for n in order:
+    def shapes(layer: int, kind: str, members: range) -> Iterator[tuple[int, int, int]]:
+        for n in (n for n in order if n in members):
             fan_in, width = nodes[n]
-            yield n, 1 if layer == layers else width, fan_in if layer == 0 else width
+            columns = 1 if kind == "bias" else fan_in if layer == 0 else width
+            yield n, 1 if layer == layers else width, columns
 
     fields = Bytes(payload)
-    coder, heads, steps, sizes = fields.u8(), [], [], []
-    kinds = list(product(range(layers + leaf), ("weight", "bias")))
-    for layer, kind in kinds:
+    coder, heads, steps = fields.u8(), [], []
+    for _ in kinds:
         steps.append(float(np.float32(2 ** (fields.u8() / 16 - 10))))
         packed = fields.u8()
         heads.append((packed >> 7, packed & 127, fields.varint()))
-        sizes.append(sum(out * (fan_in if kind == "weight" else 1) for _, out, fan_in in shapes(layer)))
-    stream = fields.rest()
-    tensors = range_decode(stream, heads, sizes) if coder == 1 else deflate_decode(stream, sizes)
+    everyone = range(len(nodes))
+    parameters = sum(out * columns for kind in kinds for _, out, columns in shapes(*kind, everyone))
+    count = 1
+    while parameters / count > block_parameters and count < len(nodes):
+        count *= 2
+    lengths = [fields.varint() for _ in range(count - 1)]
+    streams = [fields.take(length) for length in lengths] + [fields.rest()]
     result: list[list[list[Floats]]] = [[[] for _ in range(layers + leaf)] for _ in nodes]
-    for (layer, kind), step, symbols in zip(kinds, steps, tensors, strict=True):
-        values = np.array(symbols) * step
-        for n, out, fan_in in shapes(layer):
-            columns = fan_in if kind == "weight" else 1
-            result[n][layer].append(values[: out * columns].reshape(out, columns))
-            values = values[out * columns :]
+    for block, stream in enumerate(streams):
+        members = everyone[block * len(nodes) // count : (block + 1) * len(nodes) // count]
+        sizes = [sum(out * columns for _, out, columns in shapes(*kind, members)) for kind in kinds]
+        tensors = range_decode(stream, heads, sizes) if coder == 1 else deflate_decode(stream, sizes)
+        for (layer, kind), step, symbols in zip(kinds, steps, tensors, strict=True):
+            values = np.array(symbols) * step
+            for n, out, columns in shapes(layer, kind, members):
+                result[n][layer].append(values[: out * columns].reshape(out, columns))
+                values = values[out * columns :]
     return [[(weight, bias) for weight, bias in node] for node in result]
 
 
-def decode(frame: Frame) -> Array:
+def decode(frame: Frame, block_parameters: int = 2**16) -> Array:
     """All voxels of a frame of model 1, evaluated in float64."""
     header = frame.header
     spatial = [i for i, axis in enumerate(header.metadata.axes) if axis in "zyx"]
@@ -178,7 +188,8 @@ def decode(frame: Frame) -> Array:
             parents = [0] * nodes if level == 0 else [n // tree.children[level - 1] for n in range(nodes)]
             shapes = [(len(below[parents[n]]), widths[level][item * nodes + n]) for n in range(nodes)]
             leaf = level == len(tree.nodes) - 1
-            parameters = read_level(frame.find(KIND_PARAMETERS, item, level), shapes, layers[level], leaf)
+            payload = frame.find(KIND_PARAMETERS, item, level)
+            parameters = read_level(payload, shapes, layers[level], leaf, block_parameters)
             outputs = []
             for n in range(nodes):
                 hidden = below[parents[n]]
@@ -206,25 +217,34 @@ def blobs(*shape: int) -> Array:
 
 
 @pytest.mark.parametrize(
-    ("shape", "budget", "levels", "within", "coder"),
+    ("shape", "budget", "levels", "within", "coder", "block"),
     [
-        ((13, 11, 9), 900, 2, "importance", RANGE_CODER),
-        ((13, 11, 9), 900, 2, "equal", DEFLATE),
-        ((2, 5, 21, 23), 3000, 3, "importance", RANGE_CODER),
-        ((17, 30), 400, 1, "equal", RANGE_CODER),
+        ((13, 11, 9), 900, 2, "importance", RANGE_CODER, 2**16),
+        ((13, 11, 9), 900, 2, "equal", DEFLATE, 2**16),
+        ((2, 5, 21, 23), 3000, 3, "importance", RANGE_CODER, 2**16),
+        ((2, 5, 21, 23), 3000, 3, "importance", RANGE_CODER, 100),
+        ((13, 11, 9), 1200, 2, "equal", DEFLATE, 300),
+        ((17, 30), 400, 1, "equal", RANGE_CODER, 2**16),
     ],
 )
 def test_a_decoder_written_from_the_page_alone_sees_the_same_voxels(
-    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], budget: int, levels: int, within: str, coder: int
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, ...],
+    budget: int,
+    levels: int,
+    within: str,
+    coder: int,
+    block: int,
 ) -> None:
     monkeypatch.setattr(entropy, "default_coder", lambda: coder)
+    monkeypatch.setattr(quantization, "BLOCK_PARAMETERS", block)  # so that a small file has several
     target = Target.size(budget)
     volume = compress(blobs(*shape), target, preset="fast", time_limit=0.5, levels=levels, within=within, device="cpu")
     frame = parse(volume.to_bytes())
     assert {s.payload[0] for s in frame.segments if s.kind == KIND_PARAMETERS} == {coder}
     voxels = volume.decode()
     # Ours is in float32 and rounded to integers.
-    np.testing.assert_allclose(voxels, decode(frame), rtol=0, atol=0.51)
+    np.testing.assert_allclose(voxels, decode(frame, block), rtol=0, atol=0.51)
 
 
 def test_the_quality_that_octants_show_is_the_one_in_the_bytes_and_true(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from napari_tinc.compression import compress
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree
+from napari_tinc.core.quantization import Layout
 from napari_tinc.errors import FormatError
 from napari_tinc.format import (
     KIND_PARAMETERS,
@@ -211,8 +212,10 @@ def with_network(frame: Frame, layers: list[int], widths: list[list[int]], head:
     changed = with_plan(frame, pack_plan(network))
     for index, count in enumerate(layers):
         tensors = 2 * (count + index)  # weights and biases; the leaves have an output layer
-        symbols = np.full(network.node_parameters(index).sum(), symbol, dtype="<i2")
-        payload = b"\x02" + head * tensors + zlib.compress(symbols.tobytes(), 9)
+        parameters = network.node_parameters(index).reshape(Layout(network, 1).blocks(0, index), -1).sum(1)
+        streams = [zlib.compress(np.full(count, symbol, dtype="<i2").tobytes(), 9) for count in parameters]
+        lengths = b"".join(varint(len(stream)) for stream in streams[:-1])
+        payload = b"\x02" + head * tensors + lengths + b"".join(streams)
         changed = with_payload(parse(changed), 1 + index, payload)
     return changed
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,24 @@ def test_every_parameter_belongs_to_exactly_one_tensor(unequal: bool) -> None:
             for view in views:
                 view += 1
     assert all((mark == 1).all() for mark in marks)
+
+
+@pytest.mark.parametrize("unequal", [False, True])
+def test_the_blocks_of_a_level_share_its_parameters_out(monkeypatch: pytest.MonkeyPatch, unequal: bool) -> None:
+    monkeypatch.setattr(quantization, "BLOCK_PARAMETERS", 20)
+    layout, parameters = build(unequal)
+    assert {layout.blocks(item, 1) for item in range(ITEMS)} != {1}
+    for item, kind in product(range(ITEMS), range(len(layout.kinds))):
+        blocks = layout.blocks(item, layout.kinds[kind][0])
+        whole = [view.flatten() for view in layout.tensor(parameters, item, kind)]
+        symbols = np.arange(layout.size(item, kind), dtype=np.int32)
+        numbered = torch.from_numpy(symbols).split([len(view) for view in whole])
+        for block, part in enumerate(layout.cut(item, kind, symbols, blocks)):
+            views = layout.tensor(parameters, item, kind, (block, blocks))
+            assert len(part) == layout.size(item, kind, (block, blocks)) == sum(v.numel() for v in views)
+            values = {int(n): float(v) for g, w in zip(numbered, whole, strict=True) for n, v in zip(g, w, strict=True)}
+            expected = [float(v) for view in views for v in view.flatten()]
+            assert [values[n] for n in part.tolist()] == expected
 
 
 @pytest.mark.parametrize("unequal", [False, True])

@@ -77,7 +77,11 @@ def test_a_plan_of_a_giant_network_is_refused_before_it_is_built() -> None:
 
 @pytest.mark.parametrize("coder", [RANGE_CODER, DEFLATE], ids=["range coder", "deflate"])
 @pytest.mark.parametrize("items", [1, 3])
-def test_parameters_survive_the_trip_as_their_symbols(items: int, coder: int) -> None:
+@pytest.mark.parametrize("most", [quantization.BLOCK_PARAMETERS, 60])
+def test_parameters_survive_the_trip_as_their_symbols(
+    monkeypatch: pytest.MonkeyPatch, most: int, items: int, coder: int
+) -> None:
+    monkeypatch.setattr(quantization, "BLOCK_PARAMETERS", most)
     network = network_of(4, items, 3)
     layout = Layout(network, items)
     parameters = network.initial([5.0] * 3, torch.Generator().manual_seed(0))
@@ -87,11 +91,15 @@ def test_parameters_survive_the_trip_as_their_symbols(items: int, coder: int) ->
     assert sorted(payloads) == [(i, level) for i in range(items) for level in range(TREE.depth + 1)]
     seen = set()
     for (item, level), payload in payloads.items():
-        for kind, (code, symbols) in segments.parse_parameters(layout, item, level, payload).items():
-            assert layout.kinds[kind][0] == level
-            assert code == codes[item, kind]
-            np.testing.assert_array_equal(symbols, expected[item][kind])
-            seen.add((item, kind))
+        coded = segments.parse_parameters(layout, item, level, payload)
+        assert len(coded.streams) == layout.blocks(item, level)
+        for block in reversed(range(len(coded.streams))):  # no block needs those before it
+            for kind, code, symbols in coded.decode(block):
+                assert layout.kinds[kind][0] == level
+                assert code == codes[item, kind]
+                expected_part = layout.cut(item, kind, expected[item][kind], len(coded.streams))[block]
+                np.testing.assert_array_equal(symbols, expected_part)
+                seen.add((item, kind))
     assert len(seen) == items * len(layout.kinds)
 
 
@@ -108,10 +116,10 @@ def test_damaged_parameters_are_refused_or_bounded(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 3))):
         payload[data.draw(position)] = data.draw(st.integers(0, 255))
     try:
-        parsed = segments.parse_parameters(layout, 0, 0, bytes(payload))
+        parsed = segments.parse_parameters(layout, 0, 0, bytes(payload)).decode(0)
     except FormatError:
         return
-    for kind, (code, symbols) in parsed.items():
+    for kind, code, symbols in parsed:
         assert symbols.size == layout.size(0, kind)
         assert 0 <= code <= quantization.MAX_STEP_CODE
         assert np.abs(symbols).max() < 2**14

@@ -19,11 +19,14 @@ from synthetic import blobs
 
 from napari_tinc import format as frames
 from napari_tinc import segments
+from napari_tinc.compression import compress
+from napari_tinc.core import quantization
 from napari_tinc.core.decoder import Decoder
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.quantization import dequantise
 from napari_tinc.core.sampling import Floats32, Ints
 from napari_tinc.errors import FormatError, InputError
+from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume, Region, _Denormaliser
 
 Array = npt.NDArray[np.generic]
@@ -70,7 +73,7 @@ def recursion(volume: CompressedVolume, item: int) -> npt.NDArray[np.float64]:
     for i in range(layout.items):
         for level in range(tree.depth + 1):
             payload = volume._frame.find(frames.KIND_PARAMETERS, i, level)
-            for kind, (code, values) in segments.parse_parameters(layout, i, level, payload).items():
+            for kind, code, values in segments.parse_parameters(layout, i, level, payload).decode(0):
                 symbols[i][kind], codes[i, kind] = values, code
     chain: dict[tuple[int, int, int, str], npt.NDArray[np.float64]] = {}
     for array, tensor in zip(layout.network.arrays, dequantise(layout, symbols, codes), strict=True):
@@ -351,3 +354,18 @@ def test_decoding_goes_on_in_smaller_batches_when_memory_runs_out(
     again = compressed.decode()
     assert refused
     assert np.abs(again.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_a_region_decodes_the_blocks_of_parameters_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantization, "BLOCK_PARAMETERS", 100)
+    noise = np.random.default_rng(0).integers(0, 4000, (32, 32, 32), dtype=np.uint16)
+    volume = compress(noise, Target.ratio(3), preset="fast", time_limit=0.3, levels=3, device="cpu")
+    tree, read = volume.tree, []
+    decode = segments.CodedLevel.decode
+    monkeypatch.setattr(segments.CodedLevel, "decode", lambda level, block: (read.append(1), decode(level, block))[1])
+    corner = volume.decode((slice(0, 3),) * 3)
+    assert len(read) == tree.depth + 1, "a leaf and its ancestors, one block each"
+    whole = volume.decode()
+    layout = volume._layout
+    assert len(read) == sum(layout.blocks(0, level) for level in range(tree.depth + 1)) > 50, "each once"
+    np.testing.assert_allclose(corner.astype(int), whole[:3, :3, :3].astype(int), atol=1)

@@ -296,7 +296,8 @@ def _predict(probabilities, weights, index, row, stretched):  # type: ignore[no-
     for i in range(INPUTS):
         stretched[i] = _STRETCH[probabilities[index[i]] >> 4]
         total += np.int64(stretched[i]) * weights[row, i]
-    return np.int64(_SQUASH[max(-2047, min(2047, total >> 16)) + 2048])
+    clipped: Any = max(-2047, min(2047, total >> 16))
+    return np.int64(_SQUASH[clipped + 2048])
 
 
 @njit(cache=True, nogil=True)
@@ -385,9 +386,7 @@ def _code(  # type: ignore[no-untyped-def]
                                 for x in range(x0 // factors[2], (x1 - 1) // factors[2] + 1):
                                     covering += _magnitude(parent, above, origin[0] + z, origin[1] + y, origin[2] + x)
                     near = west + north + up
-                    row = _contexts(
-                        _FLAG, orientations[band], near, 2 * covering, beside, west, north, up, index
-                    )
+                    row = _contexts(_FLAG, orientations[band], near, 2 * covering, beside, west, north, up, index)
                     mixed = _predict(probabilities, weights, index, row, stretched)
                     used = 0
                     if mode == DECODE:
@@ -416,9 +415,7 @@ def _code(  # type: ignore[no-untyped-def]
                                 symbols[band, z, y, x] = symbol
                                 found |= symbol != 0
                     if mode == CHOOSE:  # only now is it known what the flag will say
-                        row = _contexts(
-                            _FLAG, orientations[band], near, 2 * covering, beside, west, north, up, index
-                        )
+                        row = _contexts(_FLAG, orientations[band], near, 2 * covering, beside, west, north, up, index)
                         mixed = _predict(probabilities, weights, index, row, stretched)
                         _learn(probabilities, counts, weights, index, row, stretched, found, mixed)
 
@@ -473,9 +470,7 @@ def _code_symbol(  # type: ignore[no-untyped-def]
         mixed = _predict(probabilities, weights, index, row, stretched)
         if mode == CHOOSE and kind == 0 and magnitude > 0:
             bits = _bits(mixed) - _bits(65536 - mixed) + _NEW_BITS
-            if magnitude == 1 and size * size < (size - 1) * (size - 1) + price * bits:
-                magnitude = 0
-            elif magnitude > 1 and size * size < (size - magnitude) * (size - magnitude) + price * bits:
+            if size * size < (size - magnitude) * (size - magnitude) + price * bits:
                 magnitude = 0
         if mode == CHOOSE and kind == 1 and magnitude == 2:
             bits = _bits(mixed) - _bits(65536 - mixed) + _MORE_BITS
@@ -485,10 +480,7 @@ def _code_symbol(  # type: ignore[no-untyped-def]
         if mode == DECODE:
             bit = _get(coder, buffer, mixed)
         else:
-            if kind < 2:
-                bit = 1 if magnitude > kind else 0
-            else:
-                bit = 1 if (magnitude - 1) >> (extra + 1) > 0 else 0
+            bit = 1 if (magnitude > kind if kind < 2 else (magnitude - 1) >> (extra + 1) > 0) else 0
             if mode == ENCODE:
                 _put(coder, buffer, bit, mixed)
         _learn(probabilities, counts, weights, index, row, stretched, bit, mixed)

@@ -14,11 +14,12 @@ from napari_tinc.core.octree import Octree
 from napari_tinc.core.quantization import Layout, step_sizes
 from napari_tinc.core.sampling import Floats32, Ints
 
-Tensors = Callable[[int], Iterable[tuple[int, int, npt.NDArray[np.int32]]]]
+Coded = Callable[[int, int, int], Iterable[tuple[int, int, npt.NDArray[np.int32]]]]
 
 # Activations per batch: what a CPU's caches hold, and enough to fill a GPU.
 _ACTIVATIONS = {"cpu": 1 << 19, "cuda": 1 << 26, "mps": 1 << 24}
-_LEAF_BATCH = 64
+# Leaves per batch: every batch evaluates the tree's trunk again, so that small ones cost more.
+_LEAF_BATCH = 256
 _SMALLEST_TILE = 64
 
 
@@ -29,34 +30,40 @@ class Decoder:
     ----------
     layout : Layout
     tree : Octree
-    tensors : callable
-        Returns (kind, step code, symbols) of every tensor of an item; called once per item, on first use.
+    coded : callable
+        Takes an item, a level and a block (see :meth:`napari_tinc.core.quantization.Layout.blocks`) and returns (kind,
+        step code, symbols) of the block's part of every tensor; called on first use.
     device : str
         See :func:`napari_tinc.core.device.resolve_device`.
     """
 
-    def __init__(self, layout: Layout, tree: Octree, tensors: Tensors, device: str) -> None:
-        self.layout, self.tree, self._tensors = layout, tree, tensors
+    def __init__(self, layout: Layout, tree: Octree, coded: Coded, device: str) -> None:
+        self.layout, self.tree, self._coded = layout, tree, coded
         self.device = resolve_device(device)
-        self._parameters = [torch.zeros(array.shape, device=self.device) for array in layout.network.arrays]
-        self._loaded: set[int] = set()
+        # Not filled: only the blocks that were loaded are ever read, and the others take no memory.
+        self._parameters = [torch.empty(array.shape, device=self.device) for array in layout.network.arrays]
+        self._loaded: dict[tuple[int, int], npt.NDArray[np.bool_]] = {}
 
     @classmethod
     def live(cls, layout: Layout, tree: Octree, parameters: Sequence[Tensor]) -> Decoder:
         """Decode with parameters that are still being trained, where they are: use it between two steps only."""
-        decoder = cls(layout, tree, lambda item: (), str(parameters[0].device))
+        decoder = cls(layout, tree, lambda item, level, block: (), str(parameters[0].device))
         decoder._parameters = list(parameters)
         return decoder
 
-    def _load(self, item: int) -> None:
-        if item in self._loaded:
-            return
-        for kind, code, symbols in self._tensors(item):
-            values = torch.from_numpy(symbols.astype(np.float32) * step_sizes(np.array(code)))
-            for view in self.layout.tensor(self._parameters, item, kind):
-                view.copy_(values[: view.numel()].reshape(view.shape))
-                values = values[view.numel() :]
-        self._loaded.add(item)
+    def _load(self, item: int, leaves: Ints) -> None:
+        """Decode the blocks that hold leaves or their ancestors: nodes are numbered depth first."""
+        for level in range(self.tree.depth + 1):
+            blocks = self.layout.blocks(item, level)
+            loaded = self._loaded.setdefault((item, level), np.zeros(blocks, dtype=bool))
+            needed = np.unique(leaves * blocks // self.tree.leaves)
+            for block in needed[~loaded[needed]].tolist():
+                for kind, code, symbols in self._coded(item, level, block):
+                    values = torch.from_numpy(symbols.astype(np.float32) * step_sizes(np.array(code)))
+                    for view in self.layout.tensor(self._parameters, item, kind, (block, blocks)):
+                        view.copy_(values[: view.numel()].reshape(view.shape))
+                        values = values[view.numel() :]
+                loaded[block] = True
 
     @torch.inference_mode()
     def evaluate(self, item: int, leaves: Ints, coordinates: Floats32) -> Iterator[tuple[slice, slice, Floats32]]:
@@ -79,7 +86,7 @@ class Decoder:
         RuntimeError
             Torch's own, if memory runs out even for the smallest batch; larger ones are halved.
         """
-        self._load(item)
+        self._load(item, leaves)
         points = torch.from_numpy(coordinates).to(self.device)
         for first in range(0, len(leaves), _LEAF_BATCH):
             rows = slice(first, min(first + _LEAF_BATCH, len(leaves)))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -98,8 +99,7 @@ class Pyramid:
     def box(self, level: int, cell: Cell) -> tuple[slice, ...]:
         """Coefficients of a block."""
         return tuple(
-            slice(i * self.side, min((i + 1) * self.side, n))
-            for i, n in zip(cell, self.shapes[level + 1], strict=True)
+            slice(i * self.side, min((i + 1) * self.side, n)) for i, n in zip(cell, self.shapes[level + 1], strict=True)
         )
 
     def factors(self, level: int) -> tuple[int, ...]:
@@ -397,10 +397,10 @@ def detail_bytes(reader: DetailReader, tree: Octree) -> npt.NDArray[np.float64]:
     pyramid, spatial = reader.pyramid, len(tree.shape)
     cells = np.zeros(tuple(1 for _ in range(3 - spatial)) + tree.counts(tree.depth))
     edges = [np.array([0, 1])] * (3 - spatial) + list(tree.edges(tree.depth))
-    reach = np.ones(3, np.int64)
+    reach: Any = np.ones(3, np.int64)
     for level, axes in enumerate(pyramid.splits):
         reach = reach * [2 if axis in axes else 1 for axis in range(3)]
-        shares = []
+        shares: list[npt.NDArray[np.float64]] = []
         for axis, side in enumerate(pyramid.shape):
             starts = np.minimum(np.arange(pyramid.grid(level)[axis] + 1) * pyramid.side * reach[axis], side)
             overlap = np.minimum(starts[1:, None], edges[axis][None, 1:]) - np.maximum(

@@ -82,7 +82,7 @@ class Coefficients:
     @classmethod
     def of(cls, residual: Floats, weights: Floats | None, splits: tuple[Axes, ...], side: int) -> Coefficients:
         """Transform a volume of shape (z, y, x)."""
-        pyramid = Pyramid(residual.shape, splits, side)  # type: ignore[arg-type]
+        pyramid = Pyramid(residual.shape, splits, side)
         low, levels, importance = residual, [], []
         for level, axes in enumerate(pyramid.splits):
             split = wavelet.forward(low, axes)
@@ -158,7 +158,9 @@ class Coefficients:
 
     def _weights(self, level: int, cell: Cell) -> Floats:
         weights = self.weights[level]
-        return weights if weights.size == 1 else np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(level, cell))])
+        if weights.size == 1:
+            return weights
+        return np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(level, cell))])
 
 
 class _Tally:
@@ -285,7 +287,7 @@ def _best_elongation(residuals: Sequence[tuple[Floats, Floats | None]], room: in
 
 def _block_side(shape: tuple[int, ...], room: float) -> int:
     """Smallest side whose finest blocks have bytes enough, and symbols few enough."""
-    side = 2 ** SIDE_CODES[0]
+    side: int = 2 ** SIDE_CODES[0]
     for code in SIDE_CODES:
         voxels = math.prod(min(n, 2 ** (code + 1)) for n in shape)
         if voxels > MAX_BLOCK:

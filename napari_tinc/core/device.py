@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from napari_tinc.errors import InputError
@@ -42,3 +46,26 @@ def has_fast_bfloat16(device: torch.device) -> bool:
         supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
         return supported is not None and bool(supported())
     return False
+
+
+@contextmanager
+def one_core_free() -> Iterator[None]:
+    """Let torch use all cores of this process but one, or fewer where it was told so, while the block runs.
+
+    Its threads wait for one another at every operation. Where something else wants one of their cores, be it a window
+    that is drawn, all of them wait for the scheduler each time: ``benchmarks/threads.py``. Torch keeps the setting
+    for every thread by itself.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(threads, _cores() - 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -22,7 +22,13 @@ from napari_tinc.core.models import Network
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Part = tuple[int, int]
+"""Which of how many equal parts of an item's nodes on a level."""
 
+WHOLE: Part = (0, 1)
+# Parameters that are decoded together. A plane of a large volume needs few of its blocks; a smaller block would cost
+# more than a thousandth of the file, for a length and the coder's last words.
+BLOCK_PARAMETERS = 2**16
 _FINEST, _PER_OCTAVE = -10, 16
 MAX_STEP_CODE = 255
 # Bytes a tensor costs besides its symbols: step code, model, bound.
@@ -55,26 +61,57 @@ class Layout:
         """Position in :attr:`kinds` of every array."""
         return [self.kinds.index((a.level, a.layer, a.kind)) for a in self.network.arrays]
 
-    def rows(self, array: int, item: int) -> slice:
-        """Rows of an array that belong to an item."""
+    @cached_property
+    def _level_sizes(self) -> list[npt.NDArray[np.int64]]:
+        """Number of parameters of every item, level by level."""
+        levels = range(len(self.network.widths))
+        return [self.network.node_parameters(level).reshape(self.items, -1).sum(1) for level in levels]
+
+    def blocks(self, item: int, level: int) -> int:
+        """Into how many blocks of consecutive nodes the parameters of an item's level are coded.
+
+        A power of two, as the number of nodes is: the least that makes blocks of :data:`BLOCK_PARAMETERS` on average.
+        """
+        blocks, nodes = 1, len(self.network.widths[level]) // self.items
+        while blocks < nodes and self._level_sizes[level][item] > blocks * BLOCK_PARAMETERS:
+            blocks *= 2
+        return blocks
+
+    def rows(self, array: int, item: int, part: Part = WHOLE) -> slice:
+        """Rows of an array that belong to an item, or to a part of its nodes."""
         nodes = self.network.arrays[array].nodes
         per_item = len(self.network.widths[self.network.arrays[array].level]) // self.items
-        first, last = np.searchsorted(nodes, [item * per_item, (item + 1) * per_item])
+        number, count = part
+        ends = [item * per_item + per_item * i // count for i in (number, number + 1)]
+        first, last = np.searchsorted(nodes, ends)
         return slice(int(first), int(last))
 
-    def size(self, item: int, kind: int) -> int:
-        """Number of parameters of one tensor."""
+    def size(self, item: int, kind: int, part: Part = WHOLE) -> int:
+        """Number of parameters of one tensor, or of a part of it."""
         total = 0
-        for i, owner in enumerate(self.kind_of_array):
-            if owner == kind:
-                rows, (_, out, fan_in) = self.rows(i, item), self.network.arrays[i].shape
-                total += (rows.stop - rows.start) * out * fan_in
+        for i in self._owners(kind):
+            rows, (_, out, fan_in) = self.rows(i, item, part), self.network.arrays[i].shape
+            total += (rows.stop - rows.start) * out * fan_in
         return total
 
-    def tensor(self, parameters: Sequence[Tensor], item: int, kind: int) -> list[Tensor]:
-        """Views of the parameters of one tensor, group by group."""
-        owners = [i for i, k in enumerate(self.kind_of_array) if k == kind]
-        return [parameters[i][self.rows(i, item)] for i in owners]
+    def tensor(self, parameters: Sequence[Tensor], item: int, kind: int, part: Part = WHOLE) -> list[Tensor]:
+        """Views of the parameters of one tensor, or of a part of it, group by group."""
+        return [parameters[i][self.rows(i, item, part)] for i in self._owners(kind)]
+
+    def cut(self, item: int, kind: int, symbols: npt.NDArray[np.int32], blocks: int) -> list[npt.NDArray[np.int32]]:
+        """Cut the symbols of a tensor, group by group, into those of its blocks, each group by group again."""
+        pieces: list[list[npt.NDArray[np.int32]]] = [[] for _ in range(blocks)]
+        for i in self._owners(kind):
+            whole, (_, out, fan_in) = self.rows(i, item), self.network.arrays[i].shape
+            group, symbols = np.split(symbols, [(whole.stop - whole.start) * out * fan_in])
+            ends = [(self.rows(i, item, (b, blocks)).stop - whole.start) * out * fan_in for b in range(blocks - 1)]
+            for piece, symbols_of_block in zip(pieces, np.split(group, ends), strict=True):
+                piece.append(symbols_of_block)
+        return [np.concatenate(piece) for piece in pieces]
+
+    def _owners(self, kind: int) -> list[int]:
+        """Arrays that hold the nodes of a tensor."""
+        return [i for i, owner in enumerate(self.kind_of_array) if owner == kind]
 
 
 def _file_order(array: object) -> tuple[int, int, bool]:

@@ -6,7 +6,16 @@ memory than a small multiple of the bytes it was given, and raises `FormatError`
 """
 
 from napari_tinc.format.frame import MAGIC, VERSION, Frame, SegmentReport, check, pack, parse
-from napari_tinc.format.header import BETWEEN, DTYPES, MODEL_CONSTANT, MODEL_DETAIL, MODEL_TINC, WITHIN, Header, ItemRange
+from napari_tinc.format.header import (
+    BETWEEN,
+    DTYPES,
+    MODEL_CONSTANT,
+    MODEL_DETAIL,
+    MODEL_TINC,
+    WITHIN,
+    Header,
+    ItemRange,
+)
 from napari_tinc.format.table import KIND_DETAIL, KIND_PARAMETERS, KIND_QUALITY, Segment
 from napari_tinc.output import write_atomic
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _BAR = 1000  # resolution of the progress bar
 _REDRAW_SECONDS = 0.25
+_IDLE_MILLISECONDS = 500  # after which the window has surely been drawn
 
 
 @dataclass
@@ -75,6 +76,11 @@ class CompressWidget(QWidget):
         self._recall()
         self._read_form()
         self._show_state()
+        QTimer.singleShot(_IDLE_MILLISECONDS, self._load_engine)
+
+    def _load_engine(self) -> None:
+        """Import what training needs while the user still looks at the form."""
+        worker.load_engine_aside()
 
     # The window
 
@@ -254,7 +260,9 @@ class CompressWidget(QWidget):
     def _end_session(self) -> _Session | None:
         session, self._session = self._session, None
         if session is not None:
-            session.preview.remove()
+            # When the end is on the screen: napari collects all garbage whenever a layer is removed, which takes tenths
+            # of a second. A bound method would be forgotten with the session.
+            QTimer.singleShot(0, lambda: session.preview.remove())
             session.activity.close()
             session.source.events.data.disconnect(self._source_changed)
             self.destroyed.disconnect(session.control.discard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -137,21 +138,13 @@ def _compress(job: Job, control: Control) -> Events:
     if control.discarded:
         return Discarded()
 
-    # Not before it is needed: torch takes seconds to import, and napari's start must not pay for it. The result layer's
-    # module comes along, so that the interface does not wait for it at the end.
-    import torch
-
-    import_module("napari_tinc.plugin.layers")
-    import_module("napari_tinc.lazy")
+    load_engine()
     from napari_tinc.compression import compress_steps
 
     steps = compress_steps(
         data, job.target, metadata=job.metadata, weights=weights, finish=lambda: control.finishing, **job.settings
     )
-    pacer, threads = _Pacer(), torch.get_num_threads()
-    # A core stays free for the interface: threads that wait for one another at every operation train many times slower
-    # when something else wants one of their cores now and then. (The setting holds for this thread only.)
-    torch.set_num_threads(max(1, threads - 1))
+    pacer = _Pacer()
     try:
         while True:
             try:
@@ -169,8 +162,22 @@ def _compress(job: Job, control: Control) -> Events:
         ssim, part = _ssim(data, volume)
     finally:
         steps.close()
-        torch.set_num_threads(threads)
     return Finished(volume, _report(volume, ssim, part, time.monotonic() - started))
+
+
+def load_engine() -> None:
+    """Import torch and what is built on it, the result layer's module included; seconds, the first time.
+
+    Not before it is needed, for napari's start must not pay for it; and not in the interface's thread.
+    """
+    for name in ("compression", "lazy", "plugin.layers"):
+        import_module(f"napari_tinc.{name}")
+
+
+def load_engine_aside() -> None:
+    """Import torch in a thread of its own."""
+    if "torch" not in sys.modules:
+        threading.Thread(target=load_engine, name="import torch").start()
 
 
 def _read(data: Any) -> Generator[None, None, Array]:
@@ -262,4 +269,14 @@ def start(
     return worker
 
 
-__all__ = ["Control", "Discarded", "Failed", "Finished", "Job", "Previewed", "compress_events", "start"]
+__all__ = [
+    "Control",
+    "Discarded",
+    "Failed",
+    "Finished",
+    "Job",
+    "Previewed",
+    "compress_events",
+    "load_engine_aside",
+    "start",
+]

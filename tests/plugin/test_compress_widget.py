@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +19,7 @@ from superqt.utils import WorkerBase
 from napari_tinc import compression as story
 from napari_tinc import samples
 from napari_tinc.errors import TrainingError
+from napari_tinc.plugin import worker
 from napari_tinc.plugin.compress_form import TOOLTIPS
 from napari_tinc.plugin.compress_model import State
 from napari_tinc.plugin.compress_widget import CompressWidget
@@ -143,7 +146,7 @@ def test_compress_shows_every_state_a_preview_and_a_result_in_the_sources_place(
     assert widget.status.text() == "Done"
     assert widget.card.isVisibleTo(widget)
     assert widget.save_button.isEnabled()
-    assert not any(PREVIEW in layer.metadata for layer in viewer.layers)
+    qtbot.waitUntil(lambda: not any(PREVIEW in layer.metadata for layer in viewer.layers))
     assert not progress._all_instances
 
 
@@ -315,7 +318,7 @@ def test_two_viewers_compress_at_once_each_its_own(opened, qtbot):
         wait_for(qtbot, widget, State.DONE)
     assert first.layers[-1].metadata["tinc"].shape == (12, 24, 20)
     assert second.layers[-1].metadata["tinc"].shape == (10, 16, 18)
-    assert len(first.layers) == len(second.layers) == 2
+    qtbot.waitUntil(lambda: len(first.layers) == len(second.layers) == 2)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +374,7 @@ def test_the_preview_learns_where_the_user_looks_and_goes_when_done(opened, qtbo
     qtbot.waitUntil(lambda: np.ptp(preview.data, axis=0).any(), timeout=SECONDS)
     widget.stop_button.click()
     wait_for(qtbot, widget, State.DONE)
-    assert preview not in viewer.layers
+    qtbot.waitUntil(lambda: preview not in viewer.layers, timeout=SECONDS)
 
 
 @pytest.mark.usefixtures("slow")
@@ -403,18 +406,40 @@ def longest_block(qtbot: Any, seconds: float, meanwhile: Callable[[], None]) -> 
 def test_the_window_stays_alive_while_it_trains_and_the_user_scrolls(opened, qtbot, record_property):
     brain, _ = samples.load("brain")
     viewer, widget = opened(show=True, data=brain)
+    planes = iter(range(10_000))
+
+    def scroll() -> None:
+        viewer.dims.set_point(0, 2 * (next(planes) % 64))
+
+    qtbot.wait(1000)
+    idle = longest_block(qtbot, 2, scroll)
     train(qtbot, widget)
     qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=SECONDS)  # the first preview sets the scene up
     qtbot.wait(1000)
-    planes = iter(range(10_000))
-    block = longest_block(qtbot, 4, lambda: viewer.dims.set_point(0, 2 * (next(planes) % 64)))
+    block = longest_block(qtbot, 4, scroll)
     record_property("longest block of the event loop, ms", block)
-    print(f"longest block of the event loop while training and scrolling: {block:.0f} ms")
+    print(
+        f"longest block of the event loop while training and scrolling: {block:.0f} ms, scrolling alone {idle:.0f} ms"
+    )
     widget.form.write(keep=False)
     widget.model.keep = False
     widget.stop_button.click()
     wait_for(qtbot, widget, State.IDLE)
-    assert block < 100 + 150  # 100 ms is the aim; the machine that runs this has two busy cores
+    assert block < max(250, 3 * idle)  # 100 ms is the aim; the machine that runs this has two busy cores
+
+
+def test_torch_is_imported_in_a_thread_once_the_widget_has_been_open_for_a_moment(opened, qtbot, monkeypatch):
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(worker, "load_engine", lambda: threads.append(threading.current_thread()))
+    with monkeypatch.context() as patch:
+        patch.delitem(sys.modules, "torch")  # as if it had not been imported yet
+        opened()
+        assert not threads
+        qtbot.waitUntil(lambda: len(threads) == 1, timeout=SECONDS)
+    assert threads[0] is not threading.main_thread()
+    opened()
+    qtbot.wait(800)
+    assert len(threads) == 1, "it is there already"
 
 
 def colours(widget: QWidget) -> int:

@@ -77,8 +77,10 @@ def test_a_slice_in_any_direction_decodes_no_more_than_itself(stack: Any, decode
 def test_large_planes_are_cut_into_chunks(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("napari_tinc.lazy.CHUNK_SIDE", 16)
     level = lazy_levels(stack)[0]
-    assert level.chunks == ((16, 2), (16, 16, 1), (16, 14))
-    assert CHUNK_SIDE == 256
+    assert level[3].chunks == ((16, 16, 1), (16, 14))
+    assert level[3:4].chunks == ((1,), (16, 16, 1), (16, 14))
+    assert level.chunks == ((8, 8, 2), (8, 8, 8, 8, 1), (8, 8, 8, 6)), "a thick region has thick chunks: half the side"
+    assert CHUNK_SIDE == 512
     assert_same_voxels(level[3, 5:31], stack.decode()[3, 5:31])
 
 
@@ -248,15 +250,15 @@ def test_zoomed_in_only_the_chunks_on_the_canvas_are_decoded(
     assert layer.data_level == len(layer.data) - 1 == 1
     assert sum(decoded_voxels) <= 2 * 1024 * 1024, "the whole plane, coarse; once more at most, for the first place"
     decoded_voxels.clear()
-    viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 384, 640), 8  # 100 voxels or so, inside one chunk
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 768, 1280), 8  # 100 voxels or so, inside one chunk
     qtbot.waitUntil(lambda: layer.data_level == 0)
-    assert decoded_voxels == [256 * 256]
+    assert decoded_voxels == [512 * 512]
     decoded_voxels.clear()
-    viewer.scene.camera.center = (0, 400, 660)
+    viewer.scene.camera.center = (0, 790, 1300)
     qtbot.wait(100)
     assert sum(decoded_voxels) == 0, "moving inside the chunk"
     viewer.dims.set_current_step(0, 9)
-    assert sum(decoded_voxels) == 256 * 256 + 1024 * 1024, "a step: the chunk, and the coarse level for the thumbnail"
+    assert sum(decoded_voxels) == 512 * 512 + 1024 * 1024, "a step: the chunk, and the coarse level for the thumbnail"
 
 
 def test_the_difference_layer_is_lazy_and_right(stack: Any, decoded_voxels: list[int]) -> None:
