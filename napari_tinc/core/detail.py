@@ -273,7 +273,7 @@ class DetailReader:
         """
         level, halvings = self._level_of(scale)
         sides = self.pyramid.shapes[level]
-        grids = [np.minimum(p / 2**h, n - 1) for p, h, n in zip(positions, halvings, sides, strict=True)]
+        grids = [np.clip(p / 2**h, 0, n - 1) for p, h, n in zip(positions, halvings, sides, strict=True)]
         lows = [np.floor(grid).astype(np.int64) for grid in grids]
         bounds = tuple((int(low[0]), min(int(low[-1]) + 2, n)) for low, n in zip(lows, sides, strict=True))
         values = self.region(level, bounds)
