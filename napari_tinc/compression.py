@@ -50,7 +50,7 @@ _OMEGA_PER_VOXEL = 0.5
 _NETWORK_SHARE, _PROMISING = 0.6, 10**0.08
 # Bytes of a detail segment and its row in the table besides the streams, at most; and what a useful one has.
 _DETAIL_HEAD, _LEAST_DETAIL = 48, 24
-_QUALITY_SHARE = 1 / 80
+_QUALITY_SHARE, _SPARE = 1 / 80, 0.02
 _SLACKS = (0, 16)
 _PSNR_RUNS, _PSNR_SLACK, _DB_PER_OCTAVE = 7, 0.25, 3.0
 
@@ -235,15 +235,20 @@ def _with_detail(draft: Draft, payloads: Payloads, budget: int) -> Candidates:
     residuals = draft.residuals(payloads)
     given = [i for i, residual in enumerate(residuals) if residual is not None]
     room = budget - draft.size(payloads) - _DETAIL_HEAD * len(given) - drafts.PROVENANCE_SLACK
-    fitted = None
-    for number, best in enumerate(detail_coding.fit([r for r in residuals if r is not None], max(1, room))):
-        yield Progress.unmeasured("coding", number, detail_coding.TRIES)
-        fitted = best
-    if fitted is None:
-        raise BudgetError(f"the detail layer does not fit in {room} bytes even at its coarsest: raise the budget")
     details: list[Detail | None] = [None] * len(residuals)
-    for item, detail in zip(given, fitted.details, strict=True):
-        details[item] = detail
+    for _ in range(2):
+        fitted = None
+        for number, best in enumerate(detail_coding.fit([r for r in residuals if r is not None], max(1, room))):
+            yield Progress.unmeasured("coding", number, detail_coding.TRIES)
+            fitted = best
+        if fitted is None:
+            raise BudgetError(f"the detail layer does not fit in {room} bytes even at its coarsest: raise the budget")
+        for item, detail in zip(given, fitted.details, strict=True):
+            details[item] = detail
+        spare = budget - drafts.PROVENANCE_SLACK - draft.size(payloads, details)
+        if spare < _SPARE * budget:
+            break
+        room += spare  # in a small file the heads were shorter than they might have been
     return _Candidate(draft, payloads, details, fitted.error)
 
 

@@ -222,9 +222,9 @@ class Draft:
                 best, best_size, best_codes = payloads, size, codes
         return best
 
-    def size(self, payloads: Payloads) -> int:
-        """Bytes of a file without a detail layer, before its quality is known."""
-        return len(self.pack(_SOME_PSNR, self._no_quality(), payloads))
+    def size(self, payloads: Payloads, details: Details = ()) -> int:
+        """Bytes of the file, before its quality is known."""
+        return len(self.pack(_SOME_PSNR, self._no_quality(), payloads, details))
 
 
 def constant(source: Source, settings: Settings) -> CompressedVolume:
