@@ -236,6 +236,7 @@ def _with_detail(draft: Draft, payloads: Payloads, budget: int) -> Candidates:
     given = [i for i, residual in enumerate(residuals) if residual is not None]
     room = budget - draft.size(payloads) - _DETAIL_HEAD * len(given) - drafts.PROVENANCE_SLACK
     details: list[Detail | None] = [None] * len(residuals)
+    fitted: detail_coding.Fit | None = None
     for _ in range(2):
         fitted = None
         for number, best in enumerate(detail_coding.fit([r for r in residuals if r is not None], max(1, room))):
@@ -249,6 +250,7 @@ def _with_detail(draft: Draft, payloads: Payloads, budget: int) -> Candidates:
         if spare < _SPARE * budget:
             break
         room += spare  # in a small file the heads were shorter than they might have been
+    assert fitted is not None
     return _Candidate(draft, payloads, details, fitted.error)
 
 

@@ -39,11 +39,6 @@ def step_of(code: int) -> float:
     return float(2.0 ** (code / 256 - 40))
 
 
-def code_of(step: float) -> int:
-    """Code of the nearest step."""
-    return min(max(round(256 * (math.log2(max(step, 1e-30)) + 40)), 0), STEP_CODES - 1)
-
-
 @dataclass(frozen=True)
 class Pyramid:
     """Which axes every level of the transform splits, and into which blocks its bands are cut.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from napari_tinc.core.detail import (
     DetailHead,
     Ints,
     Pyramid,
-    code_of,
     dyadic_splits,
     step_of,
 )
@@ -38,7 +38,7 @@ TRIES = 12
 _FILL = 0.985
 # Bits of a coefficient per octave of the step, to guess the step of a size; only speeds the search up.
 _OCTAVES_PER_OCTAVE = 0.75
-_BITS_PER_SYMBOL = 6.0
+_BITS_PER_SYMBOL, _SAMPLED = 4.5, 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,11 +299,16 @@ def _block_side(shape: tuple[int, ...], room: float) -> int:
 
 
 def _likely_code(items: Sequence[Coefficients], room: int) -> int:
-    """Guess the step at which the coefficients beyond it take ``room`` bytes."""
+    """Guess the step at which the coefficients take ``room`` bytes, from their sizes alone."""
     sizes = np.concatenate([np.abs(bands).ravel() for item in items for bands in item.bands])
-    beyond = min(max(1, round(8 * room / _BITS_PER_SYMBOL)), len(sizes))
-    smallest = float(np.partition(sizes, len(sizes) - beyond)[len(sizes) - beyond])
-    return code_of(smallest)
+    fewer = sizes[:: max(1, len(sizes) // _SAMPLED)]
+    bits = 8 * room * len(fewer) / len(sizes)
+
+    def takes_more(code: int) -> bool:
+        steps = fewer[fewer > 0.5 * step_of(code)] / step_of(code)
+        return float(np.log2(2 * steps).sum()) + _BITS_PER_SYMBOL * len(steps) > bits
+
+    return bisect_left(range(STEP_CODES - 1), True, key=lambda code: not takes_more(code))
 
 
 def _halve(weights: Floats, axis: int) -> Floats:
