@@ -110,7 +110,8 @@ def compress_steps(
     metadata : Metadata, optional
         Axes, voxel size, names; by default ``Metadata.default(array.ndim)``.
     preset : str
-        ``"fast"``, ``"balanced"`` or ``"best"``: 1, 4 or 20 units of training.
+        ``"fast"``, ``"balanced"`` or ``"best"``: 1, 4 or 20 units of training. With ``model="auto"`` no network is
+        trained for the first, and a network that loses after one unit is not trained on for the others.
     between : str or sequence of float
         Allocation between levels, see :func:`napari_tinc.core.allocation.level_ratios`.
     within : str
@@ -194,10 +195,10 @@ def _best_candidate(source: Source, settings: Settings, budget: int, finish: Fin
         return (yield from _with_network(source, settings, budget, budget, PRESETS[settings.preset], finish))
     best = yield from _with_detail(plan_detail(source, settings, budget), {}, budget)
     share = int(_NETWORK_SHARE * budget)
-    if settings.model == "detail" or share < smallest_budget(source, replace(settings, model="tinc")):
+    if settings.model == "detail" or settings.preset == "fast" or share < smallest_budget(source, replace(settings, model="tinc")):
         return best
     # Successive halving: a short training shows whether a long one is worth its time.
-    trials = [PRESETS["fast"]] + [PRESETS[settings.preset]] * (settings.preset != "fast")
+    trials = PRESETS["fast"], PRESETS[settings.preset]
     for steps in trials:
         if finish is not None and finish():
             break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, product
 from typing import Any, Protocol
@@ -160,7 +160,23 @@ class _Difference:
 
     def read(self, bounds: Bounds) -> npt.NDArray[np.generic]:
         region = tuple(self._voxels(axis, bound) for axis, bound in enumerate(bounds))
-        return np.asarray(self.original[region]).astype(self.dtype) - self.decoded.read(bounds).astype(self.dtype)
+        return np.asarray(self.original[region]).astype(self.dtype) - self._decode(region).astype(self.dtype)
+
+    def _decode(self, region: Bounds) -> npt.NDArray[np.generic]:
+        """Decode every ``step``-th voxel as it is at full resolution: a coarser level is smoother, and would differ."""
+        voxels = replace(self.decoded, scale=1.0)
+        strided = [axis for axis, bound in enumerate(region) if isinstance(bound, slice) and bound.step != 1]
+        if not strided:
+            return voxels.read(region)
+        axis, span = strided[0], region[strided[0]]
+        assert isinstance(span, slice)
+        planes = []
+        for position in range(span.start, min(span.stop, self.original.shape[axis]), span.step):
+            plane = [slice(b.start, b.stop) if isinstance(b, slice) else b for b in region]
+            plane[axis] = position
+            thin = [b for a, b in enumerate(region) if isinstance(b, slice) and a != axis]
+            planes.append(voxels.read(tuple(plane))[tuple(slice(None, None, b.step) for b in thin)])
+        return np.stack(planes, axis=sum(isinstance(bound, slice) for bound in region[:axis]))
 
     def _voxels(self, axis: int, bound: slice | int) -> slice | int:
         """Which voxels of the original the samples of an axis are; an axis shorter than a step has one."""
@@ -176,7 +192,7 @@ def lazy_levels(
 ) -> list[LazyArray]:
     """Show a compressed volume, or one of its channels, as dask arrays of falling resolution.
 
-    Nothing is decoded here. Each level is sampled from the network at its own resolution, 1, 1/2, 1/4, … on all
+    Nothing is decoded here. Each level is decoded at its own resolution, 1, 1/2, 1/4, … on all
     spatial axes, and costs its own samples. Keys are new with every call, so that no cache mixes up two volumes.
 
     Parameters
