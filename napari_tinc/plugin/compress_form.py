@@ -7,7 +7,7 @@ from typing import Any
 from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, Label, LineEdit, SpinBox
 from napari.layers import Image, Labels
 from psygnal import Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_tinc.plugin.compress_model import BETWEEN, DEVICES, PRESETS, TARGETS, WITHIN, Form
@@ -94,8 +94,8 @@ class CompressForm(QWidget):
             self._field("levels", ComboBox, choices=levels),
             self._field("seed", SpinBox, min=0, max=2**31 - 1),
             self._field("time_limit", FloatSpinBox, min=0, max=1e6, value=0, step=10),
-            self._field("live", CheckBox, value=True, text=_LABELS["live"]),
-            self._field("keep", CheckBox, value=True, text=_LABELS["keep"]),
+            self._field("live", CheckBox, value=True),
+            self._field("keep", CheckBox, value=True),
         )
         self.fields["time_limit"].native.setSpecialValueText("none")
         self.fields["time_limit"].native.setSuffix(" s")
@@ -193,8 +193,9 @@ def _rows(*fields: Any) -> QWidget:
         if isinstance(field, CheckBox):
             rows.addRow(field.native)
         else:
-            rows.addRow(field.label, field.native)
-            rows.labelForField(field.native).setToolTip(field.tooltip)
+            label = QLabel(field.label)
+            label.setToolTip(field.tooltip)
+            rows.addRow(label, field.native)
     return widget
 
 

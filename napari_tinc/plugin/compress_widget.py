@@ -97,6 +97,7 @@ class CompressWidget(QWidget):
         self.card.pressed.connect(self._card_pressed)
         inner = QFrame()
         layout = QVBoxLayout(inner)
+        layout.setSpacing(4)  # all of a result fits a window of 860 pixels
         buttons = QHBoxLayout()
         for button in (self.compress_button, self.stop_button, self.save_button):
             buttons.addWidget(button)
