@@ -107,7 +107,7 @@ class CompressForm(QWidget):
         self.folded = QCollapsible("Advanced")
         self.folded.addWidget(advanced)
         # A dock that is too low scrolls; it does not squeeze the fields.
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(basic)
