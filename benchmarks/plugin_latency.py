@@ -36,6 +36,7 @@ from napari_tinc.format import ItemRange
 from napari_tinc.plugin.compress_model import State
 from napari_tinc.plugin.compress_widget import CompressWidget
 from napari_tinc.plugin.layers import add_result
+from napari_tinc.plugin.preview import PREVIEW
 from napari_tinc.settings import Settings
 from napari_tinc.source import Source
 
@@ -86,7 +87,7 @@ def blocks_and_stop(seconds: float, stops: int) -> None:
     for keep in (False, True):
         widget.form.write(keep=keep)
         latencies, ends = [], []
-        for number in range(stops):
+        for _ in range(stops):
             if not keep:
                 report("longest blocks of the event loop, scrolling alone, by second", blocks(viewer, seconds / stops))
             widget.compress_button.click()
@@ -96,10 +97,15 @@ def blocks_and_stop(seconds: float, stops: int) -> None:
                 report("  training and scrolling", blocks(viewer, seconds / stops))
             widget.stop_button.click()
             latencies.append(milliseconds(lambda: live(120, lambda: not widget.model.running)))
-            ends.append(milliseconds(lambda: live(120, lambda: len(viewer.layers) == 1 + number * keep + keep)))
+            ends.append(latencies[-1] + milliseconds(lambda: live(120, lambda: not learning(viewer))))
         report(f"stop until {'the result is there' if keep else 'idle, nothing kept'}", latencies)
         report("  and until the preview layer is gone", ends)
     viewer.close()
+
+
+def learning(viewer: Any) -> bool:
+    """Whether a live preview is shown."""
+    return any(PREVIEW in layer.metadata for layer in viewer.layers)
 
 
 def add_plain(viewer: Any) -> None:

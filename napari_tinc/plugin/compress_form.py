@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, Label, LineEdit, SpinBox
+from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, Label, LineEdit, SpinBox
 from napari.layers import Image, Labels
 from psygnal import Signal
-from qtpy.QtWidgets import QComboBox, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_tinc.plugin.compress_model import BETWEEN, DEVICES, PRESETS, TARGETS, WITHIN, Form
@@ -76,7 +76,7 @@ class CompressForm(QWidget):
         super().__init__()
         self.viewer = viewer
         self.fields: dict[str, Any] = {}
-        basic = self._container(
+        basic = _rows(
             self._field("source", ComboBox, choices=self._images, nullable=True),
             self._field("target_kind", ComboBox, choices=[(text, kind) for kind, text in _TARGET_LABELS.items()]),
             self._field("target_value", FloatSpinBox, min=0.001, max=1e9, value=TARGETS["ratio"], step=1),
@@ -88,7 +88,7 @@ class CompressForm(QWidget):
             self._field("device", ComboBox, choices=DEVICES),
         )
         levels = [("automatic", None), *((str(n), n) for n in range(1, _MAX_LEVELS + 1))]
-        advanced = self._container(
+        advanced = _rows(
             self._field("mask_weight", FloatSpinBox, min=1, max=1000, value=10, step=1),
             self._field("axes", LineEdit),
             self._field("levels", ComboBox, choices=levels),
@@ -100,20 +100,23 @@ class CompressForm(QWidget):
         self.fields["time_limit"].native.setSpecialValueText("none")
         self.fields["time_limit"].native.setSuffix(" s")
         self.fields["mask_weight"].native.setSuffix(" times")
-        self.fields["size"].native.setWordWrap(True)
+        size = self.fields["size"].native  # wraps rather than widening the dock
+        size.setWordWrap(True)
+        size.setMinimumWidth(1)
+        size.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
         self.folded = QCollapsible("Advanced")
-        self.folded.addWidget(advanced.native)
+        self.folded.addWidget(advanced)
         # A dock that is too low scrolls; it does not squeeze the fields.
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(basic.native)
+        layout.addWidget(basic)
         layout.addWidget(self.folded)
-        self._containers = basic, advanced
         self._suit_target(self.fields["target_kind"].value)
         self.fields["target_kind"].changed.connect(self._suit_target)
-        for container in self._containers:
-            container.changed.connect(self._tell)
+        for name, field in self.fields.items():
+            if name != "size":  # it answers
+                field.changed.connect(self._tell)
 
     def _field(self, name: str, kind: Any, **options: Any) -> Any:
         field = kind(name=name, label=_LABELS[name], tooltip=TOOLTIPS[name], **options)
@@ -122,11 +125,6 @@ class CompressForm(QWidget):
             field.native.setMinimumContentsLength(8)
         self.fields[name] = field
         return field
-
-    def _container(self, *fields: Any) -> Any:
-        container = Container(widgets=list(fields), labels=True)
-        container.native.layout().setContentsMargins(0, 0, 0, 0)
-        return container
 
     def _tell(self) -> None:
         self.changed.emit()
@@ -182,6 +180,23 @@ class CompressForm(QWidget):
         """Fill in fields by name."""
         for name, value in values.items():
             self.fields[name].value = value
+
+
+def _rows(*fields: Any) -> QWidget:
+    """Lay fields out below one another, their labels in a column; a check box has its label beside it."""
+    widget = QWidget()
+    rows = QFormLayout(widget)
+    rows.setContentsMargins(0, 0, 0, 0)
+    rows.setVerticalSpacing(4)
+    rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    for field in fields:
+        if isinstance(field, CheckBox):
+            rows.addRow(field.native)
+        else:
+            label = QLabel(field.label)
+            label.setToolTip(field.tooltip)
+            rows.addRow(label, field.native)
+    return widget
 
 
 def is_original(layer: Any) -> bool:

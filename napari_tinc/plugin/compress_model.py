@@ -204,7 +204,7 @@ class CompressModel:
         if target.kind == "psnr":
             return f"{size_text(source.nbytes)} → the smallest file that reaches {target.value:g} dB"
         budget = target.budget(source.nbytes, source.voxels)
-        details = f"{source.nbytes / budget:.4g} times smaller, {8 * budget / source.voxels:.3g} bits/voxel"
+        details = f"{source.nbytes / budget:.4g} : 1, {8 * budget / source.voxels:.3g} bits/voxel"
         return f"{size_text(source.nbytes)} → {size_text(budget)}\n{details}"
 
     def begin(self) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from napari_tinc.plugin.report import Report
     from napari_tinc.volume import CompressedVolume
 
+_WIDTH = 340  # pixels that the fields and a scroll bar need; a dock in napari's right area starts as narrow as it may
 _BAR = 1000  # resolution of the progress bar
 _REDRAW_SECONDS = 0.25
 _IDLE_MILLISECONDS = 500  # after which the window has surely been drawn
@@ -97,6 +98,7 @@ class CompressWidget(QWidget):
         self.card.pressed.connect(self._card_pressed)
         inner = QFrame()
         layout = QVBoxLayout(inner)
+        layout.setSpacing(4)  # all of a result fits a window of 860 pixels
         buttons = QHBoxLayout()
         for button in (self.compress_button, self.stop_button, self.save_button):
             buttons.addWidget(button)
@@ -109,6 +111,7 @@ class CompressWidget(QWidget):
         self.area.setWidgetResizable(True)
         self.area.setFrameShape(QFrame.Shape.NoFrame)
         self.area.setWidget(inner)
+        self.area.setMinimumWidth(_WIDTH)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(self.area)

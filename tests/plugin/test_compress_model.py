@@ -57,9 +57,9 @@ def test_every_setting_of_the_form_is_one_that_the_library_takes():
 @pytest.mark.parametrize(
     ("form", "shown"),
     [
-        ({"target_kind": "ratio", "target_value": 4.0}, "12 kB → 3 kB\n4 times smaller, 4 bits/voxel"),
-        ({"target_kind": "bytes", "target_value": 1.5}, "12 kB → 1.5 kB\n8 times smaller, 2 bits/voxel"),
-        ({"target_kind": "bits_per_voxel", "target_value": 1.0}, "12 kB → 750 B\n16 times smaller, 1 bits/voxel"),
+        ({"target_kind": "ratio", "target_value": 4.0}, "12 kB → 3 kB\n4 : 1, 4 bits/voxel"),
+        ({"target_kind": "bytes", "target_value": 1.5}, "12 kB → 1.5 kB\n8 : 1, 2 bits/voxel"),
+        ({"target_kind": "bits_per_voxel", "target_value": 1.0}, "12 kB → 750 B\n16 : 1, 1 bits/voxel"),
         ({"target_kind": "psnr", "target_value": 42.0}, "12 kB → the smallest file that reaches 42 dB"),
     ],
 )

@@ -24,6 +24,7 @@ from napari_tinc.plugin.compress_form import TOOLTIPS
 from napari_tinc.plugin.compress_model import State
 from napari_tinc.plugin.compress_widget import CompressWidget
 from napari_tinc.plugin.preview import PREVIEW
+from napari_tinc.plugin.report import Report
 from napari_tinc.settings import PRESETS
 from napari_tinc.volume import CompressedVolume
 
@@ -95,7 +96,13 @@ def test_every_field_has_a_tooltip_and_the_dock_can_be_narrow(opened):
     assert {name: field.tooltip for name, field in widget.form.fields.items()} == TOOLTIPS
     assert widget.minimumSizeHint().width() <= 350
     inner = widget.area.widget()
-    assert inner.minimumSizeHint().width() <= 350
+    widget.form.folded.expand(animate=False)
+    widget.card.show_report(
+        Report(8e6, 1e5, 40.0, 0.9, "z 28:35", 1e4, 30.0, "[128:192, 128:192, 128:192] of item 3"), ""
+    )
+    widget.card.show()
+    assert inner.minimumSizeHint().width() <= 340 - widget.area.verticalScrollBar().sizeHint().width()
+    assert widget.area.minimumWidth() == 340, "or napari makes the dock narrower than that"
     assert all(button.toolTip() for button in (widget.compress_button, widget.stop_button, widget.save_button))
 
 
