@@ -169,9 +169,9 @@ def _from_sz3(data: bytes, shape: tuple[int, ...]) -> Array:
 
 
 def _zfp(item: Array, gain: float) -> bytes:
-    # ZFP rounds its tolerance down to a power of two; a gain of the values instead moves in steps as small as one likes.
+    # ZFP rounds its tolerance down to a power of two; a gain of the values moves in steps as small as one likes.
     scaled = ((item - 0.5) * gain).astype(np.float32).squeeze()
-    return np.float32(gain).tobytes() + bytes(imagecodecs.zfp_encode(scaled, mode="a", level=1.0))
+    return np.float32(gain).tobytes() + bytes(imagecodecs.zfp_encode(scaled, mode="a", level=1))
 
 
 def _from_zfp(data: bytes, shape: tuple[int, ...]) -> Array:
@@ -182,11 +182,13 @@ def _from_zfp(data: bytes, shape: tuple[int, ...]) -> Array:
 
 def _mosaic(item: Array) -> NDArray[np.uint16]:
     """Lay the planes of a volume below one another: one picture has one header."""
-    return np.rint(item.reshape(-1, item.shape[-1]) * _WHITE).astype(np.uint16)
+    mosaic: NDArray[np.uint16] = np.rint(item.reshape(-1, item.shape[-1]) * _WHITE).astype(np.uint16)
+    return mosaic
 
 
 def _jpeg2000(item: Array, psnr: float) -> bytes:
-    return bytes(imagecodecs.jpeg2k_encode(_mosaic(item), level=psnr, reversible=False, codecformat="j2k"))
+    level: Any = psnr  # its type stub knows whole decibels only
+    return bytes(imagecodecs.jpeg2k_encode(_mosaic(item), level=level, reversible=False, codecformat="j2k"))
 
 
 def _jpegxl(item: Array, distance: float) -> bytes:
@@ -220,7 +222,10 @@ def _from_imagecodecs() -> list[Peer]:
 
 
 def _from_ffmpeg() -> list[Peer]:
-    ranges = {"hevc": ("constant rate factor", 0.0, 51.0, "linear"), "av1": ("constant rate factor", 0.0, 63.0, "whole")}
+    ranges = {
+        "hevc": ("constant rate factor", 0.0, 51.0, "linear"),
+        "av1": ("constant rate factor", 0.0, 63.0, "whole"),
+    }
     return [
         Peer(
             f"{codec}-{bits}",

@@ -53,7 +53,8 @@ def decode(codec: str, bits: int, data: bytes, shape: tuple[int, ...]) -> NDArra
     """Read a volume of ``shape`` back from a film."""
     flat = _ffmpeg(["-f", _FORMATS[codec], "-i", "-", "-f", "rawvideo", "-pix_fmt", f"gray{bits}le", "-"], data)
     frames = np.frombuffer(flat, "<u2").reshape(_frame_shape(shape))
-    return frames[:, : shape[1], : shape[2]] / (2**bits - 1)
+    decoded: NDArray[Any] = frames[:, : shape[1], : shape[2]] / (2**bits - 1)
+    return decoded
 
 
 def _options(codec: str, rate_factor: float) -> list[str]:
