@@ -34,7 +34,8 @@ class Event:
     Parameters
     ----------
     kind : str
-        ``"started"``, ``"progress"`` or ``"finished"``.
+        ``"started"``, ``"progress"`` or ``"finished"``. While a candidate runs there is progress four times a second,
+        even if there is nothing new: the moments to stop at.
     candidate : Candidate
     target_ratio : float
     phase : str

@@ -7,11 +7,13 @@ import queue
 import tempfile
 import threading
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from numpy.typing import NDArray
 
@@ -23,23 +25,44 @@ Volumes = tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]
 News = tuple[int, Job]
 
 _STARTING: Job = {"phase": "starting", "fraction": 0.0}
+_RUNNING: Job = {"phase": "running", "fraction": 0.0}
+_HEARTBEAT_SECONDS = 0.25
 _CONNECT_SECONDS = "10s"
 
 
-class Runner(Protocol):
+class Runner(ABC):
     """A place that runs jobs; leaving it stops what still runs."""
 
-    def __enter__(self) -> Self: ...
+    def __init__(self) -> None:
+        self._said: queue.SimpleQueue[News] = queue.SimpleQueue()
+
+    def __enter__(self) -> Self:
+        return self
+
+    @abstractmethod
     def __exit__(self, *error: object) -> None: ...
 
+    @abstractmethod
     def submit(self, index: int, job: Job, data: bytes | None) -> None:
         """Queue a job, with its file where that is made already."""
 
     def news(self, jobs: int) -> Iterator[News]:
-        """What is said about which job, until that many have ended."""
+        """Yield what is said about which job, until that many have ended.
+
+        When nobody says anything an unfinished job is named, so that whoever listens can stop at any time.
+        """
+        unfinished = set(range(jobs))
+        while unfinished:
+            try:
+                index, said = self._said.get(timeout=_HEARTBEAT_SECONDS)
+            except queue.Empty:
+                index, said = min(unfinished), _RUNNING
+            if "phase" not in said:
+                unfinished.remove(index)
+            yield index, said
 
 
-class Local:
+class Local(Runner):
     """Processes of this machine, a few at a time.
 
     Parameters
@@ -51,14 +74,11 @@ class Local:
     """
 
     def __init__(self, folder: Path, jobs: int) -> None:
+        super().__init__()
         self._folder = folder
         self._threads = max(1, _cores() // jobs)
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="tinc-compare")
         self._stop = threading.Event()
-        self._said: queue.SimpleQueue[News] = queue.SimpleQueue()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
@@ -67,13 +87,6 @@ class Local:
     def submit(self, index: int, job: Job, data: bytes | None) -> None:
         """Queue a job."""
         self._pool.submit(self._run, index, {**job, "folder": str(self._folder)}, data)
-
-    def news(self, jobs: int) -> Iterator[News]:
-        """Yield what is said until all jobs have ended."""
-        while jobs:
-            index, said = self._said.get()
-            jobs -= "phase" not in said
-            yield index, said
 
     def _run(self, index: int, job: Job, data: bytes | None) -> None:
         try:
@@ -86,7 +99,7 @@ class Local:
         self._said.put((index, said))
 
 
-class Cluster:
+class Cluster(Runner):
     """The workers of a ``distributed`` scheduler; each runs jobs in processes of its own, as here.
 
     Parameters
@@ -103,6 +116,7 @@ class Cluster:
     """
 
     def __init__(self, address: str, volumes: Volumes) -> None:
+        super().__init__()
         try:
             distributed: Any = import_module("distributed")
         except ImportError:
@@ -113,31 +127,30 @@ class Cluster:
             self._client = distributed.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
             raise InputError(f"expected a scheduler at {address}, got {error}; check the address") from error
+        try:
+            # Sent once to every worker, not with every job.
+            self._volumes = self._client.scatter(volumes, broadcast=True, hash=False)
+        except TimeoutError as error:
+            self._client.close()
+            raise InputError(f"expected workers at the scheduler {address}, got none; start some") from error
         self._stop = distributed.Event(f"tinc-compare-{uuid.uuid4()}", client=self._client)
-        self._completed = distributed.as_completed
-        # Sent once to every worker, not with every job.
-        self._volumes = self._client.scatter(volumes, broadcast=True, hash=False)
-        self._indices: dict[Any, int] = {}
-
-    def __enter__(self) -> Self:
-        return self
+        self._futures: list[Any] = []
 
     def __exit__(self, *error: object) -> None:
-        self._client.cancel(list(self._indices))
+        self._client.cancel(self._futures)
         self._stop.set()
         self._client.close()
 
     def submit(self, index: int, job: Job, data: bytes | None) -> None:
         """Queue a job."""
         future = self._client.submit(_run_there, job, data, *self._volumes, self._stop.name, pure=False)
-        self._indices[future] = index
+        self._futures.append(future)
+        future.add_done_callback(partial(self._completed, index))
 
-    def news(self, jobs: int) -> Iterator[News]:
-        """Yield what is said until all jobs have ended."""
-        for future in self._completed(list(self._indices)):
-            index = self._indices[future]
-            failed = future.exception() if future.status == "error" else None
-            yield index, future.result() if failed is None else {"failed": str(failed)}
+    def _completed(self, index: int, future: Any) -> None:
+        if future.status != "cancelled":
+            error = future.exception()
+            self._said.put((index, future.result() if error is None else {"failed": str(error)}))
 
 
 def _run_there(job: Job, data: bytes | None, *said: Any) -> Job:
