@@ -81,7 +81,9 @@ class Comparison:
     Raises
     ------
     InputError
-        If the volume, a ratio or a candidate cannot be used, or the volume has one value only.
+        If the volume or a candidate cannot be used, or the volume has one value only.
+    BudgetError
+        If a ratio asks for a file that is not smaller than the volume.
     """
 
     def __init__(
