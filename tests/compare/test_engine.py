@@ -116,10 +116,10 @@ def test_stored_results_come_back_at_once_without_a_worker(finished, volume, cac
 
 
 def test_another_mask_measures_again_but_makes_no_new_file(finished, volume, cache):
-    chosen = [finished.candidates[0]]
+    chosen = [finished.candidates[2]]
     other = Comparison(volume, candidates=chosen, ratios=RATIOS[:1], mask=volume > 3000, clean=volume, cache=cache)
     everything(other)
-    before, after = finished.results[0], other.results[0]
+    before, after = finished.results[2], other.results[0]
     assert after.to_bytes() == before.to_bytes()
     assert after.costs == before.costs
     assert after.measures.dice == before.measures.dice
