@@ -149,9 +149,10 @@ def _bars(axes: Axes, rows: pd.DataFrame, measure: str, names: list[str]) -> Non
     axes.barh(ordered["candidate"], ordered[measure], color=colours)
     if len(ordered):
         lowest, highest = ordered[measure].min(), ordered[measure].max()
-        axes.set_xlim(lowest - 0.25 * max(highest - lowest, 0.01 * abs(highest)), None)
+        span = max(highest - lowest, 0.01 * abs(highest))
+        axes.set_xlim(lowest - 0.25 * span, highest + 0.05 * span)
     axes.tick_params(axis="y", labelsize=8)
-    axes.set(xlabel=f"{MEASURE_LABELS[measure]} (axis does not begin at 0)")
+    axes.set(xlabel=f"{MEASURE_LABELS[measure]}\n(axis does not begin at 0)")
 
 
 def _colour(index: int) -> Any:
