@@ -6,18 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from comparisons import RATIOS, SHAPE, quick
 from synthetic import blobs
 
 from napari_tinc.compare.candidates import Candidate
 from napari_tinc.compare.engine import Comparison
-
-RATIOS = (12.0, 24.0)
-SHAPE = (24, 30, 27)
-
-
-def quick(strategy: str = "even/equal@1") -> Candidate:
-    """One of ours that trains for a moment."""
-    return Candidate.tinc(strategy, "fast", device="cpu", time_limit=0.3)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import imagecodecs
 import numpy as np
 import psutil
 import pytest
-from conftest import RATIOS, quick
+from comparisons import RATIOS, quick
 from skimage.metrics import peak_signal_noise_ratio
 from synthetic import blobs
 
@@ -188,15 +188,14 @@ def no_leftovers(tmp_path, monkeypatch):
 def test_after_a_crash_no_worker_lives_on_and_the_finished_are_there(tmp_path):
     program = tmp_path / "crash.py"
     program.write_text(
-        "import sys; sys.path[:0] = sys.argv[1:3]\n"
-        "from conftest import quick\nfrom synthetic import blobs\nfrom napari_tinc import Candidate, Comparison\n"
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from synthetic import blobs\nfrom napari_tinc import Candidate, Comparison\n"
         "slow = Candidate.tinc('deep/equal@1', 'best', device='cpu')\n"
         "both = [Candidate('sperr'), slow]\n"
-        "comparison = Comparison(blobs((24, 30, 27)), candidates=both, ratios=[12], cache=sys.argv[3])\n"
+        "comparison = Comparison(blobs((24, 30, 27)), candidates=both, ratios=[12], cache=sys.argv[2])\n"
         "for event in comparison.run(): print(event.phase, flush=True)\n"
     )
-    here = Path(__file__).parent
-    command = [sys.executable, str(program), str(here), str(here.parent), str(tmp_path)]
+    command = [sys.executable, str(program), str(Path(__file__).parents[1]), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as crashing:
         for line in crashing.stdout:
             if line.strip() == "training":

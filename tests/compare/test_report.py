@@ -10,7 +10,7 @@ import imagecodecs
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import RATIOS
+from comparisons import RATIOS
 
 from napari_tinc.compare import pictures
 from napari_tinc.compare.candidates import Candidate
