@@ -160,7 +160,7 @@ class Comparison:
         Raises
         ------
         InputError
-            If ``jobs`` is not positive, or the scheduler cannot be used.
+            If ``jobs`` is not positive, the scheduler cannot be used, or results cannot be written.
         """
         if jobs < 1:
             raise InputError(f"expected at least one job at a time, got {jobs}")

@@ -113,8 +113,8 @@ def fit(peer: Peer, array: Array, axes: str, budget: int) -> Fitted:
             fine = setting
             if best is None:
                 raise BudgetError(
-                    f"expected {peer.name} to reach {budget} bytes, got {len(tried.data)} at its coarsest setting: "
-                    "lower the ratio"
+                    f"expected {peer.name} to reach {budget} bytes, got {len(tried.data)} at its coarsest setting "
+                    f"({peer.setting} {peer.coarse:g}): lower the ratio"
                 )
         else:
             coarse = setting

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from napari_tinc.compare.candidates import Candidate
+from napari_tinc.errors import InputError
 from napari_tinc.output import write_atomic
 
 _DIGEST_BYTES = 16
@@ -102,20 +103,27 @@ class Store:
 
     def keep_file(self, candidate: Candidate, budget: int, data: bytes, costs: Mapping[str, Any]) -> None:
         """Write a file and what making it cost."""
+        self._make_folder()
         path = self.path(candidate, budget)
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data, overwrite=True)
         _write_json(path.with_suffix(".json"), {**costs, "digest": _file_key(data)})
 
     def keep_problem(self, candidate: Candidate, budget: int, problem: str) -> None:
         """Write that a candidate cannot reach the budget."""
-        path = self.path(candidate, budget).with_suffix(".json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_json(path, {"problem": problem})
+        self._make_folder()
+        _write_json(self.path(candidate, budget).with_suffix(".json"), {"problem": problem})
 
     def keep_measures(self, candidate: Candidate, budget: int, measures: Mapping[str, Any]) -> None:
         """Write what was measured on a file."""
         _write_json(self._measures_path(candidate, budget), measures)
+
+    def _make_folder(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"expected to keep results in {self._folder}, got {error.strerror}; choose a folder you may write to"
+            ) from error
 
     def _measures_path(self, candidate: Candidate, budget: int) -> Path:
         path = self.path(candidate, budget)

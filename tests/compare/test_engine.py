@@ -344,3 +344,11 @@ def test_the_cache_holds_json_that_says_what_it_cost(finished):
     assert said["encode_seconds"] > 0
     # Linux tells; a training run needs more than the volume's own 39 kB, and less than a gigabyte.
     assert 1e6 < said["peak_bytes"] < 1e9
+
+
+def test_a_cache_that_cannot_be_written_to_is_an_error_in_words(volume, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    comparison = Comparison(volume, candidates=[Candidate("sperr")], ratios=RATIOS[:1], cache=tmp_path / "file")
+    with pytest.raises(InputError, match="expected to keep results"):
+        everything(comparison)
+    assert not workers_of(os.getpid())
