@@ -1,9 +1,10 @@
-"""PSNR at equal bytes: napari-tinc against SPERR, SZ3 and HEVC in one run, TTHRESH from a table of earlier runs.
+"""PSNR at equal bytes: napari-tinc against the peers of ``napari-tinc compare``, TTHRESH from a table of earlier runs.
 
     python benchmarks/rate_distortion.py VOLUMES_FOLDER --ratios 128 --preset balanced --time-limit 60
 
 Writes ``rate_distortion.csv`` and ``rate_distortion.png`` into ``benchmarks/results``. Volumes are the TIFF files of
 the folder with three axes, masks and ``clean`` ones left out; ``peers.csv`` beside them adds the TTHRESH points.
+``--no-tinc`` or ``--peers none`` leave out what was measured already.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import argparse
 import csv
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import peers
 import tifffile
 from matplotlib.figure import Figure
 
 from napari_tinc import CompressedVolume, Target, compress
+from napari_tinc.compare import peers
 from napari_tinc.core import metrics
+from napari_tinc.errors import BudgetError
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ["volume", "target_ratio", "codec", "ratio", "psnr_dB", "encode_s", "decode_s"]
@@ -32,7 +35,29 @@ def volumes(folder: Path, wanted: list[str]) -> dict[str, np.ndarray]:
     return {name: volume for name, volume in loaded.items() if volume.ndim == 3}
 
 
-def ours(volume: np.ndarray, budget: int, preset: str, time_limit: float | None) -> peers.Point:
+@dataclass(frozen=True)
+class Point:
+    """One file of one codec."""
+
+    codec: str
+    nbytes: int
+    psnr: float
+    encode_seconds: float
+    decode_seconds: float
+
+
+def theirs(name: str, volume: np.ndarray, budget: int) -> list[Point]:
+    """Search a peer's best file within the budget; none if its coarsest one does not fit."""
+    try:
+        best = peers.fit(peers.named(name), volume, "zyx", budget)
+    except BudgetError as error:
+        print(error, flush=True)
+        return []
+    psnr = metrics.psnr(volume, peers.unpack(best.data))
+    return [Point(name, len(best.data), psnr, best.encode_seconds, best.decode_seconds)]
+
+
+def ours(volume: np.ndarray, budget: int, preset: str, time_limit: float | None) -> Point:
     """Compress, write the file, and measure what another reader gets from it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "v.tinc"
@@ -42,7 +67,7 @@ def ours(volume: np.ndarray, budget: int, preset: str, time_limit: float | None)
         started = time.perf_counter()
         decoded = CompressedVolume.open(path).decode()
         decode = time.perf_counter() - started
-        return peers.Point(f"tinc-{preset}", path.stat().st_size, metrics.psnr(volume, decoded), encode, decode)
+        return Point(f"tinc-{preset}", path.stat().st_size, metrics.psnr(volume, decoded), encode, decode)
 
 
 def earlier(folder: Path, name: str, ratio: float) -> list[dict[str, object]]:
@@ -78,9 +103,8 @@ def measure(folder: Path, args: argparse.Namespace) -> list[dict[str, object]]:
     for name, volume in volumes(folder, args.volumes).items():
         for ratio in args.ratios:
             budget = int(volume.nbytes / ratio)
-            points = [ours(volume, budget, args.preset, args.time_limit)]
-            if not args.no_peers:
-                points += [p for codec in peers.SEARCHES if (p := peers.best_within(codec, volume, budget))]
+            points = [] if args.no_tinc else [ours(volume, budget, args.preset, args.time_limit)]
+            points += [point for codec in args.peers if codec != "none" for point in theirs(codec, volume, budget)]
             for p in points:
                 values = [name, ratio, p.codec, volume.nbytes / p.nbytes, p.psnr, p.encode_seconds, p.decode_seconds]
                 rows.append(dict(zip(COLUMNS, values, strict=True)))
@@ -125,7 +149,8 @@ if __name__ == "__main__":
     parser.add_argument("--ratios", nargs="+", type=float, default=[64, 128, 256, 512])
     parser.add_argument("--preset", default="balanced")
     parser.add_argument("--time-limit", type=float)
-    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--no-tinc", action="store_true")
+    parser.add_argument("--peers", nargs="+", default=list(peers.PEERS))
     parser.add_argument("--output", default="rate_distortion")
     arguments = parser.parse_args()
     table = measure(arguments.folder, arguments)

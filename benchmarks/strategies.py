@@ -1,46 +1,75 @@
-"""Allocation strategies at equal bytes.
+"""Levels, strategies and ratios at equal bytes, on the engine of ``napari-tinc compare``.
 
-    python benchmarks/strategies.py VOLUME.tif [VOLUME.tif ...] --ratio 128 --levels 3
+    python benchmarks/strategies.py VOLUME.tif [VOLUME.tif ...] --ratios 64 256
 
-Every strategy between levels with equal shares within, then every strategy within a level with the default between.
+Per volume and ratio: one SIREN, every strategy between levels on trees of 2 to 4 levels with equal shares within, and
+every strategy within a level on trees of 3. Writes ``benchmarks/results/strategies.csv``; finished runs are kept in
+the user's cache, so it goes on where it was stopped.
 """
 
 import argparse
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import tifffile
 
-from napari_tinc import Target, compress
-from napari_tinc.core import metrics
+from napari_tinc import Candidate, Comparison
+from napari_tinc.compare.candidates import SIREN
+from napari_tinc.compare.recommend import facts_of
+
+RESULTS = Path(__file__).parent / "results"
+BETWEEN = ("even", "shallow", "deep")
+COLUMNS = [
+    "volume",
+    "ratio",
+    "candidate",
+    "bytes",
+    "psnr_dB",
+    "worst_octant_dB",
+    "dice",
+    "cldice",
+    "encode_s",
+    "problem",
+]
 
 
-def row(volume: np.ndarray, args: argparse.Namespace, between: str, within: str) -> str:
-    result = compress(
-        volume, Target.ratio(args.ratio), preset=args.preset, levels=args.levels, between=between, within=within
-    )
-    decoded = result.decode()
-    worst = min(octant.psnr for octant in result.octants)
-    dice = metrics.binary_scores(volume, decoded, metrics.otsu_threshold(volume)).dice
-    return (
-        f"{between:8} {within:11} {metrics.psnr(volume, decoded):6.2f} dB, worst octant {worst:5.1f}, Dice {dice:.3f}"
-    )
+def strategies(levels: list[int]) -> list[str]:
+    between = [f"{name}/equal@{count}" for count in levels for name in BETWEEN]
+    within = [f"{name}/{measure}@3" for measure in ("importance", "variance") for name in ("even", "shallow")]
+    return [SIREN, *between, *within]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("volumes", nargs="+", type=Path)
-    parser.add_argument("--ratio", type=float, default=128)
-    parser.add_argument("--levels", type=int, default=3)
+    parser.add_argument("--ratios", nargs="+", type=float, default=[64, 256])
+    parser.add_argument("--levels", nargs="+", type=int, default=[2, 3, 4])
     parser.add_argument("--preset", default="fast")
+    parser.add_argument("--time-limit", type=float)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--output", default="strategies")
     args = parser.parse_args()
+    tables: list[pd.DataFrame] = []
+    chosen = [Candidate.tinc(name, args.preset, time_limit=args.time_limit) for name in strategies(args.levels)]
     for path in args.volumes:
-        volume = tifffile.imread(path)
-        print(path.stem, flush=True)
-        for between in ("even", "shallow", "deep"):
-            print("  " + row(volume, args, between, "equal"), flush=True)
-        for within in ("importance", "variance"):
-            print("  " + row(volume, args, "auto", within), flush=True)
+        comparison = Comparison(tifffile.imread(path), candidates=chosen, ratios=args.ratios)
+        print(path.stem, facts_of(comparison.truth), flush=True)
+        for event in comparison.run(args.jobs):
+            if event.result is not None:
+                found = event.result.measures
+                said = (
+                    event.result.problem
+                    if found is None
+                    else f"{found.psnr:.2f} dB, worst octant {found.worst_octant_psnr:.1f}"
+                )
+                print(f"  {event.target_ratio:5g} {event.candidate.name:25} {said}", flush=True)
+        table = comparison.table().drop(columns="ratio").rename(columns={
+            "target_ratio": "ratio", "psnr": "psnr_dB", "worst_octant_psnr": "worst_octant_dB",
+            "encode_seconds": "encode_s"})  # fmt: skip
+        table.insert(0, "volume", path.stem)
+        tables.append(table[COLUMNS])
+    RESULTS.mkdir(exist_ok=True)
+    pd.concat(tables).to_csv(RESULTS / f"{args.output}.csv", index=False, float_format="%.3f")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from napari_tinc.compare.candidates import Candidate
+    from napari_tinc.compare.engine import Comparison
     from napari_tinc.compression import compress, compress_steps
     from napari_tinc.core.metadata import Metadata
     from napari_tinc.core.training import Progress
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from napari_tinc.volume import CompressedVolume, Octant
 
 _HOMES = {
+    "Candidate": "compare.candidates",
+    "Comparison": "compare.engine",
     "compress": "compression",
     "compress_steps": "compression",
     "Metadata": "core.metadata",
@@ -36,6 +40,8 @@ _HOMES = {
 
 __all__ = [
     "BudgetError",
+    "Candidate",
+    "Comparison",
     "CompressedVolume",
     "FormatError",
     "InputError",

@@ -1,4 +1,4 @@
-"""The command line: compress, decompress, info, check, demo."""
+"""The command line: compress, decompress, info, check, demo, compare."""
 
 from __future__ import annotations
 
@@ -12,8 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_tinc.cli_compare import compare
 from napari_tinc.core.metadata import SPATIAL, Metadata
 from napari_tinc.errors import InputError
+from napari_tinc.options import (
+    DEFAULT_RATIO,
+    PRESETS,
+    AsJson,
+    Axes,
+    Force,
+    Overwrite,
+    Preset,
+    TimeLimit,
+    check_choice,
+)
 from napari_tinc.terminal import print_result, reporting, run_showing
 
 # torch and the readers of volumes take seconds to import, so each command imports what it needs.
@@ -22,8 +34,6 @@ if TYPE_CHECKING:
     from napari_tinc.volume import CompressedVolume
 
 SUFFIX = ".tinc"
-DEFAULT_RATIO = 64.0
-PRESETS = ("fast", "balanced", "best")
 BETWEEN = ("auto", "even", "shallow", "deep")
 WITHIN = ("equal", "importance", "variance", "map")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -37,9 +47,6 @@ app = typer.Typer(
 )
 
 TincFile = Annotated[Path, typer.Argument(metavar="IN.tinc", help="A .tinc file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
-Preset = Annotated[str, typer.Option(help=f"How long to train: {', '.join(PRESETS)}.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -68,9 +75,9 @@ def compress(
     levels: Annotated[int | None, typer.Option(help="Levels of the octree; found by itself if not given.")] = None,
     device: Annotated[str, typer.Option(help=f"Where to train: {', '.join(DEVICES)}.")] = "auto",
     seed: Annotated[int, typer.Option(help="Start of all randomness.")] = 0,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds after which training stops.")] = None,
-    axes: Annotated[str | None, typer.Option(help="Axis letters of tczyx, where the file is silent or wrong.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Compress what looks like a label image.")] = False,
+    time_limit: TimeLimit = None,
+    axes: Axes = None,
+    force: Force = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -78,9 +85,9 @@ def compress(
     with reporting(as_json):
         target = _target(ratio, size, bits, psnr)
         strategy = _between(between)
-        _check_choice("--preset", preset, PRESETS)
-        _check_choice("--within", within, WITHIN)
-        _check_choice("--device", device, DEVICES)
+        check_choice("--preset", preset, PRESETS)
+        check_choice("--within", within, WITHIN)
+        check_choice("--device", device, DEVICES)
         from napari_tinc.files import check_output, read_volume
         from napari_tinc.inputs import check_not_labels, check_volume
 
@@ -191,13 +198,16 @@ def demo(
 ) -> None:
     """Compress a sample, decode the file in a new process, and show what it cost."""
     with reporting(as_json):
-        _check_choice("--preset", preset, PRESETS)
+        check_choice("--preset", preset, PRESETS)
         from napari_tinc.demo import run_demo
 
         print_result(
             asdict(run_demo(sample, ratio, preset, out_dir, overwrite, lambda steps: run_showing(steps, as_json))),
             as_json,
         )
+
+
+app.command()(compare)
 
 
 def main() -> None:
@@ -275,11 +285,6 @@ def _between(text: str) -> str | tuple[float, ...]:
         raise InputError(
             f"expected --between as {', '.join(BETWEEN)} or numbers such as '1,0.8,1.5', got {text!r}; choose one"
         ) from None
-
-
-def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"expected {option} to be one of {', '.join(choices)}, got {value!r}; choose one")
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -195,7 +195,11 @@ def _best_candidate(source: Source, settings: Settings, budget: int, finish: Fin
         return (yield from _with_network(source, settings, budget, budget, PRESETS[settings.preset], finish))
     best = yield from _with_detail(plan_detail(source, settings, budget), {}, budget)
     share = int(_NETWORK_SHARE * budget)
-    if settings.model == "detail" or settings.preset == "fast" or share < smallest_budget(source, replace(settings, model="tinc")):
+    if (
+        settings.model == "detail"
+        or settings.preset == "fast"
+        or share < smallest_budget(source, replace(settings, model="tinc"))
+    ):
         return best
     # Successive halving: a short training shows whether a long one is worth its time.
     trials = PRESETS["fast"], PRESETS[settings.preset]

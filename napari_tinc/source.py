@@ -14,7 +14,8 @@ from torch import Tensor
 
 from napari_tinc import segments
 from napari_tinc.core import allocation, metrics
-from napari_tinc.core.metadata import LEADING, Metadata
+from napari_tinc.core.axes import items_first
+from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.octree import Octree, choose_splits
 from napari_tinc.core.training import TrainingData
 from napari_tinc.errors import InputError
@@ -54,7 +55,7 @@ class Source:
     @classmethod
     def prepare(cls, array: Array, metadata: Metadata, weights: Array | None) -> Source:
         """Arrange and measure an array that has passed :func:`napari_tinc.inputs.check_volume`."""
-        items = _items_first(array, metadata.axes)
+        items = items_first(array, metadata.axes)
         checked = None if weights is None else _check_weights(weights, array.shape, items, metadata.axes)
         return cls(items, array.shape, metadata, checked, tuple(_item_range(item) for item in items))
 
@@ -153,18 +154,10 @@ def _item_range(item: Array) -> ItemRange:
     return ItemRange(low, high, round(65535 * (mean - low) / span), min(max(scale, 0), 255))
 
 
-def _items_first(array: Array, axes: str) -> Array:
-    """View an array as (items, *spatial)."""
-    leading = [i for i, axis in enumerate(axes) if axis in LEADING]
-    spatial = [i for i, axis in enumerate(axes) if axis not in LEADING]
-    ordered = array.transpose(leading + spatial)
-    return ordered.reshape(-1, *(array.shape[i] for i in spatial))
-
-
 def _check_weights(weights: Array, shape: tuple[int, ...], items: Array, axes: str) -> Array:
     """Bring weights to (items or 1, *spatial) or say what is wrong with them."""
     if weights.shape == shape:
-        arranged = _items_first(weights, axes)
+        arranged = items_first(weights, axes)
     elif weights.shape == items.shape[1:]:
         arranged = weights[None]
     else:

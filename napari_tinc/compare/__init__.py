@@ -1,0 +1,1 @@
+"""Settings, codecs and ratios on one volume at equal bytes."""

@@ -1,0 +1,143 @@
+"""Which strategy ``auto`` takes for a volume and why, and whether that was right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_tinc.compare.candidates import TINC
+from napari_tinc.compare.measures import Truth
+from napari_tinc.compare.results import Result
+from napari_tinc.core import allocation
+from napari_tinc.core.octree import choose_splits
+
+# White noise has Rayleigh-distributed amplitudes, whose mean cosine similarity is E[a]² / E[a²] = π/4.
+NOISE_CONSISTENCY = math.pi / 4
+_NOISE_MARGIN = 0.02
+_DECISIVE_DB = 0.1  # below this two settings are equally good for any practical purpose
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is measured on a volume before anything is compressed.
+
+    Parameters
+    ----------
+    consistency : float or None
+        Global consistency, see :func:`napari_tinc.core.allocation.global_consistency`; mean over channels and times.
+    foreground : float
+        Share of voxels above the noise floor, see :func:`napari_tinc.core.allocation.noise_floor`; likewise.
+    """
+
+    consistency: float | None
+    foreground: float
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The strategy to take and why.
+
+    Parameters
+    ----------
+    between, within : str
+        Strategies between levels and within a level.
+    reason : str
+        For the user, with the numbers it rests on.
+    """
+
+    between: str
+    within: str
+    reason: str
+
+    @property
+    def strategy(self) -> str:
+        """As users write it."""
+        return f"{self.between}/{self.within}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the recommended strategy did at one ratio.
+
+    Parameters
+    ----------
+    target_ratio : float
+    right : bool or None
+        Whether no other strategy was more than a tenth of a decibel better; None if that was not tried.
+    text : str
+        For the user.
+    """
+
+    target_ratio: float
+    right: bool | None
+    text: str
+
+
+def facts_of(truth: Truth) -> Facts:
+    """Measure what the choice depends on."""
+    splits = choose_splits(truth.items.shape[1:], 1)
+    measured = [allocation.global_consistency(item, splits) for item in truth.items]
+    known = [value for value in measured if value is not None]
+    shares = [float((item > allocation.noise_floor(item)).mean()) for item in truth.items]
+    return Facts(float(np.mean(known)) if known else None, float(np.mean(shares)))
+
+
+def recommend(facts: Facts) -> Recommendation:
+    """Choose a strategy; between levels it is the one that ``auto`` takes, by the same code."""
+    between = allocation.resolve_auto(facts.consistency)
+    if facts.consistency is None:
+        why = "The volume is too small or too empty to measure how alike its octants are, so no level is favoured."
+    else:
+        side = {"shallow": "above", "deep": "below"}.get(between, "between")
+        limits = {"shallow": f"{allocation.CONSISTENT}", "deep": f"{allocation.INCONSISTENT}"}.get(
+            between, f"{allocation.INCONSISTENT} and {allocation.CONSISTENT}"
+        )
+        why = f"Global consistency {facts.consistency:.2f} is {side} {limits}: {between}."
+        if facts.consistency < NOISE_CONSISTENCY + _NOISE_MARGIN:
+            why += f" Mind that noise alone would score {NOISE_CONSISTENCY:.2f}, so this says little."
+    why += f" {facts.foreground:.0%} of the voxels stand out of the noise; within a level all octants get the same."
+    return Recommendation(between, "equal", why)
+
+
+def verdicts(results: Iterable[Result], facts: Facts) -> tuple[Verdict, ...]:
+    """Say, ratio by ratio, whether the recommended strategy was the best of ours, and who was the best of all."""
+    by_ratio: dict[float, list[Result]] = {}
+    for result in results:
+        if result.ok:
+            by_ratio.setdefault(result.target_ratio, []).append(result)
+    return tuple(_verdict(ratio, found, recommend(facts)) for ratio, found in by_ratio.items())
+
+
+def _verdict(ratio: float, found: list[Result], advice: Recommendation) -> Verdict:
+    ours = [result for result in found if result.candidate.codec == TINC]
+    followed = [result for result in ours if _follows(result, advice)]
+    best = max(found, key=_psnr)
+    leader = f"Best of all was {best.candidate.name} with {_psnr(best):.2f} dB."
+    if not followed:
+        return Verdict(ratio, None, f"{advice.strategy} was not among the finished candidates. {leader}")
+    taken, first = max(followed, key=_psnr), max(ours, key=_psnr)
+    loss = _psnr(first) - _psnr(taken)
+    if loss == 0:
+        said = f"{advice.strategy} was the best of {len(ours)} strategies"
+    elif loss <= _DECISIVE_DB:
+        said = f"{advice.strategy} was as good as the best, {first.candidate.name}, within {loss:.2f} dB"
+    else:
+        said = f"{advice.strategy} was wrong: {first.candidate.name} is {loss:.2f} dB better"
+    return Verdict(ratio, loss <= _DECISIVE_DB, f"{said} ({_psnr(taken):.2f} dB). {leader}")
+
+
+def _follows(result: Result, advice: Recommendation) -> bool:
+    settings = result.candidate.settings
+    return (
+        settings is not None
+        and settings.between in ("auto", advice.between)
+        and settings.within == advice.within
+        and settings.levels is None
+    )
+
+
+def _psnr(result: Result) -> float:
+    return -math.inf if result.measures is None else result.measures.psnr

@@ -1,0 +1,80 @@
+"""What is recommended, that auto does the same, and that the verdict is honest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from synthetic import blobs
+
+from napari_tinc.compare.candidates import Candidate
+from napari_tinc.compare.measures import Measures, Truth
+from napari_tinc.compare.recommend import NOISE_CONSISTENCY, Facts, facts_of, recommend, verdicts
+from napari_tinc.compare.results import Result
+from napari_tinc.compression import compress
+from napari_tinc.format import BETWEEN
+from napari_tinc.target import Target
+
+
+def result(candidate: Candidate, psnr: float, ratio: float = 64.0) -> Result:
+    numbers = dict.fromkeys((field.name for field in fields(Measures)), math.nan) | {"psnr": psnr}
+    return Result(candidate, ratio, 1000, measures=Measures(**numbers), octants=np.array([[psnr]]))
+
+
+SHALLOW, EVEN, AUTO = (Candidate.tinc(f"{name}/equal") for name in ("shallow", "even", "auto"))
+
+
+@pytest.mark.parametrize(("consistency", "strategy"), [(0.9, "shallow"), (0.65, "even"), (0.3, "deep"), (None, "even")])
+def test_the_recommendation_names_its_numbers(consistency, strategy):
+    advice = recommend(Facts(consistency, 0.25))
+    assert advice.strategy == f"{strategy}/equal"
+    assert "25%" in advice.reason
+    assert consistency is None or f"{consistency:.2f}" in advice.reason
+
+
+def test_auto_compresses_with_what_is_recommended():
+    volume = blobs((32, 32, 32))
+    facts = facts_of(Truth(volume, "zyx"))
+    compressed = compress(volume, Target.ratio(10), preset="fast", time_limit=0.2, device="cpu")
+    assert compressed.provenance["consistency"] == pytest.approx(facts.consistency, abs=0.005)
+    assert BETWEEN[compressed.header.between] == recommend(facts).between
+
+
+def test_white_noise_scores_what_the_advice_warns_of():
+    noise = np.random.default_rng(0).normal(size=(48, 48, 48)).astype("f4")
+    facts = facts_of(Truth(noise, "zyx"))
+    assert facts.consistency == pytest.approx(NOISE_CONSISTENCY, abs=0.01)
+    assert "noise alone" in recommend(facts).reason
+    assert "noise alone" not in recommend(Facts(0.95, 0.5)).reason
+
+
+def test_foreground_is_the_share_above_the_noise():
+    volume = np.random.default_rng(0).normal(100, 2, (32, 32, 32))
+    volume[:8] += 500
+    assert facts_of(Truth(volume.astype("f4"), "zyx")).foreground == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("even", "right", "said"),
+    [(29.0, True, "was the best of 2"), (30.05, True, "within 0.05 dB"), (31.0, False, "1.00 dB better")],
+)
+def test_the_verdict_says_whether_it_was_right(even, right, said):
+    (verdict,) = verdicts([result(SHALLOW, 30.0), result(EVEN, even)], Facts(0.9, 0.5))
+    assert verdict.right is right
+    assert said in verdict.text
+
+
+def test_auto_counts_as_what_it_stands_for_and_a_better_peer_is_named():
+    found = [result(AUTO, 30.0), result(EVEN, 29.0), result(Candidate("av1-10"), 34.5)]
+    (verdict,) = verdicts(found, Facts(0.9, 0.5))
+    assert verdict.right
+    assert "av1-10 with 34.50 dB" in verdict.text
+
+
+def test_without_the_recommended_candidate_there_is_no_verdict_and_ratios_are_judged_apart():
+    found = [result(EVEN, 30.0), result(EVEN, 25.0, 256), result(SHALLOW, 25.5, 256)]
+    first, second = verdicts(found, Facts(0.9, 0.5))
+    assert (first.target_ratio, first.right) == (64, None)
+    assert (second.target_ratio, second.right) == (256, True)
