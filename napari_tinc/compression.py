@@ -128,8 +128,8 @@ def compress_steps(
     time_limit : float, optional
         Seconds that training may take at most; the schedule is shortened to fit.
     model : str
-        ``"detail"``: wavelet coefficients alone; ``"tinc"``: the octree of networks alone; ``"auto"``: the better of
-        the first and of networks whose residual the coefficients hold.
+        ``"tinc"``: the octree of networks alone; ``"detail"``: wavelet coefficients alone; ``"hybrid"``: networks,
+        and coefficients of what they leave over; ``"auto"``: the better of the last two.
     finish : callable, optional
         Asked before every step of training; once it says yes, what was learnt so far becomes the result.
 
@@ -193,8 +193,10 @@ def _best_candidate(source: Source, settings: Settings, budget: int, finish: Fin
     """Make the file in the ways that the settings allow, and return the one with the least error."""
     if settings.model == "tinc":
         return (yield from _with_network(source, settings, budget, budget, PRESETS[settings.preset], finish))
-    best = yield from _with_detail(plan_detail(source, settings, budget), {}, budget)
     share = int(_NETWORK_SHARE * budget)
+    if settings.model == "hybrid":
+        return (yield from _with_network(source, settings, share, budget, PRESETS[settings.preset], finish))
+    best = yield from _with_detail(plan_detail(source, settings, budget), {}, budget)
     if (
         settings.model == "detail"
         or settings.preset == "fast"
@@ -328,6 +330,8 @@ def schedule(draft: Draft, steps: int) -> Schedule:
 
 def smallest_budget(source: Source, settings: Settings) -> int:
     """Bytes of the smallest file that a volume can become with the levels asked for."""
+    if settings.model == "hybrid":
+        return math.ceil(smallest_budget(source, replace(settings, model="tinc")) / _NETWORK_SHARE)
     if settings.model != "tinc":
         draft = plan_detail(source, settings, 0)
         return draft.size({}) + drafts.PROVENANCE_SLACK + len(source.items) * (_DETAIL_HEAD + _LEAST_DETAIL)
