@@ -22,6 +22,7 @@ from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree, Splits, choose_splits
 from napari_tinc.core.quantization import TENSOR_OVERHEAD_BITS
+from napari_tinc.core.sampling import Floats32
 from napari_tinc.core.training import Progress, Schedule, Trainer
 from napari_tinc.draft import Details, Draft, Payloads
 from napari_tinc.errors import BudgetError, InputError
@@ -242,23 +243,39 @@ def _with_detail(draft: Draft, payloads: Payloads, budget: int) -> Candidates:
     residuals = draft.residuals(payloads)
     given = [i for i, residual in enumerate(residuals) if residual is not None]
     room = budget - draft.size(payloads) - _DETAIL_HEAD * len(given) - drafts.PROVENANCE_SLACK
-    details: list[Detail | None] = [None] * len(residuals)
-    fitted: detail_coding.Fit | None = None
-    for _ in range(2):
-        fitted = None
-        for number, best in enumerate(detail_coding.fit([r for r in residuals if r is not None], max(1, room))):
-            yield Progress.unmeasured("coding", number, detail_coding.TRIES)
-            fitted = best
-        if fitted is None:
-            raise BudgetError(f"the detail layer does not fit in {room} bytes even at its coarsest: raise the budget")
-        for item, detail in zip(given, fitted.details, strict=True):
-            details[item] = detail
-        spare = budget - drafts.PROVENANCE_SLACK - draft.size(payloads, details)
-        if spare < _SPARE * budget:
-            break
-        room += spare  # in a small file the heads were shorter than they might have been
-    assert fitted is not None
+    given_residuals = [residual for residual in residuals if residual is not None]
+    fitted = yield from _fit_detail(given_residuals, room)
+    details = _spread(fitted, given, len(residuals))
+    spare = budget - drafts.PROVENANCE_SLACK - draft.size(payloads, details)
+    if spare > _SPARE * budget:  # the heads of a small file were shorter than they might have been
+        fitted = yield from _fit_detail(given_residuals, room + spare)
+        details = _spread(fitted, given, len(residuals))
     return _Candidate(draft, payloads, details, fitted.error)
+
+
+def _spread(fitted: detail_coding.Fit, given: Sequence[int], items: int) -> Details:
+    """Detail layer of every item, None for those that need none."""
+    details: list[Detail | None] = [None] * items
+    for item, detail in zip(given, fitted.details, strict=True):
+        details[item] = detail
+    return details
+
+
+def _fit_detail(
+    residuals: Sequence[tuple[Floats32, Floats32 | None]], room: int
+) -> Generator[Progress, None, detail_coding.Fit]:
+    """Search the step that fills ``room`` bytes; report how far the search is."""
+    search = detail_coding.fit(residuals, max(1, room))
+    while True:
+        try:
+            number = next(search)
+        except StopIteration as stop:
+            found: detail_coding.Fit | None = stop.value
+            break
+        yield Progress.unmeasured("coding", number, detail_coding.TRIES)
+    if found is None:
+        raise BudgetError(f"the detail layer does not fit in {room} bytes even at its coarsest: raise the budget")
+    return found
 
 
 def plan_detail(source: Source, settings: Settings, budget: int) -> Draft:

@@ -26,10 +26,10 @@ def print_tables(rows: pd.DataFrame, recipes: list[str]) -> None:
         print(f"\nPSNR in dB at ratio {ratio:g}\n\n| volume | {' | '.join(recipes)} |\n|{'---|' * (len(recipes) + 1)}")
         for volume, values in table.iterrows():
             best = values.max()
-            cells = ["–" if pd.isna(v) else f"**{v:.2f}**" if v == best else f"{v:.2f}" for v in values]
+            cells = ["-" if pd.isna(v) else f"**{v:.2f}**" if v == best else f"{v:.2f}" for v in values]
             print(f"| `{volume}` | {' | '.join(cells)} |")
         seconds = group.groupby("recipe").encode_s.median().reindex(recipes)
-        print(f"| median seconds | {' | '.join('–' if pd.isna(s) else f'{s:.1f}' for s in seconds)} |")
+        print(f"| median seconds | {' | '.join('-' if pd.isna(s) else f'{s:.1f}' for s in seconds)} |")
 
 
 def draw(rows: pd.DataFrame, recipes: list[str], output: str) -> None:
