@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from napari_tinc.core import coefficients, wavelet
 from napari_tinc.core.coefficients import NO_PARENT, Parent, Statistics
@@ -87,9 +89,13 @@ class Pyramid:
         """Number of blocks outside the trunk."""
         return sum(math.prod(self.grid(level)) for level in range(self.trunk))
 
+    @cached_property
+    def _orientations(self) -> tuple[Ints, ...]:
+        return tuple(np.array(wavelet.orientations(axes), np.int32) for axes in self.splits)
+
     def orientations(self, level: int) -> Ints:
         """Orientations of the bands of a level in the order they are coded."""
-        return np.array(wavelet.orientations(self.splits[level]), np.int32)
+        return self._orientations[level]
 
     def box(self, level: int, cell: Cell) -> tuple[slice, ...]:
         """Coefficients of a block."""
@@ -175,11 +181,9 @@ class DetailHead:
 
     def dequantise(self, symbols: Ints) -> Floats:
         """Coefficients that symbols stand for."""
-        sizes = np.abs(symbols)
-        first, others = (np.float32(s / 256) for s in self.shrinkages)
-        values = symbols.astype(np.float32)
-        values -= np.sign(values) * np.where(sizes > 1, others, first)
-        values *= np.float32(self.step)
+        first, others = ((1 - self.shrinkages[0] / 256) * self.step, self.shrinkages[1] / 256 * self.step)
+        values = np.empty(symbols.shape, np.float32)
+        coefficients.dequantise(symbols.ravel(), values.ravel(), self.step, first, others)
         return values
 
 
@@ -307,11 +311,11 @@ class DetailReader:
         codes = pyramid.orientations(level).tolist()
         symbols = np.zeros((len(codes), *(b - a for a, b in bounds)), np.int32)
         ranges = [range(a // pyramid.side, -(-b // pyramid.side)) for a, b in bounds]
-        for cell in product(*ranges):
-            decoded = self._block(level, cell)[0]  # type: ignore[arg-type]
+        cells: list[Cell] = list(product(*ranges))  # type: ignore[arg-type]
+        for cell, (decoded, _) in zip(cells, self._blocks(level, cells), strict=True):
             if decoded is None:
                 continue
-            box = pyramid.box(level, cell)  # type: ignore[arg-type]
+            box = pyramid.box(level, cell)
             spans = [(max(s.start, a), min(s.stop, b)) for s, (a, b) in zip(box, bounds, strict=True)]
             into = tuple(slice(lo - a, hi - a) for (lo, hi), (a, _) in zip(spans, bounds, strict=True))
             out = tuple(slice(lo - s.start, hi - s.start) for (lo, hi), s in zip(spans, box, strict=True))
@@ -328,29 +332,31 @@ class DetailReader:
             bands[code] = band[tuple(slice(0, max(0, stop)) for stop in stops)]
         return bands
 
-    def _block(self, level: int, cell: Cell) -> _Block:
-        """Symbols of a block, ``None`` if it has no stream, and the statistics after it."""
-        if level >= self.pyramid.trunk:
+    def _blocks(self, level: int, cells: list[Cell]) -> list[_Block]:
+        """Blocks of a level, decoded side by side after all their ancestors."""
+        pyramid = self.pyramid
+        if level >= pyramid.trunk:
             self._read_trunk()
-            return self._coarse[level], self._after_trunk
-        known = self._cache.get((level, cell))
-        if known is not None:
-            self._cache.move_to_end((level, cell))
-            return known
-        number = self._first[level] + int(np.ravel_multi_index(cell, self.pyramid.grid(level)))
-        above, statistics = (None, Statistics.fresh())
-        if level + 1 < self.pyramid.levels:
-            above, statistics = self._block(level + 1, self.pyramid.parent_cell(level, cell))
-        stream = self._streams[number]
-        symbols = None
-        if stream:
-            symbols, statistics = self._decode(level, cell, above, statistics, stream)
-        self._remember((level, cell), symbols, statistics)
-        return symbols, statistics
+            return [(self._coarse[level], self._after_trunk)]
+        missing = [cell for cell in cells if (level, cell) not in self._cache]
+        above: dict[Cell, _Block] = {}
+        if level + 1 < pyramid.levels:
+            wanted = list(dict.fromkeys(pyramid.parent_cell(level, cell) for cell in missing))
+            above = dict(zip(wanted, self._blocks(level + 1, wanted), strict=True)) if wanted else {}
+        jobs = []
+        for cell in missing:
+            number = self._first[level] + int(np.ravel_multi_index(cell, pyramid.grid(level)))
+            symbols, statistics = above[pyramid.parent_cell(level, cell)] if above else (None, Statistics.fresh())
+            jobs.append((level, cell, symbols, statistics, self._streams[number]))
+        decoded = dict(zip(missing, block_threads().map(lambda job: self._decode(*job), jobs), strict=True))
+        blocks = [decoded[cell] if cell in decoded else self._cache[level, cell] for cell in cells]
+        for cell, block in zip(cells, blocks, strict=True):
+            self._remember((level, cell), block)
+        return blocks
 
-    def _decode(
-        self, level: int, cell: Cell, above: Ints | None, statistics: Statistics, stream: bytes
-    ) -> tuple[Ints, Statistics]:
+    def _decode(self, level: int, cell: Cell, above: Ints | None, statistics: Statistics, stream: bytes) -> _Block:
+        if not stream:
+            return None, statistics
         learnt = statistics.copy()
         parent = self.pyramid.parent(level, cell, above)
         symbols = coefficients.Decoder(stream).take(
@@ -374,17 +380,24 @@ class DetailReader:
             self._coarse[level] = above
         self._after_trunk = statistics
 
-    def _remember(self, key: tuple[int, Cell], symbols: Ints | None, statistics: Statistics) -> None:
-        self._cache[key] = symbols, statistics
-        self._cached += _block_size(symbols)
+    def _remember(self, key: tuple[int, Cell], block: _Block) -> None:
+        """Put a block at the young end of the cache; drop the oldest beyond its limit."""
+        known = self._cache.pop(key, None)
+        self._cached += _block_size(block) - (_block_size(known) if known else 0)
+        self._cache[key] = block
         while self._cached > self._cache_bytes and len(self._cache) > 1:
-            _, (dropped, _) = self._cache.popitem(last=False)
-            self._cached -= _block_size(dropped)
+            self._cached -= _block_size(self._cache.popitem(last=False)[1])
 
 
-def _block_size(symbols: Ints | None) -> int:
+def _block_size(block: _Block) -> int:
     """Bytes that a block takes in the cache, statistics included."""
-    return 2**15 + (0 if symbols is None else symbols.nbytes)
+    return 2**15 + (0 if block[0] is None else block[0].nbytes)
+
+
+@lru_cache(maxsize=1)
+def block_threads() -> ThreadPoolExecutor:
+    """Threads that work on blocks, as many as torch may use: the kernels run without the interpreter's lock."""
+    return ThreadPoolExecutor(max(1, torch.get_num_threads()), thread_name_prefix="tinc-blocks")
 
 
 def detail_bytes(reader: DetailReader, tree: Octree) -> npt.NDArray[np.float64]:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-import torch
 
 from napari_tinc.core import coefficients, wavelet
 from napari_tinc.core.coefficients import Encoder, Statistics
@@ -23,6 +20,7 @@ from napari_tinc.core.detail import (
     DetailHead,
     Ints,
     Pyramid,
+    block_threads,
     dyadic_splits,
     step_of,
 )
@@ -118,7 +116,7 @@ class Coefficients:
             done: list[tuple[bytes, Ints, Statistics]] = []
             for first in range(0, len(jobs), _BLOCKS_AT_A_TIME):
                 some = jobs[first : first + _BLOCKS_AT_A_TIME]
-                done += _pool().map(lambda job: self._encode_block(*job), some)
+                done += block_threads().map(lambda job: self._encode_block(*job), some)
                 yield
             streams += [stream for stream, _, _ in done]
             above = {cell: symbols for cell, (_, symbols, _) in zip(cells, done, strict=True)}
@@ -343,12 +341,6 @@ def _halve(weights: Floats, axis: int) -> Floats:
     paired += odd
     paired /= 2
     return halved
-
-
-@lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    """As many threads as torch may use; the kernels run without the interpreter's lock."""
-    return ThreadPoolExecutor(max(1, torch.get_num_threads()), thread_name_prefix="tinc-detail")
 
 
 __all__ = ["TRIES", "Attempt", "Coefficients", "Fit", "fit"]
