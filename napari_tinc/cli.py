@@ -37,7 +37,7 @@ SUFFIX = ".tinc"
 BETWEEN = ("auto", "even", "shallow", "deep")
 WITHIN = ("equal", "importance", "variance", "map")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-MODELS = {0: "constant", 1: "tinc"}
+MODELS = {0: "constant", 1: "tinc", 2: "detail"}
 
 app = typer.Typer(
     help="Compress 3-D image volumes into small files, and get them back.",

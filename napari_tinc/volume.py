@@ -219,7 +219,7 @@ class CompressedVolume:
         if self.header.model == frames.MODEL_CONSTANT:
             return spent
         if (detail := self._detail(item)) is not None:
-            spent += detail_bytes(detail, self.tree)
+            spent += detail_bytes(detail, self.tree, len(self._frame.find(frames.KIND_DETAIL, item, 0)))
         for level in range(self.tree.depth + 1) if self.header.model == frames.MODEL_TINC else ():
             nodes = self.tree.nodes(level)
             counts = self._layout.network.node_parameters(level)[item * nodes : (item + 1) * nodes]

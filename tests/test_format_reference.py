@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from decimal import Context, Decimal, localcontext
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -239,7 +240,8 @@ def test_a_decoder_written_from_the_page_alone_sees_the_same_voxels(
     monkeypatch.setattr(entropy, "default_coder", lambda: coder)
     monkeypatch.setattr(quantization, "BLOCK_PARAMETERS", block)  # so that a small file has several
     target = Target.size(budget)
-    volume = compress(blobs(*shape), target, preset="fast", time_limit=0.5, levels=levels, within=within, device="cpu")
+    settings: dict[str, Any] = {"levels": levels, "within": within, "device": "cpu", "model": "tinc"}
+    volume = compress(blobs(*shape), target, preset="fast", time_limit=0.5, **settings)
     frame = parse(volume.to_bytes())
     assert {s.payload[0] for s in frame.segments if s.kind == KIND_PARAMETERS} == {coder}
     voxels = volume.decode()

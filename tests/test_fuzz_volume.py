@@ -48,7 +48,7 @@ def data() -> bytes:
     noise = np.random.default_rng(0).normal(20, 3, spot.shape)
     array = np.clip(spot + noise, 0, 255).astype(np.uint8)
     return compress(
-        array, Target.size(900), preset="fast", time_limit=1, levels=2, within="importance", device="cpu"
+        array, Target.size(900), preset="fast", time_limit=1, levels=2, within="importance", device="cpu", model="tinc"
     ).to_bytes()
 
 

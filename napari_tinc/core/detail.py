@@ -293,11 +293,8 @@ class DetailReader:
         return level, halvings
 
     def block_bytes(self, level: int) -> npt.NDArray[np.float64]:
-        """Bytes of every block of a level, on its grid; the trunk's are shared out evenly among its levels."""
-        grid = self.pyramid.grid(level)
-        if level >= self.pyramid.trunk:
-            return np.full(grid, len(self._trunk) / (self.pyramid.levels - self.pyramid.trunk))
-        first = self._first[level]
+        """Bytes of every block of a level below the trunk, on its grid."""
+        grid, first = self.pyramid.grid(level), self._first[level]
         sizes = [len(stream) for stream in self._streams[first : first + math.prod(grid)]]
         return np.array(sizes, np.float64).reshape(grid)
 
@@ -387,22 +384,39 @@ def _block_size(symbols: Ints | None) -> int:
     return 2**15 + (0 if symbols is None else symbols.nbytes)
 
 
-def detail_bytes(reader: DetailReader, tree: Octree) -> npt.NDArray[np.float64]:
-    """Bytes of the detail layer spent on every leaf: those of a block are spread evenly over the voxels it covers."""
-    pyramid, spatial = reader.pyramid, len(tree.shape)
-    cells = np.zeros(tuple(1 for _ in range(3 - spatial)) + tree.counts(tree.depth))
-    edges = [np.array([0, 1])] * (3 - spatial) + list(tree.edges(tree.depth))
-    reach: Any = np.ones(3, np.int64)
-    for level, axes in enumerate(pyramid.splits):
-        reach = reach * [2 if axis in axes else 1 for axis in range(3)]
-        shares: list[npt.NDArray[np.float64]] = []
-        for axis, side in enumerate(pyramid.shape):
-            starts = np.minimum(np.arange(pyramid.grid(level)[axis] + 1) * pyramid.side * reach[axis], side)
-            overlap = np.minimum(starts[1:, None], edges[axis][None, 1:]) - np.maximum(
-                starts[:-1, None], edges[axis][None, :-1]
-            )
-            shares.append(np.maximum(overlap, 0) / np.diff(starts)[:, None])
-        cells += np.einsum("abc,ai,bj,ck->ijk", reader.block_bytes(level), *shares, optimize=True)
+def detail_bytes(reader: DetailReader, tree: Octree, nbytes: int) -> npt.NDArray[np.float64]:
+    """Bytes of a detail segment spent on every leaf.
+
+    Those of a block are spread evenly over the voxels it covers, the rest of ``nbytes`` over all voxels.
+    """
+    pyramid, missing = reader.pyramid, 3 - len(tree.shape)
+    edges = [np.array([0, 1])] * missing + list(tree.edges(tree.depth))
+    rest, reach = float(nbytes), [1, 1, 1]
+    cells = np.zeros((1,) * missing + tree.counts(tree.depth))
+    for level in range(pyramid.trunk):
+        reach = [2 * r if axis in pyramid.splits[level] else r for axis, r in enumerate(reach)]
+        shares = reader.block_bytes(level)
+        rest -= shares.sum()
+        # Axes that become fewer first, so that nothing in between is larger than both grids.
+        for axis in sorted(range(3), key=lambda a: cells.shape[a] > shares.shape[a]):
+            starts = np.minimum(np.arange(shares.shape[axis] + 1) * pyramid.side * reach[axis], pyramid.shape[axis])
+            shares = _regrid(shares, starts, edges[axis], axis)
+        cells += shares
+    whole = np.full((1, 1, 1), rest)
+    for axis in range(3):
+        whole = _regrid(whole, np.array([0, pyramid.shape[axis]]), edges[axis], axis)
+    cells += whole
     out = np.zeros(tree.leaves)
     out[tree.leaf_of_cell.ravel()] = cells.ravel()
     return out
+
+
+def _regrid(
+    sums: npt.NDArray[np.float64], starts: npt.NDArray[Any], edges: npt.NDArray[Any], axis: int
+) -> npt.NDArray[np.float64]:
+    """Share out what is spread evenly over the intervals between ``starts`` among those between ``edges``."""
+    running = np.insert(np.cumsum(sums, axis), 0, 0.0, axis)
+    place = np.interp(edges, starts, np.arange(len(starts)))
+    low = np.minimum(place.astype(np.int64), len(starts) - 2)
+    share = (place - low).reshape([-1 if a == axis else 1 for a in range(3)])
+    return np.diff(np.take(running, low, axis) * (1 - share) + np.take(running, low + 1, axis) * share, axis=axis)

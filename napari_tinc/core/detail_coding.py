@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from napari_tinc.core import coefficients, wavelet
-from napari_tinc.core.coefficients import Encoder, Statistics
+from napari_tinc.core.coefficients import LARGEST, Encoder, Statistics
 from napari_tinc.core.detail import (
     MAX_BLOCK,
     SIDE_CODES,
@@ -230,7 +230,8 @@ def fit(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> Iterato
         After every try the best so far that fits, None if none does yet.
     """
     best, items = None, _best_elongation(residuals, room)
-    guess = _likely_code(items, room)
+    finest = _finest_code(items)
+    guess = _likely_code(items, room, finest)
     below: tuple[int, float] | None = None  # a step whose streams are too large, and how large
     above: tuple[int, float] | None = None
     for _ in range(TRIES):
@@ -245,7 +246,7 @@ def fit(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> Iterato
         yield best
         if best is not None and best.nbytes >= _FILL * room:
             return
-        following = _next_code(below, above)
+        following = max(_next_code(below, above), finest)
         if following in (guess, below and below[0], above and above[0]):
             return
         guess = following
@@ -263,7 +264,7 @@ def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None)
         return min(max(below[0] + round(share * (above[0] - below[0])), below[0] + 1), above[0] - 1)
     code, size = below or above  # type: ignore[misc]
     moved = code + round(256 * _OCTAVES_PER_OCTAVE * (size + (0.02 if below else -0.02))) + (1 if below else -1)
-    return min(max(moved, 0), STEP_CODES - 1)
+    return min(moved, STEP_CODES - 1)
 
 
 def _best_elongation(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> list[Coefficients]:
@@ -277,7 +278,7 @@ def _best_elongation(residuals: Sequence[tuple[Floats, Floats | None]], room: in
         items = [Coefficients.of(residual, weights, splits, side) for residual, weights in residuals]
         if len(ways) == 1:
             return items
-        code = code or _likely_code(items, room)
+        code = code or _likely_code(items, room, _finest_code(items))
         attempt = _encode(items, code)
         cost = attempt.error + TRADE_OFF * step_of(code) ** 2 * 8 * attempt.nbytes
         if cost < least:
@@ -298,7 +299,13 @@ def _block_side(shape: tuple[int, ...], room: float) -> int:
     return side
 
 
-def _likely_code(items: Sequence[Coefficients], room: int) -> int:
+def _finest_code(items: Sequence[Coefficients]) -> int:
+    """Find the smallest step whose symbols are all valid: any smaller one would resolve what float32 does not."""
+    largest = max(float(np.abs(values).max()) for item in items for values in (*item.bands, np.float32(item.mean)))
+    return bisect_left(range(STEP_CODES - 1), True, key=lambda code: largest <= step_of(code) * (LARGEST / 4))
+
+
+def _likely_code(items: Sequence[Coefficients], room: int, finest: int) -> int:
     """Guess the step at which the coefficients take ``room`` bytes, from their sizes alone."""
     sizes = np.concatenate([np.abs(bands).ravel() for item in items for bands in item.bands])
     fewer = sizes[:: max(1, len(sizes) // _SAMPLED)]
@@ -308,7 +315,7 @@ def _likely_code(items: Sequence[Coefficients], room: int) -> int:
         steps = fewer[fewer > 0.5 * step_of(code)] / step_of(code)
         return float(np.log2(2 * steps).sum()) + _BITS_PER_SYMBOL * len(steps) > bits
 
-    return bisect_left(range(STEP_CODES - 1), True, key=lambda code: not takes_more(code))
+    return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: not takes_more(code))
 
 
 def _halve(weights: Floats, axis: int) -> Floats:
