@@ -16,7 +16,7 @@ import numpy.typing as npt
 from napari_tinc import format as frames
 from napari_tinc import segments
 from napari_tinc.core.decoder import Decoder
-from napari_tinc.core.detail import DetailReader, detail_bytes
+from napari_tinc.core.detail import BlockCache, DetailReader, detail_bytes
 from napari_tinc.core.device import one_core_free
 from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.octree import Box, Octree
@@ -89,6 +89,7 @@ class CompressedVolume:
         self._frame = frames.parse(self._data)
         self._lock = threading.Lock()
         self._details: dict[int, DetailReader | None] = {}
+        self._blocks = BlockCache()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], device: str = "auto") -> CompressedVolume:
@@ -253,7 +254,7 @@ class CompressedVolume:
                 if limits.minimum != limits.maximum:
                     raise FormatError(f"expected a detail segment for item {item}, got none: damaged file")
             parsed = None if payload is None else segments.parse_detail(payload, self.tree.shape)
-            self._details[item] = None if parsed is None else DetailReader(parsed)
+            self._details[item] = None if parsed is None else DetailReader(parsed, self._blocks)
         return self._details[item]
 
     def attach(self, decoder: Decoder) -> None:

@@ -159,9 +159,7 @@ DTYPES = {
 
 @pytest.mark.parametrize("model", ["detail", "tinc"])
 @pytest.mark.parametrize(("dtype", "limits"), DTYPES.items(), ids=str)
-def test_every_dtype_comes_back_within_the_originals_range(
-    dtype: str, limits: tuple[float, float], model: str
-) -> None:
+def test_every_dtype_comes_back_within_the_originals_range(dtype: str, limits: tuple[float, float], model: str) -> None:
     original = blobs((12, 20, 18), dtype=dtype, low=limits[0], high=limits[1])
     decoded = compress(original, 1000, model=model).decode()
     assert decoded.dtype == original.dtype

@@ -201,22 +201,52 @@ class Detail:
     streams: tuple[bytes, ...]
 
 
+class BlockCache:
+    """Decoded blocks of all items of a volume; those used last are kept.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes that the blocks may take; a single one is always kept.
+    """
+
+    def __init__(self, limit: int = 2**27) -> None:
+        self._limit, self.nbytes = limit, 0
+        self._blocks: OrderedDict[object, _Block] = OrderedDict()
+
+    def get(self, key: object) -> _Block | None:
+        """Return a block that was put here, unless it had to go."""
+        if key in self._blocks:
+            self._blocks.move_to_end(key)
+        return self._blocks.get(key)
+
+    def put(self, key: object, block: _Block) -> None:
+        """Keep a block that is not here; drop the ones unused for longest."""
+        self._blocks[key] = block
+        self.nbytes += _block_size(block)
+        while self.nbytes > self._limit and len(self._blocks) > 1:
+            self.nbytes -= _block_size(self._blocks.popitem(last=False)[1])
+
+
+def _block_size(block: _Block) -> int:
+    """Bytes that a block takes in the cache, statistics included."""
+    return 2**15 + (0 if block[0] is None else block[0].nbytes)
+
+
 class DetailReader:
     """Decode regions of a detail layer. Not thread-safe.
 
     Parameters
     ----------
     detail : Detail
-    cache_bytes : int
-        Decoded blocks that are kept.
+    cache : BlockCache
+        Where decoded blocks are kept; readers may share it.
     """
 
-    def __init__(self, detail: Detail, cache_bytes: int = 2**27) -> None:
+    def __init__(self, detail: Detail, cache: BlockCache) -> None:
         self.head, self.pyramid = detail.head, detail.head.pyramid
         self._trunk, self._streams = detail.trunk, detail.streams
-        self._cache_bytes, self._cached = cache_bytes, 0
-        self._cache: OrderedDict[tuple[int, Cell], _Block] = OrderedDict()
-        self._coarse: dict[int, Ints] = {}
+        self._cache = cache
         self._first = {}
         number = 0
         for level in reversed(range(self.pyramid.trunk)):
@@ -327,27 +357,19 @@ class DetailReader:
 
     def _block(self, level: int, cell: Cell) -> _Block:
         """Symbols of a block, ``None`` if it has no stream, and the statistics after it."""
-        if level >= self.pyramid.trunk:
-            self._read_trunk()
-            return self._coarse[level], self._after_trunk
-        known = self._cache.get((level, cell))
+        known = self._cache.get((self, level, cell))
         if known is not None:
-            self._cache.move_to_end((level, cell))
             return known
+        if level >= self.pyramid.trunk:
+            return self._read_trunk(level)
         number = self._first[level] + int(np.ravel_multi_index(cell, self.pyramid.grid(level)))
-        above, statistics = (None, Statistics.fresh())
-        if level + 1 < self.pyramid.levels:
-            above, statistics = self._block(level + 1, self.pyramid.parent_cell(level, cell))
+        block = self._block(level + 1, self.pyramid.parent_cell(level, cell))
         stream = self._streams[number]
-        symbols = None
-        if stream:
-            symbols, statistics = self._decode(level, cell, above, statistics, stream)
-        self._remember((level, cell), symbols, statistics)
-        return symbols, statistics
+        block = self._decode(level, cell, *block, stream) if stream else (None, block[1])
+        self._cache.put((self, level, cell), block)
+        return block
 
-    def _decode(
-        self, level: int, cell: Cell, above: Ints | None, statistics: Statistics, stream: bytes
-    ) -> tuple[Ints, Statistics]:
+    def _decode(self, level: int, cell: Cell, above: Ints | None, statistics: Statistics, stream: bytes) -> _Block:
         learnt = statistics.copy()
         parent = self.pyramid.parent(level, cell, above)
         symbols = coefficients.Decoder(stream).take(
@@ -359,29 +381,19 @@ class DetailReader:
         z, y, x = (s.stop - s.start for s in self.pyramid.box(level, cell))
         return len(self.pyramid.orientations(level)), z, y, x
 
-    def _read_trunk(self) -> None:
-        if self._coarse:
-            return
+    def _read_trunk(self, wanted: int) -> _Block:
+        """Decode the coarse levels, which have one block each, and return one of them."""
         decoder, statistics, above = coefficients.Decoder(self._trunk), Statistics.fresh(), None
+        coarse: dict[int, _Block] = {}
         for level in reversed(range(self.pyramid.trunk, self.pyramid.levels)):
             parent = self.pyramid.parent(level, (0, 0, 0), above)
-            above = decoder.take(
-                statistics, self._block_shape(level, (0, 0, 0)), self.pyramid.orientations(level), parent
-            )
-            self._coarse[level] = above
-        self._after_trunk = statistics
-
-    def _remember(self, key: tuple[int, Cell], symbols: Ints | None, statistics: Statistics) -> None:
-        self._cache[key] = symbols, statistics
-        self._cached += _block_size(symbols)
-        while self._cached > self._cache_bytes and len(self._cache) > 1:
-            _, (dropped, _) = self._cache.popitem(last=False)
-            self._cached -= _block_size(dropped)
-
-
-def _block_size(symbols: Ints | None) -> int:
-    """Bytes that a block takes in the cache, statistics included."""
-    return 2**15 + (0 if symbols is None else symbols.nbytes)
+            shape = self._block_shape(level, (0, 0, 0))
+            above = decoder.take(statistics, shape, self.pyramid.orientations(level), parent)
+            coarse[level] = above, statistics  # which go on learning: children start with those after the last level
+        for level, block in coarse.items():
+            if self._cache.get((self, level, (0, 0, 0))) is None:
+                self._cache.put((self, level, (0, 0, 0)), block)
+        return coarse[wanted]
 
 
 def detail_bytes(reader: DetailReader, tree: Octree, nbytes: int) -> npt.NDArray[np.float64]:
@@ -397,8 +409,8 @@ def detail_bytes(reader: DetailReader, tree: Octree, nbytes: int) -> npt.NDArray
         reach = [2 * r if axis in pyramid.splits[level] else r for axis, r in enumerate(reach)]
         shares = reader.block_bytes(level)
         rest -= shares.sum()
-        # Axes that become fewer first, so that nothing in between is larger than both grids.
-        for axis in sorted(range(3), key=lambda a: cells.shape[a] > shares.shape[a]):
+        # Axes with fewer cells than blocks first, so that nothing in between is larger than both grids.
+        for _, axis in sorted((cells.shape[axis] > n, axis) for axis, n in enumerate(shares.shape)):
             starts = np.minimum(np.arange(shares.shape[axis] + 1) * pyramid.side * reach[axis], pyramid.shape[axis])
             shares = _regrid(shares, starts, edges[axis], axis)
         cells += shares

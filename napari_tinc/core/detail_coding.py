@@ -109,9 +109,9 @@ class Coefficients:
         above, statistics = {(0, 0, 0): chosen}, {(0, 0, 0): learnt}
         for level in reversed(range(pyramid.trunk)):
             cells = list(pyramid.cells(level))
-            parents = [pyramid.parent_cell(level, cell) if level + 1 < pyramid.levels else None for cell in cells]
+            parents = [pyramid.parent_cell(level, cell) for cell in cells]
             jobs = [
-                (level, cell, above.get(parent) if parent else None, statistics[parent] if parent else learnt, step)
+                (level, cell, above[parent], statistics[parent], step)
                 for cell, parent in zip(cells, parents, strict=True)
             ]
             done = list(_pool().map(lambda job: self._encode_block(*job), jobs))
@@ -301,7 +301,7 @@ def _block_side(shape: tuple[int, ...], room: float) -> int:
 
 def _finest_code(items: Sequence[Coefficients]) -> int:
     """Find the smallest step whose symbols are all valid: any smaller one would resolve what float32 does not."""
-    largest = max(float(np.abs(values).max()) for item in items for values in (*item.bands, np.float32(item.mean)))
+    largest = max(max(abs(item.mean), *(float(np.abs(bands).max()) for bands in item.bands)) for item in items)
     return bisect_left(range(STEP_CODES - 1), True, key=lambda code: largest <= step_of(code) * (LARGEST / 4))
 
 
