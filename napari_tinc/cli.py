@@ -37,7 +37,8 @@ SUFFIX = ".tinc"
 BETWEEN = ("auto", "even", "shallow", "deep")
 WITHIN = ("equal", "importance", "variance", "map")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-MODELS = {0: "constant", 1: "tinc", 2: "detail"}
+MODELS = ("auto", "tinc", "detail", "hybrid")
+FAMILIES = {0: "constant", 1: "tinc", 2: "detail"}
 
 app = typer.Typer(
     help="Compress 3-D image volumes into small files, and get them back.",
@@ -70,6 +71,7 @@ def compress(
     psnr: Annotated[float | None, typer.Option(help="Quality in dB, over the volume's own range.")] = None,
     preset: Preset = "balanced",
     between: Annotated[str, typer.Option(help=f"Spread over levels: {', '.join(BETWEEN)} or '1,0.8,1.5'.")] = "auto",
+    model: Annotated[str, typer.Option(help=f"What the file consists of: {', '.join(MODELS)}.")] = "auto",
     within: Annotated[str, typer.Option(help=f"Spread over octants: {', '.join(WITHIN)}.")] = "equal",
     weights: Annotated[Path | None, typer.Option(help="A weight per voxel for the loss, and for --within map.")] = None,
     levels: Annotated[int | None, typer.Option(help="Levels of the octree; found by itself if not given.")] = None,
@@ -87,6 +89,7 @@ def compress(
         strategy = _between(between)
         check_choice("--preset", preset, PRESETS)
         check_choice("--within", within, WITHIN)
+        check_choice("--model", model, MODELS)
         check_choice("--device", device, DEVICES)
         from napari_tinc.files import check_output, read_volume
         from napari_tinc.inputs import check_not_labels, check_volume
@@ -109,6 +112,7 @@ def compress(
             preset=preset,
             between=strategy,
             within=within,
+            model=model,
             weights=mask,
             levels=levels,
             device=device,
@@ -162,7 +166,7 @@ def info(source: TincFile, as_json: AsJson = False) -> None:
         said = {"file": str(source), "shape": list(header.shape), "dtype": header.dtype} | metadata
         said |= {"raw_bytes": header.raw_nbytes, "file_bytes": len(data), "ratio": header.raw_nbytes / len(data)}
         octants = len(header.items) * 2 ** sum(sum(level) for level in header.splits)
-        said |= {"model": MODELS[header.model], "levels": 1 + len(header.splits), "octants": octants}
+        said |= {"model": FAMILIES[header.model], "levels": 1 + len(header.splits), "octants": octants}
         said |= {"between levels": frames.BETWEEN[header.between], "within a level": frames.WITHIN[header.within]}
         print_result(said | {"provenance": dict(header.provenance)}, as_json)
 

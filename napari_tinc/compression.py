@@ -22,6 +22,7 @@ from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree, Splits, choose_splits
 from napari_tinc.core.quantization import TENSOR_OVERHEAD_BITS
+from napari_tinc.core.sampling import Floats32
 from napari_tinc.core.training import Progress, Schedule, Trainer
 from napari_tinc.draft import Details, Draft, Payloads
 from napari_tinc.errors import BudgetError, InputError
@@ -128,8 +129,8 @@ def compress_steps(
     time_limit : float, optional
         Seconds that training may take at most; the schedule is shortened to fit.
     model : str
-        ``"detail"``: wavelet coefficients alone; ``"tinc"``: the octree of networks alone; ``"auto"``: the better of
-        the first and of networks whose residual the coefficients hold.
+        ``"tinc"``: the octree of networks alone; ``"detail"``: wavelet coefficients alone; ``"hybrid"``: networks,
+        and coefficients of what they leave over; ``"auto"``: the better of the last two.
     finish : callable, optional
         Asked before every step of training; once it says yes, what was learnt so far becomes the result.
 
@@ -195,8 +196,10 @@ def _best_candidate(source: Source, settings: Settings, budget: int, finish: Fin
     """Make the file in the ways that the settings allow, and return the one with the least error."""
     if settings.model == "tinc":
         return (yield from _with_network(source, settings, budget, budget, PRESETS[settings.preset], finish))
-    best = yield from _with_detail(plan_detail(source, settings, budget), {}, budget)
     share = int(_NETWORK_SHARE * budget)
+    if settings.model == "hybrid":
+        return (yield from _with_network(source, settings, share, budget, PRESETS[settings.preset], finish))
+    best = yield from _with_detail(plan_detail(source, settings, budget), {}, budget)
     if (
         settings.model == "detail"
         or settings.preset == "fast"
@@ -242,23 +245,39 @@ def _with_detail(draft: Draft, payloads: Payloads, budget: int) -> Candidates:
     residuals = draft.residuals(payloads)
     given = [i for i, residual in enumerate(residuals) if residual is not None]
     room = budget - draft.size(payloads) - _DETAIL_HEAD * len(given) - drafts.PROVENANCE_SLACK
-    details: list[Detail | None] = [None] * len(residuals)
-    fitted: detail_coding.Fit | None = None
-    for _ in range(2):
-        fitted = None
-        for number, best in enumerate(detail_coding.fit([r for r in residuals if r is not None], max(1, room))):
-            yield Progress.unmeasured("coding", number, detail_coding.TRIES)
-            fitted = best
-        if fitted is None:
-            raise BudgetError(f"the detail layer does not fit in {room} bytes even at its coarsest: raise the budget")
-        for item, detail in zip(given, fitted.details, strict=True):
-            details[item] = detail
-        spare = budget - drafts.PROVENANCE_SLACK - draft.size(payloads, details)
-        if spare < _SPARE * budget:
-            break
-        room += spare  # in a small file the heads were shorter than they might have been
-    assert fitted is not None
+    given_residuals = [residual for residual in residuals if residual is not None]
+    fitted = yield from _fit_detail(given_residuals, room)
+    details = _spread(fitted, given, len(residuals))
+    spare = budget - drafts.PROVENANCE_SLACK - draft.size(payloads, details)
+    if spare > _SPARE * budget:  # the heads of a small file were shorter than they might have been
+        fitted = yield from _fit_detail(given_residuals, room + spare)
+        details = _spread(fitted, given, len(residuals))
     return _Candidate(draft, payloads, details, fitted.error)
+
+
+def _spread(fitted: detail_coding.Fit, given: Sequence[int], items: int) -> Details:
+    """Detail layer of every item, None for those that need none."""
+    details: list[Detail | None] = [None] * items
+    for item, detail in zip(given, fitted.details, strict=True):
+        details[item] = detail
+    return details
+
+
+def _fit_detail(
+    residuals: Sequence[tuple[Floats32, Floats32 | None]], room: int
+) -> Generator[Progress, None, detail_coding.Fit]:
+    """Search the step that fills ``room`` bytes; report how far the search is."""
+    search = detail_coding.fit(residuals, max(1, room))
+    while True:
+        try:
+            number = next(search)
+        except StopIteration as stop:
+            found: detail_coding.Fit | None = stop.value
+            break
+        yield Progress.unmeasured("coding", number, detail_coding.TRIES)
+    if found is None:
+        raise BudgetError(f"the detail layer does not fit in {room} bytes even at its coarsest: raise the budget")
+    return found
 
 
 def plan_detail(source: Source, settings: Settings, budget: int) -> Draft:
@@ -330,6 +349,8 @@ def schedule(draft: Draft, steps: int) -> Schedule:
 
 def smallest_budget(source: Source, settings: Settings) -> int:
     """Bytes of the smallest file that a volume can become with the levels asked for."""
+    if settings.model == "hybrid":
+        return math.ceil(smallest_budget(source, replace(settings, model="tinc")) / _NETWORK_SHARE)
     if settings.model != "tinc":
         draft = plan_detail(source, settings, 0)
         return draft.size({}) + drafts.PROVENANCE_SLACK + len(source.items) * (_DETAIL_HEAD + _LEAST_DETAIL)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from synthetic import blobs, network_and_detail
+from synthetic import blobs
 
 from napari_tinc import compression as story
 from napari_tinc.core.metadata import Metadata
@@ -22,8 +22,6 @@ def _compress_quickly(
     array: Array, budget: int, axes: str | None = None, levels: int | None = None, model: str = "tinc"
 ) -> CompressedVolume:
     metadata = None if axes is None else Metadata(axes, (1.0,) * array.ndim, ("",) * array.ndim)
-    if model == "both":
-        return network_and_detail(array, budget, metadata, levels=levels)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(story.PRESETS, "fast", 40)
         result = story.compress(
@@ -45,7 +43,7 @@ def compressed(original: Array) -> CompressedVolume:
     return _compress_quickly(original, 2500, levels=2)
 
 
-@pytest.fixture(scope="session", params=["tinc", "detail", "both"])
+@pytest.fixture(scope="session", params=["tinc", "detail", "hybrid"])
 def any_model(request: pytest.FixtureRequest, original: Array, compressed: CompressedVolume) -> CompressedVolume:
     """``original`` as a network, as a detail layer, and as both."""
     return compressed if request.param == "tinc" else _compress_quickly(original, 2500, None, 2, request.param)
@@ -58,7 +56,7 @@ def arrangements() -> dict[str, CompressedVolume]:
         "yx": (37, 41), "zyx": (9, 20, 17), "tyx": (3, 20, 17), "czyx": (2, 8, 12, 11), "zcyx": (8, 2, 12, 11),
         "tczyx": (2, 3, 5, 12, 11), "ctzyx": (3, 2, 5, 12, 11),
     }  # fmt: skip
-    names = [*shapes, "yx detail", "czyx detail", "tczyx detail", "zcyx both"]
+    names = [*shapes, "yx detail", "czyx detail", "tczyx detail", "zcyx hybrid"]
     made = {}
     for name in names:
         axes, _, model = name.partition(" ")

@@ -1,17 +1,7 @@
-"""Made-up volumes for tests, and the one file that no setting asks for: network and detail layer together."""
-
-from collections.abc import Generator
-from dataclasses import replace
-from typing import Any
+"""Made-up volumes for tests."""
 
 import numpy as np
 import numpy.typing as npt
-
-from napari_tinc import compression as story
-from napari_tinc.core.metadata import Metadata
-from napari_tinc.settings import Settings
-from napari_tinc.source import Source
-from napari_tinc.volume import CompressedVolume
 
 Array = npt.NDArray[np.generic]
 
@@ -28,23 +18,3 @@ def blobs(shape: tuple[int, ...], seed: int = 0, dtype: str = "u2", low: float =
     scaled = low + (high - low) * volume
     rounded: Array = (scaled if np.dtype(dtype).kind == "f" else np.rint(scaled)).astype(dtype)
     return rounded
-
-
-def network_and_detail(
-    array: Array, budget: int, metadata: Metadata | None = None, steps: int = 40, **settings: Any
-) -> CompressedVolume:
-    """Compress with both, whether or not the detail layer alone would have less error."""
-    source = Source.prepare(array, metadata or Metadata.default(array.ndim), None)
-    chosen = replace(Settings(device="cpu"), **settings)
-    candidate = _last(story._with_network(source, chosen, int(0.6 * budget), budget, steps, None))
-    volume = _last(candidate.draft.finish(candidate.payloads, candidate.details, budget))
-    assert isinstance(volume, CompressedVolume)
-    return volume
-
-
-def _last(steps: Generator[Any, None, Any]) -> Any:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value

@@ -31,7 +31,7 @@ from napari_tinc.volume import CompressedVolume, Region, _Denormaliser
 
 Array = npt.NDArray[np.generic]
 ARRANGEMENTS = ("yx", "zyx", "tyx", "czyx", "zcyx", "tczyx", "ctzyx")
-ARRANGEMENTS += ("yx detail", "czyx detail", "tczyx detail", "zcyx both")
+ARRANGEMENTS += ("yx detail", "czyx detail", "tczyx detail", "zcyx hybrid")
 with_fixtures = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -123,7 +123,7 @@ def test_axes_come_back_in_the_order_of_the_original(arrangements: dict[str, Com
     np.testing.assert_allclose(got, means, atol=200)
 
 
-@pytest.mark.parametrize("axes", ["czyx", "zcyx", "tczyx", "tczyx detail", "zcyx both"])
+@pytest.mark.parametrize("axes", ["czyx", "zcyx", "tczyx", "tczyx detail", "zcyx hybrid"])
 def test_an_item_is_that_channel_and_time_point(arrangements: dict[str, CompressedVolume], axes: str) -> None:
     volume = arrangements[axes]
     leading = [i for i, a in enumerate(volume.metadata.axes) if a in "tc"]
@@ -147,7 +147,7 @@ def without_item(volume: CompressedVolume, item: int) -> CompressedVolume:
     return CompressedVolume(frames.pack(frames.Frame(volume.header, tuple(broken))))
 
 
-@pytest.mark.parametrize("axes", ["czyx", "tczyx", "czyx detail", "zcyx both"])
+@pytest.mark.parametrize("axes", ["czyx", "tczyx", "czyx detail", "zcyx hybrid"])
 def test_one_channel_decodes_without_the_segments_of_the_others(
     arrangements: dict[str, CompressedVolume], axes: str
 ) -> None:
@@ -295,7 +295,7 @@ def test_octants_tell_the_quality_that_decoding_shows(any_model: CompressedVolum
         assert octant.level == any_model.tree.depth
 
 
-@pytest.mark.parametrize("axes", ["tczyx", "tczyx detail", "zcyx both", "yx detail"])
+@pytest.mark.parametrize("axes", ["tczyx", "tczyx detail", "zcyx hybrid", "yx detail"])
 def test_octants_share_the_bytes_of_all_segments_but_quality(
     arrangements: dict[str, CompressedVolume], axes: str
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +35,7 @@ ELONGATIONS = (math.inf, 4.0, 1.5)
 # Smaller blocks pay for the end of their stream; larger ones decode more than was asked for.
 _BYTES_PER_BLOCK = 384
 TRIES = 12
+_BLOCKS_AT_A_TIME = 32
 _FILL = 0.985
 # Bits of a coefficient per octave of the step, to guess the step of a size; only speeds the search up.
 _OCTAVES_PER_OCTAVE = 0.75
@@ -99,8 +100,8 @@ class Coefficients:
                 importance.append(np.ones((1, 1, 1, 1), np.float32))
         return cls(pyramid, tuple(levels), float(low.item()), tuple(importance))
 
-    def encode(self, step_code: int) -> Attempt:
-        """Quantise and code with one step."""
+    def encode(self, step_code: int) -> Generator[None, None, Attempt]:
+        """Quantise and code with one step; yield every so often."""
         pyramid, step = self.pyramid, step_of(step_code)
         mean = round(self.mean / step)
         tally = _Tally()
@@ -114,7 +115,11 @@ class Coefficients:
                 (level, cell, above[parent], statistics[parent], step)
                 for cell, parent in zip(cells, parents, strict=True)
             ]
-            done = list(_pool().map(lambda job: self._encode_block(*job), jobs))
+            done: list[tuple[bytes, Ints, Statistics]] = []
+            for first in range(0, len(jobs), _BLOCKS_AT_A_TIME):
+                some = jobs[first : first + _BLOCKS_AT_A_TIME]
+                done += _pool().map(lambda job: self._encode_block(*job), some)
+                yield
             streams += [stream for stream, _, _ in done]
             above = {cell: symbols for cell, (_, symbols, _) in zip(cells, done, strict=True)}
             statistics = {cell: after for cell, (_, _, after) in zip(cells, done, strict=True)}
@@ -214,7 +219,7 @@ class Fit:
     error: float
 
 
-def fit(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> Iterator[Fit | None]:
+def fit(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> Generator[int, None, Fit | None]:
     """Find the finest detail layers of at most ``room`` bytes: one step for all items.
 
     Parameters
@@ -226,16 +231,22 @@ def fit(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> Iterato
 
     Yields
     ------
+    int
+        Number of the try, of at most `TRIES`; several times during each.
+
+    Returns
+    -------
     Fit or None
-        After every try the best so far that fits, None if none does yet.
+        None if even the coarsest step takes more.
     """
-    best, items = None, _best_elongation(residuals, room)
+    best: Fit | None = None
+    items = yield from _best_elongation(residuals, room)
     finest = _finest_code(items)
     guess = _likely_code(items, room, finest)
     below: tuple[int, float] | None = None  # a step whose streams are too large, and how large
     above: tuple[int, float] | None = None
-    for _ in range(TRIES):
-        attempt = _encode(items, guess)
+    for number in range(TRIES):
+        attempt = yield from _encode(items, guess, number)
         size = math.log2(attempt.nbytes / room)
         if attempt.nbytes <= room:
             above = (guess, size)
@@ -243,17 +254,25 @@ def fit(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> Iterato
                 best = attempt
         else:
             below = (guess, size)
-        yield best
-        if best is not None and best.nbytes >= _FILL * room:
-            return
         following = max(_next_code(below, above), finest)
-        if following in (guess, below and below[0], above and above[0]):
-            return
+        seen = (guess, below and below[0], above and above[0])
+        if (best is not None and best.nbytes >= _FILL * room) or following in seen:
+            break
         guess = following
+    return best
 
 
-def _encode(items: Sequence[Coefficients], code: int) -> Fit:
-    attempts = [item.encode(code) for item in items]
+def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[int, None, Fit]:
+    attempts = []
+    for item in items:
+        steps = item.encode(code)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                attempts.append(stop.value)
+                break
+            yield number
     return Fit(tuple(a.detail for a in attempts), sum(a.nbytes for a in attempts), sum(a.error for a in attempts))
 
 
@@ -267,7 +286,9 @@ def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None)
     return min(moved, STEP_CODES - 1)
 
 
-def _best_elongation(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> list[Coefficients]:
+def _best_elongation(
+    residuals: Sequence[tuple[Floats, Floats | None]], room: int
+) -> Generator[int, None, list[Coefficients]]:
     """Try how levels may split the axes, at one step, and keep what costs least."""
     shape = residuals[0][0].shape
     side = _block_side(shape, room / len(residuals))
@@ -275,11 +296,14 @@ def _best_elongation(residuals: Sequence[tuple[Floats, Floats | None]], room: in
     best: list[Coefficients] = []
     least, code = math.inf, 0
     for splits in ways:
-        items = [Coefficients.of(residual, weights, splits, side) for residual, weights in residuals]
+        items = []
+        for residual, weights in residuals:
+            items.append(Coefficients.of(residual, weights, splits, side))
+            yield 0
         if len(ways) == 1:
             return items
         code = code or _likely_code(items, room, _finest_code(items))
-        attempt = _encode(items, code)
+        attempt = yield from _encode(items, code, 0)
         cost = attempt.error + TRADE_OFF * step_of(code) ** 2 * 8 * attempt.nbytes
         if cost < least:
             best, least = items, cost

@@ -10,7 +10,7 @@ from psygnal import Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-from napari_tinc.plugin.compress_model import BETWEEN, DEVICES, PRESETS, TARGETS, WITHIN, Form
+from napari_tinc.plugin.compress_model import BETWEEN, DEVICES, MODELS, PRESETS, TARGETS, WITHIN, Form
 
 TOOLTIPS = {
     "source": "The image to compress. Multiscale layers are compressed at full resolution; RGB layers are not offered.",
@@ -18,9 +18,11 @@ TOOLTIPS = {
     "target_value": "The number to aim at. The file never exceeds a size; a PSNR takes several rounds of training.",
     "size": "Size of the volume and of the file it will become.",
     "preset": "How long to train: balanced takes 4 times as long as fast, best 20 times. The file gets better, not "
-    "larger.",
-    "between": "How the bytes are spread over the octree's levels. auto measures how alike the octants are; shallow "
-    "favours what they share, deep favours each on its own.",
+    "larger. With the model auto, fast trains no network: it takes seconds.",
+    "model": "What the file consists of. detail: wavelet coefficients, in seconds. hybrid: an octree of networks, and "
+    "coefficients of what it leaves over. tinc: networks alone. auto: the better of detail and hybrid.",
+    "between": "How the network's bytes are spread over the octree's levels. auto measures how alike the octants are; "
+    "shallow favours what they share, deep favours each on its own.",
     "within": "How a level's bytes are spread over its octants: all the same, more where signal rises above the noise "
     "(importance), more where intensities vary, or more where the importance layer says so (map).",
     "mask": "Labels, or an image: voxels that are not 0 count more. Choose 'map' above to give them more bytes, too.",
@@ -40,6 +42,7 @@ _LABELS = {
     "target_value": "Value",
     "size": "Size",
     "preset": "Preset",
+    "model": "Model",
     "between": "Between levels",
     "within": "Within levels",
     "mask": "Importance",
@@ -82,6 +85,7 @@ class CompressForm(QWidget):
             self._field("target_value", FloatSpinBox, min=0.001, max=1e9, value=TARGETS["ratio"], step=1),
             self._field("size", Label, value=""),
             self._field("preset", ComboBox, choices=PRESETS, value="balanced"),
+            self._field("model", ComboBox, choices=MODELS),
             self._field("between", ComboBox, choices=BETWEEN),
             self._field("within", ComboBox, choices=WITHIN),
             self._field("mask", ComboBox, choices=self._masks, nullable=True),
@@ -171,7 +175,7 @@ class CompressForm(QWidget):
         values = {name: field.value for name, field in self.fields.items()}
         return Form(
             target_kind=values["target_kind"], target_value=values["target_value"], preset=values["preset"],
-            between=values["between"], within=values["within"], device=values["device"],
+            model=values["model"], between=values["between"], within=values["within"], device=values["device"],
             mask_weight=values["mask_weight"], axes=values["axes"].strip().lower(), levels=values["levels"],
             seed=values["seed"], time_limit=values["time_limit"] or None,
         )  # fmt: skip

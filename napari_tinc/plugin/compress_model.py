@@ -18,6 +18,7 @@ from napari_tinc.target import Target
 
 # The library's own names; listing them here keeps torch out of napari's start. A test compares the lists.
 PRESETS = ("fast", "balanced", "best")
+MODELS = ("auto", "detail", "hybrid", "tinc")
 BETWEEN = ("auto", "even", "shallow", "deep")
 WITHIN = ("equal", "importance", "variance", "map")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -50,7 +51,7 @@ class Form:
         A key of :data:`TARGETS`.
     target_value : float
         In the unit of the kind; kilobytes for ``"bytes"``.
-    preset, between, within, device : str
+    preset, model, between, within, device : str
     mask_weight : float
         How many times as much as others the voxels marked in the importance layer count.
     axes : str
@@ -65,6 +66,7 @@ class Form:
     target_kind: str = "ratio"
     target_value: float = TARGETS["ratio"]
     preset: str = "balanced"
+    model: str = "auto"
     between: str = "auto"
     within: str = "equal"
     device: str = "auto"
@@ -87,7 +89,7 @@ class Form:
 
     def settings(self) -> dict[str, Any]:
         """Return the keyword arguments for :func:`napari_tinc.compression.compress_steps`."""
-        names = ("preset", "between", "within", "device", "levels", "seed", "time_limit")
+        names = ("preset", "model", "between", "within", "device", "levels", "seed", "time_limit")
         return {name: getattr(self, name) for name in names}
 
 
@@ -227,6 +229,10 @@ class CompressModel:
         if not self.running:
             return
         self.phase, self.eta = progress.phase, progress.eta
+        if progress.phase == "coding":
+            self.done = progress.step / progress.steps
+            if self.state is State.PREPARING:
+                self._enter(State.TRAINING)
         if progress.phase in ("training", "quantising"):
             self.done = progress.step / progress.steps
             if self.curve and progress.seconds < self.curve[-1][0]:  # a PSNR target trains several times
@@ -269,7 +275,11 @@ class CompressModel:
     def status(self) -> str:
         """Say where things stand, in a line."""
         if self.state is State.TRAINING:
-            phase = {"measuring": "Measuring what the file decodes to", "quantising": "Training, rounded"}
+            phase = {
+                "coding": "Coding",
+                "measuring": "Measuring what the file decodes to",
+                "quantising": "Training, rounded",
+            }
             said = phase.get(self.phase, "Training")
             psnr = f", {self.curve[-1][1]:.1f} dB" if self.curve else ""
             left = f", {duration_text(self.eta)} left" if math.isfinite(self.eta) else ""

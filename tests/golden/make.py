@@ -1,13 +1,12 @@
 """Make the golden files of the present format version. Run once per version, never over the files of an older one.
 
-PYTHONPATH=tests python tests/golden/make.py
+python tests/golden/make.py
 """
 
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from synthetic import network_and_detail
 
 from napari_tinc import CompressedVolume, Metadata, Target, compress
 from napari_tinc.core import entropy
@@ -33,7 +32,7 @@ def textured(*shape: int) -> np.ndarray:
 
 
 def network(array: np.ndarray, target: Target, **settings: object) -> CompressedVolume:
-    return compress(array, target, preset="fast", time_limit=2, model="tinc", **settings)
+    return compress(array, target, preset="fast", time_limit=2, **{"model": "tinc"} | settings)
 
 
 def detail(array: np.ndarray, target: Target, **settings: object) -> CompressedVolume:
@@ -63,4 +62,4 @@ if __name__ == "__main__":
     save("detail-yx-u1", detail((textured(150, 131) * 255).astype("u1"), Target.size(5000)))
     channels = np.stack([textured(5, 20, 24), 1 - textured(5, 20, 24) ** 2]).astype("f4") * 3 - 1
     save("detail-czyx-f4", detail(channels, Target.size(2000), metadata=Metadata.default(4)))
-    save("both-zyx-u2", network_and_detail(rough, 2500, levels=2, steps=400))
+    save("hybrid-zyx-u2", network(rough, Target.size(2500), levels=2, model="hybrid"))
