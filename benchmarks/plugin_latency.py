@@ -82,8 +82,14 @@ def blocks_and_stop(seconds: float, stops: int) -> None:
     """Longest pause of a 5 ms timer while ten planes a second go by, with and without training; then stop."""
     viewer, widget = widget_on(samples.load("brain")[0])
     live(2)
-    report("an ordinary layer added", [milliseconds(lambda: add_plain(viewer)) for _ in range(stops)])
-    report("an ordinary layer removed", [milliseconds(viewer.layers.pop) for _ in range(stops)])
+    added, removed = [], []
+    for _ in range(stops):
+        added.append(milliseconds(lambda: add_plain(viewer)))
+        live(0.5)
+        removed.append(milliseconds(viewer.layers.pop))
+        live(0.5)
+    report("an ordinary layer added", added)
+    report("an ordinary layer removed", removed)
     for keep in (False, True):
         widget.form.write(keep=keep)
         latencies, ends = [], []

@@ -27,6 +27,9 @@ LARGEST = 2**24
 _FLAG = 5
 _CELL = 4
 _SETS = 3
+# Magnitudes in sums are at most this, so that the sums stay small.
+_CLIPPED = 255
+_CROSS = ((0, 0, 0, 4), (-1, 0, 0, 1), (1, 0, 0, 1), (0, -1, 0, 1), (0, 1, 0, 1), (0, 0, -1, 1), (0, 0, 1, 1))
 _BYPASS = 32768
 _LEARNING_RATE = 14
 _LEAST = 32
@@ -272,7 +275,7 @@ def _get(coder, buffer, probability):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _contexts(kind, orientation, same, parent, sibling, west, north, up, index):  # type: ignore[no-untyped-def]
+def _contexts(kind, orientation, same, parent, sibling, faces, index):  # type: ignore[no-untyped-def]
     """Look up which context every input uses, and which weights mix them."""
     near = _FINE[min(same, 1023)]
     above, beside = _COARSE[min(parent, 1023)], _COARSE[min(sibling, 1023)]
@@ -283,7 +286,6 @@ def _contexts(kind, orientation, same, parent, sibling, west, north, up, index):
     index[2] = start + _STARTS[2] + near * 7 + beside
     index[3] = start + _STARTS[3] + (orientation * 7 + above) * 5 + _FIVE[min(sibling, 1023)]
     index[4] = start + _STARTS[4] + total
-    faces = _THREE[min(west, 1023)] + 3 * _THREE[min(north, 1023)] + 9 * _THREE[min(up, 1023)]
     index[5] = start + _STARTS[5] + faces
     index[6] = start + _STARTS[6]
     return kind * _SETS + (0 if total < 4 else (1 if total < 9 else 2))
@@ -315,37 +317,67 @@ def _learn(probabilities, counts, weights, index, row, stretched, bit, mixed):  
 
 
 @njit(cache=True, nogil=True)
-def _magnitude(symbols, band, z, y, x):  # type: ignore[no-untyped-def]
-    """Return the magnitude at a position that may lie outside the block, at most 255: sums of them stay small."""
-    _, depth, height, width = symbols.shape
-    if z < 0 or y < 0 or x < 0 or z >= depth or y >= height or x >= width:
-        return 0
-    return min(abs(symbols[band, z, y, x]), 255)
-
-
-@njit(cache=True, nogil=True)
-def _cross(symbols, band, z, y, x):  # type: ignore[no-untyped-def]
-    """Sum of the six face neighbours' magnitudes."""
-    return (
-        _magnitude(symbols, band, z - 1, y, x)
-        + _magnitude(symbols, band, z + 1, y, x)
-        + _magnitude(symbols, band, z, y - 1, x)
-        + _magnitude(symbols, band, z, y + 1, x)
-        + _magnitude(symbols, band, z, y, x - 1)
-        + _magnitude(symbols, band, z, y, x + 1)
-    )
-
-
-@njit(cache=True, nogil=True)
 def _used(symbols, band, z0, z1, y0, y1, x0, x1):  # type: ignore[no-untyped-def]
-    """Count the symbols of a box that are not 0; the box is cut to the block."""
-    _, depth, height, width = symbols.shape
+    """Count the symbols of a box that are not 0."""
     count = 0
-    for z in range(max(z0, 0), min(z1, depth)):
-        for y in range(max(y0, 0), min(y1, height)):
-            for x in range(max(x0, 0), min(x1, width)):
+    for z in range(z0, z1):
+        for y in range(y0, y1):
+            for x in range(x0, x1):
                 count += symbols[band, z, y, x] != 0
     return count
+
+
+@njit(cache=True, nogil=True)
+def _spread(sums, z, y, x, centre, face):  # type: ignore[no-untyped-def]
+    """Add to a place and its six face neighbours; ``sums`` has one place more on every side."""
+    sums[z + 1, y + 1, x + 1] += centre
+    sums[z, y + 1, x + 1] += face
+    sums[z + 2, y + 1, x + 1] += face
+    sums[z + 1, y, x + 1] += face
+    sums[z + 1, y + 2, x + 1] += face
+    sums[z + 1, y + 1, x] += face
+    sums[z + 1, y + 1, x + 2] += face
+
+
+@njit(cache=True, nogil=True)
+def _spread_ahead(same, faces, z, y, x, size):  # type: ignore[no-untyped-def]
+    """Tell the places that look back on this one; both arrays have one place more before, and two behind."""
+    z, y, x = z + 1, y + 1, x + 1
+    same[z, y, x + 1] += 3 * size
+    same[z, y + 1, x] += 3 * size
+    same[z + 1, y, x] += 3 * size
+    same[z, y + 1, x + 1] += 2 * size
+    same[z, y + 1, x - 1] += 2 * size
+    same[z + 1, y, x + 1] += 2 * size
+    same[z + 1, y, x - 1] += 2 * size
+    same[z + 1, y + 1, x] += 2 * size
+    same[z + 1, y - 1, x] += 2 * size
+    same[z, y, x + 2] += size
+    same[z, y + 2, x] += size
+    same[z + 2, y, x] += size
+    step = min(size, 2)
+    faces[z, y, x + 1] += step
+    faces[z, y + 1, x] += 3 * step
+    faces[z + 1, y, x] += 9 * step
+
+
+@njit(cache=True, nogil=True)
+def _look_above(above, parent, band, origin):  # type: ignore[no-untyped-def]
+    """Gather what the parent's band says of the child's places: four times the centre, and its face neighbours."""
+    above[:] = 0
+    _, depth, height, width = parent.shape
+    last_z, last_y, last_x = above.shape[0] - 2, above.shape[1] - 2, above.shape[2] - 2
+    for z in range(max(origin[0] - 1, 0), min(origin[0] + last_z + 1, depth)):
+        for y in range(max(origin[1] - 1, 0), min(origin[1] + last_y + 1, height)):
+            for x in range(max(origin[2] - 1, 0), min(origin[2] + last_x + 1, width)):
+                size = min(abs(parent[band, z, y, x]), _CLIPPED)
+                if size == 0:
+                    continue
+                cz, cy, cx = z - origin[0], y - origin[1], x - origin[2]
+                for dz, dy, dx, factor in _CROSS:
+                    pz, py, px = cz + dz, cy + dy, cx + dx
+                    if 0 <= pz < last_z and 0 <= py < last_y and 0 <= px < last_x:
+                        above[pz + 1, py + 1, px + 1] += factor * size
 
 
 @njit(cache=True, nogil=True)
@@ -360,33 +392,49 @@ def _code(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Run over a block, band by band, cell of 4 x 4 x 4 by cell; decode, encode or choose its symbols.
 
-    ``symbols`` is filled as the block is run over; what is still to come reads as 0 in every mode.
+    ``symbols`` is filled as the block is run over. What a symbol means for the contexts of those to come is added up
+    where it is found, for most are 0: ``same`` and ``faces`` for its own band, ``beside`` for the bands after it.
     """
     bands, depth, height, width = symbols.shape
+    fz, fy, fx = factors[0], factors[1], factors[2]
     index, stretched = np.zeros(INPUTS, np.int64), np.zeros(INPUTS, np.int64)
+    same = np.zeros((depth + 3, height + 3, width + 3), np.int32)
+    faces = np.zeros((depth + 3, height + 3, width + 3), np.int32)
+    beside = np.zeros((depth + 2, height + 2, width + 2), np.int32)
+    above = np.zeros(((depth - 1) // fz + 3, (height - 1) // fy + 3, (width - 1) // fx + 3), np.int32)
+    cells = (-(-depth // _CELL), -(-height // _CELL), -(-width // _CELL))
+    filled, filled_before = np.zeros(cells, np.int32), np.zeros(cells, np.int32)
     for band in range(bands):
-        above = parent_bands[band]
-        for z0 in range(0, depth, _CELL):
-            for y0 in range(0, height, _CELL):
-                for x0 in range(0, width, _CELL):
+        covered = parent_bands[band] >= 0
+        if covered:
+            _look_above(above, parent, parent_bands[band], origin)
+        same[:] = 0
+        faces[:] = 0
+        filled[:] = 0
+        for cz in range(cells[0]):
+            for cy in range(cells[1]):
+                for cx in range(cells[2]):
+                    z0, y0, x0 = cz * _CELL, cy * _CELL, cx * _CELL
                     z1, y1, x1 = min(z0 + _CELL, depth), min(y0 + _CELL, height), min(x0 + _CELL, width)
                     # Is anything in this cell?
-                    west = _used(symbols, band, z0, z1, y0, y1, x0 - 1, x0)
-                    north = _used(symbols, band, z0, z1, y0 - 1, y0, x0, x1)
-                    up = _used(symbols, band, z0 - 1, z0, y0, y1, x0, x1)
-                    beside = 0
-                    for other in range(band):
-                        beside += _used(symbols, other, z0, z1, y0, y1, x0, x1)
-                    if band > 0:
-                        beside = (2 * beside + band - 1) // band
+                    west, north, up = 0, 0, 0
+                    if cx > 0 and filled[cz, cy, cx - 1]:
+                        west = _used(symbols, band, z0, z1, y0, y1, x0 - 1, x0)
+                    if cy > 0 and filled[cz, cy - 1, cx]:
+                        north = _used(symbols, band, z0, z1, y0 - 1, y0, x0, x1)
+                    if cz > 0 and filled[cz - 1, cy, cx]:
+                        up = _used(symbols, band, z0 - 1, z0, y0, y1, x0, x1)
+                    siblings = (2 * filled_before[cz, cy, cx] + band - 1) // band if band > 0 else 0
                     covering = 0
-                    if above >= 0:
-                        for z in range(z0 // factors[0], (z1 - 1) // factors[0] + 1):
-                            for y in range(y0 // factors[1], (y1 - 1) // factors[1] + 1):
-                                for x in range(x0 // factors[2], (x1 - 1) // factors[2] + 1):
-                                    covering += _magnitude(parent, above, origin[0] + z, origin[1] + y, origin[2] + x)
-                    near = west + north + up
-                    row = _contexts(_FLAG, orientations[band], near, 2 * covering, beside, west, north, up, index)
+                    if covered:
+                        for z in range(origin[0] + z0 // fz, origin[0] + (z1 - 1) // fz + 1):
+                            for y in range(origin[1] + y0 // fy, origin[1] + (y1 - 1) // fy + 1):
+                                for x in range(origin[2] + x0 // fx, origin[2] + (x1 - 1) // fx + 1):
+                                    covering += min(abs(parent[parent_bands[band], z, y, x]), _CLIPPED)
+                    around = west + north + up
+                    cell_faces = _THREE[west] + 3 * _THREE[north] + 9 * _THREE[up]
+                    orientation = orientations[band]
+                    row = _contexts(_FLAG, orientation, around, 2 * covering, siblings, cell_faces, index)
                     mixed = _predict(probabilities, weights, index, row, stretched)
                     used = 0
                     if mode == DECODE:
@@ -407,66 +455,62 @@ def _code(  # type: ignore[no-untyped-def]
                     for z in range(z0, z1):
                         for y in range(y0, y1):
                             for x in range(x0, x1):
+                                sibling = beside[z + 1, y + 1, x + 1]
+                                sibling = (2 * sibling + band - 1) // band if band > 0 else 0
+                                over = above[z // fz + 1, y // fy + 1, x // fx + 1] if covered else 0
+                                target, value, price = 0, 0.0, 0.0
+                                if mode == ENCODE:
+                                    target = targets[band, z, y, x]
+                                elif mode == CHOOSE:
+                                    value = values[band, z, y, x]
+                                    weight = importance[0, 0, 0, 0] if importance.size == 1 else importance[0, z, y, x]
+                                    price = trade_off / max(weight, 1e-6)
                                 symbol = _code_symbol(
-                                    mode, coder, buffer, probabilities, counts, weights, orientations[band],
-                                    symbols, targets, parent, above, origin, factors, values, importance, trade_off,
-                                    band, z, y, x, index, stretched,
+                                    mode, coder, buffer, probabilities, counts, weights, orientation,
+                                    same[z + 1, y + 1, x + 1], over, sibling, faces[z + 1, y + 1, x + 1],
+                                    target, value, price, index, stretched,
                                 )  # fmt: skip
-                                symbols[band, z, y, x] = symbol
-                                found |= symbol != 0
+                                if symbol != 0:
+                                    symbols[band, z, y, x] = symbol
+                                    found += 1
+                                    _spread_ahead(same, faces, z, y, x, min(abs(symbol), _CLIPPED))
+                    filled[cz, cy, cx] = found
                     if mode == CHOOSE:  # only now is it known what the flag will say
-                        row = _contexts(_FLAG, orientations[band], near, 2 * covering, beside, west, north, up, index)
+                        row = _contexts(_FLAG, orientation, around, 2 * covering, siblings, cell_faces, index)
                         mixed = _predict(probabilities, weights, index, row, stretched)
-                        _learn(probabilities, counts, weights, index, row, stretched, found, mixed)
+                        _learn(probabilities, counts, weights, index, row, stretched, int(found > 0), mixed)
+        for cz in range(cells[0]):
+            for cy in range(cells[1]):
+                for cx in range(cells[2]):
+                    if filled[cz, cy, cx] == 0:
+                        continue
+                    filled_before[cz, cy, cx] += filled[cz, cy, cx]
+                    for z in range(cz * _CELL, min(cz * _CELL + _CELL, depth)):
+                        for y in range(cy * _CELL, min(cy * _CELL + _CELL, height)):
+                            for x in range(cx * _CELL, min(cx * _CELL + _CELL, width)):
+                                size = min(abs(symbols[band, z, y, x]), _CLIPPED)
+                                if size:
+                                    _spread(beside, z, y, x, 3 * size, size)
 
 
 @njit(cache=True, nogil=True)
 def _code_symbol(  # type: ignore[no-untyped-def]
-    mode, coder, buffer, probabilities, counts, weights, orientation, symbols, targets,
-    parent, above, origin, factors, values, importance, trade_off, band, z, y, x, index, stretched,
+    mode, coder, buffer, probabilities, counts, weights, orientation, same, above, sibling, faces,
+    target, value, price, index, stretched,
 ):  # fmt: skip
     """Decode, encode or choose one symbol: is it 0, is its magnitude 1, an Elias-gamma code of the rest, its sign."""
-    west = _magnitude(symbols, band, z, y, x - 1)
-    north = _magnitude(symbols, band, z, y - 1, x)
-    up = _magnitude(symbols, band, z - 1, y, x)
-    edges = (
-        _magnitude(symbols, band, z, y - 1, x - 1)
-        + _magnitude(symbols, band, z, y - 1, x + 1)
-        + _magnitude(symbols, band, z - 1, y, x - 1)
-        + _magnitude(symbols, band, z - 1, y, x + 1)
-        + _magnitude(symbols, band, z - 1, y - 1, x)
-        + _magnitude(symbols, band, z - 1, y + 1, x)
-    )
-    far = (
-        _magnitude(symbols, band, z, y, x - 2)
-        + _magnitude(symbols, band, z, y - 2, x)
-        + _magnitude(symbols, band, z - 2, y, x)
-    )
-    same = 3 * (west + north + up) + 2 * edges + far
-    covering = 0
-    if above >= 0:
-        pz, py, px = origin[0] + z // factors[0], origin[1] + y // factors[1], origin[2] + x // factors[2]
-        covering = 4 * _magnitude(parent, above, pz, py, px) + _cross(parent, above, pz, py, px)
-    beside = 0
-    for other in range(band):
-        beside += 3 * _magnitude(symbols, other, z, y, x) + _cross(symbols, other, z, y, x)
-    if band > 0:
-        beside = (2 * beside + band - 1) // band
-
     magnitude, negative, size = 0, 0, 0.0
     if mode == ENCODE:
-        magnitude, negative = abs(targets[band, z, y, x]), 1 if targets[band, z, y, x] < 0 else 0
+        magnitude, negative = abs(target), 1 if target < 0 else 0
     elif mode == CHOOSE:
-        size, negative = abs(values[band, z, y, x]), 1 if values[band, z, y, x] < 0 else 0
-        weight = importance[0, 0, 0, 0] if importance.size == 1 else importance[0, z, y, x]
-        price = trade_off / max(weight, 1e-6)
+        size, negative = abs(value), 1 if value < 0 else 0
         rounded = size + 0.5 - (_SHRINK if size >= 1.5 else 0.0)
         magnitude = int(min(rounded, LARGEST - 1.0))
 
     # Decisions 0: not zero? 1: above one? 2, 3, 4 …: another bit in what is left?
     kind, extra = 0, 0
     while True:
-        row = _contexts(min(kind, 4), orientation, same, covering, beside, west, north, up, index)
+        row = _contexts(min(kind, 4), orientation, same, above, sibling, faces, index)
         mixed = _predict(probabilities, weights, index, row, stretched)
         if mode == CHOOSE and kind == 0 and magnitude > 0:
             bits = _bits(mixed) - _bits(65536 - mixed) + _NEW_BITS

@@ -395,18 +395,22 @@ def test_without_live_preview_there_is_none(opened, qtbot):
     wait_for(qtbot, widget, State.DONE)
 
 
-def longest_block(qtbot: Any, seconds: float, meanwhile: Callable[[], None]) -> float:
-    """Longest time in ms that the event loop did not come round to a timer of 5 ms."""
+def longest_block(qtbot: Any, seconds: int, meanwhile: Callable[[], None]) -> float:
+    """Longest time in ms that the event loop did not come round to a timer of 5 ms, in a typical second.
+
+    What happens once may be another process; what we do to the window, we do every second.
+    """
     beats = [time.monotonic()]
     heart, hand = QTimer(), QTimer()
     heart.timeout.connect(lambda: beats.append(time.monotonic()))
     hand.timeout.connect(meanwhile)
     heart.start(5)
     hand.start(100)
-    qtbot.wait(int(1000 * seconds))
+    qtbot.wait(1000 * seconds)
     heart.stop()
     hand.stop()
-    return float(1000 * np.diff(beats).max())
+    gaps, ends = 1000 * np.diff(beats), np.array(beats[1:]) - beats[0]
+    return float(np.median([gaps[(ends >= s) & (ends < s + 1)].max(initial=0) for s in range(seconds)]))
 
 
 @pytest.mark.usefixtures("slow")
@@ -419,11 +423,11 @@ def test_the_window_stays_alive_while_it_trains_and_the_user_scrolls(opened, qtb
         viewer.dims.set_point(0, 2 * (next(planes) % 64))
 
     qtbot.wait(1000)
-    idle = longest_block(qtbot, 2, scroll)
+    idle = longest_block(qtbot, 3, scroll)
     train(qtbot, widget)
     qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=SECONDS)  # the first preview sets the scene up
     qtbot.wait(1000)
-    block = longest_block(qtbot, 4, scroll)
+    block = longest_block(qtbot, 5, scroll)
     record_property("longest block of the event loop, ms", block)
     print(
         f"longest block of the event loop while training and scrolling: {block:.0f} ms, scrolling alone {idle:.0f} ms"
