@@ -102,7 +102,7 @@ def test_the_second_decoder_sees_the_same_symbols(path: Path) -> None:
     ours = DetailReader(segments.parse_detail(payload, frame.header.spatial_shape), BlockCache())
     seen = 0
     for (level, cell), symbols in second.symbols.items():
-        decoded = ours._block(level, cell)[0]
+        decoded = ours._blocks(level, [cell])[0][0]
         np.testing.assert_array_equal(symbols, np.zeros_like(symbols) if decoded is None else decoded)
         seen += np.count_nonzero(symbols)
     assert seen > 100

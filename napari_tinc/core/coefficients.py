@@ -225,6 +225,18 @@ def choose(
     return symbols
 
 
+@njit(cache=True, nogil=True)
+def dequantise(symbols, values, step, first, others):  # type: ignore[no-untyped-def]
+    """Write what symbols stand for: ``first`` for ones, ``step`` times the magnitude less ``others`` beyond."""
+    for i in range(symbols.size):
+        symbol = symbols[i]
+        if symbol == 0:
+            values[i] = 0
+            continue
+        size = first if abs(symbol) == 1 else abs(symbol) * step - others
+        values[i] = size if symbol > 0 else -size
+
+
 _NO_BYTES = np.zeros(1, np.uint8)
 _NO_VALUES = np.ones((1, 1, 1, 1), np.float32)
 
@@ -554,4 +566,4 @@ def _code_symbol(  # type: ignore[no-untyped-def]
     return -magnitude if negative else magnitude
 
 
-__all__ = ["LARGEST", "NO_PARENT", "Decoder", "Encoder", "Parent", "Statistics", "choose"]
+__all__ = ["LARGEST", "NO_PARENT", "Decoder", "Encoder", "Parent", "Statistics", "choose", "dequantise"]

@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from napari_tinc.core import coefficients, wavelet
 from napari_tinc.core.coefficients import NO_PARENT, Parent, Statistics
@@ -87,9 +89,13 @@ class Pyramid:
         """Number of blocks outside the trunk."""
         return sum(math.prod(self.grid(level)) for level in range(self.trunk))
 
+    @cached_property
+    def _orientations(self) -> tuple[Ints, ...]:
+        return tuple(np.array(wavelet.orientations(axes), np.int32) for axes in self.splits)
+
     def orientations(self, level: int) -> Ints:
         """Orientations of the bands of a level in the order they are coded."""
-        return np.array(wavelet.orientations(self.splits[level]), np.int32)
+        return self._orientations[level]
 
     def box(self, level: int, cell: Cell) -> tuple[slice, ...]:
         """Coefficients of a block."""
@@ -175,11 +181,9 @@ class DetailHead:
 
     def dequantise(self, symbols: Ints) -> Floats:
         """Coefficients that symbols stand for."""
-        sizes = np.abs(symbols)
-        first, others = (np.float32(s / 256) for s in self.shrinkages)
-        values = symbols.astype(np.float32)
-        values -= np.sign(values) * np.where(sizes > 1, others, first)
-        values *= np.float32(self.step)
+        first, others = ((1 - self.shrinkages[0] / 256) * self.step, self.shrinkages[1] / 256 * self.step)
+        values = np.empty(symbols.shape, np.float32)
+        coefficients.dequantise(symbols.ravel(), values.ravel(), self.step, first, others)
         return values
 
 
@@ -221,9 +225,10 @@ class BlockCache:
         return self._blocks.get(key)
 
     def put(self, key: object, block: _Block) -> None:
-        """Keep a block that is not here; drop the ones unused for longest."""
+        """Keep a block; drop the ones unused for longest."""
+        known = self._blocks.pop(key, None)
         self._blocks[key] = block
-        self.nbytes += _block_size(block)
+        self.nbytes += _block_size(block) - (_block_size(known) if known else 0)
         while self.nbytes > self._limit and len(self._blocks) > 1:
             self.nbytes -= _block_size(self._blocks.popitem(last=False)[1])
 
@@ -334,11 +339,11 @@ class DetailReader:
         codes = pyramid.orientations(level).tolist()
         symbols = np.zeros((len(codes), *(b - a for a, b in bounds)), np.int32)
         ranges = [range(a // pyramid.side, -(-b // pyramid.side)) for a, b in bounds]
-        for cell in product(*ranges):
-            decoded = self._block(level, cell)[0]  # type: ignore[arg-type]
+        cells: list[Cell] = list(product(*ranges))  # type: ignore[arg-type]
+        for cell, (decoded, _) in zip(cells, self._blocks(level, cells), strict=True):
             if decoded is None:
                 continue
-            box = pyramid.box(level, cell)  # type: ignore[arg-type]
+            box = pyramid.box(level, cell)
             spans = [(max(s.start, a), min(s.stop, b)) for s, (a, b) in zip(box, bounds, strict=True)]
             into = tuple(slice(lo - a, hi - a) for (lo, hi), (a, _) in zip(spans, bounds, strict=True))
             out = tuple(slice(lo - s.start, hi - s.start) for (lo, hi), s in zip(spans, box, strict=True))
@@ -355,21 +360,27 @@ class DetailReader:
             bands[code] = band[tuple(slice(0, max(0, stop)) for stop in stops)]
         return bands
 
-    def _block(self, level: int, cell: Cell) -> _Block:
-        """Symbols of a block, ``None`` if it has no stream, and the statistics after it."""
-        known = self._cache.get((self, level, cell))
-        if known is not None:
-            return known
-        if level >= self.pyramid.trunk:
-            return self._read_trunk(level)
-        number = self._first[level] + int(np.ravel_multi_index(cell, self.pyramid.grid(level)))
-        block = self._block(level + 1, self.pyramid.parent_cell(level, cell))
-        stream = self._streams[number]
-        block = self._decode(level, cell, *block, stream) if stream else (None, block[1])
-        self._cache.put((self, level, cell), block)
-        return block
+    def _blocks(self, level: int, cells: list[Cell]) -> list[_Block]:
+        """Blocks of a level, decoded side by side after all their ancestors."""
+        pyramid = self.pyramid
+        if level >= pyramid.trunk:
+            return [self._cache.get((self, level, (0, 0, 0))) or self._read_trunk(level)]
+        found = {cell: block for cell in cells if (block := self._cache.get((self, level, cell)))}
+        missing = [cell for cell in cells if cell not in found]
+        wanted = list(dict.fromkeys(pyramid.parent_cell(level, cell) for cell in missing))
+        above = dict(zip(wanted, self._blocks(level + 1, wanted) if wanted else [], strict=True))
+        jobs = []
+        for cell in missing:
+            number = self._first[level] + int(np.ravel_multi_index(cell, pyramid.grid(level)))
+            jobs.append((level, cell, *above[pyramid.parent_cell(level, cell)], self._streams[number]))
+        found |= zip(missing, block_threads().map(lambda job: self._decode(*job), jobs), strict=True)
+        for cell in missing:
+            self._cache.put((self, level, cell), found[cell])
+        return [found[cell] for cell in cells]
 
     def _decode(self, level: int, cell: Cell, above: Ints | None, statistics: Statistics, stream: bytes) -> _Block:
+        if not stream:
+            return None, statistics
         learnt = statistics.copy()
         parent = self.pyramid.parent(level, cell, above)
         symbols = coefficients.Decoder(stream).take(
@@ -391,9 +402,14 @@ class DetailReader:
             above = decoder.take(statistics, shape, self.pyramid.orientations(level), parent)
             coarse[level] = above, statistics  # which go on learning: children start with those after the last level
         for level, block in coarse.items():
-            if self._cache.get((self, level, (0, 0, 0))) is None:
-                self._cache.put((self, level, (0, 0, 0)), block)
+            self._cache.put((self, level, (0, 0, 0)), block)
         return coarse[wanted]
+
+
+@lru_cache(maxsize=1)
+def block_threads() -> ThreadPoolExecutor:
+    """Threads that work on blocks, as many as torch may use: the kernels run without the interpreter's lock."""
+    return ThreadPoolExecutor(max(1, torch.get_num_threads()), thread_name_prefix="tinc-blocks")
 
 
 def detail_bytes(reader: DetailReader, tree: Octree, nbytes: int) -> npt.NDArray[np.float64]:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-import torch
 
 from napari_tinc.core import coefficients, wavelet
 from napari_tinc.core.coefficients import LARGEST, Encoder, Statistics
@@ -23,6 +20,7 @@ from napari_tinc.core.detail import (
     DetailHead,
     Ints,
     Pyramid,
+    block_threads,
     dyadic_splits,
     step_of,
 )
@@ -118,7 +116,7 @@ class Coefficients:
             done: list[tuple[bytes, Ints, Statistics]] = []
             for first in range(0, len(jobs), _BLOCKS_AT_A_TIME):
                 some = jobs[first : first + _BLOCKS_AT_A_TIME]
-                done += _pool().map(lambda job: self._encode_block(*job), some)
+                done += block_threads().map(lambda job: self._encode_block(*job), some)
                 yield
             streams += [stream for stream, _, _ in done]
             above = {cell: symbols for cell, (_, symbols, _) in zip(cells, done, strict=True)}
@@ -127,7 +125,7 @@ class Coefficients:
                 tally.add(self._part(level, cell) / np.float32(step), symbols, self._weights(level, cell))
         head = DetailHead(pyramid, step_code, tally.shrinkages, mean)
         detail = Detail(head, trunk, tuple(streams))
-        nbytes = len(trunk) + sum(len(s) + (1 if len(s) < 128 else 2) for s in streams)
+        nbytes = len(trunk) + sum(len(s) + _varint_size(len(s)) for s in streams)
         return Attempt(detail, nbytes, tally.error(step) + (self.mean - mean * step) ** 2)
 
     def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Ints | None, Statistics]:
@@ -166,6 +164,11 @@ class Coefficients:
         if weights.size == 1:
             return weights
         return np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(level, cell))])
+
+
+def _varint_size(number: int) -> int:
+    """Bytes of a LEB128 number."""
+    return max(1, -(-number.bit_length() // 7))
 
 
 class _Tally:
@@ -254,7 +257,7 @@ def fit(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> Generat
                 best = attempt
         else:
             below = (guess, size)
-        following = max(_next_code(below, above), finest)
+        following = max(_next_code(below, above, number), finest)
         seen = (guess, below and below[0], above and above[0])
         if (best is not None and best.nbytes >= _FILL * room) or following in seen:
             break
@@ -276,14 +279,14 @@ def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[
     return Fit(tuple(a.detail for a in attempts), sum(a.nbytes for a in attempts), sum(a.error for a in attempts))
 
 
-def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None) -> int:
-    """Propose a step code: between both sides, or beyond the only one."""
+def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None, number: int) -> int:
+    """Propose a step code: between both sides, or beyond the only one, further with every try."""
     if below and above:
         share = (below[1] - math.log2((1 + _FILL) / 2)) / (below[1] - above[1])
         return min(max(below[0] + round(share * (above[0] - below[0])), below[0] + 1), above[0] - 1)
     code, size = below or above  # type: ignore[misc]
-    moved = code + round(256 * _OCTAVES_PER_OCTAVE * (size + (0.02 if below else -0.02))) + (1 if below else -1)
-    return min(moved, STEP_CODES - 1)
+    stride = 256 * _OCTAVES_PER_OCTAVE * (size + (0.02 if below else -0.02)) + (1 if below else -1)
+    return min(code + round(2**number * stride), STEP_CODES - 1)
 
 
 def _best_elongation(
@@ -350,12 +353,6 @@ def _halve(weights: Floats, axis: int) -> Floats:
     paired += odd
     paired /= 2
     return halved
-
-
-@lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    """As many threads as torch may use; the kernels run without the interpreter's lock."""
-    return ThreadPoolExecutor(max(1, torch.get_num_threads()), thread_name_prefix="tinc-detail")
 
 
 __all__ = ["TRIES", "Attempt", "Coefficients", "Fit", "fit"]
