@@ -380,8 +380,9 @@ class _Denormaliser:
 
     def __call__(self, values: Floats32) -> npt.NDArray[np.generic]:
         result = values.astype(self.wide, copy=False)
-        result *= self.factor
-        result += self.offset
+        with np.errstate(over="ignore"):  # only what a hostile file says: clipped like everything beyond the range
+            result *= self.factor
+            result += self.offset
         if self.dtype.kind != "f":
             np.rint(result, out=result)
         return np.clip(result, self.minimum, self.maximum, out=result).astype(self.dtype)

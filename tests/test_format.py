@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from napari_tinc import output
@@ -189,6 +189,7 @@ def item_ranges(draw: st.DrawFn, dtype: str, constant: bool) -> ItemRange:
     else:
         values = st.integers(int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
     low, high = sorted([draw(values), draw(values)])
+    assume(math.isfinite(float(high) - float(low)))
     codes = draw(st.tuples(st.integers(0, 65535), st.integers(0, 255)))
     return ItemRange(low, low if constant else high, *codes)
 
@@ -249,6 +250,10 @@ WRONG_FRAMES: dict[str, tuple[Callable[[], Frame], str]] = {
     "NaN range": (lambda: with_header(dtype="f4", items=(ItemRange(math.nan, 2.0, 0, 0),) * 2), "finite floats"),
     "inexact range": (lambda: with_header(dtype="f4", items=(ItemRange(0.1, 2.0, 0, 0),) * 2), "holds exactly"),
     "range beyond float16": (lambda: with_header(dtype="f2", items=(ItemRange(0.0, 1e6, 0, 0),) * 2), "holds exactly"),
+    "range beyond float64": (
+        lambda: with_header(dtype="f8", items=(ItemRange(-1.7e308, 1.7e308, 0, 0),) * 2),
+        "finite maximum - minimum",
+    ),
     "offset code too large": (lambda: with_header(items=(ItemRange(0, 1, 65536, 0),) * 2), "offset code"),
     "scale code negative": (lambda: with_header(items=(ItemRange(0, 1, 0, -1),) * 2), "scale code"),
     "too many levels": (lambda: with_header(splits=((False, True, False),) * 17), "levels below the root"),

@@ -286,7 +286,7 @@ def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None,
         return min(max(below[0] + round(share * (above[0] - below[0])), below[0] + 1), above[0] - 1)
     code, size = below or above  # type: ignore[misc]
     stride = 256 * _OCTAVES_PER_OCTAVE * (size + (0.02 if below else -0.02)) + (1 if below else -1)
-    return min(code + round(2**number * stride), STEP_CODES - 1)
+    return min(code + round((1 << number) * stride), STEP_CODES - 1)
 
 
 def _best_elongation(
