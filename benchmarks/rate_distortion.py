@@ -111,6 +111,7 @@ def measure(folder: Path, args: argparse.Namespace) -> list[dict[str, object]]:
                 print(f"{name:28} {ratio:5g} {p.codec:14} {volume.nbytes / p.nbytes:7.1f} {p.psnr:6.2f} dB "
                       f"{p.encode_seconds:7.1f} s", flush=True)  # fmt: skip
             rows += earlier(folder, name, ratio)
+        write(rows, args.output)
     return rows
 
 
@@ -153,6 +154,4 @@ if __name__ == "__main__":
     parser.add_argument("--peers", nargs="+", default=list(peers.PEERS))
     parser.add_argument("--output", default="rate_distortion")
     arguments = parser.parse_args()
-    table = measure(arguments.folder, arguments)
-    write(table, arguments.output)
-    plot(table, arguments.output)
+    plot(measure(arguments.folder, arguments), arguments.output)

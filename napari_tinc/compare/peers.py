@@ -24,6 +24,8 @@ Array = NDArray[Any]
 
 _STEPS = 24  # of a search over real numbers
 _NEAR = 0.995  # part of the budget at which a search is content
+_CLOSE = 1e-3  # relative difference between settings at which another step tells nothing new
+_AROUND = tuple(np.geomspace(0.5, 2, 96))  # of a setting, where files do not shrink evenly with it
 _WHITE = 65535
 
 
@@ -47,6 +49,8 @@ class Peer:
         ``"linear"``, ``"log"``, or ``"whole"`` for whole numbers only.
     missing : callable
         Why the codec cannot be used here, or None.
+    jagged : bool
+        Whether sizes jump up and down from one setting to the next, so that bisection alone finds no good one.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Peer:
     coarse: float
     spacing: str
     missing: Callable[[], str | None]
+    jagged: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,8 @@ def named(name: str) -> Peer:
 def fit(peer: Peer, array: Array, axes: str, budget: int) -> Fitted:
     """Search the best file of a codec within a budget.
 
-    Bisection between the finest and the coarsest setting. Since not every codec's files grow with the setting alone
-    (SZ3), the best of all files that fit is kept, not the last one.
+    Bisection between the finest and the coarsest setting; of a jagged codec also many settings around what it finds.
+    The best of all files that fit is kept.
 
     Parameters
     ----------
@@ -122,9 +127,13 @@ def fit(peer: Peer, array: Array, axes: str, budget: int) -> Fitted:
             if len(tried.data) >= _NEAR * budget:
                 break
         setting = _middle(fine, coarse, peer.spacing)
-        if whole and setting in (fine, coarse):
+        if setting in (fine, coarse) if whole else abs(fine - coarse) <= _CLOSE * coarse:
             break
     assert best is not None
+    around = best[1].setting
+    for factor in _AROUND if peer.jagged else ():
+        tried, error = _try(peer, around * factor, array, axes, budget)
+        best = min(best, (error, tried), key=lambda pair: pair[0])
     return best[1]
 
 
@@ -214,7 +223,7 @@ def _from_imagecodecs() -> list[Peer]:
     jpegxl = partial(_from_pictures, lambda data: imagecodecs.jpegxl_decode(data))
     return [
         Peer("sperr", _sperr, _from_sperr, "bits per voxel", 16, 1e-4, "log", partial(_not_built, "SPERR")),
-        Peer("sz3", _sz3, _from_sz3, "largest error over range", 1e-5, 0.9, "log", partial(_not_built, "SZ3")),
+        Peer("sz3", _sz3, _from_sz3, "largest error over range", 1e-5, 0.9, "log", partial(_not_built, "SZ3"), True),
         Peer("zfp", _zfp, _from_zfp, "range over tolerance", 1e5, 1e-3, "log", partial(_not_built, "ZFP")),
         Peer("jpeg2000", _jpeg2000, jpeg2000, "PSNR, dB", 100, 1, "linear", partial(_not_built, "JPEG2K")),
         Peer("jpegxl", _jpegxl, jpegxl, "Butteraugli distance", 0.01, 25, "log", partial(_not_built, "JPEGXL")),

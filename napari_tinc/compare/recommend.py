@@ -98,7 +98,9 @@ def recommend(facts: Facts) -> Recommendation:
         why = f"Global consistency {facts.consistency:.2f} is {side} {limits}: {between}."
         if facts.consistency < NOISE_CONSISTENCY + _NOISE_MARGIN:
             why += f" Mind that noise alone would score {NOISE_CONSISTENCY:.2f}, so this says little."
-    why += f" {facts.foreground:.0%} of the voxels stand out of the noise; within a level all octants get the same."
+    # docs/strategies.md: which volumes gain by importance could not be told from their foreground.
+    why += f" Within a level all octants get the same, whatever the foreground ({facts.foreground:.0%} of the voxels):"
+    why += " whether importance helps cannot be told before trying."
     return Recommendation(between, "equal", why)
 
 

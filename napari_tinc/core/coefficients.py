@@ -308,7 +308,7 @@ def _predict(probabilities, weights, index, row, stretched):  # type: ignore[no-
     """Mix the inputs in the logistic domain; return the probability of a one in 65536ths."""
     total = np.int64(0)
     for i in range(INPUTS):
-        stretched[i] = _STRETCH[probabilities[index[i]] >> 4]
+        stretched[i] = _STRETCH[np.uint64(probabilities[index[i]] >> 4)]
         total += np.int64(stretched[i]) * weights[row, i]
     clipped: Any = max(-2047, min(2047, total >> 16))
     return np.int64(_SQUASH[clipped + 2048])
@@ -409,7 +409,8 @@ def _code(  # type: ignore[no-untyped-def]
     """
     bands, depth, height, width = symbols.shape
     fz, fy, fx = factors[0], factors[1], factors[2]
-    index, stretched = np.zeros(INPUTS, np.int64), np.zeros(INPUTS, np.int64)
+    # Unsigned, so that no index is looked at for being negative.
+    index, stretched = np.zeros(INPUTS, np.uint64), np.zeros(INPUTS, np.int64)
     same = np.zeros((depth + 3, height + 3, width + 3), np.int32)
     faces = np.zeros((depth + 3, height + 3, width + 3), np.int32)
     beside = np.zeros((depth + 2, height + 2, width + 2), np.int32)

@@ -32,6 +32,8 @@ TRADE_OFF = 0.08
 ELONGATIONS = (math.inf, 4.0, 1.5)
 # Smaller blocks pay for the end of their stream; larger ones decode more than was asked for.
 _BYTES_PER_BLOCK = 384
+# Voxels of the blocks that a plane across the first axis meets: what a fifth of a second decodes.
+_ROW_VOXELS = 2**22
 TRIES = 12
 _BLOCKS_AT_A_TIME = 32
 _FILL = 0.985
@@ -314,15 +316,15 @@ def _best_elongation(
 
 
 def _block_side(shape: tuple[int, ...], room: float) -> int:
-    """Smallest side whose finest blocks have bytes enough, and symbols few enough."""
+    """Side whose finest blocks have bytes enough; a larger one while a plane needs few voxels besides its own."""
     side: int = 2 ** SIDE_CODES[0]
     for code in SIDE_CODES:
-        voxels = math.prod(min(n, 2 ** (code + 1)) for n in shape)
-        if voxels > MAX_BLOCK:
+        reach = [min(n, 2 ** (code + 1)) for n in shape]
+        voxels, row = math.prod(reach), reach[0] * shape[1] * shape[2]
+        few_bytes = room * (voxels / 8) / math.prod(shape) < _BYTES_PER_BLOCK
+        if voxels > MAX_BLOCK or not (few_bytes or row <= _ROW_VOXELS):
             break
         side = 2**code
-        if room * voxels / math.prod(shape) >= _BYTES_PER_BLOCK:
-            break
     return side
 
 
