@@ -154,6 +154,8 @@ def compress_steps(
     """
     between = between if isinstance(between, str) else tuple(between)
     settings = Settings(preset, between, within, levels, device, seed, time_limit, model)
+    if within == "map" and weights is None:
+        raise InputError("expected a weight per voxel for the strategy 'map', got none: give weights")
     metadata = metadata or Metadata.default(array.ndim)
     check_volume(array, metadata)
     yield Progress.unmeasured("preparing", 0, 1)

@@ -271,13 +271,17 @@ def parse_detail(payload: bytes, spatial: tuple[int, ...]) -> Detail:
 
 
 def _detail_splits(cursor: Cursor, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Read which axes each level splits: only axes with two samples or more, and in the end all down to one."""
+    """Read which axes each level splits: the longest among them, and in the end all down to one sample."""
     sides, splits = list(shape), []
     for _ in range(integer("detail levels", cursor.u8("the detail levels"), 0, MAX_DETAIL_LEVELS)):
         mask = integer("split axes of a detail level", cursor.u8("the split axes"), 1, 7)
         axes = tuple(axis for axis in range(3) if mask >> axis & 1)
-        if any(sides[axis] < 2 for axis in axes):
-            raise FormatError(f"expected detail levels that split axes of 2 samples or more, got {sides}: damaged file")
+        # The longest, or else a coarse level might have nearly as many samples as the volume.
+        if any(sides[axis] < 2 for axis in axes) or any(sides[a] == max(sides) and a not in axes for a in range(3)):
+            raise FormatError(
+                f"expected detail levels that split the longest axes, and none of 1 sample, got {axes} of {sides}: "
+                "damaged file"
+            )
         sides = [(n + 1) // 2 if axis in axes else n for axis, n in enumerate(sides)]
         splits.append(axes)
     if sides != [1, 1, 1]:

@@ -39,6 +39,8 @@ class Settings:
             raise InputError(f"expected a model among {MODELS}, got {self.model!r}")
         if isinstance(self.between, str) and self.between not in allocation.BETWEEN:
             raise InputError(f"expected a strategy between levels among {allocation.BETWEEN}, got {self.between!r}")
+        if not isinstance(self.between, str):
+            allocation.level_ratios(self.between, self.levels or len(self.between))
         if self.within not in allocation.WITHIN:
             raise InputError(f"expected a strategy within a level among {allocation.WITHIN}, got {self.within!r}")
         if self.levels is not None and not 1 <= self.levels <= allocation.MAX_DEPTH + 1:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from napari_tinc import format as frames
 from napari_tinc import segments
 from napari_tinc.core.decoder import Decoder
-from napari_tinc.core.detail import DetailReader, detail_bytes
+from napari_tinc.core.detail import BlockCache, DetailReader, detail_bytes
 from napari_tinc.core.device import one_core_free
 from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.octree import Box, Octree
@@ -89,6 +89,7 @@ class CompressedVolume:
         self._frame = frames.parse(self._data)
         self._lock = threading.Lock()
         self._details: dict[int, DetailReader | None] = {}
+        self._blocks = BlockCache()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], device: str = "auto") -> CompressedVolume:
@@ -219,7 +220,7 @@ class CompressedVolume:
         if self.header.model == frames.MODEL_CONSTANT:
             return spent
         if (detail := self._detail(item)) is not None:
-            spent += detail_bytes(detail, self.tree)
+            spent += detail_bytes(detail, self.tree, len(self._frame.find(frames.KIND_DETAIL, item, 0)))
         for level in range(self.tree.depth + 1) if self.header.model == frames.MODEL_TINC else ():
             nodes = self.tree.nodes(level)
             counts = self._layout.network.node_parameters(level)[item * nodes : (item + 1) * nodes]
@@ -253,7 +254,7 @@ class CompressedVolume:
                 if limits.minimum != limits.maximum:
                     raise FormatError(f"expected a detail segment for item {item}, got none: damaged file")
             parsed = None if payload is None else segments.parse_detail(payload, self.tree.shape)
-            self._details[item] = None if parsed is None else DetailReader(parsed)
+            self._details[item] = None if parsed is None else DetailReader(parsed, self._blocks)
         return self._details[item]
 
     def attach(self, decoder: Decoder) -> None:
@@ -379,8 +380,9 @@ class _Denormaliser:
 
     def __call__(self, values: Floats32) -> npt.NDArray[np.generic]:
         result = values.astype(self.wide, copy=False)
-        result *= self.factor
-        result += self.offset
+        with np.errstate(over="ignore"):  # only what a hostile file says: clipped like everything beyond the range
+            result *= self.factor
+            result += self.offset
         if self.dtype.kind != "f":
             np.rint(result, out=result)
         return np.clip(result, self.minimum, self.maximum, out=result).astype(self.dtype)

@@ -19,13 +19,13 @@ torch.set_num_threads(1)
 
 
 def _compress_quickly(
-    array: Array, budget: int, axes: str | None = None, levels: int | None = None
+    array: Array, budget: int, axes: str | None = None, levels: int | None = None, model: str = "tinc"
 ) -> CompressedVolume:
+    metadata = None if axes is None else Metadata(axes, (1.0,) * array.ndim, ("",) * array.ndim)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(story.PRESETS, "fast", 40)
-        metadata = None if axes is None else Metadata(axes, (1.0,) * array.ndim, ("",) * array.ndim)
         result = story.compress(
-            array, Target.size(budget), metadata=metadata, preset="fast", levels=levels, device="cpu"
+            array, Target.size(budget), metadata=metadata, preset="fast", levels=levels, device="cpu", model=model
         )
     assert isinstance(result, CompressedVolume)
     return result
@@ -39,15 +39,26 @@ def original() -> Array:
 
 @pytest.fixture(scope="session")
 def compressed(original: Array) -> CompressedVolume:
-    """``original`` on a tree of three levels."""
+    """``original`` as a network alone, on a tree of two levels."""
     return _compress_quickly(original, 2500, levels=2)
+
+
+@pytest.fixture(scope="session", params=["tinc", "detail", "hybrid"])
+def any_model(request: pytest.FixtureRequest, original: Array, compressed: CompressedVolume) -> CompressedVolume:
+    """``original`` as a network, as a detail layer, and as both."""
+    return compressed if request.param == "tinc" else _compress_quickly(original, 2500, None, 2, request.param)
 
 
 @pytest.fixture(scope="session")
 def arrangements() -> dict[str, CompressedVolume]:
-    """One small compressed volume for every arrangement of axes."""
+    """One small compressed volume for every arrangement of axes, as a network; and some as a detail layer, or both."""
     shapes = {
         "yx": (37, 41), "zyx": (9, 20, 17), "tyx": (3, 20, 17), "czyx": (2, 8, 12, 11), "zcyx": (8, 2, 12, 11),
         "tczyx": (2, 3, 5, 12, 11), "ctzyx": (3, 2, 5, 12, 11),
     }  # fmt: skip
-    return {axes: _compress_quickly(blobs(shape), 1200, axes) for axes, shape in shapes.items()}
+    names = [*shapes, "yx detail", "czyx detail", "tczyx detail", "zcyx hybrid"]
+    made = {}
+    for name in names:
+        axes, _, model = name.partition(" ")
+        made[name] = _compress_quickly(blobs(shapes[axes]), 1200, axes, None, model or "tinc")
+    return made

@@ -55,9 +55,12 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("model", ["detail", "tinc"])
 @pytest.mark.parametrize(("shape", "budget", "dtype"), CASES, ids=str)
-def test_the_file_never_exceeds_its_budget_and_uses_it(shape: tuple[int, ...], budget: int, dtype: str) -> None:
-    volume = compress(blobs(shape, dtype=dtype, high=255 if dtype == "u1" else 4000, low=3), budget)
+def test_the_file_never_exceeds_its_budget_and_uses_it(
+    shape: tuple[int, ...], budget: int, dtype: str, model: str
+) -> None:
+    volume = compress(blobs(shape, dtype=dtype, high=255 if dtype == "u1" else 4000, low=3), budget, model=model)
     assert 0.97 * budget <= len(volume.to_bytes()) <= budget
     assert volume.decode().shape == shape
 
@@ -83,7 +86,7 @@ def test_a_size_can_be_given_in_three_units(target: Target, budget: int) -> None
 def test_every_strategy_keeps_the_budget_and_is_written_down(between: str | tuple[float, ...], within: str) -> None:
     original = blobs((12, 20, 18))
     weights = np.greater(original, 1500).astype(np.float32) if within == "map" else None
-    volume = compress(original, 1500, between=between, within=within, weights=weights, levels=2)
+    volume = compress(original, 1500, between=between, within=within, weights=weights, levels=2, model="tinc")
     assert 0.97 * 1500 <= volume.nbytes <= 1500
     again = CompressedVolume(volume.to_bytes())
     assert story.allocation.WITHIN[again.header.within] == within
@@ -92,9 +95,10 @@ def test_every_strategy_keeps_the_budget_and_is_written_down(between: str | tupl
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"levels": 2}, {"levels": 3, "between": "deep"}, {"levels": 2, "within": "importance"}],
+    [{}, {"levels": 2}, {"model": "tinc"}, {"model": "tinc", "levels": 3, "between": "deep"},
+     {"model": "tinc", "levels": 2, "within": "importance"}],
     ids=str,
-)
+)  # fmt: skip
 @pytest.mark.parametrize("shape", [(13, 22, 18), (40, 50)], ids=str)
 def test_a_budget_too_small_is_refused_and_the_smallest_one_named_works(
     shape: tuple[int, ...], settings: dict[str, Any]
@@ -153,18 +157,20 @@ DTYPES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("model", ["detail", "tinc"])
 @pytest.mark.parametrize(("dtype", "limits"), DTYPES.items(), ids=str)
-def test_every_dtype_comes_back_within_the_originals_range(dtype: str, limits: tuple[float, float]) -> None:
+def test_every_dtype_comes_back_within_the_originals_range(dtype: str, limits: tuple[float, float], model: str) -> None:
     original = blobs((12, 20, 18), dtype=dtype, low=limits[0], high=limits[1])
-    decoded = compress(original, 1000).decode()
+    decoded = compress(original, 1000, model=model).decode()
     assert decoded.dtype == original.dtype
     assert original.min() <= decoded.min()
     assert decoded.max() <= original.max()
     assert psnr(original, decoded) > 12
 
 
+@pytest.mark.parametrize("model", ["detail", "tinc"])
 @pytest.mark.parametrize("order", ["big endian", "Fortran", "strided", "read only"])
-def test_memory_layout_does_not_matter(order: str) -> None:
+def test_memory_layout_does_not_matter(order: str, model: str) -> None:
     original = blobs((12, 20, 18))
     given = {
         "big endian": original.astype(">u2"),
@@ -173,7 +179,8 @@ def test_memory_layout_does_not_matter(order: str) -> None:
         "read only": original.copy(),
     }[order]
     given.flags.writeable = order != "read only"
-    assert compress(given, 1000).to_bytes() == compress(original, 1000).to_bytes()
+    same, plain = (compress(array, 1000, model=model).to_bytes() for array in (given, original))
+    assert same == plain
 
 
 EXTREME = {
@@ -186,10 +193,11 @@ EXTREME = {
 }
 
 
+@pytest.mark.parametrize("model", ["detail", "tinc"])
 @pytest.mark.parametrize("name", EXTREME)
-def test_extreme_ranges_do_not_break_anything(name: str) -> None:
+def test_extreme_ranges_do_not_break_anything(name: str, model: str) -> None:
     original = EXTREME[name]
-    volume = compress(original, 700)
+    volume = compress(original, 700, model=model)
     decoded = volume.decode()
     assert np.isfinite(decoded.astype(np.float64)).all()
     assert original.min() <= decoded.min()
@@ -232,17 +240,18 @@ def test_a_constant_channel_beside_a_real_one_is_exact() -> None:
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
     original = blobs((13, 22, 18))
-    files = [compress(original, 1500, seed=seed).to_bytes() for seed in (5, 5, 6)]
+    files = [compress(original, 1500, seed=seed, model="tinc").to_bytes() for seed in (5, 5, 6)]
     assert files[0] == files[1]
     assert files[0] != files[2]
 
 
-def test_weights_change_where_the_error_lies() -> None:
+@pytest.mark.parametrize("model", ["detail", "tinc"])
+def test_weights_change_where_the_error_lies(model: str) -> None:
     """In the authors' code weights never fire: raw thresholds meet scaled data."""
     original = blobs((10, 20, 20), seed=4)
     weights = np.full(original.shape, 0.02, np.float32)
     weights[:, :, :12] = 1
-    settings: dict[str, Any] = {"levels": 1, "time_limit": None}
+    settings: dict[str, Any] = {"levels": 1, "model": model}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(story.PRESETS, "fast", 100)
         plain, weighted = (compress(original, 1200, weights=w, **settings).decode() for w in (None, weights))
@@ -319,14 +328,18 @@ def test_psnr_estimate_uses_the_volumes_own_range() -> None:
     assert estimate == pytest.approx(expected, abs=0.05)
 
 
-def test_cancelling_at_any_yield_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("model", ["detail", "tinc"])
+def test_cancelling_at_any_yield_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(training, "_YIELD_SECONDS", 0.0)
     original = blobs((13, 22, 18))
+    settings: dict[str, Any] = {"preset": "fast", "device": "cpu", "model": model}
+    total = sum(1 for _ in story.compress_steps(original, Target.size(1500), **settings))
     kept, threads = original.copy(), threading.active_count()
-    total = sum(1 for _ in story.compress_steps(original, Target.size(1500), preset="fast", device="cpu"))
     for stop_after in {1, 2, 3, total // 2, total - 1, total}:
-        steps = story.compress_steps(original, Target.size(1500), preset="fast", device="cpu")
+        steps = story.compress_steps(original, Target.size(1500), **settings)
         for _ in range(stop_after):
             next(steps)
         steps.close()
@@ -339,19 +352,28 @@ def test_cancelling_at_any_yield_leaves_nothing_behind(tmp_path: Path, monkeypat
 
 def test_progress_tells_what_is_going_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_YIELD_SECONDS", 0.0)
-    seen = list(story.compress_steps(blobs((13, 22, 18)), Target.size(1500), preset="fast", device="cpu"))
+    target = Target.size(1500)
+    seen = list(story.compress_steps(blobs((13, 22, 18)), target, preset="fast", device="cpu", model="tinc"))
     assert all(isinstance(progress, Progress) for progress in seen)
-    phases = list(dict.fromkeys(progress.phase for progress in seen))
-    assert phases == ["preparing", "training", "quantising", "measuring"]
+    assert phases(seen) == ["preparing", "training", "quantising", "measuring"]
     trained = [p for p in seen if p.phase in ("training", "quantising")]
     assert [p.step for p in trained] == list(range(1, 26))
+
+
+def phases(seen: list[Progress]) -> list[str]:
+    return list(dict.fromkeys(progress.phase for progress in seen))
+
+
+def test_progress_of_the_detail_layer_is_told_too() -> None:
+    seen = list(story.compress_steps(blobs((13, 22, 18)), Target.size(1500), preset="fast", device="cpu"))
+    assert phases(seen) == ["preparing", "coding", "measuring"]
 
 
 def test_a_network_that_never_learns_is_reported_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate = TincNetwork.evaluate
     monkeypatch.setattr(TincNetwork, "evaluate", lambda *given: evaluate(*given) * math.nan)
     with pytest.raises(TrainingError, match="collapsed"):
-        compress(blobs((13, 22, 18)), 1500)
+        compress(blobs((13, 22, 18)), 1500, model="tinc")
 
 
 def test_running_out_of_memory_everywhere_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,28 +382,30 @@ def test_running_out_of_memory_everywhere_is_one_clear_error(monkeypatch: pytest
 
     monkeypatch.setattr(TincNetwork, "evaluate", hungry)
     with pytest.raises(TrainingError, match="out of memory"):
-        compress(blobs((13, 22, 18)), 1500)
+        compress(blobs((13, 22, 18)), 1500, model="tinc")
 
 
-def test_one_level_is_asked_for_and_given() -> None:
+@pytest.mark.parametrize("model", ["detail", "tinc"])
+def test_one_level_is_asked_for_and_given(model: str) -> None:
     """COIN: one SIREN for the whole volume, the baseline of every comparison."""
-    volume = compress(blobs((13, 22, 18)), 1500, levels=1)
+    volume = compress(blobs((13, 22, 18)), 1500, levels=1, model=model)
     assert volume.tree.leaves == 1
     assert len(volume.octants) == 1
 
 
 def test_consistency_is_told_to_the_caller() -> None:
-    volume = compress(blobs((16, 16, 16)), 2000, levels=2)
+    volume = compress(blobs((16, 16, 16)), 2000, levels=2, model="tinc")
     assert 0 <= float(volume.provenance["consistency"]) <= 1
 
 
-def test_tissue_in_three_percent_of_the_range_is_still_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("model", ["detail", "tinc"])
+def test_tissue_in_three_percent_of_the_range_is_still_learnt(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     """A few hot voxels set the range; the loss must not be blind to everything below them."""
     monkeypatch.setitem(story.PRESETS, "fast", 150)
     tissue = blobs((16, 20, 20), low=1000, high=2000)
     original = tissue.copy()
     original[3, 4, 5] = original[10, 9, 2] = 34_000
-    decoded = compress(original, 1000, levels=2).decode().astype(float)
+    decoded = compress(original, 1000, levels=2, model=model).decode().astype(float)
     usual = np.ones(original.shape, bool)
     usual[2:5, 3:6, 4:7] = usual[9:12, 8:11, 1:4] = False
     error = ((decoded - tissue)[usual] ** 2).mean()

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from napari_tinc import output
@@ -22,9 +22,11 @@ from napari_tinc.core.metadata import Metadata
 from napari_tinc.errors import FormatError, InputError
 from napari_tinc.format import (
     DTYPES,
+    KIND_DETAIL,
     KIND_PARAMETERS,
     KIND_QUALITY,
     MODEL_CONSTANT,
+    MODEL_DETAIL,
     MODEL_TINC,
     Frame,
     Header,
@@ -155,7 +157,7 @@ def frames(draw: st.DrawFn) -> Frame:
         if any(level):
             splits.append(level)
             left = [n - flag for n, flag in zip(left, level, strict=True)]
-    model = draw(st.sampled_from([MODEL_CONSTANT, MODEL_TINC]))
+    model = draw(st.sampled_from([MODEL_CONSTANT, MODEL_TINC, MODEL_DETAIL]))
     ranges = tuple(draw(item_ranges(dtype, constant=model == MODEL_CONSTANT)) for _ in range(items))
     ndim = len(axes)
     channels = dict(zip(axes, shape, strict=True)).get("c", 1)
@@ -169,11 +171,13 @@ def frames(draw: st.DrawFn) -> Frame:
     values = st.one_of(TEXT, st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False))
     provenance = draw(st.dictionaries(TEXT, values, max_size=4))
     between, within = draw(st.tuples(st.integers(0, 15), st.integers(0, 15)))
-    plan = draw(st.binary(max_size=300))
+    plan = b"" if model == MODEL_DETAIL else draw(st.binary(max_size=300))
     header = Header(shape, dtype, metadata, ranges, tuple(splits), model, plan, between, within, provenance)
     keys = [(KIND_QUALITY, 0, item) for item in range(items)]
     if model == MODEL_TINC:
         keys += [(KIND_PARAMETERS, level, item) for level in range(len(splits) + 1) for item in range(items)]
+    if model != MODEL_CONSTANT:
+        keys += [(KIND_DETAIL, 0, item) for item in range(items)]
     chosen = sorted(draw(st.sets(st.sampled_from(keys))))
     return Frame(header, tuple(Segment(k, item, level, draw(st.binary(max_size=40))) for k, level, item in chosen))
 
@@ -185,6 +189,7 @@ def item_ranges(draw: st.DrawFn, dtype: str, constant: bool) -> ItemRange:
     else:
         values = st.integers(int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
     low, high = sorted([draw(values), draw(values)])
+    assume(math.isfinite(float(high) - float(low)))
     codes = draw(st.tuples(st.integers(0, 65535), st.integers(0, 255)))
     return ItemRange(low, low if constant else high, *codes)
 
@@ -245,6 +250,10 @@ WRONG_FRAMES: dict[str, tuple[Callable[[], Frame], str]] = {
     "NaN range": (lambda: with_header(dtype="f4", items=(ItemRange(math.nan, 2.0, 0, 0),) * 2), "finite floats"),
     "inexact range": (lambda: with_header(dtype="f4", items=(ItemRange(0.1, 2.0, 0, 0),) * 2), "holds exactly"),
     "range beyond float16": (lambda: with_header(dtype="f2", items=(ItemRange(0.0, 1e6, 0, 0),) * 2), "holds exactly"),
+    "range beyond float64": (
+        lambda: with_header(dtype="f8", items=(ItemRange(-1.7e308, 1.7e308, 0, 0),) * 2),
+        "finite maximum - minimum",
+    ),
     "offset code too large": (lambda: with_header(items=(ItemRange(0, 1, 65536, 0),) * 2), "offset code"),
     "scale code negative": (lambda: with_header(items=(ItemRange(0, 1, 0, -1),) * 2), "scale code"),
     "too many levels": (lambda: with_header(splits=((False, True, False),) * 17), "levels below the root"),
@@ -255,11 +264,24 @@ WRONG_FRAMES: dict[str, tuple[Callable[[], Frame], str]] = {
         lambda: with_header(shape=(2, 2**8, 2**8, 2**8), splits=((True, True, True),) * 8),
         "number of leaves",
     ),
-    "unknown model": (lambda: with_header(model=2), "update napari-tinc"),
+    "unknown model": (lambda: with_header(model=3), "update napari-tinc"),
     "constant with a range": (lambda: with_header(model=MODEL_CONSTANT), "minimum = maximum"),
     "constant with parameters": (
         lambda: with_header(model=MODEL_CONSTANT, items=(ItemRange(1, 1, 0, 0),) * 2),
         "expected no parameters",
+    ),
+    "constant with detail": (
+        lambda: replace(
+            with_header(model=MODEL_CONSTANT, items=(ItemRange(1, 1, 0, 0),) * 2),
+            segments=(Segment(KIND_DETAIL, 0, 0, b""),),
+        ),
+        "expected no detail",
+    ),
+    "detail with a plan": (lambda: with_header(model=MODEL_DETAIL), "expected no plan, got 4 bytes"),
+    "detail with parameters": (lambda: with_header(model=MODEL_DETAIL, plan=b""), "expected no parameters"),
+    "detail below the root": (
+        lambda: replace(SMALL, segments=(Segment(KIND_DETAIL, 0, 1, b""),)),
+        "level of a segment",
     ),
     "strategy beyond 4 bits": (lambda: with_header(within=16), "within-level strategy"),
     "negative strategy": (lambda: with_header(between=-1), "between-levels strategy"),
@@ -275,7 +297,7 @@ WRONG_FRAMES: dict[str, tuple[Callable[[], Frame], str]] = {
     "provenance with a list": (lambda: with_header(provenance={"a": [1]}), "got list"),
     "provenance with NaN": (lambda: with_header(provenance={"a": math.nan}), "finite number"),
     "provenance with a vast int": (lambda: with_header(provenance={"a": 10**5000}), "finite number"),
-    "unknown kind": (lambda: replace(SMALL, segments=(Segment(2, 0, 0, b""),)), "kind of a segment"),
+    "unknown kind": (lambda: replace(SMALL, segments=(Segment(3, 0, 0, b""),)), "kind of a segment"),
     "item out of range": (lambda: replace(SMALL, segments=(Segment(1, 2, 0, b""),)), "item of a segment"),
     "level out of range": (lambda: replace(SMALL, segments=(Segment(1, 0, 3, b""),)), "level of a segment"),
     "quality below the root": (lambda: replace(SMALL, segments=(Segment(0, 0, 1, b""),)), "level of a segment"),

@@ -3,207 +3,44 @@
 from __future__ import annotations
 
 import math
-import zlib
-from bisect import bisect_right
-from collections.abc import Iterator
-from decimal import Context, Decimal, localcontext
-from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from reference_detail import DetailDecoder, detail_output
+from reference_network import Tree, network_output, range_decode
 
+from napari_tinc import segments
 from napari_tinc.compression import compress
 from napari_tinc.core import entropy, quantization
+from napari_tinc.core.detail import BlockCache, DetailReader
 from napari_tinc.core.entropy import DEFLATE, RANGE_CODER, SymbolModel
-from napari_tinc.format import KIND_PARAMETERS, KIND_QUALITY, Frame, parse
+from napari_tinc.format import KIND_DETAIL, KIND_PARAMETERS, KIND_QUALITY, Frame, parse
 from napari_tinc.settings import PRESETS
 from napari_tinc.target import Target
 
 Array = npt.NDArray[np.generic]
-Floats = npt.NDArray[np.float64]
-
-
-class Bytes:
-    """Fields one after the other."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.position = data, 0
-
-    def u8(self) -> int:
-        self.position += 1
-        return self.data[self.position - 1]
-
-    def varint(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self.u8()
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    def take(self, count: int) -> bytes:
-        self.position += count
-        return self.data[self.position - count : self.position]
-
-    def rest(self) -> bytes:
-        return self.data[self.position :]
-
-
-def table(family: int, scale_code: int, bound: int) -> list[int]:
-    """Left ends of the symbols' intervals out of 2**24, and 2**24."""
-    with localcontext(Context(prec=30)):
-        s = (Decimal(2).ln() * (Decimal(scale_code) / 8 - 2)).exp()
-        power, divisor = (1, s) if family else (2, 2 * s * s)
-        half = [int((-Decimal(k**power) / divisor).exp().scaleb(24)) for k in range(bound + 1)]
-    weights = half[:0:-1] + half
-    count, total = len(weights), sum(weights)
-    frequencies = [1 + weight * (2**20 - count) // total for weight in weights]
-    frequencies[bound] += 2**20 - sum(frequencies)
-    left, below = [], 0
-    for index, frequency in enumerate(frequencies):
-        left.append(below * (2**24 - count) // 2**20 + index)
-        below += frequency
-    return [*left, 2**24]
-
-
-def range_decode(stream: bytes, heads: list[tuple[int, int, int]], sizes: list[int]) -> list[list[int]]:
-    words = [int.from_bytes(stream[i : i + 4], "little") for i in range(0, len(stream), 4)]
-    queue = iter(words)
-    lower, width, point = 0, 2**64 - 1, next(queue, 0) << 32 | next(queue, 0)
-    tensors = []
-    for (family, scale_code, bound), size in zip(heads, sizes, strict=True):
-        symbols = []
-        left = table(family, scale_code, bound) if bound else []
-        for _ in range(size if bound else 0):
-            unit = width >> 24
-            quantile = (point - lower) % 2**64 // unit
-            index = bisect_right(left, quantile) - 1
-            lower = (lower + unit * left[index]) % 2**64
-            width = unit * (left[index + 1] - left[index])
-            if width < 2**32:
-                lower, width = lower << 32 & 2**64 - 1, width << 32
-                point = (point << 32 | next(queue, 0)) % 2**64
-            symbols.append(index - bound)
-        tensors.append(symbols or [0] * size)
-    assert next(queue, None) is None
-    assert not words or (point - lower) % 2**64 < 2**33 - 1 or width == 2**64 - 1
-    return tensors
-
-
-def deflate_decode(stream: bytes, sizes: list[int]) -> list[list[int]]:
-    flat = np.frombuffer(zlib.decompress(stream), "<i2").tolist()
-    ends = np.cumsum(sizes).tolist()
-    return [flat[end - size : end] for size, end in zip(sizes, ends, strict=True)]
-
-
-class Tree:
-    """Nodes of every level, their boxes and parents."""
-
-    def __init__(self, shape: tuple[int, ...], splits: tuple[tuple[bool, ...], ...]) -> None:
-        cells: list[list[tuple[int, ...]]] = [[(0,) * len(shape)]]
-        for split in splits:
-            steps = list(product(*(range(2) if halved else range(1) for halved in split)))
-            cells.append([
-                tuple(i * (2 if halved else 1) + j for i, j, halved in zip(cell, step, split, strict=True))
-                for cell in cells[-1] for step in steps
-            ])  # fmt: skip
-        self.nodes = [len(level) for level in cells]
-        self.children = [2 ** sum(split) for split in splits]
-        parts = [2 ** sum(split[axis] for split in splits) for axis in range(len(shape))]
-        cuts = [[i * side // part for i in range(part + 1)] for side, part in zip(shape, parts, strict=True)]
-        self.boxes = [[(cut[i], cut[i + 1]) for cut, i in zip(cuts, cell, strict=True)] for cell in cells[-1]]
-        self.sides = [max(b - a for a, b in pairwise(cut)) for cut in cuts]
-
-
-def read_plan(plan: bytes, tree: Tree, items: int) -> tuple[list[int], list[list[int]]]:
-    """Layers of every level, and the width of every node of every level."""
-    fields, layers, widths = Bytes(plan), [], []
-    for nodes in tree.nodes:
-        layers.append(fields.u8())
-        classes = [0] * fields.u8()
-        classes = [fields.varint() for _ in classes]
-        index = zlib.decompress(fields.take(fields.varint())) if len(classes) > 1 else bytes(items * nodes)
-        widths.append([classes[i] for i in index])
-    assert not fields.rest()
-    return layers, widths
-
-
-Layers = list[tuple[Floats, Floats]]
-
-
-def read_level(
-    payload: bytes, nodes: list[tuple[int, int]], layers: int, leaf: bool, block_parameters: int
-) -> list[Layers]:
-    """Weights and biases of every node of an item's level; nodes are given as (input width, width)."""
-    order = sorted(range(len(nodes)), key=lambda n: (nodes[n][1], nodes[n][0], n))
-    kinds = list(product(range(layers + leaf), ("weight", "bias")))
-
-    def shapes(layer: int, kind: str, members: range) -> Iterator[tuple[int, int, int]]:
-        for n in (n for n in order if n in members):
-            fan_in, width = nodes[n]
-            columns = 1 if kind == "bias" else fan_in if layer == 0 else width
-            yield n, 1 if layer == layers else width, columns
-
-    fields = Bytes(payload)
-    coder, heads, steps = fields.u8(), [], []
-    for _ in kinds:
-        steps.append(float(np.float32(2 ** (fields.u8() / 16 - 10))))
-        packed = fields.u8()
-        heads.append((packed >> 7, packed & 127, fields.varint()))
-    everyone = range(len(nodes))
-    parameters = sum(out * columns for kind in kinds for _, out, columns in shapes(*kind, everyone))
-    count = 1
-    while parameters / count > block_parameters and count < len(nodes):
-        count *= 2
-    lengths = [fields.varint() for _ in range(count - 1)]
-    streams = [fields.take(length) for length in lengths] + [fields.rest()]
-    result: list[list[list[Floats]]] = [[[] for _ in range(layers + leaf)] for _ in nodes]
-    for block, stream in enumerate(streams):
-        members = everyone[block * len(nodes) // count : (block + 1) * len(nodes) // count]
-        sizes = [sum(out * columns for _, out, columns in shapes(*kind, members)) for kind in kinds]
-        tensors = range_decode(stream, heads, sizes) if coder == 1 else deflate_decode(stream, sizes)
-        for (layer, kind), step, symbols in zip(kinds, steps, tensors, strict=True):
-            values = np.array(symbols) * step
-            for n, out, columns in shapes(layer, kind, members):
-                result[n][layer].append(values[: out * columns].reshape(out, columns))
-                values = values[out * columns :]
-    return [[(weight, bias) for weight, bias in node] for node in result]
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("v1-*.tinc"))
 
 
 def decode(frame: Frame, block_parameters: int = 2**16) -> Array:
-    """All voxels of a frame of model 1, evaluated in float64."""
+    """All voxels of a frame, not rounded."""
     header = frame.header
-    spatial = [i for i, axis in enumerate(header.metadata.axes) if axis in "zyx"]
-    leading = [i for i in range(len(header.shape)) if i not in spatial]
-    tree = Tree(tuple(header.shape[i] for i in spatial), header.splits)
-    layers, widths = read_plan(header.plan, tree, len(header.items))
-    axes = [2 * np.arange(side) / (side - 1) - 1 if side > 1 else np.zeros(1) for side in tree.sides]
-    coordinates = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")])
     items = []
     for item, limits in enumerate(header.items):
-        below: list[Floats] = [coordinates]
-        for level, nodes in enumerate(tree.nodes):
-            parents = [0] * nodes if level == 0 else [n // tree.children[level - 1] for n in range(nodes)]
-            shapes = [(len(below[parents[n]]), widths[level][item * nodes + n]) for n in range(nodes)]
-            leaf = level == len(tree.nodes) - 1
-            payload = frame.find(KIND_PARAMETERS, item, level)
-            parameters = read_level(payload, shapes, layers[level], leaf, block_parameters)
-            outputs = []
-            for n in range(nodes):
-                hidden = below[parents[n]]
-                for weight, bias in parameters[n][: layers[level]]:
-                    hidden = np.sin(weight @ hidden + bias)
-                outputs.append(parameters[n][-1][0] @ hidden + parameters[n][-1][1] if leaf else hidden)
-            below = outputs
+        output = np.zeros(header.spatial_shape)
+        if header.model == 1:
+            output += network_output(frame, item, block_parameters)
+        payload = frame.get(KIND_DETAIL, item, 0)
+        if payload is not None:
+            output += detail_output(payload, header.spatial_shape)
         span = limits.maximum - limits.minimum
         offset, scale = limits.minimum + limits.offset_code / 65535 * span, span * 2 ** (-limits.scale_code / 16)
-        volume = np.empty([header.shape[i] for i in spatial])
-        for box, output in zip(tree.boxes, below, strict=True):
-            inside = tuple(slice(0, stop - start) for start, stop in box)
-            volume[tuple(slice(*ends) for ends in box)] = (offset + scale * output.reshape(tree.sides))[inside]
-        items.append(np.clip(volume, limits.minimum, limits.maximum))
+        items.append(np.clip(offset + scale * output, limits.minimum, limits.maximum))
+    spatial = [i for i, axis in enumerate(header.metadata.axes) if axis in "zyx"]
+    leading = [i for i in range(len(header.shape)) if i not in spatial]
     stacked = np.stack(items).reshape([header.shape[i] for i in leading + spatial])
     return stacked.transpose(np.argsort(leading + spatial))
 
@@ -239,7 +76,8 @@ def test_a_decoder_written_from_the_page_alone_sees_the_same_voxels(
     monkeypatch.setattr(entropy, "default_coder", lambda: coder)
     monkeypatch.setattr(quantization, "BLOCK_PARAMETERS", block)  # so that a small file has several
     target = Target.size(budget)
-    volume = compress(blobs(*shape), target, preset="fast", time_limit=0.5, levels=levels, within=within, device="cpu")
+    settings: dict[str, Any] = {"levels": levels, "within": within, "device": "cpu", "model": "tinc"}
+    volume = compress(blobs(*shape), target, preset="fast", time_limit=0.5, **settings)
     frame = parse(volume.to_bytes())
     assert {s.payload[0] for s in frame.segments if s.kind == KIND_PARAMETERS} == {coder}
     voxels = volume.decode()
@@ -247,10 +85,33 @@ def test_a_decoder_written_from_the_page_alone_sees_the_same_voxels(
     np.testing.assert_allclose(voxels, decode(frame, block), rtol=0, atol=0.51)
 
 
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_the_second_decoder_reads_golden_files(path: Path) -> None:
+    frame = parse(path.read_bytes())
+    with np.load(path.with_suffix(".npz")) as expected:
+        span = max(item.span for item in frame.header.items)
+        tolerance = 1e-4 * span if frame.header.dtype[0] == "f" else 0.51
+        np.testing.assert_allclose(expected["decoded"], decode(frame), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("path", [p for p in GOLDEN if "detail" in p.name or "hybrid" in p.name], ids=lambda p: p.stem)
+def test_the_second_decoder_sees_the_same_symbols(path: Path) -> None:
+    frame = parse(path.read_bytes())
+    payload = frame.find(KIND_DETAIL, 0, 0)
+    second = DetailDecoder(payload, frame.header.spatial_shape)
+    ours = DetailReader(segments.parse_detail(payload, frame.header.spatial_shape), BlockCache())
+    seen = 0
+    for (level, cell), symbols in second.symbols.items():
+        decoded = ours._blocks(level, [cell])[0][0]
+        np.testing.assert_array_equal(symbols, np.zeros_like(symbols) if decoded is None else decoded)
+        seen += np.count_nonzero(symbols)
+    assert seen > 100
+
+
 def test_the_quality_that_octants_show_is_the_one_in_the_bytes_and_true(monkeypatch: pytest.MonkeyPatch) -> None:
     original = blobs(13, 11, 9)
     monkeypatch.setitem(PRESETS, "fast", 100)  # a number of steps and no time limit: the same file at every run
-    volume = compress(original, Target.size(900), preset="fast", levels=2, device="cpu")
+    volume = compress(original, Target.size(900), preset="fast", levels=2, device="cpu", model="tinc")
     voxels = volume.decode()
     payload = parse(volume.to_bytes()).find(KIND_QUALITY, 0, 0)
     span = float(original.max()) - float(original.min())

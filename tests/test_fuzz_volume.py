@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 import time
 import tracemalloc
 import zlib
@@ -20,9 +23,11 @@ from napari_tinc.core.octree import Octree
 from napari_tinc.core.quantization import Layout
 from napari_tinc.errors import FormatError
 from napari_tinc.format import (
+    KIND_DETAIL,
     KIND_PARAMETERS,
     KIND_QUALITY,
     MODEL_CONSTANT,
+    MODEL_DETAIL,
     MODEL_TINC,
     Frame,
     Header,
@@ -40,15 +45,19 @@ MEGABYTES = 32
 CORNER = (slice(4, 8), slice(5, 9), slice(0, 3))  # reaches into every leaf but those of the last plane
 
 
-@pytest.fixture(scope="module")
-def data() -> bytes:
-    """A real file: two levels, the leaves of different widths, so that its plan has a width map."""
+def spot() -> npt.NDArray[np.uint8]:
+    """A bright spot and noise, 12³ voxels."""
     grid = np.mgrid[:12, :12, :12]
     spot = 200 * np.exp(-((grid - np.array([4, 6, 8])[:, None, None, None]) ** 2).sum(0) / 20)
     noise = np.random.default_rng(0).normal(20, 3, spot.shape)
-    array = np.clip(spot + noise, 0, 255).astype(np.uint8)
+    return np.clip(spot + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def data() -> bytes:
+    """A real file: two levels, the leaves of different widths, so that its plan has a width map."""
     return compress(
-        array, Target.size(900), preset="fast", time_limit=1, levels=2, within="importance", device="cpu"
+        spot(), Target.size(900), preset="fast", time_limit=1, levels=2, within="importance", device="cpu", model="tinc"
     ).to_bytes()
 
 
@@ -236,6 +245,111 @@ def test_bytes_after_the_symbols_are_refused(frame: Frame) -> None:
         data = with_payload(frame, index, frame.segments[index].payload + bytes(8))
         with pytest.raises(FormatError, match="to end after its symbols"):
             CompressedVolume(data, device="cpu").decode(CORNER)
+
+
+# --- malice in detail segments ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["detail", "hybrid"])
+def detailed(request: pytest.FixtureRequest) -> Frame:
+    """Real files with a detail layer, of the same volume; the detail segment is the last."""
+    volume = compress(
+        spot(), Target.size(900), preset="fast", time_limit=1, levels=2, device="cpu", model=request.param
+    )
+    frame = parse(volume.to_bytes())
+    assert frame.segments[-1].kind == KIND_DETAIL
+    assert outcome(volume.to_bytes()) is not None
+    return frame
+
+
+def test_every_flipped_bit_of_a_detail_head_with_a_valid_checksum_is_survived(detailed: Frame) -> None:
+    payload = detailed.segments[-1].payload
+    for bit in range(8 * 24):
+        outcome(with_payload(detailed, -1, flipped(payload, bit)))
+
+
+def test_random_details_with_a_valid_checksum_are_survived(detailed: Frame) -> None:
+    source = random.Random(5)
+    payload = detailed.segments[-1].payload
+    decoded = 0
+    for _ in range(150):
+        decoded += outcome(with_payload(detailed, -1, edited(payload, source))) is not None
+    for _ in range(50):
+        # Behind a valid head anything is a stream: only the lengths can be wrong.
+        head = payload[: source.randint(0, 30)]
+        outcome(with_payload(detailed, -1, head + source.randbytes(source.randint(0, 60))))
+    assert decoded > 20
+
+
+LIMITS = {
+    "u1": (0, 255), "i4": (-(2**31), 2**31 - 1), "f2": (-6e4, 6e4), "f4": (-2.0**127, 2.0**127),
+    "f4 in float32": (0.0, 2.0**99), "f8": (0.0, 1.7e308), "f8 tiny": (0.0, 5e-324),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_the_largest_symbols_stay_within_the_range_of_any_dtype(name: str) -> None:
+    limits, dtype = ItemRange(*LIMITS[name], 0, 0), name[:2]
+    header = Header((8, 8, 8), dtype, Metadata.default(3), (limits,), (), MODEL_DETAIL, b"", 0, 0, {})
+    head = bytes([3, 3, 7, 7, 7]) + (2**14 - 1).to_bytes(2, "little") + b"\0\0" + varint(2**25)
+    for stream in (b"\0" * 9, b"\xff" * 9, random.Random(6).randbytes(300)):
+        payload = head + varint(len(stream)) + stream
+        segments = (Segment(KIND_QUALITY, 0, 0, bytes(5)), Segment(KIND_DETAIL, 0, 0, payload))
+        voxels = CompressedVolume(pack(Frame(header, segments)), device="cpu").decode()
+        assert limits.minimum <= voxels.min() <= voxels.max() <= limits.maximum
+
+
+def test_a_detail_segment_that_is_not_there_is_named(detailed: Frame) -> None:
+    if detailed.header.model != MODEL_DETAIL:
+        pytest.skip("a network may do without")
+    volume = CompressedVolume(pack(replace(detailed, segments=detailed.segments[:-1])), device="cpu")
+    with pytest.raises(FormatError, match="expected a detail segment for item 0, got none"):
+        volume.decode(CORNER)
+    with pytest.raises(FormatError, match="expected a detail segment for item 0, got none"):
+        _ = volume.octants
+
+
+INTERPRETED = """
+import random, sys, warnings
+import numpy as np
+from napari_tinc.core import coefficients
+from napari_tinc.errors import FormatError
+from napari_tinc.volume import CompressedVolume
+
+warnings.simplefilter("error")
+assert not hasattr(coefficients._code, "py_func"), "compiled"
+for name in sys.stdin.read().split():
+    try:
+        voxels = CompressedVolume(bytes.fromhex(name), device="cpu").decode()
+    except FormatError:
+        print("refused")
+    else:
+        print(voxels.tobytes().hex())
+"""
+
+
+def test_interpreted_kernels_index_nothing_outside_and_overflow_nowhere(detailed: Frame) -> None:
+    """Compiled code checks neither; Python and numpy do, and must see the same voxels."""
+    source, payload = random.Random(7), detailed.segments[-1].payload
+    files = [pack(detailed)]
+    files += [with_payload(detailed, -1, edited(payload, source)) for _ in range(12)]
+    files += [with_payload(detailed, -1, payload[:24] + source.randbytes(len(payload) - 24)) for _ in range(2)]
+    run = subprocess.run(
+        [sys.executable, "-c", INTERPRETED], input=" ".join(file.hex() for file in files), capture_output=True,
+        text=True, timeout=200, env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    said = run.stdout.split()
+    assert len(said) == len(files)
+    assert sum(voxels != "refused" for voxels in said) > 3
+    for file, voxels in zip(files, said, strict=True):
+        if voxels == "refused":
+            with pytest.raises(FormatError):
+                CompressedVolume(file, device="cpu").decode()
+        else:
+            compiled = CompressedVolume(file, device="cpu").decode()
+            interpreted = np.frombuffer(bytes.fromhex(voxels), compiled.dtype).reshape(compiled.shape)
+            np.testing.assert_allclose(interpreted.astype(int), compiled.astype(int), atol=1)
 
 
 # --- bombs -----------------------------------------------------------------------------------------------------------

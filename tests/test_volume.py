@@ -31,6 +31,7 @@ from napari_tinc.volume import CompressedVolume, Region, _Denormaliser
 
 Array = npt.NDArray[np.generic]
 ARRANGEMENTS = ("yx", "zyx", "tyx", "czyx", "zcyx", "tczyx", "ctzyx")
+ARRANGEMENTS += ("yx detail", "czyx detail", "tczyx detail", "zcyx hybrid")
 with_fixtures = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -116,16 +117,17 @@ def test_axes_come_back_in_the_order_of_the_original(arrangements: dict[str, Com
     original = blobs(volume.shape)
     decoded = volume.decode()
     assert decoded.shape == original.shape
-    leading = [i for i, a in enumerate(axes) if a in "tc"]
+    leading = [i for i, a in enumerate(volume.metadata.axes) if a in "tc"]
     means = original.mean(axis=tuple(i for i in range(original.ndim) if i not in leading))
     got = decoded.mean(axis=tuple(i for i in range(original.ndim) if i not in leading))
     np.testing.assert_allclose(got, means, atol=200)
 
 
-@pytest.mark.parametrize("axes", ["czyx", "zcyx", "tczyx"])
+@pytest.mark.parametrize("axes", ["czyx", "zcyx", "tczyx", "tczyx detail", "zcyx hybrid"])
 def test_an_item_is_that_channel_and_time_point(arrangements: dict[str, CompressedVolume], axes: str) -> None:
     volume = arrangements[axes]
-    full = np.moveaxis(volume.decode(), [i for i, a in enumerate(axes) if a in "tc"], range(len(axes) - 3))
+    leading = [i for i, a in enumerate(volume.metadata.axes) if a in "tc"]
+    full = np.moveaxis(volume.decode(), leading, range(len(leading)))
     for item, expected in enumerate(full.reshape(-1, *volume.tree.shape)):
         np.testing.assert_array_equal(volume.decode_item(item), expected)
 
@@ -137,15 +139,15 @@ def test_an_item_that_does_not_exist_is_refused(arrangements: dict[str, Compress
 
 
 def without_item(volume: CompressedVolume, item: int) -> CompressedVolume:
-    """The same file with one item's parameters turned to rubbish, checksums in order."""
+    """The same file with one item's parameters and details turned to rubbish, checksums in order."""
     broken = [
-        replace(s, payload=b"\xff" * len(s.payload)) if s.kind == frames.KIND_PARAMETERS and s.item == item else s
+        replace(s, payload=b"\xff" * len(s.payload)) if s.kind != frames.KIND_QUALITY and s.item == item else s
         for s in volume._frame.segments
     ]
     return CompressedVolume(frames.pack(frames.Frame(volume.header, tuple(broken))))
 
 
-@pytest.mark.parametrize("axes", ["czyx", "tczyx"])
+@pytest.mark.parametrize("axes", ["czyx", "tczyx", "czyx detail", "zcyx hybrid"])
 def test_one_channel_decodes_without_the_segments_of_the_others(
     arrangements: dict[str, CompressedVolume], axes: str
 ) -> None:
@@ -204,8 +206,8 @@ def test_scales_that_make_no_sense_are_refused(compressed: CompressedVolume, bad
         compressed.decode(scale=bad)
 
 
-def test_scale_one_is_the_default(compressed: CompressedVolume) -> None:
-    np.testing.assert_array_equal(compressed.decode(scale=1), compressed.decode())
+def test_scale_one_is_the_default(any_model: CompressedVolume) -> None:
+    np.testing.assert_array_equal(any_model.decode(scale=1), any_model.decode())
 
 
 @pytest.mark.parametrize(
@@ -213,12 +215,12 @@ def test_scale_one_is_the_default(compressed: CompressedVolume) -> None:
     [(0.5, (7, 11, 9)), (0.25, (4, 6, 5)), (2, (26, 44, 36)), (0.01, (1, 1, 1)), (1.5, (20, 33, 27))],
 )
 def test_a_scaled_volume_has_the_samples_that_cover_it(
-    compressed: CompressedVolume, scale: float, shape: tuple[int, ...]
+    any_model: CompressedVolume, scale: float, shape: tuple[int, ...]
 ) -> None:
-    assert compressed.scaled_shape(scale) == shape
-    decoded = compressed.decode(scale=scale)
+    assert any_model.scaled_shape(scale) == shape
+    decoded = any_model.decode(scale=scale)
     assert decoded.shape == shape
-    assert decoded.dtype == compressed.dtype
+    assert decoded.dtype == any_model.dtype
 
 
 def test_channels_and_time_points_keep_their_number_at_any_scale(arrangements: dict[str, CompressedVolume]) -> None:
@@ -226,10 +228,10 @@ def test_channels_and_time_points_keep_their_number_at_any_scale(arrangements: d
     assert arrangements["zcyx"].decode(scale=2).shape == (16, 2, 24, 22)
 
 
-def test_super_resolution_passes_through_the_voxels(compressed: CompressedVolume) -> None:
+def test_super_resolution_passes_through_the_voxels(any_model: CompressedVolume) -> None:
     """At three samples a voxel the middle one sits on the voxel's own centre."""
-    fine = compressed.decode(scale=3)[1::3, 1::3, 1::3]
-    np.testing.assert_allclose(fine.astype(int), compressed.decode().astype(int), atol=1)
+    fine = any_model.decode(scale=3)[1::3, 1::3, 1::3]
+    np.testing.assert_allclose(fine.astype(int), any_model.decode().astype(int), atol=1)
 
 
 def test_a_coarser_grid_samples_the_centres_of_its_own_voxels(compressed: CompressedVolume) -> None:
@@ -239,10 +241,10 @@ def test_a_coarser_grid_samples_the_centres_of_its_own_voxels(compressed: Compre
 
 
 @pytest.mark.parametrize("scale", [0.4, 2.0])
-def test_a_region_of_a_scaled_volume_equals_the_slice(compressed: CompressedVolume, scale: float) -> None:
-    full = compressed.decode(scale=scale)
+def test_a_region_of_a_scaled_volume_equals_the_slice(any_model: CompressedVolume, scale: float) -> None:
+    full = any_model.decode(scale=scale)
     region = (slice(1, 4), 2, slice(3, None))
-    np.testing.assert_allclose(compressed.decode(region, scale).astype(int), full[region].astype(int), atol=1)
+    np.testing.assert_allclose(any_model.decode(region, scale).astype(int), full[region].astype(int), atol=1)
 
 
 @pytest.mark.parametrize(
@@ -266,8 +268,9 @@ def test_values_are_rounded_and_clipped_never_truncated_or_wrapped(
     np.testing.assert_array_equal(got, np.array(expected, dtype))
 
 
-def test_threads_decode_what_one_thread_decodes(arrangements: dict[str, CompressedVolume]) -> None:
-    volume = CompressedVolume(arrangements["tczyx"].to_bytes())
+@pytest.mark.parametrize("axes", ["tczyx", "tczyx detail"])
+def test_threads_decode_what_one_thread_decodes(arrangements: dict[str, CompressedVolume], axes: str) -> None:
+    volume = CompressedVolume(arrangements[axes].to_bytes())
     draw = np.random.default_rng(0)
     regions = []
     for _ in range(64):
@@ -280,44 +283,47 @@ def test_threads_decode_what_one_thread_decodes(arrangements: dict[str, Compress
         np.testing.assert_array_equal(decoded, alone.decode(region))
 
 
-def test_octants_tell_the_quality_that_decoding_shows(compressed: CompressedVolume, original: Array) -> None:
-    decoded = compressed.decode().astype(float)
+def test_octants_tell_the_quality_that_decoding_shows(any_model: CompressedVolume, original: Array) -> None:
+    decoded = any_model.decode().astype(float)
     span = float(original.max()) - float(original.min())
-    assert [octant.box for octant in compressed.octants] == compressed.tree.boxes(compressed.tree.depth)
-    for octant in compressed.octants:
+    assert [octant.box for octant in any_model.octants] == any_model.tree.boxes(any_model.tree.depth)
+    for octant in any_model.octants:
         error = decoded[octant.box] - original[octant.box]
         assert octant.psnr == pytest.approx(20 * np.log10(span) - 10 * np.log10((error**2).mean()), abs=0.26)
         assert np.abs(error).max() <= octant.max_error * (1 + 1e-9)
         assert octant.max_error <= 1.07 * np.abs(error).max()
-        assert octant.level == compressed.tree.depth
+        assert octant.level == any_model.tree.depth
 
 
-def test_octants_share_all_parameter_bytes_among_them(arrangements: dict[str, CompressedVolume]) -> None:
-    volume = arrangements["tczyx"]
-    spent = sum(len(s.payload) for s in volume._frame.segments if s.kind == frames.KIND_PARAMETERS)
+@pytest.mark.parametrize("axes", ["tczyx", "tczyx detail", "zcyx hybrid", "yx detail"])
+def test_octants_share_the_bytes_of_all_segments_but_quality(
+    arrangements: dict[str, CompressedVolume], axes: str
+) -> None:
+    volume = arrangements[axes]
+    spent = sum(len(s.payload) for s in volume._frame.segments if s.kind != frames.KIND_QUALITY)
     assert sum(octant.nbytes for octant in volume.octants) == pytest.approx(spent)
     assert [octant.item for octant in volume.octants] == sorted(octant.item for octant in volume.octants)
 
 
-def test_the_octant_map_puts_every_octant_where_it_lies(compressed: CompressedVolume) -> None:
-    grid = compressed.octant_map()
-    edges = compressed.tree.edges(compressed.tree.depth)
-    for octant in compressed.octants:
+def test_the_octant_map_puts_every_octant_where_it_lies(any_model: CompressedVolume) -> None:
+    grid = any_model.octant_map()
+    edges = any_model.tree.edges(any_model.tree.depth)
+    for octant in any_model.octants:
         cell = tuple(int(np.searchsorted(e, s.start)) for e, s in zip(edges, octant.box, strict=True))
         assert grid[cell] == octant.psnr
 
 
-def test_a_saved_file_opens_to_the_same_volume(compressed: CompressedVolume, tmp_path: Path) -> None:
+def test_a_saved_file_opens_to_the_same_volume(any_model: CompressedVolume, tmp_path: Path) -> None:
     path = tmp_path / "volume.tinc"
-    compressed.save(path)
+    any_model.save(path)
     opened = CompressedVolume.open(path)
-    assert path.read_bytes() == compressed.to_bytes() == opened.to_bytes()
-    np.testing.assert_array_equal(opened.decode(), compressed.decode())
-    assert (opened.shape, opened.dtype) == (compressed.shape, compressed.dtype)
-    assert opened.octants == compressed.octants
+    assert path.read_bytes() == any_model.to_bytes() == opened.to_bytes()
+    np.testing.assert_array_equal(opened.decode(), any_model.decode())
+    assert (opened.shape, opened.dtype) == (any_model.shape, any_model.dtype)
+    assert opened.octants == any_model.octants
     with pytest.raises(InputError):
-        compressed.save(path)
-    compressed.save(path, overwrite=True)
+        any_model.save(path)
+    any_model.save(path, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["volume.tinc"]
 
 
@@ -326,16 +332,16 @@ def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
         CompressedVolume.open(tmp_path / "missing.tinc")
 
 
-def test_copies_decode_the_same(compressed: CompressedVolume) -> None:
-    for other in (copy.deepcopy(compressed), pickle.loads(pickle.dumps(compressed))):
-        np.testing.assert_array_equal(other.decode((3,)), compressed.decode((3,)))
+def test_copies_decode_the_same(any_model: CompressedVolume) -> None:
+    for other in (copy.deepcopy(any_model), pickle.loads(pickle.dumps(any_model))):
+        np.testing.assert_array_equal(other.decode((3,)), any_model.decode((3,)))
 
 
-def test_the_result_is_the_callers_own(compressed: CompressedVolume) -> None:
-    first = compressed.decode()
+def test_the_result_is_the_callers_own(any_model: CompressedVolume) -> None:
+    first = any_model.decode()
     assert first.flags.writeable
     first[:] = 0
-    assert compressed.decode().max() > 0
+    assert any_model.decode().max() > 0
 
 
 def test_decoding_goes_on_in_smaller_batches_when_memory_runs_out(
@@ -359,7 +365,7 @@ def test_decoding_goes_on_in_smaller_batches_when_memory_runs_out(
 def test_a_region_decodes_the_blocks_of_parameters_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantization, "BLOCK_PARAMETERS", 100)
     noise = np.random.default_rng(0).integers(0, 4000, (32, 32, 32), dtype=np.uint16)
-    volume = compress(noise, Target.ratio(3), preset="fast", time_limit=0.3, levels=3, device="cpu")
+    volume = compress(noise, Target.ratio(3), preset="fast", time_limit=0.3, levels=3, device="cpu", model="tinc")
     tree, read = volume.tree, []
     decode = segments.CodedLevel.decode
     monkeypatch.setattr(segments.CodedLevel, "decode", lambda level, block: (read.append(1), decode(level, block))[1])

@@ -209,22 +209,53 @@ class Detail:
     streams: tuple[bytes, ...]
 
 
+class BlockCache:
+    """Decoded blocks of all items of a volume; those used last are kept.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes that the blocks may take; a single one is always kept.
+    """
+
+    def __init__(self, limit: int = 2**27) -> None:
+        self._limit, self.nbytes = limit, 0
+        self._blocks: OrderedDict[object, _Block] = OrderedDict()
+
+    def get(self, key: object) -> _Block | None:
+        """Return a block that was put here, unless it had to go."""
+        if key in self._blocks:
+            self._blocks.move_to_end(key)
+        return self._blocks.get(key)
+
+    def put(self, key: object, block: _Block) -> None:
+        """Keep a block; drop the ones unused for longest."""
+        known = self._blocks.pop(key, None)
+        self._blocks[key] = block
+        self.nbytes += _block_size(block) - (_block_size(known) if known else 0)
+        while self.nbytes > self._limit and len(self._blocks) > 1:
+            self.nbytes -= _block_size(self._blocks.popitem(last=False)[1])
+
+
+def _block_size(block: _Block) -> int:
+    """Bytes that a block takes in the cache, statistics included."""
+    return 2**15 + (0 if block[0] is None else block[0].nbytes)
+
+
 class DetailReader:
     """Decode regions of a detail layer. Not thread-safe.
 
     Parameters
     ----------
     detail : Detail
-    cache_bytes : int
-        Decoded blocks that are kept.
+    cache : BlockCache
+        Where decoded blocks are kept; readers may share it.
     """
 
-    def __init__(self, detail: Detail, cache_bytes: int = 2**27) -> None:
+    def __init__(self, detail: Detail, cache: BlockCache) -> None:
         self.head, self.pyramid = detail.head, detail.head.pyramid
         self._trunk, self._streams = detail.trunk, detail.streams
-        self._cache_bytes, self._cached = cache_bytes, 0
-        self._cache: OrderedDict[tuple[int, Cell], _Block] = OrderedDict()
-        self._coarse: dict[int, Ints] = {}
+        self._cache = cache
         self._first = {}
         number = 0
         for level in reversed(range(self.pyramid.trunk)):
@@ -301,11 +332,8 @@ class DetailReader:
         return level, halvings
 
     def block_bytes(self, level: int) -> npt.NDArray[np.float64]:
-        """Bytes of every block of a level, on its grid; the trunk's are shared out evenly among its levels."""
-        grid = self.pyramid.grid(level)
-        if level >= self.pyramid.trunk:
-            return np.full(grid, len(self._trunk) / (self.pyramid.levels - self.pyramid.trunk))
-        first = self._first[level]
+        """Bytes of every block of a level below the trunk, on its grid."""
+        grid, first = self.pyramid.grid(level), self._first[level]
         sizes = [len(stream) for stream in self._streams[first : first + math.prod(grid)]]
         return np.array(sizes, np.float64).reshape(grid)
 
@@ -339,23 +367,19 @@ class DetailReader:
         """Blocks of a level, decoded side by side after all their ancestors."""
         pyramid = self.pyramid
         if level >= pyramid.trunk:
-            self._read_trunk()
-            return [(self._coarse[level], self._after_trunk)]
-        missing = [cell for cell in cells if (level, cell) not in self._cache]
-        above: dict[Cell, _Block] = {}
-        if level + 1 < pyramid.levels:
-            wanted = list(dict.fromkeys(pyramid.parent_cell(level, cell) for cell in missing))
-            above = dict(zip(wanted, self._blocks(level + 1, wanted), strict=True)) if wanted else {}
+            return [self._cache.get((self, level, (0, 0, 0))) or self._read_trunk(level)]
+        found = {cell: block for cell in cells if (block := self._cache.get((self, level, cell)))}
+        missing = [cell for cell in cells if cell not in found]
+        wanted = list(dict.fromkeys(pyramid.parent_cell(level, cell) for cell in missing))
+        above = dict(zip(wanted, self._blocks(level + 1, wanted) if wanted else [], strict=True))
         jobs = []
         for cell in missing:
             number = self._first[level] + int(np.ravel_multi_index(cell, pyramid.grid(level)))
-            symbols, statistics = above[pyramid.parent_cell(level, cell)] if above else (None, Statistics.fresh())
-            jobs.append((level, cell, symbols, statistics, self._streams[number]))
-        decoded = dict(zip(missing, block_threads().map(lambda job: self._decode(*job), jobs), strict=True))
-        blocks = [decoded[cell] if cell in decoded else self._cache[level, cell] for cell in cells]
-        for cell, block in zip(cells, blocks, strict=True):
-            self._remember((level, cell), block)
-        return blocks
+            jobs.append((level, cell, *above[pyramid.parent_cell(level, cell)], self._streams[number]))
+        found |= zip(missing, block_threads().map(lambda job: self._decode(*job), jobs), strict=True)
+        for cell in missing:
+            self._cache.put((self, level, cell), found[cell])
+        return [found[cell] for cell in cells]
 
     def _decode(self, level: int, cell: Cell, above: Ints | None, statistics: Statistics, stream: bytes) -> _Block:
         if not stream:
@@ -372,30 +396,18 @@ class DetailReader:
         z, y, x = (s.stop - s.start for s in self.pyramid.box(level, cell))
         return len(self.pyramid.orientations(level)), z, y, x
 
-    def _read_trunk(self) -> None:
-        if self._coarse:
-            return
+    def _read_trunk(self, wanted: int) -> _Block:
+        """Decode the coarse levels, which have one block each, and return one of them."""
         decoder, statistics, above = coefficients.Decoder(self._trunk), Statistics.fresh(), None
+        coarse: dict[int, _Block] = {}
         for level in reversed(range(self.pyramid.trunk, self.pyramid.levels)):
             parent = self.pyramid.parent(level, (0, 0, 0), above)
-            above = decoder.take(
-                statistics, self._block_shape(level, (0, 0, 0)), self.pyramid.orientations(level), parent
-            )
-            self._coarse[level] = above
-        self._after_trunk = statistics
-
-    def _remember(self, key: tuple[int, Cell], block: _Block) -> None:
-        """Put a block at the young end of the cache; drop the oldest beyond its limit."""
-        known = self._cache.pop(key, None)
-        self._cached += _block_size(block) - (_block_size(known) if known else 0)
-        self._cache[key] = block
-        while self._cached > self._cache_bytes and len(self._cache) > 1:
-            self._cached -= _block_size(self._cache.popitem(last=False)[1])
-
-
-def _block_size(block: _Block) -> int:
-    """Bytes that a block takes in the cache, statistics included."""
-    return 2**15 + (0 if block[0] is None else block[0].nbytes)
+            shape = self._block_shape(level, (0, 0, 0))
+            above = decoder.take(statistics, shape, self.pyramid.orientations(level), parent)
+            coarse[level] = above, statistics  # which go on learning: children start with those after the last level
+        for level, block in coarse.items():
+            self._cache.put((self, level, (0, 0, 0)), block)
+        return coarse[wanted]
 
 
 @lru_cache(maxsize=1)
@@ -404,22 +416,39 @@ def block_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, torch.get_num_threads()), thread_name_prefix="tinc-blocks")
 
 
-def detail_bytes(reader: DetailReader, tree: Octree) -> npt.NDArray[np.float64]:
-    """Bytes of the detail layer spent on every leaf: those of a block are spread evenly over the voxels it covers."""
-    pyramid, spatial = reader.pyramid, len(tree.shape)
-    cells = np.zeros(tuple(1 for _ in range(3 - spatial)) + tree.counts(tree.depth))
-    edges = [np.array([0, 1])] * (3 - spatial) + list(tree.edges(tree.depth))
-    reach: Any = np.ones(3, np.int64)
-    for level, axes in enumerate(pyramid.splits):
-        reach = reach * [2 if axis in axes else 1 for axis in range(3)]
-        shares: list[npt.NDArray[np.float64]] = []
-        for axis, side in enumerate(pyramid.shape):
-            starts = np.minimum(np.arange(pyramid.grid(level)[axis] + 1) * pyramid.side * reach[axis], side)
-            overlap = np.minimum(starts[1:, None], edges[axis][None, 1:]) - np.maximum(
-                starts[:-1, None], edges[axis][None, :-1]
-            )
-            shares.append(np.maximum(overlap, 0) / np.diff(starts)[:, None])
-        cells += np.einsum("abc,ai,bj,ck->ijk", reader.block_bytes(level), *shares, optimize=True)
+def detail_bytes(reader: DetailReader, tree: Octree, nbytes: int) -> npt.NDArray[np.float64]:
+    """Bytes of a detail segment spent on every leaf.
+
+    Those of a block are spread evenly over the voxels it covers, the rest of ``nbytes`` over all voxels.
+    """
+    pyramid, missing = reader.pyramid, 3 - len(tree.shape)
+    edges = [np.array([0, 1])] * missing + list(tree.edges(tree.depth))
+    rest, reach = float(nbytes), [1, 1, 1]
+    cells = np.zeros((1,) * missing + tree.counts(tree.depth))
+    for level in range(pyramid.trunk):
+        reach = [2 * r if axis in pyramid.splits[level] else r for axis, r in enumerate(reach)]
+        shares = reader.block_bytes(level)
+        rest -= shares.sum()
+        # Axes with fewer cells than blocks first, so that nothing in between is larger than both grids.
+        for _, axis in sorted((cells.shape[axis] > n, axis) for axis, n in enumerate(shares.shape)):
+            starts = np.minimum(np.arange(shares.shape[axis] + 1) * pyramid.side * reach[axis], pyramid.shape[axis])
+            shares = _regrid(shares, starts, edges[axis], axis)
+        cells += shares
+    whole = np.full((1, 1, 1), rest)
+    for axis in range(3):
+        whole = _regrid(whole, np.array([0, pyramid.shape[axis]]), edges[axis], axis)
+    cells += whole
     out = np.zeros(tree.leaves)
     out[tree.leaf_of_cell.ravel()] = cells.ravel()
     return out
+
+
+def _regrid(
+    sums: npt.NDArray[np.float64], starts: npt.NDArray[Any], edges: npt.NDArray[Any], axis: int
+) -> npt.NDArray[np.float64]:
+    """Share out what is spread evenly over the intervals between ``starts`` among those between ``edges``."""
+    running = np.insert(np.cumsum(sums, axis), 0, 0.0, axis)
+    place = np.interp(edges, starts, np.arange(len(starts)))
+    low = np.minimum(place.astype(np.int64), len(starts) - 2)
+    share = (place - low).reshape([-1 if a == axis else 1 for a in range(3)])
+    return np.diff(np.take(running, low, axis) * (1 - share) + np.take(running, low + 1, axis) * share, axis=axis)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_tinc.core import coefficients, wavelet
-from napari_tinc.core.coefficients import Encoder, Statistics
+from napari_tinc.core.coefficients import LARGEST, Encoder, Statistics
 from napari_tinc.core.detail import (
     MAX_BLOCK,
     SIDE_CODES,
@@ -110,9 +110,9 @@ class Coefficients:
         above, statistics = {(0, 0, 0): chosen}, {(0, 0, 0): learnt}
         for level in reversed(range(pyramid.trunk)):
             cells = list(pyramid.cells(level))
-            parents = [pyramid.parent_cell(level, cell) if level + 1 < pyramid.levels else None for cell in cells]
+            parents = [pyramid.parent_cell(level, cell) for cell in cells]
             jobs = [
-                (level, cell, above.get(parent) if parent else None, statistics[parent] if parent else learnt, step)
+                (level, cell, above[parent], statistics[parent], step)
                 for cell, parent in zip(cells, parents, strict=True)
             ]
             done: list[tuple[bytes, Ints, Statistics]] = []
@@ -127,7 +127,7 @@ class Coefficients:
                 tally.add(self._part(level, cell) / np.float32(step), symbols, self._weights(level, cell))
         head = DetailHead(pyramid, step_code, tally.shrinkages, mean)
         detail = Detail(head, trunk, tuple(streams))
-        nbytes = len(trunk) + sum(len(s) + (1 if len(s) < 128 else 2) for s in streams)
+        nbytes = len(trunk) + sum(len(s) + _varint_size(len(s)) for s in streams)
         return Attempt(detail, nbytes, tally.error(step) + (self.mean - mean * step) ** 2)
 
     def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Ints | None, Statistics]:
@@ -166,6 +166,11 @@ class Coefficients:
         if weights.size == 1:
             return weights
         return np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(level, cell))])
+
+
+def _varint_size(number: int) -> int:
+    """Bytes of a LEB128 number."""
+    return max(1, -(-number.bit_length() // 7))
 
 
 class _Tally:
@@ -241,7 +246,8 @@ def fit(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> Generat
     """
     best: Fit | None = None
     items = yield from _best_elongation(residuals, room)
-    guess = _likely_code(items, room)
+    finest = _finest_code(items)
+    guess = _likely_code(items, room, finest)
     below: tuple[int, float] | None = None  # a step whose streams are too large, and how large
     above: tuple[int, float] | None = None
     for number in range(TRIES):
@@ -253,7 +259,7 @@ def fit(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> Generat
                 best = attempt
         else:
             below = (guess, size)
-        following = _next_code(below, above)
+        following = max(_next_code(below, above, number), finest)
         seen = (guess, below and below[0], above and above[0])
         if (best is not None and best.nbytes >= _FILL * room) or following in seen:
             break
@@ -275,14 +281,14 @@ def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[
     return Fit(tuple(a.detail for a in attempts), sum(a.nbytes for a in attempts), sum(a.error for a in attempts))
 
 
-def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None) -> int:
-    """Propose a step code: between both sides, or beyond the only one."""
+def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None, number: int) -> int:
+    """Propose a step code: between both sides, or beyond the only one, further with every try."""
     if below and above:
         share = (below[1] - math.log2((1 + _FILL) / 2)) / (below[1] - above[1])
         return min(max(below[0] + round(share * (above[0] - below[0])), below[0] + 1), above[0] - 1)
     code, size = below or above  # type: ignore[misc]
-    moved = code + round(256 * _OCTAVES_PER_OCTAVE * (size + (0.02 if below else -0.02))) + (1 if below else -1)
-    return min(max(moved, 0), STEP_CODES - 1)
+    stride = 256 * _OCTAVES_PER_OCTAVE * (size + (0.02 if below else -0.02)) + (1 if below else -1)
+    return min(code + round((1 << number) * stride), STEP_CODES - 1)
 
 
 def _best_elongation(
@@ -301,7 +307,7 @@ def _best_elongation(
             yield 0
         if len(ways) == 1:
             return items
-        code = code or _likely_code(items, room)
+        code = code or _likely_code(items, room, _finest_code(items))
         attempt = yield from _encode(items, code, 0)
         cost = attempt.error + TRADE_OFF * step_of(code) ** 2 * 8 * attempt.nbytes
         if cost < least:
@@ -322,7 +328,13 @@ def _block_side(shape: tuple[int, ...], room: float) -> int:
     return side
 
 
-def _likely_code(items: Sequence[Coefficients], room: int) -> int:
+def _finest_code(items: Sequence[Coefficients]) -> int:
+    """Find the smallest step whose symbols are all valid: any smaller one would resolve what float32 does not."""
+    largest = max(max(abs(item.mean), *(float(np.abs(bands).max()) for bands in item.bands)) for item in items)
+    return bisect_left(range(STEP_CODES - 1), True, key=lambda code: largest <= step_of(code) * (LARGEST / 4))
+
+
+def _likely_code(items: Sequence[Coefficients], room: int, finest: int) -> int:
     """Guess the step at which the coefficients take ``room`` bytes, from their sizes alone."""
     sizes = np.concatenate([np.abs(bands).ravel() for item in items for bands in item.bands])
     fewer = sizes[:: max(1, len(sizes) // _SAMPLED)]
@@ -332,7 +344,7 @@ def _likely_code(items: Sequence[Coefficients], room: int) -> int:
         steps = fewer[fewer > 0.5 * step_of(code)] / step_of(code)
         return float(np.log2(2 * steps).sum()) + _BITS_PER_SYMBOL * len(steps) > bits
 
-    return bisect_left(range(STEP_CODES - 1), True, key=lambda code: not takes_more(code))
+    return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: not takes_more(code))
 
 
 def _halve(weights: Floats, axis: int) -> Floats:

@@ -175,6 +175,8 @@ def _validate_item(item: ItemRange, dtype: str) -> None:
         raise FormatError(
             f"value range: expected minimum <= maximum, got {item.minimum!r} and {item.maximum!r}; {REMEDY}"
         )
+    if not math.isfinite(item.span):
+        raise FormatError(f"value range: expected a finite maximum - minimum, got {item.span}; {REMEDY}")
     integer("offset code", item.offset_code, 0, 2**16 - 1)
     integer("scale code", item.scale_code, 0, 2**8 - 1)
 

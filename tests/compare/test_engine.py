@@ -323,8 +323,10 @@ def test_no_jobs_are_refused(volume, tmp_path):
 
 
 def test_strategies_are_read_and_named_alike():
-    assert Candidate.tinc("shallow/importance@3", "best").settings == Settings("best", "shallow", "importance", 3)
-    assert Candidate.tinc("auto").settings == Settings("fast", "auto", "equal")
+    assert Candidate.tinc("shallow/importance@3", "best").settings == Settings(
+        "best", "shallow", "importance", 3, model="tinc"
+    )
+    assert Candidate.tinc("auto").settings == Settings("fast", "auto", "equal", model="tinc")
     for name in (*STRATEGIES, "siren", "deep/variance@2"):
         assert Candidate.tinc(name).name == f"{name} fast"
     assert [candidate.name for candidate in default_candidates()] == [

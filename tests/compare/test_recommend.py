@@ -37,7 +37,7 @@ def test_the_recommendation_names_its_numbers(consistency, strategy):
 def test_auto_compresses_with_what_is_recommended():
     volume = blobs((32, 32, 32))
     facts = facts_of(Truth(volume, "zyx"))
-    compressed = compress(volume, Target.ratio(10), preset="fast", time_limit=0.2, device="cpu")
+    compressed = compress(volume, Target.ratio(10), preset="fast", time_limit=0.2, device="cpu", model="tinc")
     assert compressed.provenance["consistency"] == pytest.approx(facts.consistency, abs=0.005)
     assert BETWEEN[compressed.header.between] == recommend(facts).between
 

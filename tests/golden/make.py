@@ -8,7 +8,7 @@ from unittest import mock
 
 import numpy as np
 
-from napari_tinc import Metadata, Target, compress
+from napari_tinc import CompressedVolume, Metadata, Target, compress
 from napari_tinc.core import entropy
 from napari_tinc.format import VERSION
 
@@ -23,8 +23,23 @@ def blob(*shape: int) -> np.ndarray:
     return np.clip(0.6 * np.exp(-4 * distance) + 0.1 * slope + 0.3, 0, 1)
 
 
-def save(name: str, array: np.ndarray, target: Target, **settings: object) -> None:
-    volume = compress(array, target, preset="fast", time_limit=2, **settings)
+def textured(*shape: int) -> np.ndarray:
+    """The same with grain on one side, so that some blocks of coefficients have much to tell and others nothing."""
+    smooth = blob(*shape)
+    grain = np.random.default_rng(0).normal(0, 0.1, shape)
+    grain[..., shape[-1] // 2 :] = 0
+    return np.clip(smooth + grain, 0, 1)
+
+
+def network(array: np.ndarray, target: Target, **settings: object) -> CompressedVolume:
+    return compress(array, target, preset="fast", time_limit=2, **{"model": "tinc"} | settings)
+
+
+def detail(array: np.ndarray, target: Target, **settings: object) -> CompressedVolume:
+    return compress(array, target, model="detail", **settings)
+
+
+def save(name: str, volume: CompressedVolume) -> None:
     stem = HERE / f"v{VERSION}-{name}"
     volume.save(stem.with_suffix(".tinc"))
     np.savez_compressed(stem.with_suffix(".npz"), decoded=volume.decode(), half=volume.decode(scale=0.5))
@@ -32,12 +47,19 @@ def save(name: str, array: np.ndarray, target: Target, **settings: object) -> No
 
 
 if __name__ == "__main__":
-    save("zyx-u2", (blob(23, 31, 29) * 4000 + 100).astype("u2"), Target.size(2500), levels=2, within="importance")
+    bump = (blob(23, 31, 29) * 4000 + 100).astype("u2")
+    save("zyx-u2", network(bump, Target.size(2500), levels=2, within="importance"))
     micrometres = Metadata("yx", (0.5, 0.25), ("micrometer", "micrometer"), (), "plane")
-    save("yx-u1", (blob(60, 50) * 255).astype("u1"), Target.size(500), metadata=micrometres)
+    save("yx-u1", network((blob(60, 50) * 255).astype("u1"), Target.size(500), metadata=micrometres))
     stack = np.stack([blob(9, 20, 24), 1 - blob(9, 20, 24)], axis=1).astype("f4") * 3 - 1
     named = Metadata("zcyx", (2.0, 1.0, 0.5, 0.5), ("micrometer", "", "micrometer", "micrometer"), ("a", "b"), "two")
-    save("zcyx-f4", stack, Target.size(2500), metadata=named, levels=2, between="deep")
-    save("constant-i2", np.full((5, 6, 7), -3, "i2"), Target.ratio(2))
+    save("zcyx-f4", network(stack, Target.size(2500), metadata=named, levels=2, between="deep"))
+    save("constant-i2", compress(np.full((5, 6, 7), -3, "i2"), Target.ratio(2)))
     with mock.patch.object(entropy, "default_coder", return_value=entropy.DEFLATE):
-        save("deflate-u2", (blob(12, 13, 14) * 900).astype("u2"), Target.size(1200))
+        save("deflate-u2", network((blob(12, 13, 14) * 900).astype("u2"), Target.size(1200)))
+    rough = (textured(23, 31, 29) * 4000 + 100).astype("u2")
+    save("detail-zyx-u2", detail(rough, Target.size(2500)))
+    save("detail-yx-u1", detail((textured(150, 131) * 255).astype("u1"), Target.size(5000)))
+    channels = np.stack([textured(5, 20, 24), 1 - textured(5, 20, 24) ** 2]).astype("f4") * 3 - 1
+    save("detail-czyx-f4", detail(channels, Target.size(2000), metadata=Metadata.default(4)))
+    save("hybrid-zyx-u2", network(rough, Target.size(2500), levels=2, model="hybrid"))

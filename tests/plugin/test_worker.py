@@ -28,7 +28,7 @@ def waves(shape: tuple[int, ...] = (12, 24, 20)) -> np.ndarray[Any, Any]:
 
 
 def job_of(data: Any, preset: str = "fast", ratio: float = 8, **options: Any) -> Job:
-    settings = {"preset": preset, "device": "cpu", "seed": 1}
+    settings = {"model": "tinc", "preset": preset, "device": "cpu", "seed": 1}
     return Job(data, Target.ratio(ratio), Metadata.default(data.ndim, "waves"), settings, **options)
 
 
@@ -217,7 +217,8 @@ def test_the_preview_shows_the_plane_asked_for_and_gets_better():
                 View((4, slice(None), slice(None)), 0.5) if len(shown) % 2 else View((3, *[slice(None)] * 2), 1.0)
             )
 
-    job = Job(data, Target.ratio(8), Metadata.default(3), {"preset": "fast", "device": "cpu", "time_limit": 3.0})
+    settings = {"model": "tinc", "preset": "fast", "device": "cpu", "time_limit": 3.0}
+    job = Job(data, Target.ratio(8), Metadata.default(3), settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "fast", 100000)
         run(job, control, look)
