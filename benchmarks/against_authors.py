@@ -49,7 +49,7 @@ def main() -> None:
         print(f"recipe, {levels} level(s): best {psnr:.2f} dB after {seconds:.0f} s")
     for limit in (2, 4, 8, 16, 32, None):
         started = time.perf_counter()
-        result = compress(volume, Target.ratio(args.ratio), preset="balanced", time_limit=limit)
+        result = compress(volume, Target.ratio(args.ratio), preset="balanced", time_limit=limit, model="tinc")
         seconds = time.perf_counter() - started
         psnr = metrics.psnr(volume, result.decode())
         name = "balanced" if limit is None else f"limit {limit} s"

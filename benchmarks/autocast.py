@@ -27,7 +27,7 @@ def main() -> None:
     for name, reduced in (("float32", False), ("bfloat16", True)):
         with mock.patch.object(training, "has_fast_bfloat16", return_value=reduced):
             started = time.perf_counter()
-            result = compress(volume, Target.ratio(args.ratio), preset=args.preset)
+            result = compress(volume, Target.ratio(args.ratio), preset=args.preset, model="tinc")
             seconds = time.perf_counter() - started
         print(f"{name}: {seconds:.0f} s, {metrics.psnr(volume, result.decode()):.2f} dB", flush=True)
 

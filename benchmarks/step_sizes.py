@@ -30,7 +30,7 @@ def compressed(volume: np.ndarray, ratio: float, preset: str, bits: float) -> tu
     """Parameters, bytes and PSNR of a file whose network is planned for ``bits`` per parameter."""
     planned, codec.BITS_PER_PARAMETER = codec.BITS_PER_PARAMETER, bits
     try:
-        result = codec.compress(volume, Target.ratio(ratio), preset=preset)
+        result = codec.compress(volume, Target.ratio(ratio), preset=preset, model="tinc")
     finally:
         codec.BITS_PER_PARAMETER = planned
     return result._layout.network.parameters, result.nbytes, metrics.psnr(volume, result.decode())

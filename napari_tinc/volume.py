@@ -28,7 +28,7 @@ Region = tuple[slice | int, ...]
 
 # A network may overshoot a float32 volume's range by far before it is clipped: leave room below float32's largest.
 _LARGEST_NARROW_RANGE = 1e30
-_SLAB_VOXELS = 2**22
+_SLAB_VOXELS = 2**21
 
 
 @dataclass(frozen=True, slots=True)

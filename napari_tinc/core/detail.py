@@ -121,7 +121,9 @@ class Pyramid:
         known = {int(o): i for i, o in enumerate(self.orientations(level + 1))}
         bands = np.array([known.get(int(o), -1) for o in self.orientations(level)], np.int32)
         origin = [i * self.side // f - a * self.side for i, f, a in zip(cell, factors, above, strict=True)]
-        return Parent(symbols, bands, np.array(origin, np.int32), np.array(factors, np.int32))
+        return Parent(
+            np.ascontiguousarray(symbols, np.int32), bands, np.array(origin, np.int32), np.array(factors, np.int32)
+        )
 
     def cells(self, level: int) -> Iterator[Cell]:
         """Blocks of a level in coding order."""
@@ -183,7 +185,9 @@ class DetailHead:
         """Coefficients that symbols stand for."""
         first, others = ((1 - self.shrinkages[0] / 256) * self.step, self.shrinkages[1] / 256 * self.step)
         values = np.empty(symbols.shape, np.float32)
-        coefficients.dequantise(symbols.ravel(), values.ravel(), self.step, first, others)
+        coefficients.dequantise(
+            np.ascontiguousarray(symbols, np.int32).ravel(), values.ravel(), self.step, first, others
+        )
         return values
 
 
@@ -337,7 +341,7 @@ class DetailReader:
         """Dequantise all high-pass bands of a level in a region of its coefficients."""
         pyramid, head = self.pyramid, self.head
         codes = pyramid.orientations(level).tolist()
-        symbols = np.zeros((len(codes), *(b - a for a, b in bounds)), np.int32)
+        values = np.zeros((len(codes), *(b - a for a, b in bounds)), np.float32)
         ranges = [range(a // pyramid.side, -(-b // pyramid.side)) for a, b in bounds]
         cells: list[Cell] = list(product(*ranges))  # type: ignore[arg-type]
         for cell, (decoded, _) in zip(cells, self._blocks(level, cells), strict=True):
@@ -347,8 +351,7 @@ class DetailReader:
             spans = [(max(s.start, a), min(s.stop, b)) for s, (a, b) in zip(box, bounds, strict=True)]
             into = tuple(slice(lo - a, hi - a) for (lo, hi), (a, _) in zip(spans, bounds, strict=True))
             out = tuple(slice(lo - s.start, hi - s.start) for (lo, hi), s in zip(spans, box, strict=True))
-            symbols[(slice(None), *into)] = decoded[(slice(None), *out)]
-        values = head.dequantise(symbols)
+            values[(slice(None), *into)] = head.dequantise(decoded[(slice(None), *out)])
         shape = pyramid.shapes[level]
         bands: Bands = {}
         for code, band in zip(codes, values, strict=True):
@@ -386,7 +389,8 @@ class DetailReader:
         symbols = coefficients.Decoder(stream).take(
             learnt, self._block_shape(level, cell), self.pyramid.orientations(level), parent
         )
-        return symbols, learnt
+        # Kept in as few bytes as hold them: nearly all blocks fit in one per symbol.
+        return symbols.astype(np.min_scalar_type(-int(np.abs(symbols).max()) - 1)), learnt
 
     def _block_shape(self, level: int, cell: Cell) -> tuple[int, int, int, int]:
         z, y, x = (s.stop - s.start for s in self.pyramid.box(level, cell))

@@ -1,0 +1,57 @@
+"""Speed of the detail layer on a simulated vessel stack: all of it, planes into new and into known blocks, memory.
+
+    python benchmarks/detail_speed.py --shape 256 256 256 --ratio 128
+
+Encoding is ``fast``: the detail layer alone. Each decode starts from the file's bytes; kernels are compiled before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from speed import PEAK, best_of
+
+from napari_tinc import CompressedVolume, Target, compress, samples
+
+
+def milliseconds(volume: CompressedVolume, plane: int) -> float:
+    start = time.perf_counter()
+    volume.decode((plane,))
+    return 1000 * (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", type=int, nargs=3, default=(256, 256, 256))
+    parser.add_argument("--ratio", type=float, default=128)
+    args = parser.parse_args()
+    volume = np.asarray(samples.vessel_tree(tuple(args.shape)).noisy)
+    compress(volume[:16, :32, :32], Target.ratio(16), preset="fast").decode()
+    start = time.perf_counter()
+    compressed = compress(volume, Target.ratio(args.ratio), preset="fast")
+    seconds = time.perf_counter() - start
+    data, million = compressed.to_bytes(), volume.size / 1e6
+    print(f"encode {volume.shape} at {args.ratio:g}: {seconds:.1f} s, {seconds / million:.2f} s/Mvoxel")
+    whole = best_of(lambda: CompressedVolume(data).decode())
+    print(f"decode: {million / whole:.1f} Mvoxel/s")
+    opened = CompressedVolume(data)
+    planes = [milliseconds(opened, plane) for plane in range(args.shape[0])]
+    known = np.median(planes)
+    fresh = [plane for plane in planes[1:] if plane > 4 * known]
+    print(f"first plane {planes[0]:.0f} ms; {len(fresh)} planes into new blocks, median {np.median(fresh):.0f} ms; "
+          f"others, median {known:.0f} ms; all planes {sum(planes) / 1000:.1f} s")  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "v.tinc"
+        compressed.save(path)
+        output = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
+        print(f"peak memory of decoding: {float(output.stdout):.2f} times the decoded array, itself included")
+
+
+if __name__ == "__main__":
+    main()
