@@ -269,7 +269,9 @@ def test_the_next_compression_may_begin_the_moment_the_last_one_ends(opened, qtb
     widget.compress_button.click()
     qtbot.waitUntil(lambda: seen.count(State.DONE) == 2 or State.IDLE in seen, timeout=SECONDS)
     assert State.IDLE not in seen
-    assert [layer.name for layer in viewer.layers] == ["waves", "waves (TINC)", "waves (TINC) [1]"]
+    # The end is shown before the preview goes.
+    names = ["waves", "waves (TINC)", "waves (TINC) [1]"]
+    qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == names, timeout=SECONDS)
 
 
 @pytest.mark.usefixtures("slow")
