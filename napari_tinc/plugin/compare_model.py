@@ -187,6 +187,8 @@ class CompareModel:
         if problem := self.error():
             raise InputError(problem)
         self.advice = self.verdict = ""
+        self.rows, self.comparison = [], None
+        self.reset.emit()
         self._enter(State.PREPARING)
 
     def open(self, comparison: Comparison) -> None:

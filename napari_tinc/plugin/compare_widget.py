@@ -56,13 +56,13 @@ class CompareWidget(QWidget):
         self.controls, self.table = Controls(), CandidateTable(self.model)
         self.findings = Findings()
         self.controls.pressed.connect(self._pressed)
-        self.actions = CandidateActions(self.model, self.table, self.controls, self.findings, self._aside)
-        self.controls.exported.connect(self.actions.export)
-        self.controls.split_moved.connect(self.actions.move_split)
-        self.controls.octants_toggled.connect(self.actions.toggle_octants)
+        self.candidates = CandidateActions(self.model, self.table, self.controls, self.findings, self._aside)
+        self.controls.exported.connect(self.candidates.export)
+        self.controls.split_moved.connect(self.candidates.move_split)
+        self.controls.octants_toggled.connect(self.candidates.toggle_octants)
         self.findings.measure_changed.connect(self._draw)
         self.findings.plot.clicked.connect(self._point_clicked)
-        self.table.chosen.connect(self.actions.show_row)
+        self.table.chosen.connect(self.candidates.show_row)
         self.table.selected.connect(self._on_selection)
         inner = QFrame()
         layout = QVBoxLayout(inner)
@@ -127,7 +127,7 @@ class CompareWidget(QWidget):
         self._enable()
 
     def _enable(self) -> None:
-        rows, ok = self.actions.selected_rows(), any(row.ok for row in self.model.rows)
+        rows, ok = self.candidates.selected_rows(), any(row.ok for row in self.model.rows)
         self.controls.enable(
             ready=not self.model.active and not self.model.error(), active=self.model.active, ok=ok, chosen=len(rows)
         )
@@ -141,7 +141,7 @@ class CompareWidget(QWidget):
         self.model.begin()
         source, layer, mask = self.model.source, self.form.source, self.form.mask
         assert source is not None
-        self.actions.views = CandidateViews(self.viewer, layer, source.metadata.axes, source.shape)
+        self.candidates.views = CandidateViews(self.viewer, layer, source.metadata.axes, source.shape)
         self._control = worker.Control()
         job = compare_worker.Job(
             full_resolution(layer), source.metadata, self.model.choice, preferences.read().device,
@@ -193,16 +193,16 @@ class CompareWidget(QWidget):
         if key == "stop":
             self.stop()
         else:
-            attempt(self.start if key == "compare" else partial(self.actions.press, key))
+            attempt(self.start if key == "compare" else partial(self.candidates.press, key))
 
     def _on_selection(self) -> None:
-        self.findings.plot.select({(row.name, row.ratio) for row in self.actions.selected_rows()})
+        self.findings.plot.select({(row.name, row.ratio) for row in self.candidates.selected_rows()})
         self._enable()
 
     def _point_clicked(self, name: str, ratio: float) -> None:
         index = self.model.index(name, ratio)
         self.table.choose(index)
-        self.actions.reveal(self.model.rows[index])
+        self.candidates.reveal(self.model.rows[index])
 
     # What the model says
 
