@@ -52,8 +52,9 @@ def writer(key: str, comparison: Comparison, bar: float, measure: str, canvas: A
 
     def screenshot() -> bytes:
         import imagecodecs
+        import numpy as np
 
-        return bytes(imagecodecs.png_encode(canvas))
+        return bytes(imagecodecs.png_encode(np.ascontiguousarray(canvas)))
 
     makers: dict[str, Callable[[], bytes]] = {
         "csv": lambda: comparison.table(bar).to_csv(index=False).encode(),

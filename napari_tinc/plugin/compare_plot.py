@@ -44,10 +44,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture, RGBA of shape (height, width, 4), and its points."""
+    """A picture, RGBA of shape (height, width, 4), its points, and the candidates' colours where it has lines."""
 
     pixels: np.ndarray[Any, np.dtype[np.uint8]]
     points: list[Point]
+    colours: dict[str, str]
 
 
 def draw_plot(
@@ -71,6 +72,7 @@ def draw_plot(
         Of text and axes.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import to_hex
     from matplotlib.figure import Figure
 
     from napari_tinc.compare import pictures
@@ -83,7 +85,8 @@ def draw_plot(
     _suit_dock(axes, colour)
     canvas.draw()
     points = _points(axes, rows, measure, size[1], zoom)
-    return Drawn(np.asarray(canvas.buffer_rgba()).copy(), points)
+    colours = {line.get_label(): to_hex(line.get_color()) for line in axes.lines}
+    return Drawn(np.asarray(canvas.buffer_rgba()).copy(), points, colours)
 
 
 def _suit_dock(axes: Any, colour: str) -> None:
@@ -109,9 +112,10 @@ def _points(axes: Any, rows: pd.DataFrame, measure: str, height: int, zoom: floa
 
 
 class PlotView(QWidget):
-    """The plot; ``clicked`` carries the name and ratio of the point that was clicked."""
+    """The plot; ``clicked`` carries the name and ratio of the point that was clicked, ``drawn`` the colours."""
 
     clicked = Signal(str, float)
+    drawn = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,6 +175,7 @@ class PlotView(QWidget):
         height, width, _ = drawn.pixels.shape
         self._image = QImage(drawn.pixels.tobytes(), width, height, 4 * width, QImage.Format.Format_RGBA8888).copy()
         self.update()
+        self.drawn.emit(drawn.colours)
         if self._stale:
             self._start()
 

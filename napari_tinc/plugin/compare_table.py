@@ -70,6 +70,11 @@ class CandidateTable(QTableView):
         """Numbers of the selected rows in the model, as they stand in the table."""
         return [self._sorted.mapToSource(index).row() for index in self._selection.selectedRows()]
 
+    def show_colours(self, colours: dict[str, str]) -> None:
+        """Show the candidates' colours in the plot beside their names."""
+        self._rows.colours = colours
+        self._rows.dataChanged.emit(self._rows.index(0, 0), self._rows.index(self._rows.rowCount() - 1, 0))
+
     def choose(self, row: int) -> None:
         """Select a row of the model and scroll to it."""
         shown = self._sorted.mapFromSource(self._rows.index(row, 0))
@@ -94,6 +99,7 @@ class _Rows(QAbstractTableModel):
     def __init__(self, model: CompareModel, parent: Any) -> None:
         super().__init__(parent)
         self._model = model
+        self.colours: dict[str, str] = {}
         model.reset.connect(self._reset)
         model.row_changed.connect(self._changed)
 
@@ -115,7 +121,10 @@ class _Rows(QAbstractTableModel):
             case Qt.ItemDataRole.DisplayRole:
                 return _text(row, column)
             case Qt.ItemDataRole.UserRole:
-                return _value(row, column)
+                value = _value(row, column)
+                return -math.inf if value is None else value  # Qt would put what is empty before the largest
+            case Qt.ItemDataRole.DecorationRole if not column and row.name in self.colours:
+                return QColor(self.colours[row.name])
             case Qt.ItemDataRole.ToolTipRole:
                 return row.status or row.title()
             case Qt.ItemDataRole.ForegroundRole if not row.ok:

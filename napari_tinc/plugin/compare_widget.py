@@ -62,6 +62,7 @@ class CompareWidget(QWidget):
         self.controls.octants_toggled.connect(self.candidates.toggle_octants)
         self.findings.measure_changed.connect(self._draw)
         self.findings.plot.clicked.connect(self._point_clicked)
+        self.findings.plot.drawn.connect(self.table.show_colours)
         self.table.chosen.connect(self.candidates.show_row)
         self.table.selected.connect(self._on_selection)
         inner = QFrame()

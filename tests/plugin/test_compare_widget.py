@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import QEvent, QPointF, Qt
+from qtpy.QtCore import QEvent, QPointF, Qt, QTimer
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication, QFileDialog
 from superqt.utils import WorkerBase
@@ -177,6 +177,11 @@ def test_the_table_sorts_by_any_column_and_the_bar_is_counted_again(opened, qtbo
     run(qtbot, widget)
     psnr = [float(text) for text in column(widget, 2)]
     assert psnr == sorted(psnr, reverse=True)
+    widget.model.rows.append(compare_model.Row("late", 16.0))
+    widget.model.reset.emit()
+    assert column(widget, 0)[-1] == "late", "what has no number yet comes last"
+    widget.model.rows.pop()
+    widget.model.reset.emit()
     widget.table.sortByColumn(0, Qt.SortOrder.AscendingOrder)
     assert column(widget, 0) == sorted(column(widget, 0))
     widget.table.sortByColumn(7, Qt.SortOrder.AscendingOrder)
@@ -343,6 +348,9 @@ def test_a_click_on_a_point_selects_its_row_and_its_layer(opened, qtbot):
         assert all(0 < point.x < plot.width() and 0 < point.y < plot.height() for point in plot.points)
     widget.findings.measures.setCurrentIndex(0)
     settle(qtbot, widget)
+    assert set(plot._drawn.colours) == {row.name for row in widget.model.rows}
+    first = widget.table.model().index(0, 0)
+    assert first.data(Qt.ItemDataRole.DecorationRole).name() == plot._drawn.colours[first.data()]
     (point,) = [point for point in widget.findings.plot.points if (point.name, point.ratio) == ("sperr", 40.0)]
     click(widget.findings.plot, point)
     assert [(row.name, row.ratio) for row in widget.candidates.selected_rows()] == [("sperr", 40.0)]
@@ -367,10 +375,10 @@ def test_everything_can_be_exported_and_nothing_is_replaced_unasked(opened, qtbo
         action.trigger()
         settle(qtbot, widget)
         (files[key],) = (file for file in out.iterdir() if file.stem == key)
-    rows = list(csv.DictReader(files["csv"].open()))
+    rows = list(csv.DictReader(files["csv"].read_text().splitlines()))
     assert [float(row["psnr"]) for row in rows] == [row.values["psnr"] for row in widget.model.rows]
     for key in ("plot_png", "canvas"):
-        assert np.ptp(imagecodecs.png_decode(files[key].read_bytes())[..., :3]) > 100, key
+        assert np.ptp(imagecodecs.png_decode(files[key].read_bytes())[..., :3]) > 40, key
     assert "<svg" in files["plot_svg"].read_text()
     page = files["report"].read_text()
     assert page.startswith("<!DOCTYPE html>")
@@ -444,7 +452,7 @@ def test_a_volume_that_cannot_be_compared_is_an_error_in_words(opened, qtbot, no
 def test_channels_and_time_are_shown_channel_by_channel(cache, movie):
     array = movie.decode()
     comparison = engine.Comparison(
-        array, metadata=movie.metadata, candidates=[candidates.Candidate("sperr")], ratios=(16,), cache=cache
+        array, metadata=movie.metadata, candidates=[candidates.Candidate("sz3")], ratios=(8,), cache=cache
     )
     model = CompareModel()
     model.open(comparison)
@@ -464,3 +472,27 @@ def test_channels_and_time_are_shown_channel_by_channel(cache, movie):
     assert heat.data.shape[0] == array.shape[0], "an octant grid for every time point"
     views.stop()
     assert len(viewer.layers) == 3
+
+
+def test_the_window_stays_alive_while_it_compares(opened, qtbot, tmp_path, monkeypatch, record_property):
+    _, widget = opened(show=True)
+    monkeypatch.setattr(engine, "default_folder", lambda: tmp_path)
+    qtbot.wait(1000)
+    idle = longest_block(qtbot, lambda beats: len(beats) > 200)
+    press(widget, "compare")
+    block = longest_block(qtbot, lambda _: not widget.model.active)
+    settle(qtbot, widget)
+    record_property("longest block of the event loop, ms", block)
+    print(f"longest block of the event loop while comparing: {block:.0f} ms, idle {idle:.0f} ms")
+    assert block < max(250, 3 * idle)  # 100 ms is the aim; the machine that runs this has two busy cores
+
+
+def longest_block(qtbot: Any, ended: Callable[[list[float]], bool]) -> float:
+    """Longest time in ms that the event loop did not come round to a timer of 5 ms."""
+    beats = [time.monotonic()]
+    heart = QTimer()
+    heart.timeout.connect(lambda: beats.append(time.monotonic()))
+    heart.start(5)
+    qtbot.waitUntil(lambda: ended(beats), timeout=SECONDS)
+    heart.stop()
+    return float(1000 * np.diff(beats).max())
