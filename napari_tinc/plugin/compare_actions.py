@@ -12,7 +12,7 @@ from napari.utils.notifications import show_error, show_info
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.plugin.compare_export import EXPORTS, write, writer
 from napari_tinc.plugin.compare_model import CompareModel, Row
-from napari_tinc.plugin.compare_parts import Controls, Findings, legend_text
+from napari_tinc.plugin.compare_parts import Controls, Findings
 from napari_tinc.plugin.compare_table import CandidateTable
 from napari_tinc.plugin.compare_views import CandidateViews
 from napari_tinc.plugin.compare_worker import Aside, content_of
@@ -90,7 +90,12 @@ class CandidateActions:
     def _grid(self) -> None:
         """Without a selection the best ones."""
         rows = (self.selected_rows() or self._ranked()[:_BEST_ROWS])[: _MOST_CELLS - 1]
-        self._open(rows, lambda: self._shown().show_grid(rows, self._controls.octants.isChecked()))
+
+        def arrange() -> None:
+            found = self._shown().show_grid(rows, self._controls.octants.isChecked())
+            self._controls.show_legend(found, rows[0].ratio)
+
+        self._open(rows, arrange)
 
     def _flicker(self) -> None:
         rows = self.selected_rows()[:2]
@@ -108,9 +113,7 @@ class CandidateActions:
             rows = [row for row in ranked if row.ratio == ranked[0].ratio]
         elif len({row.ratio for row in rows}) > 1:
             raise InputError("expected candidates at one ratio, got several ratios; select rows of one")
-        found = self._shown().show_best(rows)
-        self._controls.legend.setText(legend_text(found, rows[0].ratio))
-        self._controls.legend.show()
+        self._controls.show_legend(self._shown().show_best(rows), rows[0].ratio)
 
     def _ranked(self) -> list[Row]:
         return sorted((row for row in self._model.rows if row.ok), key=lambda row: -row.values["psnr"])

@@ -140,6 +140,11 @@ class Controls(QObject):
         self.bar.setRange(0, total)  # 0 of 0: busy
         self.bar.setValue(done)
 
+    def show_legend(self, found: Sequence[tuple[str, str, float]], ratio: float) -> None:
+        """Explain the map of the best; see :func:`legend_text`. Nothing found, no legend."""
+        self.legend.setText(legend_text(found, ratio))
+        self.legend.setVisible(bool(found))
+
     def show_task(self, saying: str) -> None:
         """Say what is being done beside the comparison; nothing if that is empty."""
         self.task.setText(f"{saying}…")

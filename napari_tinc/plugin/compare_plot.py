@@ -85,7 +85,7 @@ def draw_plot(
     _suit_dock(axes, colour)
     canvas.draw()
     points = _points(axes, rows, measure, size[1], zoom)
-    colours = {line.get_label(): to_hex(line.get_color()) for line in axes.lines}
+    colours = {str(line.get_label()): to_hex(line.get_color()) for line in axes.lines}
     return Drawn(np.asarray(canvas.buffer_rgba()).copy(), points, colours)
 
 

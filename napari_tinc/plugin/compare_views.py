@@ -73,15 +73,20 @@ class CandidateViews:
         """Go back to the single view."""
         stop_views(self.viewer)
 
-    def show_grid(self, rows: Sequence[Row], overlays: bool) -> None:
-        """Show original and candidates side by side, each with its octants' quality if ``overlays``."""
+    def show_grid(self, rows: Sequence[Row], overlays: bool) -> list[tuple[str, str, float]]:
+        """Show original and candidates side by side, each with its octants' quality if ``overlays``.
+
+        Over the original lies which of them is best, if they are several of one ratio; what is returned is the legend
+        of that: name, colour, share.
+        """
         layers = [self.show(row) for row in rows]
         self.stop()
         grids = self._octants(rows)
         best = self._best(rows, grids)
         best.visible = False
         maps = compare_layers.heat_maps(grids, layers)
-        if len(rows) == 1:  # nothing to tell: the partner only fills the original's cell
+        comparable = len(rows) > 1 and len({row.ratio for row in rows}) == 1
+        if not comparable:  # nothing to tell: the partner only fills the original's cell
             best.opacity = 0.0
         for layer in (best, *maps):
             self.viewer.add_layer(layer)
@@ -91,6 +96,7 @@ class CandidateViews:
         )
         self.grid.show_overlays(overlays)
         self.viewer.layers.selection.active = layers[0]
+        return compare_layers.shares(best, [row.name for row in rows]) if comparable else []
 
     def show_overlays(self, shown: bool) -> None:
         """Show or hide the octants' quality in the grid."""

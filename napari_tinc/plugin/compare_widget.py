@@ -80,6 +80,11 @@ class CompareWidget(QWidget):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(self.area)
 
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is being decoded, drawn or written beside the comparison."""
+        return not self._aside.busy and self.findings.plot.idle
+
     def event(self, event: Any) -> bool:
         """Notice that the dock was closed: napari then only takes the widget out of it."""
         if event.type() == QEvent.Type.ParentChange:

@@ -81,7 +81,7 @@ def run(qtbot: Any, widget: CompareWidget) -> None:
 
 def settle(qtbot: Any, widget: CompareWidget) -> None:
     """Wait for what is decoded, drawn or written beside the comparison."""
-    qtbot.waitUntil(lambda: not widget._aside.busy and widget.findings.plot.idle, timeout=SECONDS)
+    qtbot.waitUntil(lambda: widget.ready, timeout=SECONDS)
 
 
 def choose(widget: CompareWidget, *rows: tuple[str, float]) -> None:
@@ -213,7 +213,7 @@ def test_a_double_click_shows_a_candidate_in_the_sources_place_once(opened, qtbo
 def test_the_cells_of_the_grid_show_what_their_titles_say(opened, qtbot):
     viewer, widget = opened(show=True)
     run(qtbot, widget)
-    chosen = [("sperr", 16.0), ("detail fast", 16.0), ("sz3", 40.0)]
+    chosen = [("sperr", 16.0), ("detail fast", 16.0), ("sz3", 16.0)]
     choose(widget, *chosen)
     press(widget, "grid")
     settle(qtbot, widget)
@@ -240,6 +240,7 @@ def test_the_cells_of_the_grid_show_what_their_titles_say(opened, qtbot):
     assert [len(names) for names in cells(viewer)] == [2, 2, 2, 2]
     qtbot.wait(200)
     assert np.ptp(viewer.screenshot(flash=False)[..., :3].astype(int), axis=2).max() > 50, "coloured"
+    assert widget.controls.legend.text().count("best in") == len(np.unique(viewer.layers["best codec per octant"].data))
     press(widget, "single")
     assert not viewer.canvas.grid.enabled
     assert len(viewer.layers) == 4
