@@ -13,6 +13,7 @@ import napari
 import numpy as np
 from napari.qt import get_qapp
 from qtpy.QtCore import QEventLoop, QTimer
+from qtpy.QtWidgets import QAbstractItemView
 
 from napari_tinc import samples
 from napari_tinc.plugin.compare_widget import CompareWidget
@@ -108,7 +109,10 @@ def compared(name: str) -> None:
     press(widget, "split")
     shoot(viewer, "compare_split")
     press(widget, "single")
+    widget.table.setSelectionMode(QAbstractItemView.SelectionMode.MultiSelection)
     widget.table.clearSelection()
+    for codec in ("siren fast", "sperr"):
+        widget.table.choose(widget.model.index(codec, 64.0))
     press(widget, "best")
     widget.area.verticalScrollBar().setValue(widget.area.verticalScrollBar().maximum())
     shoot(viewer, "compare_best")

@@ -278,13 +278,21 @@ def follow(
     napari.qt.threading.GeneratorWorker
     """
     from napari.qt.threading import create_worker
+    from qtpy.QtCore import Qt
 
-    worker = create_worker(generator, *arguments, _start_thread=False)
+    steps = generator(*arguments)
+    worker = create_worker(_pass_on, steps, _start_thread=False)
+    # A worker that quits leaves its generator as it stands, and with it the processes that it may have started.
+    worker.aborted.connect(steps.close, Qt.ConnectionType.DirectConnection)
     worker.yielded.connect(on_event)
     worker.returned.connect(on_outcome)
     worker.finished.connect(on_finished)
     worker.start()
     return worker
+
+
+def _pass_on(steps: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
+    return (yield from steps)
 
 
 __all__ = [

@@ -11,6 +11,7 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+import psutil
 import pytest
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
@@ -439,6 +440,8 @@ def test_losing_the_source_the_dock_or_the_viewer_meanwhile_does_no_harm(opened,
         widget.deleteLater()
     else:
         viewer.close()
+        WorkerBase.await_workers(10_000)  # as napari does when it ends: the processes are gone with the threads
+        assert not [one for one in psutil.Process().children() if "compare.worker" in " ".join(one.cmdline())]
 
 
 def test_a_volume_that_cannot_be_compared_is_an_error_in_words(opened, qtbot, notices):
