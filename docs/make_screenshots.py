@@ -13,14 +13,17 @@ import napari
 import numpy as np
 from napari.qt import get_qapp
 from qtpy.QtCore import QEventLoop, QTimer
+from qtpy.QtWidgets import QAbstractItemView
 
 from napari_tinc import samples
+from napari_tinc.plugin.compare_widget import CompareWidget
 from napari_tinc.plugin.compress_widget import CompressWidget
 
 IMAGES = Path(__file__).parent / "images"
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0  # of training for each sample
 SIZE = (1360, 860)
 # Sample, plane to show, view in 3-D (Euler angles in degrees, zoom).
+COMPARED = ("default", "siren", "sperr", "sz3", "jpeg2000")
 SCENES = (("neuron", 32, (-8.0, 28.0, 128.0), 6.2), ("vessel", 70, (-8.0, 32.0, 128.0), 2.4))
 
 
@@ -41,16 +44,16 @@ def shoot(viewer: napari.Viewer, name: str) -> None:
     print("made", name)
 
 
-def open_sample(name: str) -> tuple[napari.Viewer, CompressWidget]:
-    """Open a viewer with a sample and the widget."""
+def open_sample(name: str, kind: Any = CompressWidget, title: str = "Compress (TINC)") -> tuple[napari.Viewer, Any]:
+    """Open a viewer with a sample and a widget."""
     viewer = napari.Viewer(show=True)
     viewer.window.resize(*SIZE)
     volume, metadata = samples.load(name)
     limits = tuple(np.percentile(volume, (1, 99.7)).tolist())  # the soma may glare, the dendrites must be seen
     place = {"scale": metadata.voxel_size, "units": metadata.units, "axis_labels": tuple(metadata.axes)}
     viewer.add_image(volume, name=name, contrast_limits=limits, **place)
-    widget = CompressWidget(viewer)
-    dock = viewer.window.add_dock_widget(widget, name="Compress (TINC)")
+    widget = kind(viewer)
+    dock = viewer.window.add_dock_widget(widget, name=title)
     dock.setFixedWidth(360)
     viewer.canvas.overlays.scale_bar.visible = True
     return viewer, widget
@@ -86,12 +89,49 @@ def picture(name: str, plane: int, angles: tuple[float, float, float], zoom: flo
     viewer.close()
 
 
+def compared(name: str) -> None:
+    """Compare codecs on a sample and take pictures of what can be seen of it."""
+    viewer, widget = open_sample(name, CompareWidget, "Compare codecs (TINC)")
+    wait(3)  # it looks which codecs there are
+    wait(20, lambda: widget.ready)
+    widget.form.folded.expand(animate=False)
+    shoot(viewer, "compare_form")
+    widget.form.folded.collapse(animate=False)
+    widget.form.tick(COMPARED)
+    widget.form.fields["ratios"].value = "64, 256"
+    press(widget, "compare")
+    wait(600, lambda: not widget.model.active)
+    widget.controls.octants.setChecked(True)
+    press(widget, "grid")
+    shoot(viewer, "compare_grid")
+    press(widget, "single")
+    widget.table.choose(widget.model.index("jpeg2000", 64.0))
+    press(widget, "split")
+    shoot(viewer, "compare_split")
+    press(widget, "single")
+    widget.table.setSelectionMode(QAbstractItemView.SelectionMode.MultiSelection)
+    widget.table.clearSelection()
+    for codec in ("siren fast", "sperr"):
+        widget.table.choose(widget.model.index(codec, 64.0))
+    press(widget, "best")
+    widget.area.verticalScrollBar().setValue(widget.area.verticalScrollBar().maximum())
+    shoot(viewer, "compare_best")
+    viewer.close()
+
+
+def press(widget: CompareWidget, key: str) -> None:
+    """Press a button, and wait for what it decodes."""
+    widget.controls.buttons[key].click()
+    wait(60, lambda: widget.ready)
+
+
 def main() -> None:
     """Make them all."""
     get_qapp()
     IMAGES.mkdir(exist_ok=True)
     for scene in SCENES:
         picture(*scene)
+    compared("brain")
 
 
 if __name__ == "__main__":

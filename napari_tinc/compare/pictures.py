@@ -50,11 +50,27 @@ def rate_distortion(table: pd.DataFrame, measures: tuple[str, ...] = ("psnr", "s
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(measures), squeeze=False)[0]
     for axes, measure in zip(panels, measures, strict=True):
-        (_bars if single else _lines)(axes, rows, measure, names)
+        draw(axes, rows, measure, names)
     if not single:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", fontsize=8)
     return figure
+
+
+def draw(axes: Axes, rows: pd.DataFrame, measure: str, names: list[str]) -> None:
+    """Draw one measure into a panel.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+    rows : DataFrame
+        Rows of candidates that have a file. With one ratio only they become bars, best on top, else lines.
+    measure : str
+        A key of :data:`MEASURE_LABELS`.
+    names : list of str
+        The candidates; the place in it decides colour and marker.
+    """
+    (_bars if rows["target_ratio"].nunique() < 2 else _lines)(axes, rows, measure, names)
 
 
 def svg(figure: Figure) -> str:
@@ -131,10 +147,12 @@ def scale_png() -> bytes:
 def _lines(axes: Axes, rows: pd.DataFrame, measure: str, names: list[str]) -> None:
     for index, name in enumerate(names):
         points = rows[rows["candidate"] == name].sort_values("ratio")
+        if points.empty:
+            continue
         ours = bool((points["codec"] == TINC).all())
         axes.plot(
             points["ratio"], points[measure], _MARKERS[index % len(_MARKERS)], linestyle="-" if ours else "--",
-            color=_colour(index), markersize=4, linewidth=1.6 if ours else 1, label=name,
+            color=line_colour(index), markersize=4, linewidth=1.6 if ours else 1, label=name,
         )  # fmt: skip
     axes.set(xscale="log", xlabel="ratio (raw bytes / file bytes)", ylabel=MEASURE_LABELS[measure])
     axes.set_xticks(sorted(set(rows["target_ratio"])))
@@ -155,5 +173,7 @@ def _bars(axes: Axes, rows: pd.DataFrame, measure: str, names: list[str]) -> Non
     axes.set(xlabel=f"{MEASURE_LABELS[measure]}\n(axis does not begin at 0)")
 
 
-def _colour(index: int) -> Any:
-    return colormaps["tab20"](index % 20)
+def line_colour(index: int) -> tuple[float, float, float, float]:
+    """Colour of the candidate at a place among the names, RGBA in 0–1."""
+    red, green, blue, alpha = colormaps["tab20"](index % 20)
+    return red, green, blue, alpha

@@ -135,6 +135,7 @@ def _follows(result: Result, advice: Recommendation) -> bool:
     settings = result.candidate.settings
     return (
         settings is not None
+        and settings.model == "tinc"  # `default` and `detail` are not about the strategy
         and settings.between in ("auto", advice.between)
         and settings.within == advice.within
         and settings.levels is None

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from napari import Viewer
 from napari.layers import Image
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFileDialog
 
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.plugin.compare import toggle_comparison
+from napari_tinc.plugin.dialogs import ask_path
 from napari_tinc.plugin.difference import add_difference, swap
+from napari_tinc.plugin.flicker import toggle_flicker
 from napari_tinc.plugin.layers import is_result, result_volume, source_layer_of
 from napari_tinc.plugin.octant_table import OctantTable
 from napari_tinc.plugin.overlays import add_quality
-
-_FLICKER_MILLISECONDS = 500
 
 
 def _tell(command: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -92,11 +89,7 @@ def swap_original(viewer: Viewer) -> None:
 def flicker(viewer: Viewer) -> None:
     """Swap original and decoded twice a second, until the command is given again."""
     result = selected_result(viewer)
-    running = result.metadata.get("tinc_flicker")
-    if running is None:
-        result.metadata["tinc_flicker"] = Flicker(viewer, original_of(viewer, result), result)
-    else:
-        running.stop()
+    toggle_flicker(viewer, original_of(viewer, result), result)
 
 
 @_tell
@@ -104,42 +97,11 @@ def save_result(viewer: Viewer) -> None:
     """Ask for a name and write the selected result's bytes."""
     result = selected_result(viewer)
     name = result_volume(result).metadata.name or "volume"
-    path, _ = QFileDialog.getSaveFileName(None, "Save compressed volume", f"{name}.tinc", "TINC (*.tinc)")
-    if not path:
+    target = ask_path(None, "Save compressed volume", name, ".tinc", "TINC")
+    if target is None:
         return
-    target = Path(path) if Path(path).suffix == ".tinc" else Path(f"{path}.tinc")
-    # The dialog has asked about the name it knows; one that was completed here may exist unasked.
-    result_volume(result).save(target, overwrite=str(target) == path)
+    result_volume(result).save(target, overwrite=True)
     show_info(f"saved {target}")
-
-
-class Flicker:
-    """Original and decoded in turn. Stops when either is removed, and leaves the decoded to be seen."""
-
-    def __init__(self, viewer: Any, source: Any, result: Any) -> None:
-        self._viewer, self._source, self._result = viewer, source, result
-        self._timer = QTimer()
-        self._timer.timeout.connect(self._swap)
-        viewer.layers.events.removed.connect(self._removed)
-        source.visible, result.visible = False, True
-        self._timer.start(_FLICKER_MILLISECONDS)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        """Copy nothing: a duplicate of the layer does not flicker."""
-
-    def stop(self) -> None:
-        """End it; harmless to repeat."""
-        self._timer.stop()
-        self._viewer.layers.events.removed.disconnect(self._removed)
-        self._result.metadata.pop("tinc_flicker", None)
-        self._result.visible = True
-
-    def _swap(self) -> None:
-        swap(self._source, self._result)
-
-    def _removed(self, event: Any) -> None:
-        if event.value in (self._source, self._result):
-            self.stop()
 
 
 def selected_result(viewer: Any) -> Any:
@@ -183,7 +145,6 @@ def original_of(viewer: Any, result: Any) -> Any:
 
 
 __all__ = [
-    "Flicker",
     "compare",
     "flicker",
     "original_of",

@@ -79,7 +79,7 @@ class CompressForm(QWidget):
         super().__init__()
         self.viewer = viewer
         self.fields: dict[str, Any] = {}
-        basic = _rows(
+        basic = rows_of(
             self._field("source", ComboBox, choices=self._images, nullable=True),
             self._field("target_kind", ComboBox, choices=[(text, kind) for kind, text in _TARGET_LABELS.items()]),
             self._field("target_value", FloatSpinBox, min=0.001, max=1e9, value=TARGETS["ratio"], step=1),
@@ -92,7 +92,7 @@ class CompressForm(QWidget):
             self._field("device", ComboBox, choices=DEVICES),
         )
         levels = [("automatic", None), *((str(n), n) for n in range(1, _MAX_LEVELS + 1))]
-        advanced = _rows(
+        advanced = rows_of(
             self._field("mask_weight", FloatSpinBox, min=1, max=1000, value=10, step=1),
             self._field("axes", LineEdit),
             self._field("levels", ComboBox, choices=levels),
@@ -186,7 +186,7 @@ class CompressForm(QWidget):
             self.fields[name].value = value
 
 
-def _rows(*fields: Any) -> QWidget:
+def rows_of(*fields: Any) -> QWidget:
     """Lay fields out below one another, their labels in a column; a check box has its label beside it."""
     widget = QWidget()
     rows = QFormLayout(widget)

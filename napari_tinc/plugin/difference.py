@@ -46,7 +46,7 @@ def add_difference(viewer: ViewerModel, source_layer: Any, result_layer: Any) ->
     volume, channel = result_volume(result_layer), result_layer.metadata["tinc_channel"]
     data = source_layer.data[0] if source_layer.multiscale else source_layer.data
     if tuple(data.shape) == volume.shape and channel is not None:
-        data = _OneChannel(data, volume.metadata.axes.index("c"), channel)
+        data = OneChannel(data, volume.metadata.axes.index("c"), channel)
     levels = lazy_difference(data, volume, channel)
     limit = _SIGMAS * _error(result_layer)
     layer = Image(
@@ -76,7 +76,7 @@ def swap(source_layer: Any, result_layer: Any) -> None:
     result_layer.visible = not source_layer.visible
 
 
-class _OneChannel:
+class OneChannel:
     """One channel of an array, read only where it is sliced."""
 
     def __init__(self, data: Any, axis: int, channel: int) -> None:
@@ -101,4 +101,4 @@ def _error(layer: Any) -> float:
     return math.sqrt(float(np.mean(squared))) or 1.0
 
 
-__all__ = ["add_difference", "swap"]
+__all__ = ["OneChannel", "add_difference", "swap"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,19 +23,9 @@ logger = logging.getLogger(__name__)
 LayerData = tuple[Any, dict[str, Any], str]
 
 # What a result takes from the layer it was made from, besides its place in space.
-_LOOKS = ("gamma", "rendering", "attenuation", "iso_threshold", "interpolation2d", "interpolation3d")
+LOOKS = ("gamma", "rendering", "attenuation", "iso_threshold", "interpolation2d", "interpolation3d")
 _CHANNEL_COLORS = {1: ("gray",), 2: ("magenta", "green")}
 _MANY_COLORS = ("cyan", "yellow", "magenta", "red", "green", "blue")
-
-
-@dataclass(frozen=True)
-class _Axes:
-    """Where the axes of a channel lie in space; one entry each."""
-
-    labels: tuple[str, ...]
-    scale: tuple[float, ...]
-    translate: tuple[float, ...]
-    units: tuple[Any, ...]
 
 
 def add_result(viewer: ViewerModel, volume: CompressedVolume, source_layer: Any = None) -> list[Layer]:
@@ -79,7 +68,9 @@ def layer_data(volume: CompressedVolume, source_layer: Any = None, name: str = "
     described: list[LayerData] = []
     for channel in range(channels) if channels else [None]:
         levels = lazy_levels(volume, channel)
-        options = _place(volume, source_layer) | _looks(volume, channel, source_layer)
+        options = (place_of(source_layer, volume.metadata.axes) or _file_place(volume)) | _looks(
+            volume, channel, source_layer
+        )
         options["name"] = _title(volume, channel, title)
         options["metadata"] = _provenance(volume, channel, source_layer)
         options["multiscale"] = len(levels) > 1
@@ -134,14 +125,9 @@ def _provenance(volume: CompressedVolume, channel: int | None, source: Any) -> d
     return metadata if source is None else metadata | {"tinc_source": weakref.ref(source)}
 
 
-def _place(volume: CompressedVolume, source: Any) -> dict[str, Any]:
-    axes = _source_axes(volume, source) or _file_axes(volume)
-    return {"axis_labels": axes.labels, "scale": axes.scale, "translate": axes.translate, "units": axes.units}
-
-
 def _looks(volume: CompressedVolume, channel: int | None, source: Any) -> dict[str, Any]:
     channels = _channels(volume)
-    looks = {} if source is None else {look: getattr(source, look) for look in _LOOKS}
+    looks = {} if source is None else {look: getattr(source, look) for look in LOOKS}
     if source is not None and not channels:
         return looks | {
             "contrast_limits": tuple(source.contrast_limits),
@@ -169,28 +155,32 @@ def _value_range(volume: CompressedVolume, channel: int | None) -> tuple[float, 
     return low, high if high > low else low + 1.0
 
 
-def _source_axes(volume: CompressedVolume, source: Any) -> _Axes | None:
-    """Take the place of a source layer, with or without the channel axis that the result's layers lack."""
+def place_of(source: Any, axes: str) -> dict[str, Any] | None:
+    """Return the options that put a channel in the place of its source, which may have the channel axis or lack it.
+
+    None without a source, or if it has other axes.
+    """
     if source is None:
         return None
-    axes = volume.metadata.axes
     kept = [i for i, axis in enumerate(axes) if axis != "c"]
     if source.ndim == len(kept) != len(axes):
         kept = list(range(source.ndim))
     elif source.ndim != len(axes):
         return None
-
-    def pick(values: Any) -> tuple[Any, ...]:
-        return tuple(values[i] for i in kept)
-
-    return _Axes(pick(source.axis_labels), pick(source.scale), pick(source.translate), pick(source.units))
+    place = {name: getattr(source, name) for name in ("axis_labels", "scale", "translate", "units")}
+    return {name: tuple(values[i] for i in kept) for name, values in place.items()}
 
 
-def _file_axes(volume: CompressedVolume) -> _Axes:
+def _file_place(volume: CompressedVolume) -> dict[str, Any]:
     metadata = volume.metadata
     entries = zip(metadata.axes, metadata.voxel_size, metadata.units, strict=True)
     labels, sizes, units = zip(*(entry for entry in entries if entry[0] != "c"), strict=True)
-    return _Axes(labels, sizes, (0.0,) * len(labels), tuple(_unit(unit) for unit in units))
+    return {
+        "axis_labels": labels,
+        "scale": sizes,
+        "translate": (0.0,) * len(labels),
+        "units": tuple(_unit(unit) for unit in units),
+    }
 
 
 def _unit(name: str) -> str:
@@ -205,4 +195,14 @@ def _unit(name: str) -> str:
     return name
 
 
-__all__ = ["LayerData", "add_result", "is_result", "items_of", "layer_data", "result_volume", "source_layer_of"]
+__all__ = [
+    "LOOKS",
+    "LayerData",
+    "add_result",
+    "is_result",
+    "items_of",
+    "layer_data",
+    "place_of",
+    "result_volume",
+    "source_layer_of",
+]

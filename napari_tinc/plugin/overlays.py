@@ -20,7 +20,8 @@ Floats = npt.NDArray[np.float64]
 # Boxes in 3-D: more are a tangle, and of few octants not all are the worst.
 _WORST, _WORST_SHARE = 8, 8
 # Bad is orange, good is blue: told apart by every kind of colour vision, and neither is the grey of the volume.
-_BAD_TO_GOOD = ((0.85, 0.25, 0.05), (0.99, 0.68, 0.30), (0.85, 0.90, 0.80), (0.35, 0.65, 0.85), (0.10, 0.30, 0.60))
+BAD_TO_GOOD = ((0.85, 0.25, 0.05), (0.99, 0.68, 0.30), (0.85, 0.90, 0.80), (0.35, 0.65, 0.85), (0.10, 0.30, 0.60))
+HEAT_OPACITY = 0.35
 _FEW_TO_MANY = ((0.1, 0.1, 0.3), (0.2, 0.6, 0.6), (0.95, 0.95, 0.5))
 _OUTLINE = "white"
 # Corners of a unit cube, its triangles and its edges.
@@ -150,14 +151,14 @@ def heat_map(model: OctantModel, measure: str) -> Image:
     grid = model.grid(measure)
     finite = grid[np.isfinite(grid)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    good = {"psnr": _BAD_TO_GOOD, "dice": _BAD_TO_GOOD, "max_error": _BAD_TO_GOOD[::-1]}
+    good = {"psnr": BAD_TO_GOOD, "dice": BAD_TO_GOOD, "max_error": BAD_TO_GOOD[::-1]}
     colors = good.get(measure, _FEW_TO_MANY)
     layer = Image(
         grid.astype(np.float32),
         contrast_limits=(low, high if high > low else low + 1.0),
         colormap=Colormap(colors, name=f"octant {measure}"),
         blending="translucent_no_depth",
-        opacity=0.35,
+        opacity=HEAT_OPACITY,
         interpolation2d="nearest",
         **_on_grid(model, MEASURES[measure]),
     )
@@ -194,7 +195,7 @@ def worst_boxes(model: OctantModel) -> tuple[Surface, Vectors]:
     surface = Surface(
         (np.concatenate(vertices), np.concatenate(faces), psnr),
         contrast_limits=(psnr.min(), psnr.max() if psnr.max() > psnr.min() else psnr.min() + 1.0),
-        colormap=Colormap(_BAD_TO_GOOD[:3], name="worst octants"),
+        colormap=Colormap(BAD_TO_GOOD[:3], name="worst octants"),
         opacity=0.3,
         shading="none",
         blending="translucent_no_depth",
@@ -231,4 +232,4 @@ def _on_grid(model: OctantModel, title: str) -> dict[str, Any]:
     return place
 
 
-__all__ = ["QualityOverlay", "add_quality", "heat_map", "numbers", "worst_boxes"]
+__all__ = ["BAD_TO_GOOD", "HEAT_OPACITY", "QualityOverlay", "add_quality", "heat_map", "numbers", "worst_boxes"]

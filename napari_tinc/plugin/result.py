@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
-from qtpy.QtWidgets import QFileDialog, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_tinc.errors import InputError
+from napari_tinc.plugin.dialogs import ask_path
 
 if TYPE_CHECKING:
     from napari_tinc.volume import CompressedVolume
@@ -61,13 +61,9 @@ class Result:
 
     def _save(self, parent: QWidget) -> None:
         name = self.volume.metadata.name or "volume"
-        path, _ = QFileDialog.getSaveFileName(parent, "Save compressed volume", f"{name}.tinc", "TINC (*.tinc)")
-        if not path:
+        target = ask_path(parent, "Save compressed volume", name, ".tinc", "TINC")
+        if target is None:
             return
-        target = Path(path) if Path(path).suffix else Path(f"{path}.tinc")
-        # The dialog has asked about the name it knows, not about one that is completed here.
-        if str(target) != path and target.exists():
-            raise InputError(f"expected a new file, got {target}, which exists; choose it in the dialog to replace it")
         self.volume.save(target, overwrite=True)
         show_info(f"Saved {target}")
 

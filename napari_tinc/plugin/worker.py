@@ -107,18 +107,23 @@ Events = Generator["Progress | Previewed | None", None, Outcome]
 
 
 def compress_events(job: Job, control: Control) -> Events:
-    """Compress, yielding progress, previews and (between, to be interruptible) ``None``.
+    """Compress, yielding progress, previews and (between, to be interruptible) ``None``."""
+    outcome: Outcome = yield from guarded(_compress(job, control), job.settings.get("device", "auto"))
+    return outcome
 
-    No error leaves this generator: a generator worker swallows every RuntimeError, torch's out-of-memory included, so
-    errors are an outcome.
+
+def guarded(steps: Generator[Any, None, Any], device: str = "auto") -> Generator[Any, None, Any]:
+    """Pass on what a generator yields and returns; an error becomes the outcome :class:`Failed`.
+
+    No error may leave the generator of a worker, which swallows every RuntimeError, torch's out-of-memory included.
     """
     try:
-        return (yield from _compress(job, control))
+        return (yield from steps)
     except TincError as error:
         return Failed(str(error), error)
     except Exception as error:
-        logger.exception("compression failed")
-        return Failed(_explain(error, job.settings.get("device", "auto")), error)
+        logger.exception("work in a thread failed")
+        return Failed(_explain(error, device), error)
 
 
 def _explain(error: Exception, device: str) -> str:
@@ -130,10 +135,10 @@ def _explain(error: Exception, device: str) -> str:
 
 def _compress(job: Job, control: Control) -> Events:
     started = time.monotonic()
-    data = yield from _read(job.data)
+    data = yield from read_copy(job.data)
     weights = None
     if job.mask is not None:
-        mask = yield from _read(job.mask)
+        mask = yield from read_copy(job.mask)
         weights = importance_weights(mask, job.mask_weight)
     if control.discarded:
         return Discarded()
@@ -180,7 +185,7 @@ def load_engine_aside() -> None:
         threading.Thread(target=load_engine, name="import torch").start()
 
 
-def _read(data: Any) -> Generator[None, None, Array]:
+def read_copy(data: Any) -> Generator[None, None, Array]:
     """Copy an array, so that what the user does to the layer meanwhile does no harm; dask chunk rows one by one."""
     if not hasattr(data, "dask"):
         yield None
@@ -245,12 +250,25 @@ def start(
     on_outcome: Callable[[Any], None],
     on_finished: Callable[[], None],
 ) -> Any:
-    """Run a compression in napari's thread pool.
+    """Run a compression in napari's thread pool; see :func:`follow`."""
+    return follow(compress_events, (job, control), on_event, on_outcome, on_finished)
+
+
+def follow(
+    generator: Callable[..., Generator[Any, None, Any]],
+    arguments: tuple[Any, ...],
+    on_event: Callable[[Any], None],
+    on_outcome: Callable[[Any], None],
+    on_finished: Callable[[], None],
+) -> Any:
+    """Run a generator in napari's thread pool.
 
     Parameters
     ----------
-    job : Job
-    control : Control
+    generator : callable
+        Its generator raises nothing, see :func:`guarded`.
+    arguments : tuple
+        Of the generator.
     on_event, on_outcome, on_finished : bound methods of a QObject
         Called in the interface's thread; Qt drops the connection with the object. A worker that is told to quit, as
         napari does when it closes, has no outcome.
@@ -260,13 +278,21 @@ def start(
     napari.qt.threading.GeneratorWorker
     """
     from napari.qt.threading import create_worker
+    from qtpy.QtCore import Qt
 
-    worker = create_worker(compress_events, job, control, _start_thread=False)
+    steps = generator(*arguments)
+    worker = create_worker(_pass_on, steps, _start_thread=False)
+    # A worker that quits leaves its generator as it stands, and with it the processes that it may have started.
+    worker.aborted.connect(steps.close, Qt.ConnectionType.DirectConnection)
     worker.yielded.connect(on_event)
     worker.returned.connect(on_outcome)
     worker.finished.connect(on_finished)
     worker.start()
     return worker
+
+
+def _pass_on(steps: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
+    return (yield from steps)
 
 
 __all__ = [
@@ -277,6 +303,9 @@ __all__ = [
     "Job",
     "Previewed",
     "compress_events",
+    "follow",
+    "guarded",
     "load_engine_aside",
+    "read_copy",
     "start",
 ]

@@ -1,0 +1,186 @@
+"""The form of the compare widget: fields, their tooltips, and what is ticked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from magicgui.widgets import ComboBox, FloatSpinBox, Label, LineEdit
+from napari.layers import Image, Labels
+from psygnal import Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from napari_tinc.plugin.compare_model import DEFAULT_BAR, EXTRA_STRATEGIES, PEERS, STRATEGIES, Choice
+from napari_tinc.plugin.compress_form import is_original, rows_of
+from napari_tinc.plugin.compress_model import PRESETS
+
+TOOLTIPS = {
+    "source": "The image to compare on. Multiscale layers are compared at full resolution.",
+    "ratios": "How many times smaller every file has to be; several numbers give curves, such as 64, 256.",
+    "size": "Size of the volume, and what the files may take.",
+    "preset": "How long our own strategies train: balanced takes 4 times as long as fast, best 20 times.",
+    "mask": "The true foreground (not 0), if you have it: Dice and centreline Dice are then measured against it, too.",
+    "bar": "PSNR in dB that an octant should have; the table says what share of them is below.",
+}
+_LABELS = {
+    "source": "Source", "ratios": "Times smaller", "size": "Bytes", "preset": "Preset", "mask": "True mask",
+    "bar": "PSNR wanted",
+}  # fmt: skip
+_STRATEGY_TIPS = {
+    "default": "What Compress does by itself: a wavelet layer, and a network where it pays.",
+    "detail": "The wavelet layer without a network: a second or two.",
+    "siren": "One network for the whole volume.",
+}
+_NETWORK_TIP = "A tree of networks alone; {} between levels, {} within a level."
+_PEER_TIP = "{}, with the best setting whose file fits."
+
+
+class CompareForm(QWidget):
+    """All that the user can enter; reads the viewer's layers, changes nothing but itself.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.fields: dict[str, Any] = {}
+        rows = rows_of(
+            self._field("source", ComboBox, choices=self._images, nullable=True),
+            self._field("ratios", LineEdit, value="64"),
+            self._field("size", Label, value=""),
+            self._field("preset", ComboBox, choices=PRESETS, value="fast"),
+            self._field("mask", ComboBox, choices=self._masks, nullable=True),
+            self._field("bar", FloatSpinBox, min=0, max=200, value=DEFAULT_BAR, step=1),
+        )
+        self.fields["bar"].native.setSuffix(" dB")
+        size = self.fields["size"].native  # wraps rather than widening the dock
+        size.setWordWrap(True)
+        size.setMinimumWidth(1)
+        size.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+        strategies = [*STRATEGIES, *EXTRA_STRATEGIES]
+        self.boxes = {name: self._box(name) for name in (*strategies, *PEERS)}
+        self.tick(STRATEGIES)
+        self.folded = QCollapsible("Strategies and codecs")
+        for title, names, columns in (("Our strategies", strategies, 2), ("Codecs", PEERS, 3)):
+            self.folded.addWidget(self._group(title, names, columns))
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(rows)
+        layout.addWidget(self.folded)
+        for name, field in self.fields.items():
+            if name != "size":  # it answers
+                field.changed.connect(self._tell)
+
+    def _field(self, name: str, kind: Any, **options: Any) -> Any:
+        field = kind(name=name, label=_LABELS[name], tooltip=TOOLTIPS[name], **options)
+        if isinstance(field.native, QComboBox):  # long layer names must not widen the dock
+            field.native.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+            field.native.setMinimumContentsLength(8)
+        self.fields[name] = field
+        return field
+
+    def _box(self, name: str) -> QCheckBox:
+        box = QCheckBox(name)
+        between, _, within = name.partition("/")
+        known = _STRATEGY_TIPS.get(name) or (_PEER_TIP.format(name) if name in PEERS else "")
+        box.setToolTip(known or _NETWORK_TIP.format(between, within))
+        box.toggled.connect(self._tell)
+        return box
+
+    def _group(self, title: str, names: Sequence[str], columns: int) -> QWidget:
+        """A title with All and None beside it, and the boxes below."""
+        group = QWidget()
+        head, grid = QHBoxLayout(), QGridLayout()
+        head.addWidget(QLabel(title))
+        head.addStretch()
+        for text, ticked in (("All", True), ("None", False)):
+            button = QPushButton(text)
+            button.setToolTip(f"Tick {text.lower()} of them")
+            button.setFixedWidth(50)
+            button.clicked.connect(lambda _=False, ticked=ticked, names=names: self._tick_group(names, ticked))
+            head.addWidget(button)
+        for number, name in enumerate(names):
+            grid.addWidget(self.boxes[name], number // columns, number % columns)
+        grid.setVerticalSpacing(2)
+        layout = QVBoxLayout(group)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addLayout(head)
+        layout.addLayout(grid)
+        return group
+
+    def _tick_group(self, names: Sequence[str], ticked: bool) -> None:
+        for name in names:
+            self.boxes[name].setChecked(ticked and self.boxes[name].isEnabled())
+
+    def tick(self, names: Sequence[str]) -> None:
+        """Tick these and no others."""
+        for name, box in self.boxes.items():
+            box.setChecked(name in names)
+
+    def show_missing(self, reasons: Mapping[str, str]) -> None:
+        """Grey out the codecs that cannot be used here; the tooltip says why."""
+        for name, reason in reasons.items():
+            self.boxes[name].setChecked(False)
+            self.boxes[name].setEnabled(False)
+            self.boxes[name].setToolTip(f"Not available: {reason}")
+
+    def _tell(self) -> None:
+        self.changed.emit()
+
+    def _images(self, _: Any = None) -> list[tuple[str, Any]]:
+        return [(layer.name, layer) for layer in self.viewer.layers if isinstance(layer, Image) and is_original(layer)]
+
+    def _masks(self, _: Any = None) -> list[tuple[str, Any]]:
+        kinds = (Image, Labels)
+        return [(layer.name, layer) for layer in self.viewer.layers if isinstance(layer, kinds) and is_original(layer)]
+
+    def refresh_layers(self) -> None:
+        """Offer the layers that the viewer has now; a choice that is still there stays."""
+        for name in ("source", "mask"):
+            self.fields[name].reset_choices()
+        if self.source is None and (choices := self._images()):
+            self.fields["source"].value = choices[-1][1]
+
+    @property
+    def source(self) -> Any:
+        """The chosen layer, or None."""
+        return self.fields["source"].value
+
+    @property
+    def mask(self) -> Any:
+        """The chosen mask layer, or None."""
+        return self.fields["mask"].value
+
+    def show_size(self, text: str, is_error: bool) -> None:
+        """Show how large the files may be, or why there will be none."""
+        self.fields["size"].value = text
+        self.fields["size"].native.setStyleSheet("color: #e8795a" if is_error else "")
+
+    def read(self) -> Choice:
+        """Return what the user has entered."""
+        ticked = [name for name, box in self.boxes.items() if box.isChecked()]
+        return Choice(
+            ratios=self.fields["ratios"].value,
+            preset=self.fields["preset"].value,
+            strategies=tuple(name for name in ticked if name not in PEERS),
+            peers=tuple(name for name in ticked if name in PEERS),
+            bar=self.fields["bar"].value,
+        )

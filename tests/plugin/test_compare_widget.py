@@ -1,0 +1,502 @@
+"""The compare widget in a real window: run, stop, run again, sort, look, export, and what may go wrong meanwhile."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import psutil
+import pytest
+from napari.components import ViewerModel
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import QEvent, QPointF, Qt, QTimer
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtWidgets import QApplication, QFileDialog
+from superqt.utils import WorkerBase
+from synthetic import blobs
+
+from napari_tinc.compare import candidates, engine, peers
+from napari_tinc.core import metrics
+from napari_tinc.plugin import compare_model
+from napari_tinc.plugin.compare_form import TOOLTIPS
+from napari_tinc.plugin.compare_model import CompareModel, State
+from napari_tinc.plugin.compare_parts import BUTTONS
+from napari_tinc.plugin.compare_views import CandidateViews
+from napari_tinc.plugin.compare_widget import CompareWidget
+from napari_tinc.plugin.compare_worker import content_of
+from napari_tinc.plugin.split import Halves
+
+SECONDS = 120_000  # what anything may take at most on a busy machine, in ms
+VOLUME = blobs((24, 36, 40))
+QUICK = ("detail", "sperr", "sz3")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all: what one test has run, the others find."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def opened(
+    tinc_viewer: Callable[..., Any], qtbot: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., tuple[Any, CompareWidget]]]:
+    """Open viewers with an image and the widget; at the end nothing may be left running."""
+    monkeypatch.setattr(engine, "default_folder", lambda: cache)
+
+    def make(show: bool = False, data: Any = VOLUME, ratios: str = "16, 40") -> tuple[Any, CompareWidget]:
+        viewer = tinc_viewer(show=show)
+        viewer.add_image(data, name="cells", scale=(2, 1, 1), units=("um",) * 3, contrast_limits=(0, 4000))
+        widget = CompareWidget(viewer)
+        viewer.window.add_dock_widget(widget, name="Compare codecs (TINC)")
+        widget.form.tick(QUICK)
+        widget.form.fields["ratios"].value = ratios
+        return viewer, widget
+
+    yield make
+    WorkerBase.await_workers(10_000)
+
+
+@pytest.fixture
+def notices(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    seen: list[str] = []
+    monkeypatch.setattr(notification_manager, "dispatch", lambda notification: seen.append(notification.message))
+    return seen
+
+
+def press(widget: CompareWidget, key: str) -> None:
+    widget.controls.buttons[key].click()
+
+
+def run(qtbot: Any, widget: CompareWidget) -> None:
+    press(widget, "compare")
+    qtbot.waitUntil(lambda: not widget.model.active, timeout=SECONDS)
+    settle(qtbot, widget)
+
+
+def settle(qtbot: Any, widget: CompareWidget) -> None:
+    """Wait for what is decoded, drawn or written beside the comparison."""
+    qtbot.waitUntil(lambda: widget.ready, timeout=SECONDS)
+
+
+def choose(widget: CompareWidget, *rows: tuple[str, float]) -> None:
+    """Select rows in the table, as with the control key."""
+    widget.table.clearSelection()
+    flags = widget.table.selectionModel().SelectionFlag
+    for name, ratio in rows:
+        index = widget.table._rows.index(widget.model.index(name, ratio), 0)
+        shown = widget.table._sorted.mapFromSource(index)
+        widget.table.selectionModel().select(shown, flags.Select | flags.Rows)
+
+
+def column(widget: CompareWidget, number: int) -> list[str]:
+    model = widget.table.model()
+    return [model.index(row, number).data() for row in range(model.rowCount())]
+
+
+def cells(viewer: Any) -> list[list[str]]:
+    shown = viewer.canvas.grid.iter_viewboxes(viewer.layers)
+    return [[viewer.layers[i].name for i in inside if viewer.layers[i].visible] for _, inside in shown]
+
+
+def voxels(layer: Any) -> np.ndarray[Any, Any]:
+    return np.asarray(layer.data[0] if layer.multiscale else layer.data)
+
+
+def test_the_lists_are_the_librarys_and_everything_explains_itself(opened, qtbot):
+    assert compare_model.STRATEGIES == candidates.STRATEGIES
+    assert tuple(peers.PEERS) == compare_model.PEERS
+    viewer, widget = opened()
+    assert {name: field.tooltip for name, field in widget.form.fields.items()} == TOOLTIPS
+    assert all(box.toolTip() for box in widget.form.boxes.values())
+    assert all(widget.controls.buttons[key].toolTip() for key in BUTTONS)
+    widget.form.folded.expand(animate=False)
+    assert widget.minimumSizeHint().width() <= 350
+    inner = widget.area.widget()
+    assert inner.minimumSizeHint().width() <= 340 - widget.area.verticalScrollBar().sizeHint().width()
+    assert CompareWidget(viewer).form.read().strategies == candidates.STRATEGIES
+
+
+def test_the_form_says_what_the_files_may_take_and_what_is_wrong(opened):
+    viewer, widget = opened()
+    size = widget.form.fields["size"]
+    assert "→ 4.32 kB, 1.73 kB" in size.value  # 24 · 36 · 40 · 2 bytes / 16 and / 40
+    for ratios, said in (("", "at least one ratio"), ("many", "'64, 256'"), ("0.5", "smaller than the volume")):
+        widget.form.fields["ratios"].value = ratios
+        assert said in size.value
+        assert not widget.controls.buttons["compare"].isEnabled()
+    widget.form.fields["ratios"].value = "16"
+    widget.form.tick([])
+    assert "tick some" in size.value
+    widget.form.tick(QUICK)
+    assert widget.controls.buttons["compare"].isEnabled()
+    viewer.layers.clear()
+    assert "open an image" in size.value
+
+
+def test_codecs_that_are_not_installed_are_greyed_with_the_reason(opened, qtbot, monkeypatch):
+    lacking = replace(peers.PEERS["zfp"], missing=lambda: "no zfp in this build")
+    monkeypatch.setitem(peers.PEERS, "zfp", lacking)
+    _, widget = opened()
+    widget._look_for_peers()
+    settle(qtbot, widget)
+    assert not widget.form.boxes["zfp"].isEnabled()
+    assert "no zfp in this build" in widget.form.boxes["zfp"].toolTip()
+    assert widget.form.boxes["sperr"].isEnabled()
+
+
+def test_results_stream_in_and_the_next_time_they_come_from_the_cache(opened, qtbot):
+    _, widget = opened()
+    seen, counts = [], []
+    widget.model.state_changed.connect(lambda state: seen.append(state))
+    widget.model.row_changed.connect(lambda _: counts.append(widget.model.finished))
+    run(qtbot, widget)
+    assert seen == [State.PREPARING, State.RUNNING, State.DONE]
+    assert sorted(set(counts) - {0}) == [1, 2, 3, 4, 5, 6], "one after the other"
+    names = {"detail fast", "sperr", "sz3"}
+    assert {(row.name, row.ratio) for row in widget.model.rows} == {(n, r) for n in names for r in (16.0, 40.0)}
+    for row in widget.model.rows:
+        assert row.ok
+        assert row.values["bytes"] <= VOLUME.nbytes / row.ratio
+        assert row.values["psnr"] == pytest.approx(metrics.psnr(VOLUME, row.result.decode()))
+    assert "Recommended" in widget.findings.words.text()
+    assert "Done: 6 of 6" in widget.controls.status.text()
+    started = time.monotonic()
+    run(qtbot, widget)
+    assert all(row.result.stored for row in widget.model.rows)
+    assert time.monotonic() - started < 10
+
+
+def test_the_table_sorts_by_any_column_and_the_bar_is_counted_again(opened, qtbot):
+    _, widget = opened()
+    run(qtbot, widget)
+    psnr = [float(text) for text in column(widget, 2)]
+    assert psnr == sorted(psnr, reverse=True)
+    widget.model.rows.append(compare_model.Row("late", 16.0))
+    widget.model.reset.emit()
+    assert column(widget, 0)[-1] == "late", "what has no number yet comes last"
+    widget.model.rows.pop()
+    widget.model.reset.emit()
+    widget.table.sortByColumn(0, Qt.SortOrder.AscendingOrder)
+    assert column(widget, 0) == sorted(column(widget, 0))
+    widget.table.sortByColumn(7, Qt.SortOrder.AscendingOrder)
+    sizes = [int(text.replace(",", "")) for text in column(widget, 7)]
+    assert sizes == sorted(sizes)
+    widget.form.fields["bar"].value = 200
+    assert set(column(widget, 6)) == {"100%"}
+    widget.form.fields["bar"].value = 0
+    assert set(column(widget, 6)) == {"0%"}
+
+
+def test_a_double_click_shows_a_candidate_in_the_sources_place_once(opened, qtbot):
+    viewer, widget = opened()
+    run(qtbot, widget)
+    for name in ("sperr", "detail fast"):
+        index = widget.model.index(name, 16.0)
+        for _ in range(2):
+            widget.table.doubleClicked.emit(widget.table._sorted.mapFromSource(widget.table._rows.index(index, 0)))
+            settle(qtbot, widget)
+        layer, row = viewer.layers[-1], widget.model.rows[index]
+        assert layer.name == f"{name}, 16x: {row.values['psnr']:.2f} dB"
+        np.testing.assert_array_equal(voxels(layer), row.result.decode())
+        np.testing.assert_allclose(layer.scale, (2, 1, 1))
+        assert tuple(layer.contrast_limits) == (0, 4000)
+    assert len(viewer.layers) == 3
+    assert [layer for layer in widget.form.fields["source"].choices if layer is not None] == [viewer.layers["cells"]]
+
+
+def test_the_cells_of_the_grid_show_what_their_titles_say(opened, qtbot):
+    viewer, widget = opened(show=True)
+    run(qtbot, widget)
+    chosen = [("sperr", 16.0), ("detail fast", 16.0), ("sz3", 16.0)]
+    choose(widget, *chosen)
+    press(widget, "grid")
+    settle(qtbot, widget)
+    shown = cells(viewer)
+    assert shown[0] == ["cells"]
+    rows = widget.candidates.selected_rows()
+    assert shown[1:] == [[row.title()] for row in rows]
+    for (name,) in shown[1:]:
+        layer = viewer.layers[name]
+        assert layer.name_overlay.visible
+        said = float(name.split(": ")[1].split()[0])
+        assert metrics.psnr(VOLUME, voxels(layer)) == pytest.approx(said, abs=0.006)
+    viewer.layers["cells"].contrast_limits = (300, 2000)
+    assert all(tuple(viewer.layers[name].contrast_limits) == (300, 2000) for (name,) in shown[1:])
+    assert widget.form.source is viewer.layers["cells"], "the original stays the source"
+    qtbot.wait(200)
+    plain = viewer.screenshot(flash=False)[..., :3].astype(int)
+    height, width = plain.shape[0] // 2, plain.shape[1] // 2
+    for top in (0, height):
+        for left in (0, width):
+            assert np.ptp(plain[top : top + height, left : left + width]) > 100, "an empty cell"
+    assert np.ptp(plain, axis=2).max() == 0, "grey"
+    widget.controls.octants.setChecked(True)
+    assert [len(names) for names in cells(viewer)] == [2, 2, 2, 2]
+    qtbot.wait(200)
+    assert np.ptp(viewer.screenshot(flash=False)[..., :3].astype(int), axis=2).max() > 50, "coloured"
+    assert widget.controls.legend.text().count("best in") == len(np.unique(viewer.layers["best codec per octant"].data))
+    press(widget, "single")
+    assert not viewer.canvas.grid.enabled
+    assert len(viewer.layers) == 4
+    assert all(layer.visible for layer in viewer.layers)
+
+
+def test_flicker_swaps_two_candidates_or_one_and_the_original(opened, qtbot):
+    viewer, widget = opened()
+    run(qtbot, widget)
+    choose(widget, ("sperr", 16.0))
+    press(widget, "flicker")
+    settle(qtbot, widget)
+    seen = set()
+    qtbot.waitUntil(
+        lambda: seen.add(tuple(one.name[:5] for one in viewer.layers if one.visible)) or len(seen) == 2, timeout=5000
+    )
+    assert seen == {("cells",), ("sperr",)}
+    choose(widget, ("sperr", 16.0), ("sz3", 16.0))
+    press(widget, "flicker")
+    settle(qtbot, widget)
+    seen.clear()
+    qtbot.waitUntil(
+        lambda: seen.add(tuple(one.name[:3] for one in viewer.layers if one.visible)) or len(seen) == 2, timeout=5000
+    )
+    assert seen == {("spe",), ("sz3",)}
+    press(widget, "single")
+    assert all(layer.visible for layer in viewer.layers)
+
+
+def test_the_split_view_has_the_original_left_and_the_candidate_right(opened, qtbot):
+    viewer, widget = opened()
+    run(qtbot, widget)
+    choose(widget, ("sz3", 40.0))
+    press(widget, "split")
+    settle(qtbot, widget)
+    decoded = widget.model.rows[widget.model.index("sz3", 40.0)].result.decode()
+    viewer.dims.set_current_step(0, 7)
+    for share in (0.5, 0.2, 0.0, 1.0):
+        widget.controls.slider.setValue(round(1000 * share))
+        cut = round(share * VOLUME.shape[2])
+        image = viewer.layers["original | " + widget.candidates.selected_rows()[0].title()]
+        plane = np.asarray(image._slice.image.raw)
+        np.testing.assert_array_equal(plane[:, :cut], VOLUME[7][:, :cut])
+        np.testing.assert_array_equal(plane[:, cut:], decoded[7][:, cut:])
+    viewer.dims.ndisplay = 3
+    assert [layer.name[:5] for layer in viewer.layers] == ["cells", "sz3, "], "it is for slices"
+    assert all(layer.visible for layer in viewer.layers)
+
+
+def test_moving_the_cut_reads_nothing_again():
+    reads = []
+
+    class Counting:
+        shape, dtype, ndim = (4, 5, 6), np.dtype("u1"), 3
+
+        def __getitem__(self, index: Any) -> Any:
+            reads.append(index)
+            return np.ones((4, 5, 6), "u1")[index]
+
+    halves = Halves(np.zeros((4, 5, 6), "u1"), Counting(), 0.5)
+    for share in (0.5, 0.1, 0.9):
+        halves.share = share
+        assert halves[2, :, :].sum() == 5 * (6 - round(6 * share))
+    assert len(reads) == 1
+
+
+def test_the_map_of_the_best_says_who_is_best_in_every_octant(opened, qtbot):
+    viewer, widget = opened()
+    run(qtbot, widget)
+    rows = [("detail fast", 40.0), ("sperr", 40.0), ("sz3", 40.0)]
+    choose(widget, *rows)
+    press(widget, "best")
+    chosen = widget.candidates.selected_rows()
+    labels = viewer.layers["best codec per octant"]
+    comparison = widget.model.comparison
+    edges = comparison.truth.octants.edges(comparison.truth.octants.depth)
+    for cell in np.ndindex(labels.data.shape):
+        box = tuple(slice(edges[a][i], edges[a][i + 1]) for a, i in enumerate(cell))
+        errors = [np.square(VOLUME[box] - row.result.decode()[box].astype(float)).mean() for row in chosen]
+        assert labels.data[cell] == 1 + int(np.argmin(errors))
+    for layer in (labels, viewer.layers["cells"]):  # outer faces, not the outermost voxels' centres
+        low, high = layer.extent.world
+        np.testing.assert_allclose(
+            [low - layer.scale / 2, high + layer.scale / 2], [(-1, -0.5, -0.5), (47, 35.5, 39.5)]
+        )
+    assert "40 times smaller" in widget.controls.legend.text()
+    choose(widget, ("sperr", 40.0), ("sperr", 16.0))
+    press(widget, "best")
+    assert labels in viewer.layers, "candidates of two ratios cannot be compared; the map stays as it was"
+
+
+def test_a_click_on_a_point_selects_its_row_and_its_layer(opened, qtbot):
+    viewer, widget = opened(show=True)
+    run(qtbot, widget)
+    choose(widget, ("sperr", 40.0))
+    press(widget, "show")
+    settle(qtbot, widget)
+    layer = viewer.layers[-1]
+    viewer.layers.selection.active = viewer.layers["cells"]
+    widget.table.clearSelection()
+    for measure in range(3):
+        widget.findings.measures.setCurrentIndex(measure)
+        settle(qtbot, widget)
+        plot = widget.findings.plot
+        assert {(point.name, point.ratio) for point in plot.points} == {(r.name, r.ratio) for r in widget.model.rows}
+        assert all(0 < point.x < plot.width() and 0 < point.y < plot.height() for point in plot.points)
+    widget.findings.measures.setCurrentIndex(0)
+    settle(qtbot, widget)
+    assert set(plot._drawn.colours) == {row.name for row in widget.model.rows}
+    first = widget.table.model().index(0, 0)
+    assert first.data(Qt.ItemDataRole.DecorationRole).name() == plot._drawn.colours[first.data()]
+    (point,) = [point for point in widget.findings.plot.points if (point.name, point.ratio) == ("sperr", 40.0)]
+    click(widget.findings.plot, point)
+    assert [(row.name, row.ratio) for row in widget.candidates.selected_rows()] == [("sperr", 40.0)]
+    assert viewer.layers.selection.active is layer
+
+
+def click(plot: Any, point: Any) -> None:
+    place = QPointF(point.x, point.y)
+    button, none = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    QApplication.sendEvent(plot, QMouseEvent(QEvent.Type.MouseButtonPress, place, place, button, button, none))
+
+
+def test_everything_can_be_exported_and_nothing_is_replaced_unasked(opened, qtbot, tmp_path, monkeypatch, notices):
+    _, widget = opened(show=True)
+    run(qtbot, widget)
+    out = tmp_path / "out"
+    out.mkdir()
+    files = {}
+    for action in widget.controls.export.menu().actions():
+        key = action.data()
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, key=key: (str(out / key), ""))
+        action.trigger()
+        settle(qtbot, widget)
+        (files[key],) = (file for file in out.iterdir() if file.stem == key)
+    rows = list(csv.DictReader(files["csv"].read_text().splitlines()))
+    assert [float(row["psnr"]) for row in rows] == [row.values["psnr"] for row in widget.model.rows]
+    for key in ("plot_png", "canvas"):
+        assert np.ptp(imagecodecs.png_decode(files[key].read_bytes())[..., :3]) > 40, key
+    assert "<svg" in files["plot_svg"].read_text()
+    page = files["report"].read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert "sperr" in page
+    assert f"Saved {files['report']}" in notices
+    before = files["csv"].read_bytes()
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(out / "csv"), ""))
+    widget.candidates.export("csv")
+    assert "exists" in notices[-1]
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: ("", ""))
+    widget.candidates.export("csv")
+    settle(qtbot, widget)
+    assert files["csv"].read_bytes() == before
+    assert len(list(out.iterdir())) == 5
+
+
+def test_stop_keeps_what_has_finished_and_compare_goes_on_from_there(opened, qtbot, tmp_path, monkeypatch):
+    _, widget = opened(ratios="16")
+    monkeypatch.setattr(engine, "default_folder", lambda: tmp_path)
+    widget.form.tick(["sperr", "siren"])
+    widget.form.fields["preset"].value = "best"
+    press(widget, "compare")
+    qtbot.waitUntil(lambda: widget.model.state is State.RUNNING, timeout=SECONDS)
+    qtbot.wait(500)
+    started = time.monotonic()
+    press(widget, "stop")
+    assert widget.model.state is State.STOPPING
+    assert not widget.controls.buttons["compare"].isEnabled()
+    press(widget, "stop")
+    qtbot.waitUntil(lambda: widget.model.state is State.STOPPED, timeout=SECONDS)
+    assert time.monotonic() - started < 5
+    assert "not run" in column(widget, 2)
+    widget.form.tick(["sperr"])
+    run(qtbot, widget)
+    assert widget.model.state is State.DONE
+
+
+@pytest.mark.parametrize("loss", ["source", "dock", "viewer"])
+def test_losing_the_source_the_dock_or_the_viewer_meanwhile_does_no_harm(opened, qtbot, loss, tmp_path, monkeypatch):
+    viewer, widget = opened(ratios="16")
+    monkeypatch.setattr(engine, "default_folder", lambda: tmp_path)
+    press(widget, "compare")
+    qtbot.waitUntil(lambda: widget.model.state is State.RUNNING, timeout=SECONDS)
+    if loss == "source":
+        viewer.layers.clear()
+        qtbot.waitUntil(lambda: not widget.model.active, timeout=SECONDS)
+        assert widget.model.state is State.DONE
+        settle(qtbot, widget)
+        choose(widget, ("sperr", 16.0))
+        press(widget, "show")
+        settle(qtbot, widget)
+        assert not len(viewer.layers)
+    elif loss == "dock":
+        viewer.window.remove_dock_widget(widget)
+        qtbot.waitUntil(lambda: not widget.model.active, timeout=SECONDS)
+        assert widget.model.state is State.STOPPED
+        widget.deleteLater()
+    else:
+        viewer.close()
+        WorkerBase.await_workers(10_000)  # as napari does when it ends: the processes are gone with the threads
+        assert not [one for one in psutil.Process().children() if "compare.worker" in " ".join(one.cmdline())]
+
+
+def test_a_volume_that_cannot_be_compared_is_an_error_in_words(opened, qtbot, notices):
+    _, widget = opened(data=np.full((8, 9, 10), 7, "u2"))
+    run(qtbot, widget)
+    assert widget.model.state is State.FAILED
+    assert "nothing to lose" in widget.controls.status.text()
+    assert "nothing to lose" in notices[-1]
+    assert widget.controls.buttons["compare"].isEnabled()
+
+
+def test_channels_and_time_are_shown_channel_by_channel(cache, movie):
+    array = movie.decode()
+    comparison = engine.Comparison(
+        array, metadata=movie.metadata, candidates=[candidates.Candidate("sz3")], ratios=(8,), cache=cache
+    )
+    model = CompareModel()
+    model.open(comparison)
+    for event in comparison.run():
+        model.advance(event)
+    viewer = ViewerModel()
+    source = viewer.add_image(array, name="movie")
+    views = CandidateViews(viewer, source, movie.metadata.axes, array.shape)
+    (row,) = model.rows
+    views.show(row, content_of(row.result))
+    decoded = row.result.decode()
+    assert len(viewer.layers) == 3
+    for channel in range(2):
+        np.testing.assert_array_equal(viewer.layers[1 + channel].data, decoded[:, channel])
+    views.show_grid([row], overlays=True)
+    heat = viewer.layers[f"PSNR (dB): {row.title()}, channel 0"]
+    assert heat.data.shape[0] == array.shape[0], "an octant grid for every time point"
+    views.stop()
+    assert len(viewer.layers) == 3
+
+
+def test_the_window_stays_alive_while_it_compares(opened, qtbot, tmp_path, monkeypatch, record_property):
+    _, widget = opened(show=True)
+    monkeypatch.setattr(engine, "default_folder", lambda: tmp_path)
+    qtbot.wait(1000)
+    idle = longest_block(qtbot, lambda beats: len(beats) > 200)
+    press(widget, "compare")
+    block = longest_block(qtbot, lambda _: not widget.model.active)
+    settle(qtbot, widget)
+    record_property("longest block of the event loop, ms", block)
+    print(f"longest block of the event loop while comparing: {block:.0f} ms, idle {idle:.0f} ms")
+    assert block < max(250, 3 * idle)  # 100 ms is the aim; the machine that runs this has two busy cores
+
+
+def longest_block(qtbot: Any, ended: Callable[[list[float]], bool]) -> float:
+    """Longest time in ms that the event loop did not come round to a timer of 5 ms."""
+    beats = [time.monotonic()]
+    heart = QTimer()
+    heart.timeout.connect(lambda: beats.append(time.monotonic()))
+    heart.start(5)
+    qtbot.waitUntil(lambda: ended(beats), timeout=SECONDS)
+    heart.stop()
+    return float(1000 * np.diff(beats).max())
