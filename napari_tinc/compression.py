@@ -130,7 +130,7 @@ def compress_steps(
         Seconds that training may take at most; the schedule is shortened to fit.
     model : str
         ``"tinc"``: the octree of networks alone; ``"detail"``: wavelet coefficients alone; ``"hybrid"``: networks,
-        and coefficients of what they leave over; ``"auto"``: the better of the last two.
+        and coefficients of what they leave over; ``"auto"``: the best of the three.
     finish : callable, optional
         Asked before every step of training; once it says yes, what was learnt so far becomes the result.
 
@@ -206,18 +206,22 @@ def _best_candidate(source: Source, settings: Settings, budget: int, finish: Fin
         or share < smallest_budget(source, replace(settings, model="tinc"))
     ):
         return best
-    # Successive halving: a short training shows whether a long one is worth its time.
-    trials = PRESETS["fast"], PRESETS[settings.preset]
-    for steps in trials:
-        if finish is not None and finish():
-            break
-        limit = None if settings.time_limit is None else settings.time_limit * steps / sum(trials)
-        timed = replace(settings, time_limit=limit)
-        candidate = yield from _with_network(source, timed, share, budget, steps, finish)
-        promising = candidate.error < best.error * _PROMISING
-        best = min(best, candidate, key=lambda c: c.error)
-        if not promising:
-            break
+    # Successive halving: short trainings show whether a long one is worth its time, and with which share of the bytes.
+    short, long = PRESETS["fast"], PRESETS[settings.preset]
+    limits: tuple[float | None, float | None] = None, None
+    if settings.time_limit is not None:
+        unit = settings.time_limit / (2 * short + long)
+        limits = short * unit, long * unit
+    pilots: dict[int, float] = {}
+    for number in (share, budget):
+        if finish is None or not finish():
+            timed = replace(settings, time_limit=limits[0])
+            pilot = yield from _with_network(source, timed, number, budget, short, finish)
+            pilots[number], best = pilot.error, min(best, pilot, key=lambda c: c.error)
+    if pilots and min(pilots.values()) < best.error * _PROMISING and not (finish and finish()):
+        timed = replace(settings, time_limit=limits[1])
+        trained = yield from _with_network(source, timed, min(pilots, key=pilots.__getitem__), budget, long, finish)
+        best = min(best, trained, key=lambda c: c.error)
     return best
 
 
@@ -236,8 +240,14 @@ def _with_network(
     assert trainer.sensitivities is not None
     payloads = draft.fill(parameters, codes, trainer.sensitivities, share, bits)
     if share == budget:
-        return _Candidate(draft, payloads, (), math.nan)
+        left = [residual for residual in draft.residuals(payloads) if residual is not None]
+        return _Candidate(draft, payloads, (), sum(_squared_error(*residual) for residual in left))
     return (yield from _with_detail(draft, payloads, budget))
+
+
+def _squared_error(residual: Floats32, weights: Floats32 | None) -> float:
+    """Weighted, as the detail layer counts it."""
+    return float(np.vdot(residual, residual if weights is None else weights * residual))
 
 
 def _with_detail(draft: Draft, payloads: Payloads, budget: int) -> Candidates:

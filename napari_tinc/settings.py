@@ -9,7 +9,7 @@ from napari_tinc.errors import InputError
 
 # Optimiser steps for a volume of 2**18 voxels; larger ones take more, see compression.schedule.
 PRESETS = {"fast": 1500, "balanced": 6000, "best": 30000}
-# What a file consists of: the network alone, the detail layer alone, both, or the better of the last two.
+# What a file consists of: the network alone, the detail layer alone, both, or the best of these.
 MODELS = ("auto", "tinc", "detail", "hybrid")
 
 

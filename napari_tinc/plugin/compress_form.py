@@ -20,7 +20,7 @@ TOOLTIPS = {
     "preset": "How long to train: balanced takes 4 times as long as fast, best 20 times. The file gets better, not "
     "larger. With the model auto, fast trains no network: it takes seconds.",
     "model": "What the file consists of. detail: wavelet coefficients, in seconds. hybrid: an octree of networks, and "
-    "coefficients of what it leaves over. tinc: networks alone. auto: the better of detail and hybrid.",
+    "coefficients of what it leaves over. tinc: networks alone. auto: the best of these.",
     "between": "How the network's bytes are spread over the octree's levels. auto measures how alike the octants are; "
     "shallow favours what they share, deep favours each on its own.",
     "within": "How a level's bytes are spread over its octants: all the same, more where signal rises above the noise "
