@@ -216,26 +216,33 @@ def _best_candidate(source: Source, settings: Settings, budget: int, finish: Fin
     for number in (share, budget):
         if finish is None or not finish():
             timed = replace(settings, time_limit=limits[0])
-            pilot = yield from _with_network(source, timed, number, budget, short, finish)
+            shown = best.draft.unmeasured(best.payloads, best.details).decode
+            pilot = yield from _with_network(source, timed, number, budget, short, finish, shown)
             pilots[number], best = pilot.error, min(best, pilot, key=lambda c: c.error)
     if pilots and min(pilots.values()) < best.error * _PROMISING and not (finish and finish()):
         timed = replace(settings, time_limit=limits[1])
-        trained = yield from _with_network(source, timed, min(pilots, key=pilots.__getitem__), budget, long, finish)
+        number = min(pilots, key=pilots.__getitem__)
+        shown = best.draft.unmeasured(best.payloads, best.details).decode
+        trained = yield from _with_network(source, timed, number, budget, long, finish, shown)
         best = min(best, trained, key=lambda c: c.error)
     return best
 
 
 def _with_network(
-    source: Source, settings: Settings, share: int, budget: int, steps: int, finish: Finish | None
-) -> Candidates:
-    """Train a network that takes ``share`` bytes; a detail layer fills what is left of the budget."""
+    source: Source, settings: Settings, share: int, budget: int, steps: int, finish: Finish | None,
+    shown: Callable[..., Array] | None = None,
+) -> Candidates:  # fmt: skip
+    """Train a network that takes ``share`` bytes; a detail layer fills what is left of the budget.
+
+    A preview shows what ``shown`` decodes, such as the best file so far; by default the network in training.
+    """
     draft = plan(source, settings, share)
     yield Progress.unmeasured("preparing", 0, 1)
     bits = 8.0 * (share - draft.overhead())
     trainer = prepare_training(draft, bits, steps, finish)
     live = draft.placeholder()
     live.attach(Decoder.live(draft.layout, draft.tree, trainer.state.parameters))
-    trainer.decode = live.decode
+    trainer.decode = shown or live.decode
     parameters, codes = yield from trainer.run()
     assert trainer.sensitivities is not None
     payloads = draft.fill(parameters, codes, trainer.sensitivities, share, bits)

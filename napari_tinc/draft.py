@@ -99,7 +99,7 @@ class Draft:
 
     def placeholder(self) -> CompressedVolume:
         """Return a volume of this shape that holds no symbols and no quality."""
-        return CompressedVolume(self.pack(_SOME_PSNR, self._no_quality(), self._no_symbols()), self.settings.device)
+        return self.unmeasured(self._no_symbols())
 
     def _no_quality(self) -> list[bytes]:
         return [bytes(segments.quality_size(self.tree.leaves))] * len(self.source.items)
@@ -138,11 +138,13 @@ class Draft:
         budget : int
             Bytes the file may take.
         """
-        device = self.settings.device
-        unmeasured = CompressedVolume(self.pack(_SOME_PSNR, self._no_quality(), payloads, details), device)
-        psnr, quality = yield from measure(unmeasured, self.source)
-        result = CompressedVolume(self.pack(psnr, quality, payloads, details), device)
+        psnr, quality = yield from measure(self.unmeasured(payloads, details), self.source)
+        result = CompressedVolume(self.pack(psnr, quality, payloads, details), self.settings.device)
         return result if result.nbytes <= budget else None
+
+    def unmeasured(self, payloads: Payloads, details: Details = ()) -> CompressedVolume:
+        """Return the volume as its file will decode, without measured quality."""
+        return CompressedVolume(self.pack(_SOME_PSNR, self._no_quality(), payloads, details), self.settings.device)
 
     def residuals(self, payloads: Payloads) -> list[tuple[Floats32, Floats32 | None] | None]:
         """What the network leaves over of every item, normalised, and the weight of its voxels.
@@ -154,7 +156,7 @@ class Draft:
         """
         network = None
         if self.network is not None:
-            network = CompressedVolume(self.pack(_SOME_PSNR, self._no_quality(), payloads), self.settings.device)
+            network = self.unmeasured(payloads)
         found: list[tuple[Floats32, Floats32 | None] | None] = []
         flat = (1,) * (3 - len(self.source.spatial))
         for index, (item, limits) in enumerate(zip(self.source.items, self.source.ranges, strict=True)):
