@@ -6,24 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from magicgui.widgets import ComboBox, FloatSpinBox, Label, LineEdit
-from napari.layers import Image, Labels
-from psygnal import Signal
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QGridLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
 from superqt import QCollapsible
 
 from napari_tinc.plugin.compare_model import DEFAULT_BAR, EXTRA_STRATEGIES, PEERS, STRATEGIES, Choice
-from napari_tinc.plugin.compress_form import is_original, rows_of
 from napari_tinc.plugin.compress_model import PRESETS
+from napari_tinc.plugin.layer_form import LayerForm, rows_of
 
 TOOLTIPS = {
     "source": "The image to compare on. Multiscale layers are compared at full resolution.",
@@ -46,20 +42,14 @@ _NETWORK_TIP = "A tree of networks alone; {} between levels, {} within a level."
 _PEER_TIP = "{}, with the best setting whose file fits."
 
 
-class CompareForm(QWidget):
-    """All that the user can enter; reads the viewer's layers, changes nothing but itself.
+class CompareForm(LayerForm):
+    """The form of the compare widget."""
 
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    """
-
-    changed = Signal()
+    labels = _LABELS
+    tooltips = TOOLTIPS
 
     def __init__(self, viewer: Any) -> None:
-        super().__init__()
-        self.viewer = viewer
-        self.fields: dict[str, Any] = {}
+        super().__init__(viewer)
         rows = rows_of(
             self._field("source", ComboBox, choices=self._images, nullable=True),
             self._field("ratios", LineEdit, value="64"),
@@ -69,32 +59,13 @@ class CompareForm(QWidget):
             self._field("bar", FloatSpinBox, min=0, max=200, value=DEFAULT_BAR, step=1),
         )
         self.fields["bar"].native.setSuffix(" dB")
-        size = self.fields["size"].native  # wraps rather than widening the dock
-        size.setWordWrap(True)
-        size.setMinimumWidth(1)
-        size.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
         strategies = [*STRATEGIES, *EXTRA_STRATEGIES]
         self.boxes = {name: self._box(name) for name in (*strategies, *PEERS)}
         self.tick(STRATEGIES)
         self.folded = QCollapsible("Strategies and codecs")
         for title, names, columns in (("Our strategies", strategies, 2), ("Codecs", PEERS, 3)):
             self.folded.addWidget(self._group(title, names, columns))
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(rows)
-        layout.addWidget(self.folded)
-        for name, field in self.fields.items():
-            if name != "size":  # it answers
-                field.changed.connect(self._tell)
-
-    def _field(self, name: str, kind: Any, **options: Any) -> Any:
-        field = kind(name=name, label=_LABELS[name], tooltip=TOOLTIPS[name], **options)
-        if isinstance(field.native, QComboBox):  # long layer names must not widen the dock
-            field.native.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-            field.native.setMinimumContentsLength(8)
-        self.fields[name] = field
-        return field
+        self._lay_out(rows, self.folded)
 
     def _box(self, name: str) -> QCheckBox:
         box = QCheckBox(name)
@@ -141,38 +112,6 @@ class CompareForm(QWidget):
             self.boxes[name].setChecked(False)
             self.boxes[name].setEnabled(False)
             self.boxes[name].setToolTip(f"Not available: {reason}")
-
-    def _tell(self) -> None:
-        self.changed.emit()
-
-    def _images(self, _: Any = None) -> list[tuple[str, Any]]:
-        return [(layer.name, layer) for layer in self.viewer.layers if isinstance(layer, Image) and is_original(layer)]
-
-    def _masks(self, _: Any = None) -> list[tuple[str, Any]]:
-        kinds = (Image, Labels)
-        return [(layer.name, layer) for layer in self.viewer.layers if isinstance(layer, kinds) and is_original(layer)]
-
-    def refresh_layers(self) -> None:
-        """Offer the layers that the viewer has now; a choice that is still there stays."""
-        for name in ("source", "mask"):
-            self.fields[name].reset_choices()
-        if self.source is None and (choices := self._images()):
-            self.fields["source"].value = choices[-1][1]
-
-    @property
-    def source(self) -> Any:
-        """The chosen layer, or None."""
-        return self.fields["source"].value
-
-    @property
-    def mask(self) -> Any:
-        """The chosen mask layer, or None."""
-        return self.fields["mask"].value
-
-    def show_size(self, text: str, is_error: bool) -> None:
-        """Show how large the files may be, or why there will be none."""
-        self.fields["size"].value = text
-        self.fields["size"].native.setStyleSheet("color: #e8795a" if is_error else "")
 
     def read(self) -> Choice:
         """Return what the user has entered."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, Label, LineEdit, SpinBox
-from napari.layers import Image, Labels
-from psygnal import Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_tinc.plugin.compress_model import BETWEEN, DEVICES, MODELS, PRESETS, TARGETS, WITHIN, Form
+from napari_tinc.plugin.layer_form import LayerForm, rows_of
 
 TOOLTIPS = {
     "source": "The image to compress. Multiscale layers are compressed at full resolution; RGB layers are not offered.",
@@ -65,20 +63,14 @@ _TARGET_SUFFIX = {"ratio": "", "bytes": " kB", "bits_per_voxel": " bits", "psnr"
 _MAX_LEVELS = 7
 
 
-class CompressForm(QWidget):
-    """All that the user can enter; reads the viewer's layers, changes nothing but itself.
+class CompressForm(LayerForm):
+    """The form of the compress widget."""
 
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    """
-
-    changed = Signal()
+    labels = _LABELS
+    tooltips = TOOLTIPS
 
     def __init__(self, viewer: Any) -> None:
-        super().__init__()
-        self.viewer = viewer
-        self.fields: dict[str, Any] = {}
+        super().__init__(viewer)
         basic = rows_of(
             self._field("source", ComboBox, choices=self._images, nullable=True),
             self._field("target_kind", ComboBox, choices=[(text, kind) for kind, text in _TARGET_LABELS.items()]),
@@ -104,34 +96,11 @@ class CompressForm(QWidget):
         self.fields["time_limit"].native.setSpecialValueText("none")
         self.fields["time_limit"].native.setSuffix(" s")
         self.fields["mask_weight"].native.setSuffix(" times")
-        size = self.fields["size"].native  # wraps rather than widening the dock
-        size.setWordWrap(True)
-        size.setMinimumWidth(1)
-        size.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
         self.folded = QCollapsible("Advanced")
         self.folded.addWidget(advanced)
-        # A dock that is too low scrolls; it does not squeeze the fields.
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(basic)
-        layout.addWidget(self.folded)
         self._suit_target(self.fields["target_kind"].value)
         self.fields["target_kind"].changed.connect(self._suit_target)
-        for name, field in self.fields.items():
-            if name != "size":  # it answers
-                field.changed.connect(self._tell)
-
-    def _field(self, name: str, kind: Any, **options: Any) -> Any:
-        field = kind(name=name, label=_LABELS[name], tooltip=TOOLTIPS[name], **options)
-        if isinstance(field.native, QComboBox):  # long layer names must not widen the dock
-            field.native.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-            field.native.setMinimumContentsLength(8)
-        self.fields[name] = field
-        return field
-
-    def _tell(self) -> None:
-        self.changed.emit()
+        self._lay_out(basic, self.folded)
 
     def _suit_target(self, kind: str) -> None:
         """Give the number field the unit of the target, and the number it had there last time."""
@@ -140,35 +109,6 @@ class CompressForm(QWidget):
         field.native.setDecimals(3 if kind == "bits_per_voxel" else 1)
         field.step = 0.05 if kind == "bits_per_voxel" else 1
         field.value = TARGETS[kind]
-
-    def _images(self, _: Any = None) -> list[tuple[str, Any]]:
-        return [(layer.name, layer) for layer in self.viewer.layers if isinstance(layer, Image) and is_original(layer)]
-
-    def _masks(self, _: Any = None) -> list[tuple[str, Any]]:
-        kinds = (Image, Labels)
-        return [(layer.name, layer) for layer in self.viewer.layers if isinstance(layer, kinds) and is_original(layer)]
-
-    def refresh_layers(self) -> None:
-        """Offer the layers that the viewer has now; a choice that is still there stays."""
-        for name in ("source", "mask"):
-            self.fields[name].reset_choices()
-        if self.source is None and (choices := self._images()):
-            self.fields["source"].value = choices[-1][1]
-
-    @property
-    def source(self) -> Any:
-        """The chosen layer, or None."""
-        return self.fields["source"].value
-
-    @property
-    def mask(self) -> Any:
-        """The chosen importance layer, or None."""
-        return self.fields["mask"].value
-
-    def show_size(self, text: str, is_error: bool) -> None:
-        """Show what size the file will have, or why there will be none."""
-        self.fields["size"].value = text
-        self.fields["size"].native.setStyleSheet("color: #e8795a" if is_error else "")
 
     def read(self) -> Form:
         """Return what the user has entered."""
@@ -184,25 +124,3 @@ class CompressForm(QWidget):
         """Fill in fields by name."""
         for name, value in values.items():
             self.fields[name].value = value
-
-
-def rows_of(*fields: Any) -> QWidget:
-    """Lay fields out below one another, their labels in a column; a check box has its label beside it."""
-    widget = QWidget()
-    rows = QFormLayout(widget)
-    rows.setContentsMargins(0, 0, 0, 0)
-    rows.setVerticalSpacing(4)
-    rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    for field in fields:
-        if isinstance(field, CheckBox):
-            rows.addRow(field.native)
-        else:
-            label = QLabel(field.label)
-            label.setToolTip(field.tooltip)
-            rows.addRow(label, field.native)
-    return widget
-
-
-def is_original(layer: Any) -> bool:
-    """Tell the user's own layers from results, overlays and previews of this plugin."""
-    return not any(str(key).startswith("tinc") for key in layer.metadata) and not getattr(layer, "rgb", False)

@@ -1,0 +1,110 @@
+"""What the forms of the widgets share: labelled fields, and the choice of a layer and a mask of the viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from magicgui.widgets import CheckBox
+from napari.layers import Image, Labels
+from psygnal import Signal
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from superqt import QCollapsible
+
+
+class LayerForm(QWidget):
+    """All that the user can enter; reads the viewer's layers, changes nothing but itself.
+
+    A form has at least the fields ``source``, ``mask`` and ``size``, the last of which answers.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    """
+
+    labels: ClassVar[Mapping[str, str]]
+    tooltips: ClassVar[Mapping[str, str]]
+    changed = Signal()
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.fields: dict[str, Any] = {}
+
+    def _field(self, name: str, kind: Any, **options: Any) -> Any:
+        field = kind(name=name, label=self.labels[name], tooltip=self.tooltips[name], **options)
+        if isinstance(field.native, QComboBox):  # long layer names must not widen the dock
+            field.native.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+            field.native.setMinimumContentsLength(8)
+        self.fields[name] = field
+        return field
+
+    def _lay_out(self, rows: QWidget, folded: QCollapsible) -> None:
+        """Put the fields above what is folded away, and report their changes."""
+        size = self.fields["size"].native  # wraps rather than widening the dock
+        size.setWordWrap(True)
+        size.setMinimumWidth(1)
+        size.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+        # A dock that is too low scrolls; it does not squeeze the fields.
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(rows)
+        layout.addWidget(folded)
+        for name, field in self.fields.items():
+            if name != "size":
+                field.changed.connect(self._tell)
+
+    def _tell(self) -> None:
+        self.changed.emit()
+
+    def _images(self, _: Any = None) -> list[tuple[str, Any]]:
+        return [(layer.name, layer) for layer in self.viewer.layers if isinstance(layer, Image) and is_original(layer)]
+
+    def _masks(self, _: Any = None) -> list[tuple[str, Any]]:
+        kinds = (Image, Labels)
+        return [(layer.name, layer) for layer in self.viewer.layers if isinstance(layer, kinds) and is_original(layer)]
+
+    def refresh_layers(self) -> None:
+        """Offer the layers that the viewer has now; a choice that is still there stays."""
+        for name in ("source", "mask"):
+            self.fields[name].reset_choices()
+        if self.source is None and (choices := self._images()):
+            self.fields["source"].value = choices[-1][1]
+
+    @property
+    def source(self) -> Any:
+        """The chosen layer, or None."""
+        return self.fields["source"].value
+
+    @property
+    def mask(self) -> Any:
+        """The chosen mask or importance layer, or None."""
+        return self.fields["mask"].value
+
+    def show_size(self, text: str, is_error: bool) -> None:
+        """Show what size a file will have, or why there will be none."""
+        self.fields["size"].value = text
+        self.fields["size"].native.setStyleSheet("color: #e8795a" if is_error else "")
+
+
+def rows_of(*fields: Any) -> QWidget:
+    """Lay fields out below one another, their labels in a column; a check box has its label beside it."""
+    widget = QWidget()
+    rows = QFormLayout(widget)
+    rows.setContentsMargins(0, 0, 0, 0)
+    rows.setVerticalSpacing(4)
+    rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    for field in fields:
+        if isinstance(field, CheckBox):
+            rows.addRow(field.native)
+        else:
+            label = QLabel(field.label)
+            label.setToolTip(field.tooltip)
+            rows.addRow(label, field.native)
+    return widget
+
+
+def is_original(layer: Any) -> bool:
+    """Tell the user's own layers from results, overlays and previews of this plugin."""
+    return not any(str(key).startswith("tinc") for key in layer.metadata) and not getattr(layer, "rgb", False)
