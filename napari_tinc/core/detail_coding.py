@@ -43,19 +43,19 @@ _BITS_PER_SYMBOL, _SAMPLED = 4.5, 2**20
 
 
 @dataclass(frozen=True, eq=False)
-class Attempt:
-    """A coded detail layer and what it costs.
+class Fit:
+    """The detail layers of one or all of a file's items, and what they cost.
 
     Parameters
     ----------
-    detail : Detail
+    details : tuple of Detail
     nbytes : int
         Size of all streams and what says where they begin.
     error : float
-        Sum of the coefficients' squared errors, weighted, about that of the voxels.
+        Sum of all items' weighted squared errors, normalised.
     """
 
-    detail: Detail
+    details: tuple[Detail, ...]
     nbytes: int
     error: float
 
@@ -100,8 +100,8 @@ class Coefficients:
                 importance.append(np.ones((1, 1, 1, 1), np.float32))
         return cls(pyramid, tuple(levels), float(low.item()), tuple(importance))
 
-    def encode(self, step_code: int) -> Generator[None, None, Attempt]:
-        """Quantise and code with one step; yield every so often."""
+    def encode(self, step_code: int, number: int) -> Generator[int, None, Fit]:
+        """Quantise and code with one step; yield the ``number`` of the try every so often."""
         pyramid, step = self.pyramid, step_of(step_code)
         mean = round(self.mean / step)
         tally = _Tally()
@@ -115,20 +115,20 @@ class Coefficients:
                 (level, cell, above[parent], statistics[parent], step)
                 for cell, parent in zip(cells, parents, strict=True)
             ]
-            done: list[tuple[bytes, Ints, Statistics]] = []
+            done: list[tuple[bytes, Ints, Statistics, _Tally]] = []
             for first in range(0, len(jobs), _BLOCKS_AT_A_TIME):
                 some = jobs[first : first + _BLOCKS_AT_A_TIME]
                 done += block_threads().map(lambda job: self._encode_block(*job), some)
-                yield
-            streams += [stream for stream, _, _ in done]
-            above = {cell: symbols for cell, (_, symbols, _) in zip(cells, done, strict=True)}
-            statistics = {cell: after for cell, (_, _, after) in zip(cells, done, strict=True)}
-            for cell, (_, symbols, _) in zip(cells, done, strict=True):
-                tally.add(self._part(level, cell) / np.float32(step), symbols, self._weights(level, cell))
+                yield number
+            streams += [stream for stream, _, _, _ in done]
+            above = {cell: symbols for cell, (_, symbols, _, _) in zip(cells, done, strict=True)}
+            statistics = {cell: after for cell, (_, _, after, _) in zip(cells, done, strict=True)}
+            for _, _, _, counted in done:
+                tally.merge(counted)
         head = DetailHead(pyramid, step_code, tally.shrinkages, mean)
         detail = Detail(head, trunk, tuple(streams))
         nbytes = len(trunk) + sum(len(s) + _varint_size(len(s)) for s in streams)
-        return Attempt(detail, nbytes, tally.error(step) + (self.mean - mean * step) ** 2)
+        return Fit((detail,), nbytes, tally.error(step) + (self.mean - mean * step) ** 2)
 
     def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Ints | None, Statistics]:
         pyramid, encoder = self.pyramid, Encoder()
@@ -145,18 +145,18 @@ class Coefficients:
 
     def _encode_block(
         self, level: int, cell: Cell, above: Ints | None, statistics: Statistics, step: float
-    ) -> tuple[bytes, Ints, Statistics]:
+    ) -> tuple[bytes, Ints, Statistics, _Tally]:
         orientations = self.pyramid.orientations(level)
         parent = self.pyramid.parent(level, cell, above)
-        values = self._part(level, cell) / np.float32(step)
-        symbols = coefficients.choose(
-            statistics.copy(), values, self._weights(level, cell), TRADE_OFF, orientations, parent
-        )
+        values, weights = self._part(level, cell) / np.float32(step), self._weights(level, cell)
+        symbols = coefficients.choose(statistics.copy(), values, weights, TRADE_OFF, orientations, parent)
+        tally = _Tally()
+        tally.add(values, symbols, weights)
         if not symbols.any():
-            return b"", symbols, statistics
+            return b"", symbols, statistics, tally
         learnt, encoder = statistics.copy(), Encoder()
         encoder.add(learnt, symbols, orientations, parent)
-        return encoder.finish() or b"\0", symbols, learnt
+        return encoder.finish() or b"\0", symbols, learnt, tally
 
     def _part(self, level: int, cell: Cell) -> Floats:
         return self.bands[level][(slice(None), *self.pyramid.box(level, cell))]
@@ -191,6 +191,12 @@ class _Tally:
             self._counts[i] += np.broadcast_to(weights, values.shape)[kind].sum()
             self._excess[i] += weighted[kind].sum()
 
+    def merge(self, other: _Tally) -> None:
+        """Count what another one has counted."""
+        self.squares += other.squares
+        self._counts += other._counts
+        self._excess += other._excess
+
     @property
     def shrinkages(self) -> tuple[int, int]:
         """Best shrinkages in 256ths of a step."""
@@ -204,24 +210,6 @@ class _Tally:
         """Sum of squared errors with the best shrinkages."""
         gained = sum(e * e / c for e, c in zip(self._excess, self._counts, strict=True) if c)
         return float(step**2 * (self.squares - gained))
-
-
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """The detail layers of a file's items, and what they cost.
-
-    Parameters
-    ----------
-    details : tuple of Detail
-    nbytes : int
-        Size of all streams and what says where they begin.
-    error : float
-        Sum of all items' weighted squared errors, normalised.
-    """
-
-    details: tuple[Detail, ...]
-    nbytes: int
-    error: float
 
 
 def fit(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> Generator[int, None, Fit | None]:
@@ -268,17 +256,10 @@ def fit(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> Generat
 
 
 def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[int, None, Fit]:
-    attempts = []
+    fits = []
     for item in items:
-        steps = item.encode(code)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as stop:
-                attempts.append(stop.value)
-                break
-            yield number
-    return Fit(tuple(a.detail for a in attempts), sum(a.nbytes for a in attempts), sum(a.error for a in attempts))
+        fits.append((yield from item.encode(code, number)))
+    return Fit(tuple(f.details[0] for f in fits), sum(f.nbytes for f in fits), sum(f.error for f in fits))
 
 
 def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None, number: int) -> int:
@@ -357,4 +338,4 @@ def _halve(weights: Floats, axis: int) -> Floats:
     return halved
 
 
-__all__ = ["TRIES", "Attempt", "Coefficients", "Fit", "fit"]
+__all__ = ["TRIES", "Coefficients", "Fit", "fit"]
