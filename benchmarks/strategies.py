@@ -3,13 +3,14 @@
     python benchmarks/strategies.py VOLUME.tif [VOLUME.tif ...] --ratios 64 256
 
 Per volume and ratio: one SIREN, every strategy between levels on trees of 2 to 4 levels with equal shares within, and
-every strategy within a level on trees of 3. Writes ``benchmarks/results/strategies.csv``; finished runs are kept in
-the user's cache, so it goes on where it was stopped.
+every strategy within a level on trees of 3. Of a volume larger than ``--voxels`` its middle is taken. Writes
+``benchmarks/results/strategies.csv``; finished runs are kept in the user's cache, so it goes on where it was stopped.
 """
 
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import tifffile
 
@@ -39,6 +40,16 @@ def strategies(levels: list[int]) -> list[str]:
     return [SIREN, *between, *within]
 
 
+def middle(volume: np.ndarray, voxels: int) -> np.ndarray:
+    """Halve the longest axis until at most so many voxels are left."""
+    while volume.size > voxels:
+        axis = int(np.argmax(volume.shape))
+        side = volume.shape[axis] // 2
+        first = (volume.shape[axis] - side) // 2
+        volume = volume[(slice(None),) * axis + (slice(first, first + side),)]
+    return np.ascontiguousarray(volume)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("volumes", nargs="+", type=Path)
@@ -46,13 +57,14 @@ def main() -> None:
     parser.add_argument("--levels", nargs="+", type=int, default=[2, 3, 4])
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--time-limit", type=float)
+    parser.add_argument("--voxels", type=int, default=1_200_000)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", default="strategies")
     args = parser.parse_args()
     tables: list[pd.DataFrame] = []
     chosen = [Candidate.tinc(name, args.preset, time_limit=args.time_limit) for name in strategies(args.levels)]
     for path in args.volumes:
-        comparison = Comparison(tifffile.imread(path), candidates=chosen, ratios=args.ratios)
+        comparison = Comparison(middle(tifffile.imread(path), args.voxels), candidates=chosen, ratios=args.ratios)
         print(path.stem, facts_of(comparison.truth), flush=True)
         for event in comparison.run(args.jobs):
             if event.result is not None:
