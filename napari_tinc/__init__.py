@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from napari_tinc.compare.engine import Comparison
     from napari_tinc.compression import compress, compress_steps
     from napari_tinc.core.metadata import Metadata
+    from napari_tinc.core.scratch import memory_limit
     from napari_tinc.core.training import Progress
     from napari_tinc.errors import BudgetError, FormatError, InputError, TincError, TrainingError
     from napari_tinc.files import read_volume, write_volume
@@ -25,6 +26,7 @@ _HOMES = {
     "compress": "compression",
     "compress_steps": "compression",
     "Metadata": "core.metadata",
+    "memory_limit": "core.scratch",
     "Progress": "core.training",
     "BudgetError": "errors",
     "FormatError": "errors",
@@ -53,6 +55,7 @@ __all__ = [
     "TrainingError",
     "compress",
     "compress_steps",
+    "memory_limit",
     "read_volume",
     "write_volume",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +22,7 @@ from napari_tinc.options import (
     AsJson,
     Axes,
     Force,
+    MemoryLimit,
     Overwrite,
     Preset,
     TimeLimit,
@@ -78,13 +80,14 @@ def compress(
     device: Annotated[str, typer.Option(help=f"Where to train: {', '.join(DEVICES)}.")] = "auto",
     seed: Annotated[int, typer.Option(help="Start of all randomness.")] = 0,
     time_limit: TimeLimit = None,
+    memory: MemoryLimit = None,
     axes: Axes = None,
     force: Force = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Compress a volume into a .tinc file."""
-    with reporting(as_json):
+    with reporting(as_json), _memory_limit(memory):
         target = _target(ratio, size, bits, psnr)
         strategy = _between(between)
         check_choice("--preset", preset, PRESETS)
@@ -278,6 +281,12 @@ def _target(ratio: float | None, size: int | None, bits: float | None, psnr: flo
     if len(given) > 1:
         raise InputError("expected one of --ratio, --bytes, --bits-per-voxel and --psnr, got several; keep one")
     return given[0] if given else Target.ratio(DEFAULT_RATIO)
+
+
+def _memory_limit(megabytes: float | None) -> AbstractContextManager[None]:
+    from napari_tinc.core.scratch import memory_limit
+
+    return nullcontext() if megabytes is None else memory_limit(int(megabytes * 1e6))
 
 
 def _between(text: str) -> str | tuple[float, ...]:

@@ -17,12 +17,13 @@ from napari_tinc import segments
 from napari_tinc.core import allocation, detail_coding
 from napari_tinc.core.decoder import Decoder
 from napari_tinc.core.detail import Detail
+from napari_tinc.core.detail_coding import Residual
 from napari_tinc.core.device import one_core_free, resolve_device
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree, Splits, choose_splits
 from napari_tinc.core.quantization import TENSOR_OVERHEAD_BITS
-from napari_tinc.core.sampling import Floats32
+from napari_tinc.core.scratch import ArrayLike, fits_memory, read_steps
 from napari_tinc.core.training import Progress, Schedule, Trainer
 from napari_tinc.draft import Details, Draft, Payloads
 from napari_tinc.errors import BudgetError, InputError
@@ -57,14 +58,14 @@ _PSNR_RUNS, _PSNR_SLACK, _DB_PER_OCTAVE = 7, 0.25, 3.0
 
 
 def compress(
-    array: Array,
+    array: ArrayLike,
     target: Target,
     *,
     metadata: Metadata | None = None,
     preset: str = "balanced",
     between: str | Sequence[float] = "auto",
     within: str = "equal",
-    weights: Array | None = None,
+    weights: ArrayLike | None = None,
     levels: int | None = None,
     device: str = "auto",
     seed: int = 0,
@@ -85,14 +86,14 @@ def compress(
 
 
 def compress_steps(
-    array: Array,
+    array: ArrayLike,
     target: Target,
     *,
     metadata: Metadata | None = None,
     preset: str = "balanced",
     between: str | Sequence[float] = "auto",
     within: str = "equal",
-    weights: Array | None = None,
+    weights: ArrayLike | None = None,
     levels: int | None = None,
     device: str = "auto",
     seed: int = 0,
@@ -104,8 +105,10 @@ def compress_steps(
 
     Parameters
     ----------
-    array : ndarray
-        2-D or 3-D image, possibly with channel and time axes; an integer of up to 32 bits or a float.
+    array : ndarray, dask array, zarr array or the like
+        2-D or 3-D image, possibly with channel and time axes; an integer of up to 32 bits or a float. What is larger
+        than an eighth of the free memory is kept in files while it is worked on, see
+        :func:`napari_tinc.memory_limit`; networks are trained only on what fits in memory.
     target : Target
         Size of the file, or PSNR to reach.
     metadata : Metadata, optional
@@ -156,16 +159,34 @@ def compress_steps(
     settings = Settings(preset, between, within, levels, device, seed, time_limit, model)
     if within == "map" and weights is None:
         raise InputError("expected a weight per voxel for the strategy 'map', got none: give weights")
-    metadata = metadata or Metadata.default(array.ndim)
-    check_volume(array, metadata)
+    metadata = metadata or Metadata.default(len(array.shape))
+    voxels = yield from _read(array)
+    check_volume(voxels, metadata)
     yield Progress.unmeasured("preparing", 0, 1)
     with one_core_free():
-        source = Source.prepare(array, metadata, weights)
+        source = Source.prepare(voxels, metadata, None if weights is None else (yield from _read(weights)))
+        if settings.model in ("tinc", "hybrid") and not _fits_training(source):
+            raise InputError(
+                f"expected a volume that fits in memory for model {settings.model!r}, got one of "
+                f"{voxels.nbytes / 1e9:.1f} GB; take model 'detail', or allow more with memory_limit"
+            )
         if source.is_constant:
             return drafts.constant(source, settings)
         if target.kind == "psnr":
             return (yield from _reach(source, settings, target.value, finish))
-        return (yield from _run(source, settings, target.budget(array.nbytes, array.size), finish))
+        return (yield from _run(source, settings, target.budget(voxels.nbytes, voxels.size), finish))
+
+
+def _read(array: ArrayLike) -> Generator[Progress, None, Array]:
+    """Bring an array within reach, in memory or in a file; report how far."""
+    steps = read_steps(array)
+    while True:
+        try:
+            number, total = next(steps)
+        except StopIteration as stop:
+            found: Array = stop.value
+            return found
+        yield Progress.unmeasured("preparing", number, total)
 
 
 @dataclass(frozen=True)
@@ -192,6 +213,11 @@ def _run(source: Source, settings: Settings, budget: int, finish: Finish | None)
     raise BudgetError(f"expected a file of at most {budget} bytes, got a larger one: please report this as a bug")
 
 
+def _fits_training(source: Source) -> bool:
+    """Whether the samples of all voxels, in float32, are kept in memory."""
+    return fits_memory(4 * source.items.size)
+
+
 def _best_candidate(source: Source, settings: Settings, budget: int, finish: Finish | None) -> Candidates:
     """Make the file in the ways that the settings allow, and return the one with the least error."""
     if settings.model == "tinc":
@@ -203,6 +229,7 @@ def _best_candidate(source: Source, settings: Settings, budget: int, finish: Fin
     if (
         settings.model == "detail"
         or settings.preset == "fast"
+        or not _fits_training(source)
         or share < smallest_budget(source, replace(settings, model="tinc"))
     ):
         return best
@@ -247,14 +274,9 @@ def _with_network(
     assert trainer.sensitivities is not None
     payloads = draft.fill(parameters, codes, trainer.sensitivities, share, bits)
     if share == budget:
-        left = [residual for residual in draft.residuals(payloads) if residual is not None]
-        return _Candidate(draft, payloads, (), sum(_squared_error(*residual) for residual in left))
+        left = [residual.squared_error() for residual in draft.residuals(payloads) if residual is not None]
+        return _Candidate(draft, payloads, (), sum(left))
     return (yield from _with_detail(draft, payloads, budget))
-
-
-def _squared_error(residual: Floats32, weights: Floats32 | None) -> float:
-    """Weighted, as the detail layer counts it."""
-    return float(np.vdot(residual, residual if weights is None else weights * residual))
 
 
 def _with_detail(draft: Draft, payloads: Payloads, budget: int) -> Candidates:
@@ -265,7 +287,8 @@ def _with_detail(draft: Draft, payloads: Payloads, budget: int) -> Candidates:
     given_residuals = [residual for residual in residuals if residual is not None]
     fitted = yield from _fit_detail(given_residuals, room)
     details = _spread(fitted, given, len(residuals))
-    spare = budget - drafts.PROVENANCE_SLACK - draft.size(payloads, details)
+    heads = draft.size(payloads, details) - fitted.nbytes
+    spare = budget - drafts.PROVENANCE_SLACK - heads - room
     if spare > _SPARE * budget:  # the heads of a small file were shorter than they might have been
         fitted = yield from _fit_detail(given_residuals, room + spare)
         details = _spread(fitted, given, len(residuals))
@@ -280,9 +303,7 @@ def _spread(fitted: detail_coding.Fit, given: Sequence[int], items: int) -> Deta
     return details
 
 
-def _fit_detail(
-    residuals: Sequence[tuple[Floats32, Floats32 | None]], room: int
-) -> Generator[Progress, None, detail_coding.Fit]:
+def _fit_detail(residuals: Sequence[Residual], room: int) -> Generator[Progress, None, detail_coding.Fit]:
     """Search the step that fills ``room`` bytes; report how far the search is."""
     search = detail_coding.fit(residuals, max(1, room))
     while True:

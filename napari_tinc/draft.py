@@ -7,7 +7,6 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
 
 import numpy as np
 from torch import Tensor
@@ -16,10 +15,12 @@ from napari_tinc import format as frames
 from napari_tinc import segments
 from napari_tinc.core import entropy, metrics, quantization
 from napari_tinc.core.detail import Detail
+from napari_tinc.core.detail_coding import Residual
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree
 from napari_tinc.core.quantization import Codes, Layout
 from napari_tinc.core.sampling import Floats32
+from napari_tinc.core.scratch import Bounds, boxes
 from napari_tinc.core.training import Progress
 from napari_tinc.errors import BudgetError
 from napari_tinc.settings import Settings
@@ -34,6 +35,8 @@ Provenance = dict[str, str | int | float | bool]
 _SEGMENT_OVERHEAD, _BLOCK_OVERHEAD = 7, 9
 # Bytes left for a measured PSNR that deflates worse than the placeholder; nearly always enough.
 PROVENANCE_SLACK = 4
+# What is decoded at a time to be measured.
+_BOX_VOXELS = 2**21
 _FILL = 0.985
 _FILL_TRIES = 8
 _SOME_PSNR, _SOME_CONSISTENCY = 88.88, 0.88  # as long as real ones
@@ -146,31 +149,35 @@ class Draft:
         """Return the volume as its file will decode, without measured quality."""
         return CompressedVolume(self.pack(_SOME_PSNR, self._no_quality(), payloads, details), self.settings.device)
 
-    def residuals(self, payloads: Payloads) -> list[tuple[Floats32, Floats32 | None] | None]:
-        """What the network leaves over of every item, normalised, and the weight of its voxels.
+    def residuals(self, payloads: Payloads) -> list[Residual | None]:
+        """What the network leaves over of every item, normalised; None for an item of one value."""
+        network = None if self.network is None else self.unmeasured(payloads)
+        return [
+            None
+            if limits.minimum == limits.maximum
+            else self._residual(index, None if network is None else network.evaluate_network(index))
+            for index, limits in enumerate(self.source.ranges)
+        ]
 
-        Returns
-        -------
-        list of (ndarray of float32, ndarray of float32 or None), or None for an item of one value
-            Arrays of shape (z, y, x).
-        """
-        network = None
-        if self.network is not None:
-            network = self.unmeasured(payloads)
-        found: list[tuple[Floats32, Floats32 | None] | None] = []
-        flat = (1,) * (3 - len(self.source.spatial))
-        for index, (item, limits) in enumerate(zip(self.source.items, self.source.ranges, strict=True)):
-            if limits.minimum == limits.maximum:
-                found.append(None)
-                continue
-            residual = np.subtract(item, limits.offset, dtype=np.float64 if item.dtype.itemsize > 2 else np.float32)
-            residual = np.divide(residual, limits.scale, dtype=residual.dtype).astype(np.float32, copy=False)
+    def _residual(self, index: int, network: Floats32 | None) -> Residual:
+        source = self.source
+        flat = (1,) * (3 - len(source.spatial))
+        limits, item = source.ranges[index], source.items[index].reshape(flat + source.spatial)
+        wide = np.float64 if item.dtype.itemsize > 2 else np.float32
+
+        def read(box: Bounds) -> Floats32:
+            place = tuple(slice(a, b) for a, b in box)
+            values: Floats32 = np.subtract(item[place], limits.offset, dtype=wide)
+            values = np.divide(values, limits.scale, dtype=wide).astype(np.float32, copy=False)
             if network is not None:
-                residual -= network.evaluate_network(index)
-            weights = self.source.voxel_weights(index)
-            shaped = None if weights is None else weights.reshape(flat + weights.shape)
-            found.append((residual.reshape(flat + residual.shape), shaped))
-        return found
+                values -= network.reshape(item.shape)[place]
+            return values
+
+        def read_weights(box: Bounds) -> Floats32:
+            return source.voxel_weights(index, box[3 - len(source.spatial) :]).reshape([b - a for a, b in box])
+
+        z, y, x = item.shape
+        return Residual((z, y, x), read, None if source.weights is None else read_weights)
 
     def fill(
         self, parameters: list[Tensor], codes: Codes, sensitivities: quantization.Floats, budget: int, bits: float
@@ -247,7 +254,7 @@ def constant(source: Source, settings: Settings) -> CompressedVolume:
 
 
 def measure(volume: CompressedVolume, source: Source) -> Generator[Progress, None, tuple[float, list[bytes]]]:
-    """Decode a compressed volume slab by slab and compare it with the original; yield after every slab.
+    """Decode a compressed volume box by box and compare it with the original; yield after every box.
 
     Returns
     -------
@@ -258,27 +265,21 @@ def measure(volume: CompressedVolume, source: Source) -> Generator[Progress, Non
     """
     tree = volume.tree
     edges, order = tree.edges(tree.depth), tuple(tree.grid_index(tree.depth).T)
-    slabs = list(pairwise(edges[0].tolist()))
+    pieces = list(boxes(tuple((0, side) for side in tree.shape), _BOX_VOXELS))
     squared, quality = 0.0, []
     for index, (item, limits) in enumerate(zip(source.items, source.ranges, strict=True)):
         code = source.threshold_codes[index]
         threshold = segments.threshold_value(code, limits.minimum, limits.maximum)
-        grids, dice = [], []
-        for number, (start, stop) in enumerate(slabs):
-            yield Progress.unmeasured("measuring", index * len(slabs) + number, len(source.items) * len(slabs))
-            decoded = volume.decode_item(index, (slice(start, stop),))
-            local = (np.array([0, stop - start]), *edges[1:])
-            grids.append(metrics.octant_errors(item[start:stop], decoded, local))
-            dice.append(metrics.octant_dice(item[start:stop], decoded, local, threshold))
-        mse = np.concatenate([grid.mse for grid in grids])
-        largest = np.concatenate([grid.max_error for grid in grids])
-        squared += float((mse * np.concatenate([grid.voxels for grid in grids])).sum())
-        span = limits.span
-        psnr = metrics.psnr_from_mse(mse, span)[order]
+        total = metrics.OctantErrors(edges, threshold)
+        for number, box in enumerate(pieces):
+            yield Progress.unmeasured("measuring", index * len(pieces) + number, len(source.items) * len(pieces))
+            place = tuple(slice(a, b) for a, b in box)
+            total.add(item[place], volume.decode_item(index, place), box)
+        squared += float(total.squares.sum())
+        psnr = metrics.psnr_from_mse(total.mse, limits.span)[order]
         with np.errstate(divide="ignore", invalid="ignore"):
-            peak = -20 * np.log10(largest / span)[order] if span else np.full(tree.leaves, np.inf)
-        scores = segments.Quality(code, psnr, peak, np.concatenate(dice)[order])
-        quality.append(segments.pack_quality(scores))
+            peak = -20 * np.log10(total.max_error / limits.span)[order] if limits.span else np.full(tree.leaves, np.inf)
+        quality.append(segments.pack_quality(segments.Quality(code, psnr, peak, total.dice[order])))
     return float(metrics.psnr_from_mse(squared / source.items.size, source.value_range)), quality
 
 

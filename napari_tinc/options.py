@@ -16,6 +16,14 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output 
 Preset = Annotated[str, typer.Option(help=f"How long to train: {', '.join(PRESETS)}.")]
 Axes = Annotated[str | None, typer.Option(help="Axis letters of tczyx, where the file is silent or wrong.")]
 TimeLimit = Annotated[float | None, typer.Option(help="Seconds after which training stops.")]
+MemoryLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-limit",
+        min=0,
+        help="MB of the largest array kept in memory; an eighth of what is free.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Accept what looks like a label image.")]
 
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from napari_tinc import segments
-from napari_tinc.core import allocation, metrics
+from napari_tinc.core import allocation, metrics, scratch
 from napari_tinc.core.axes import items_first
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.octree import Octree, choose_splits
+from napari_tinc.core.scratch import Bounds, boxes
 from napari_tinc.core.training import TrainingData
 from napari_tinc.errors import InputError
 from napari_tinc.format import ItemRange
@@ -25,6 +26,7 @@ Array = npt.NDArray[Any]
 
 # Squares of a larger range overflow.
 _LARGEST_RANGE = 1e150
+_BOX_VOXELS = 2**21
 # Standard deviation over range that the coarsest scale code stands for.
 _LEAST_DEVIATION = 2 ** (-255 / 16)
 
@@ -94,13 +96,17 @@ class Source:
         known = [value for value in measured if value is not None]
         return float(np.mean(known)) if known else None
 
-    def voxel_weights(self, item: int) -> npt.NDArray[np.float32] | None:
-        """Weight of every voxel of an item, mean 1; ``None`` if all weigh the same."""
-        if self.weights is None:
-            return None
-        weights = self.weights[item % len(self.weights)]
-        mean = float(weights.mean()) or 1.0
-        normalised: npt.NDArray[np.float32] = weights / np.float32(mean)
+    @cached_property
+    def _mean_weights(self) -> tuple[float, ...]:
+        assert self.weights is not None
+        return tuple(float(weights.mean(dtype=np.float64)) or 1.0 for weights in self.weights)
+
+    def voxel_weights(self, item: int, box: Bounds) -> npt.NDArray[np.float32]:
+        """Weight of every voxel in a box of an item, mean 1 over the item; only for a source that has weights."""
+        assert self.weights is not None
+        row = item % len(self.weights)
+        place = tuple(slice(start, stop) for start, stop in box)
+        normalised: npt.NDArray[np.float32] = self.weights[row][place] / np.float32(self._mean_weights[row])
         return normalised
 
     def leaf_measure(self, tree: Octree, within: str) -> npt.NDArray[np.float64]:
@@ -149,9 +155,20 @@ def _item_range(item: Array) -> ItemRange:
         raise InputError(f"expected a range below {_LARGEST_RANGE:g}, got {low} to {high}: rescale the volume")
     if not span:
         return ItemRange(low, high, 0, 0)
-    mean, deviation = float(item.mean(dtype=np.float64)), float(item.std(dtype=np.float64))
+    mean, deviation = _mean_and_deviation(item)
     scale = round(-16 * math.log2(max(deviation / span, _LEAST_DEVIATION)))
     return ItemRange(low, high, round(65535 * (mean - low) / span), min(max(scale, 0), 255))
+
+
+def _mean_and_deviation(item: Array) -> tuple[float, float]:
+    """Both in float64, without a copy of the item."""
+    pieces = [tuple(slice(a, b) for a, b in box) for box in boxes(tuple((0, n) for n in item.shape), _BOX_VOXELS)]
+    mean = sum(float(item[piece].sum(dtype=np.float64)) for piece in pieces) / item.size
+    squares = 0.0
+    for piece in pieces:
+        difference = np.subtract(item[piece], mean, dtype=np.float64).ravel()
+        squares += float(difference @ difference)
+    return mean, math.sqrt(squares / item.size)
 
 
 def _check_weights(weights: Array, shape: tuple[int, ...], items: Array, axes: str) -> Array:
@@ -162,6 +179,9 @@ def _check_weights(weights: Array, shape: tuple[int, ...], items: Array, axes: s
         arranged = weights[None]
     else:
         raise InputError(f"expected weights of shape {shape} or {items.shape[1:]}, got {weights.shape}")
-    if not np.isfinite(arranged).all() or (arranged < 0).any() or not (arranged > 0).any():
+    low, high = arranged.min(), arranged.max()
+    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or not high > 0:
         raise InputError("expected weights that are finite, not negative and not all 0: mark what matters with 1")
-    return arranged.astype(np.float32)
+    narrow = scratch.zeros(arranged.shape, np.float32)
+    narrow[...] = arranged
+    return narrow

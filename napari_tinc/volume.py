@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -22,13 +21,14 @@ from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.octree import Box, Octree
 from napari_tinc.core.quantization import Layout
 from napari_tinc.core.sampling import Floats32, sample_positions, sample_region, scaled_side
+from napari_tinc.core.scratch import boxes
 from napari_tinc.errors import FormatError, InputError
 
 Region = tuple[slice | int, ...]
 
 # A network may overshoot a float32 volume's range by far before it is clipped: leave room below float32's largest.
 _LARGEST_NARROW_RANGE = 1e30
-_SLAB_VOXELS = 2**21
+_BOX_VOXELS = 2**21
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,8 +330,11 @@ class CompressedVolume:
             limits.offset, limits.scale, limits.minimum, limits.maximum, np.dtype(wide), self.dtype
         )
         with self._lock, one_core_free():
-            for slab, part in _slabs(bounds):
-                out[slab] = to_intensities(self._normalised(item, part, scale))
+            # What is decoded at a time fits in caches and little memory, and is nearly a cube: it has least surface,
+            # beyond which wavelets reach.
+            for box in boxes(bounds, _BOX_VOXELS):
+                place = tuple(slice(a - first, b - first) for (a, b), (first, _) in zip(box, bounds, strict=True))
+                out[place] = to_intensities(self._normalised(item, box, scale))
 
     def _normalised(self, item: int, bounds: tuple[tuple[int, int], ...], scale: float) -> Floats32:
         """Network and detail layer together, before the mapping to intensities."""
@@ -386,17 +389,6 @@ class _Denormaliser:
         if self.dtype.kind != "f":
             np.rint(result, out=result)
         return np.clip(result, self.minimum, self.maximum, out=result).astype(self.dtype)
-
-
-def _slabs(
-    bounds: tuple[tuple[int, int], ...],
-) -> Iterator[tuple[slice, tuple[tuple[int, int], ...]]]:
-    """Cut a region along its first axis, so that what is decoded at a time fits in caches and little memory."""
-    (start, stop), rest = bounds[0], bounds[1:]
-    rows = max(1, _SLAB_VOXELS // math.prod(b - a for a, b in rest))
-    for first in range(start, stop, rows):
-        last = min(first + rows, stop)
-        yield slice(first - start, last - start), ((first, last), *rest)
 
 
 def _allocate(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:

@@ -65,6 +65,12 @@ def test_the_file_never_exceeds_its_budget_and_uses_it(
     assert volume.decode().shape == shape
 
 
+@pytest.mark.parametrize("ratio", [50, 100, 400])
+def test_noise_that_is_not_worth_its_bytes_makes_a_smaller_file(ratio: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 4096, (64, 32, 32), dtype=np.uint16)
+    assert compress(noise, Target.ratio(ratio), preset="fast").nbytes <= noise.nbytes // ratio
+
+
 def test_the_budget_counts_the_file_on_disk(tmp_path: Path) -> None:
     volume = compress(blobs((13, 22, 18)), Target.ratio(8))
     volume.save(tmp_path / "a.tinc")

@@ -26,7 +26,7 @@ from napari_tinc.core.detail import (
     dyadic_splits,
     step_of,
 )
-from napari_tinc.core.detail_coding import Fit
+from napari_tinc.core.detail_coding import Fit, Residual
 from napari_tinc.core.octree import Octree, choose_splits
 from napari_tinc.errors import FormatError
 from napari_tinc.format._bytes import u16, varint
@@ -35,8 +35,13 @@ from napari_tinc.segments import pack_detail, parse_detail
 Floats = npt.NDArray[np.float32]
 
 
+def reader(array: Floats) -> Callable[[Any], Floats]:
+    return lambda box: array[tuple(slice(a, b) for a, b in box)]
+
+
 def fit(residuals: list[tuple[Floats, Floats | None]], room: int) -> Fit | None:
-    search = detail_coding.fit(residuals, room)
+    given = [Residual(v.shape, reader(v), None if w is None else reader(w)) for v, w in residuals]
+    search = detail_coding.fit(given, room)
     while True:
         try:
             next(search)

@@ -230,7 +230,7 @@ def test_octant_dice_is_that_of_every_box(slab: int, monkeypatch: pytest.MonkeyP
     edges = [[0, 7, 13], [0, 1, 2, 22], [0, 11, 18]]
     threshold = float(np.median(reference)) + 0.5
     monkeypatch.setattr(metrics, "_SLAB_VOXELS", slab)
-    dice = metrics.octant_dice(reference, decoded, [np.array(axis_edges) for axis_edges in edges], threshold)
+    dice = metrics.octant_errors(reference, decoded, [np.array(axis_edges) for axis_edges in edges], threshold).dice
     assert dice.shape == (2, 3, 2)
     for index in np.ndindex(dice.shape):
         box = tuple(slice(e[i], e[i + 1]) for e, i in zip(edges, index, strict=True))

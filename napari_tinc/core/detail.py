@@ -237,6 +237,11 @@ class BlockCache:
             self.nbytes -= _block_size(self._blocks.popitem(last=False)[1])
 
 
+def narrowed(symbols: Ints) -> Ints:
+    """Keep symbols in as few bytes as hold them: nearly all blocks fit in one per symbol."""
+    return symbols.astype(np.min_scalar_type(-int(np.abs(symbols).max()) - 1))
+
+
 def _block_size(block: _Block) -> int:
     """Bytes that a block takes in the cache, statistics included."""
     return 2**15 + (0 if block[0] is None else block[0].nbytes)
@@ -389,8 +394,7 @@ class DetailReader:
         symbols = coefficients.Decoder(stream).take(
             learnt, self._block_shape(level, cell), self.pyramid.orientations(level), parent
         )
-        # Kept in as few bytes as hold them: nearly all blocks fit in one per symbol.
-        return symbols.astype(np.min_scalar_type(-int(np.abs(symbols).max()) - 1)), learnt
+        return narrowed(symbols), learnt
 
     def _block_shape(self, level: int, cell: Cell) -> tuple[int, int, int, int]:
         z, y, x = (s.stop - s.start for s in self.pyramid.box(level, cell))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from napari_tinc.core import coefficients, wavelet
+from napari_tinc.core import coefficients, scratch, wavelet
 from napari_tinc.core.coefficients import LARGEST, Encoder, Statistics
 from napari_tinc.core.detail import (
     MAX_BLOCK,
@@ -22,6 +22,7 @@ from napari_tinc.core.detail import (
     Pyramid,
     block_threads,
     dyadic_splits,
+    narrowed,
     step_of,
 )
 from napari_tinc.core.wavelet import Axes, Floats
@@ -40,6 +41,8 @@ _FILL = 0.985
 # Bits of a coefficient per octave of the step, to guess the step of a size; only speeds the search up.
 _OCTAVES_PER_OCTAVE = 0.75
 _BITS_PER_SYMBOL, _SAMPLED = 4.5, 2**20
+# What is transformed at a time, and how much of a larger volume's middle says which axes to split.
+_BOX_VOXELS, _MIDDLE_VOXELS = 2**21, 2**23
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,45 @@ class Fit:
     details: tuple[Detail, ...]
     nbytes: int
     error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Residual:
+    """What is to be coded of an item, read piece by piece.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along z, y, x.
+    read : callable
+        Return the box of these bounds as float32, finite.
+    weights : callable or None
+        Likewise the weights of the voxels' squared errors, mean 1 over the item; None if all weigh the same.
+    """
+
+    shape: tuple[int, int, int]
+    read: Callable[[scratch.Bounds], Floats]
+    weights: Callable[[scratch.Bounds], Floats] | None = None
+
+    def squared_error(self) -> float:
+        """Weighted sum of squares."""
+        total = 0.0
+        for box in scratch.boxes(tuple((0, n) for n in self.shape), _BOX_VOXELS):
+            values = self.read(box)
+            total += float(np.vdot(values, values if self.weights is None else self.weights(box) * values))
+        return total
+
+    def middle(self, voxels: int) -> Residual:
+        """Return the middle of about so many voxels, of the same proportions."""
+        share = min(1.0, (voxels / math.prod(self.shape)) ** (1 / 3))
+        shape = tuple(max(1, round(share * n)) for n in self.shape)
+        first = [(n - side) // 2 for n, side in zip(self.shape, shape, strict=True)]
+
+        def shifted(read: Callable[[scratch.Bounds], Floats]) -> Callable[[scratch.Bounds], Floats]:
+            return lambda box: read(tuple((a + o, b + o) for (a, b), o in zip(box, first, strict=True)))
+
+        z, y, x = shape
+        return Residual((z, y, x), shifted(self.read), None if self.weights is None else shifted(self.weights))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,24 +123,22 @@ class Coefficients:
     weights: tuple[Floats, ...]
 
     @classmethod
-    def of(cls, residual: Floats, weights: Floats | None, splits: tuple[Axes, ...], side: int) -> Coefficients:
-        """Transform a volume of shape (z, y, x)."""
+    def of(cls, residual: Residual, splits: tuple[Axes, ...], side: int) -> Coefficients:
+        """Transform a volume."""
         pyramid = Pyramid(residual.shape, splits, side)
-        low, levels, importance = residual, [], []
+        read, read_weights = residual.read, residual.weights
+        levels, importance = [], []
         for level, axes in enumerate(pyramid.splits):
-            split = wavelet.forward(low, axes)
-            low = split.pop(0)
-            bands = np.zeros((len(split), *low.shape), np.float32)
-            for band, orientation in zip(bands, pyramid.orientations(level).tolist(), strict=True):
-                band[tuple(slice(n) for n in split[orientation].shape)] = split[orientation]
+            low, bands = _split(read, pyramid.shapes[level], axes, pyramid.orientations(level).tolist())
             levels.append(bands)
-            if weights is not None:
-                for axis in axes:
-                    weights = _halve(weights, axis)
-                importance.append(weights[None])
+            read = _reader(low)
+            if read_weights is not None:
+                halved = _halved(read_weights, pyramid.shapes[level], axes)
+                importance.append(halved[None])
+                read_weights = _reader(halved)
             else:
                 importance.append(np.ones((1, 1, 1, 1), np.float32))
-        return cls(pyramid, tuple(levels), float(low.item()), tuple(importance))
+        return cls(pyramid, tuple(levels), float(read(((0, 1),) * 3).item()), tuple(importance))
 
     def encode(self, step_code: int, number: int) -> Generator[int, None, Fit]:
         """Quantise and code with one step; yield the ``number`` of the try every so often."""
@@ -107,24 +147,22 @@ class Coefficients:
         tally = _Tally()
         trunk, chosen, learnt = self._encode_trunk(step, tally)
         streams: list[bytes] = []
-        above, statistics = {(0, 0, 0): chosen}, {(0, 0, 0): learnt}
+        above: dict[Cell, Ints | None] = {(0, 0, 0): chosen}
+        statistics = {(0, 0, 0): learnt}
         for level in reversed(range(pyramid.trunk)):
-            cells = list(pyramid.cells(level))
-            parents = [pyramid.parent_cell(level, cell) for cell in cells]
-            jobs = [
-                (level, cell, above[parent], statistics[parent], step)
-                for cell, parent in zip(cells, parents, strict=True)
-            ]
-            done: list[tuple[bytes, Ints, Statistics, _Tally]] = []
-            for first in range(0, len(jobs), _BLOCKS_AT_A_TIME):
-                some = jobs[first : first + _BLOCKS_AT_A_TIME]
-                done += block_threads().map(lambda job: self._encode_block(*job), some)
+            cells, here, learnt_here = list(pyramid.cells(level)), {}, {}
+            for first in range(0, len(cells), _BLOCKS_AT_A_TIME):
+                some = cells[first : first + _BLOCKS_AT_A_TIME]
+                parents = [pyramid.parent_cell(level, cell) for cell in some]
+                jobs = [(level, cell, above[p], statistics[p], step) for cell, p in zip(some, parents, strict=True)]
+                done = block_threads().map(lambda job: self._encode_block(*job), jobs)
+                for cell, (stream, symbols, after, counted) in zip(some, done, strict=True):
+                    streams.append(stream)
+                    tally.merge(counted)
+                    if level:  # the finest blocks, most of all, have no children to remember them for
+                        here[cell], learnt_here[cell] = symbols, after
                 yield number
-            streams += [stream for stream, _, _, _ in done]
-            above = {cell: symbols for cell, (_, symbols, _, _) in zip(cells, done, strict=True)}
-            statistics = {cell: after for cell, (_, _, after, _) in zip(cells, done, strict=True)}
-            for _, _, _, counted in done:
-                tally.merge(counted)
+            above, statistics = here, learnt_here
         head = DetailHead(pyramid, step_code, tally.shrinkages, mean)
         detail = Detail(head, trunk, tuple(streams))
         nbytes = len(trunk) + sum(len(s) + _varint_size(len(s)) for s in streams)
@@ -145,7 +183,7 @@ class Coefficients:
 
     def _encode_block(
         self, level: int, cell: Cell, above: Ints | None, statistics: Statistics, step: float
-    ) -> tuple[bytes, Ints, Statistics, _Tally]:
+    ) -> tuple[bytes, Ints | None, Statistics, _Tally]:
         orientations = self.pyramid.orientations(level)
         parent = self.pyramid.parent(level, cell, above)
         values, weights = self._part(level, cell) / np.float32(step), self._weights(level, cell)
@@ -153,10 +191,10 @@ class Coefficients:
         tally = _Tally()
         tally.add(values, symbols, weights)
         if not symbols.any():
-            return b"", symbols, statistics, tally
+            return b"", None, statistics, tally
         learnt, encoder = statistics.copy(), Encoder()
         encoder.add(learnt, symbols, orientations, parent)
-        return encoder.finish() or b"\0", symbols, learnt, tally
+        return encoder.finish() or b"\0", narrowed(symbols), learnt, tally
 
     def _part(self, level: int, cell: Cell) -> Floats:
         return self.bands[level][(slice(None), *self.pyramid.box(level, cell))]
@@ -166,6 +204,49 @@ class Coefficients:
         if weights.size == 1:
             return weights
         return np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(level, cell))])
+
+
+def _split(
+    read: Callable[[scratch.Bounds], Floats], shape: tuple[int, ...], axes: Axes, orientations: Sequence[int]
+) -> tuple[Floats, Floats]:
+    """Split a volume box by box: its low-pass, and all its high-pass bands in one array."""
+    halves = tuple((n + 1) // 2 if axis in axes else n for axis, n in enumerate(shape))
+    low, bands = scratch.zeros(halves, np.float32), scratch.zeros((len(orientations), *halves), np.float32)
+    into = {0: low} | dict(zip(orientations, bands, strict=True))
+    for box in scratch.boxes(tuple((0, n) for n in halves), _BOX_VOXELS // 2 ** len(axes)):
+        around = tuple(
+            (max(0, 2 * a - wavelet.REACH), min(n, 2 * b + wavelet.REACH)) if axis in axes else (a, b)
+            for axis, ((a, b), n) in enumerate(zip(box, shape, strict=True))
+        )
+        begins = [
+            a - lo // 2 if axis in axes else 0 for axis, ((a, _), (lo, _)) in enumerate(zip(box, around, strict=True))
+        ]
+        for orientation, part in wavelet.forward(read(around), axes).items():
+            inner = part[tuple(slice(first, first + b - a) for first, (a, b) in zip(begins, box, strict=True))]
+            place = tuple(slice(a, a + n) for (a, _), n in zip(box, inner.shape, strict=True))
+            into[orientation][place] = inner
+    return low, bands
+
+
+def _halved(read: Callable[[scratch.Bounds], Floats], shape: tuple[int, ...], axes: Axes) -> Floats:
+    """Weights of the coefficients of one level, from those one level finer."""
+    halves = tuple((n + 1) // 2 if axis in axes else n for axis, n in enumerate(shape))
+    weights = scratch.zeros(halves, np.float32)
+    for box in scratch.boxes(tuple((0, n) for n in halves), _BOX_VOXELS // 2 ** len(axes)):
+        part = read(
+            tuple(
+                (2 * a, min(n, 2 * b)) if axis in axes else (a, b)
+                for axis, ((a, b), n) in enumerate(zip(box, shape, strict=True))
+            )
+        )
+        for axis in axes:
+            part = _halve(part, axis)
+        weights[tuple(slice(a, b) for a, b in box)] = part
+    return weights
+
+
+def _reader(array: Floats) -> Callable[[scratch.Bounds], Floats]:
+    return lambda box: array[tuple(slice(a, b) for a, b in box)]
 
 
 def _varint_size(number: int) -> int:
@@ -212,13 +293,13 @@ class _Tally:
         return float(step**2 * (self.squares - gained))
 
 
-def fit(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> Generator[int, None, Fit | None]:
+def fit(residuals: Sequence[Residual], room: int) -> Generator[int, None, Fit | None]:
     """Find the finest detail layers of at most ``room`` bytes: one step for all items.
 
     Parameters
     ----------
-    residuals : sequence of (ndarray of float32, ndarray of float32 or None)
-        Per item: its voxels, shape (z, y, x), finite; and the weights of their squared errors, mean 1.
+    residuals : sequence of Residual
+        One per item, all of one shape.
     room : int
         Bytes for the streams and their lengths.
 
@@ -233,7 +314,7 @@ def fit(residuals: Sequence[tuple[Floats, Floats | None]], room: int) -> Generat
         None if even the coarsest step takes more.
     """
     best: Fit | None = None
-    items = yield from _best_elongation(residuals, room)
+    items = yield from _in_best_elongation(residuals, room)
     finest = _finest_code(items)
     guess = _likely_code(items, room, finest)
     below: tuple[int, float] | None = None  # a step whose streams are too large, and how large
@@ -272,28 +353,38 @@ def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None,
     return min(code + round((1 << number) * stride), STEP_CODES - 1)
 
 
-def _best_elongation(
-    residuals: Sequence[tuple[Floats, Floats | None]], room: int
-) -> Generator[int, None, list[Coefficients]]:
-    """Try how levels may split the axes, at one step, and keep what costs least."""
-    shape = residuals[0][0].shape
+def _in_best_elongation(residuals: Sequence[Residual], room: int) -> Generator[int, None, list[Coefficients]]:
+    """Try how levels may split the axes, at one step, and transform in the way that costs least."""
+    shape = residuals[0].shape
     side = _block_side(shape, room / len(residuals))
-    ways = {dyadic_splits(shape, elongation): None for elongation in ELONGATIONS}
+    share = min(1.0, _MIDDLE_VOXELS / (math.prod(shape) * len(residuals)))
+    tried = [r.middle(int(share * math.prod(shape))) if share < 1 else r for r in residuals]
+    ways = {dyadic_splits(shape, elongation): elongation for elongation in ELONGATIONS}
     best: list[Coefficients] = []
-    least, code = math.inf, 0
-    for splits in ways:
-        items = []
-        for residual, weights in residuals:
-            items.append(Coefficients.of(residual, weights, splits, side))
-            yield 0
+    chosen, least, code = next(iter(ways)), math.inf, 0
+    for splits, elongation in ways.items():
         if len(ways) == 1:
-            return items
-        code = code or _likely_code(items, room, _finest_code(items))
+            break
+        of_tried = splits if share == 1 else dyadic_splits(tried[0].shape, elongation)
+        items = yield from _transformed(tried, of_tried, side)
+        code = code or _likely_code(items, share * room, _finest_code(items))
         attempt = yield from _encode(items, code, 0)
         cost = attempt.error + TRADE_OFF * step_of(code) ** 2 * 8 * attempt.nbytes
         if cost < least:
-            best, least = items, cost
-    return best
+            best, chosen, least = items, splits, cost
+    if best and share == 1:
+        return best
+    return (yield from _transformed(residuals, chosen, side))
+
+
+def _transformed(
+    residuals: Sequence[Residual], splits: tuple[Axes, ...], side: int
+) -> Generator[int, None, list[Coefficients]]:
+    items = []
+    for residual in residuals:
+        items.append(Coefficients.of(residual, splits, side))
+        yield 0
+    return items
 
 
 def _block_side(shape: tuple[int, ...], room: float) -> int:
@@ -311,18 +402,23 @@ def _block_side(shape: tuple[int, ...], room: float) -> int:
 
 def _finest_code(items: Sequence[Coefficients]) -> int:
     """Find the smallest step whose symbols are all valid: any smaller one would resolve what float32 does not."""
-    largest = max(max(abs(item.mean), *(float(np.abs(bands).max()) for bands in item.bands)) for item in items)
+    largest = max(max(abs(item.mean), *(_largest(bands) for bands in item.bands)) for item in items)
     return bisect_left(range(STEP_CODES - 1), True, key=lambda code: largest <= step_of(code) * (LARGEST / 4))
 
 
-def _likely_code(items: Sequence[Coefficients], room: int, finest: int) -> int:
-    """Guess the step at which the coefficients take ``room`` bytes, from their sizes alone."""
-    sizes = np.concatenate([np.abs(bands).ravel() for item in items for bands in item.bands])
-    fewer = sizes[:: max(1, len(sizes) // _SAMPLED)]
-    bits = 8 * room * len(fewer) / len(sizes)
+def _largest(bands: Floats) -> float:
+    return max(float(bands.max()), -float(bands.min()))
+
+
+def _likely_code(items: Sequence[Coefficients], room: float, finest: int) -> int:
+    """Guess the step at which the coefficients take ``room`` bytes, from the sizes of some of them."""
+    total = sum(bands.size for item in items for bands in item.bands)
+    stride = max(1, total // _SAMPLED) | 1  # odd, so as not to look at the same columns of every row
+    sizes = np.concatenate([np.abs(bands.ravel()[::stride]) for item in items for bands in item.bands])
+    bits = 8 * room * len(sizes) / total
 
     def takes_more(code: int) -> bool:
-        steps = fewer[fewer > 0.5 * step_of(code)] / step_of(code)
+        steps = sizes[sizes > 0.5 * step_of(code)] / step_of(code)
         return float(np.log2(2 * steps).sum()) + _BITS_PER_SYMBOL * len(steps) > bits
 
     return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: not takes_more(code))
@@ -338,4 +434,4 @@ def _halve(weights: Floats, axis: int) -> Floats:
     return halved
 
 
-__all__ = ["TRIES", "Coefficients", "Fit", "fit"]
+__all__ = ["TRIES", "Coefficients", "Fit", "Residual", "fit"]

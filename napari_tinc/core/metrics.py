@@ -7,6 +7,7 @@ measured, and unsigned integers never wrap around in a difference. The formulas 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 from skimage.metrics import structural_similarity
 
+from napari_tinc.core.scratch import boxes
 from napari_tinc.errors import InputError
 
 Array = NDArray[Any]
@@ -42,23 +44,56 @@ class BinaryScores:
     recall: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class OctantErrors:
-    """Errors of every octant of a grid.
+    """Errors of every octant of a grid, added up piece by piece.
 
     Parameters
     ----------
-    mse : ndarray of float64
-        Mean squared error, one entry per octant.
-    max_error : ndarray of float64
-        Largest absolute error, same shape.
+    edges : sequence of ndarray of int
+        Per axis of the volume, where octants begin and end: increasing, from 0 to the axis' length.
+    threshold : float
+        Lowest value of the foreground, in the volume's own units; by default there is none.
+
+    Attributes
+    ----------
+    squares, max_error : ndarray of float64
+        Sum of squared errors and largest absolute error, one entry per octant.
     voxels : ndarray of int64
         Number of voxels, same shape.
     """
 
-    mse: NDArray[np.float64]
-    max_error: NDArray[np.float64]
-    voxels: NDArray[np.int64]
+    def __init__(self, edges: Sequence[NDArray[np.integer]], threshold: float = math.inf) -> None:
+        grid = tuple(len(axis_edges) - 1 for axis_edges in edges)
+        self._edges, self._threshold = edges, threshold
+        self.squares, self.max_error, self.voxels = np.zeros(grid), np.zeros(grid), np.zeros(grid, np.int64)
+        self._both, self._either = np.zeros(grid, np.int64), np.zeros(grid, np.int64)
+
+    def add(self, reference: Array, decoded: Array, bounds: Sequence[tuple[int, int]]) -> None:
+        """Count a box of the volume, given by its start and stop along every axis."""
+        touched, inner = [], []
+        for axis_edges, (start, stop) in zip(self._edges, bounds, strict=True):
+            first = int(np.searchsorted(axis_edges, start, "right")) - 1
+            last = int(np.searchsorted(axis_edges, stop, "left"))
+            touched.append(slice(first, last))
+            inner.append(np.maximum(axis_edges[first:last] - start, 0))
+        place = tuple(touched)
+        difference = np.abs(_difference(reference, decoded))
+        self.max_error[place] = np.maximum(self.max_error[place], _reduce_boxes(np.maximum, difference, inner))
+        self.squares[place] += _reduce_boxes(np.add, np.square(difference, out=difference), inner)
+        self.voxels[place] += _reduce_boxes(np.add, np.ones(reference.shape, np.int32), inner)
+        truth, found = (_foreground(volume, self._threshold) for volume in (reference, decoded))
+        self._both[place] += _reduce_boxes(np.add, (truth & found).astype(np.int32), inner)
+        self._either[place] += _reduce_boxes(np.add, truth.astype(np.int32) + found, inner)
+
+    @property
+    def mse(self) -> NDArray[np.float64]:
+        """Mean squared error of every octant."""
+        return self.squares / self.voxels
+
+    @property
+    def dice(self) -> NDArray[np.float64]:
+        """Dice of every octant's foreground, in [0, 1]; 1 where neither volume has any."""
+        return np.where(self._either > 0, 2 * self._both / np.maximum(self._either, 1), 1.0)
 
 
 def value_range(volume: Array) -> float:
@@ -239,20 +274,17 @@ def binary_scores(reference: Array, decoded: Array, threshold: float, mask: Arra
     )
 
 
-def octant_errors(reference: Array, decoded: Array, edges: Sequence[NDArray[np.integer]]) -> OctantErrors:
+def octant_errors(
+    reference: Array, decoded: Array, edges: Sequence[NDArray[np.integer]], threshold: float = math.inf
+) -> OctantErrors:
     """Errors of every octant of a grid in one pass over the voxels.
 
     Parameters
     ----------
     reference, decoded : ndarray
         Volumes of the same shape.
-    edges : sequence of ndarray of int
-        Per axis of the volume, where octants begin and end: increasing, from 0 to the axis' length.
-
-    Returns
-    -------
-    OctantErrors
-        Arrays of shape ``(len(edges[0]) - 1, len(edges[1]) - 1, ...)``.
+    edges, threshold
+        As in :class:`OctantErrors`.
 
     Raises
     ------
@@ -260,61 +292,11 @@ def octant_errors(reference: Array, decoded: Array, edges: Sequence[NDArray[np.i
         If the shapes differ or the edges do not tile the volume.
     """
     _check_pair(reference, decoded)
-    edges = _checked_edges(reference.shape, edges)
-    grid = tuple(len(axis_edges) - 1 for axis_edges in edges)
-    squares, largest = np.zeros(grid), np.zeros(grid)
-    for slab, octants, inner in _octant_slabs(reference, edges):
-        difference = np.abs(_difference(reference[slab], decoded[slab]))
-        largest[octants] = np.maximum(largest[octants], _reduce_boxes(np.maximum, difference, inner))
-        squares[octants] += _reduce_boxes(np.add, np.square(difference, out=difference), inner)
-    lengths = np.ix_(*(np.diff(axis_edges) for axis_edges in edges))
-    voxels = np.ones(grid, np.int64)
-    for axis_lengths in lengths:
-        voxels *= axis_lengths
-    return OctantErrors(squares / voxels, largest, voxels)
-
-
-def octant_dice(
-    reference: Array, decoded: Array, edges: Sequence[NDArray[np.integer]], threshold: float
-) -> NDArray[np.float64]:
-    """Dice of every octant's foreground, the voxels ``>= threshold``, in one pass over the voxels.
-
-    Parameters
-    ----------
-    reference, decoded, edges
-        As in :func:`octant_errors`.
-    threshold : float
-        Lowest value of the foreground, in the volume's own units.
-
-    Returns
-    -------
-    ndarray of float64
-        One entry per octant, in [0, 1]; 1 where neither volume has foreground.
-
-    Raises
-    ------
-    InputError
-        If the shapes differ or the edges do not tile the volume.
-    """
-    _check_pair(reference, decoded)
-    edges = _checked_edges(reference.shape, edges)
-    grid = tuple(len(axis_edges) - 1 for axis_edges in edges)
-    both, either = np.zeros(grid), np.zeros(grid)
-    for slab, octants, inner in _octant_slabs(reference, edges):
-        truth, found = (_foreground(volume[slab], threshold) for volume in (reference, decoded))
-        both[octants] += _reduce_boxes(np.add, (truth & found).astype(np.int32), inner)
-        either[octants] += _reduce_boxes(np.add, truth.astype(np.int32) + found, inner)
-    return np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0)
-
-
-def _octant_slabs(volume: Array, edges: Sequence[Array]) -> Iterator[tuple[slice, Array, list[Array]]]:
-    """Cut a volume into slabs: (rows, octants along the first axis that they touch, where octants begin inside)."""
-    rows = max(1, _SLAB_VOXELS * volume.shape[0] // volume.size)
-    for start in range(0, volume.shape[0], rows):
-        stop = min(start + rows, volume.shape[0])
-        octants = np.arange(np.searchsorted(edges[0], start, "right") - 1, np.searchsorted(edges[0], stop, "left"))
-        inner = [np.maximum(edges[0][octants] - start, 0), *(axis_edges[:-1] for axis_edges in edges[1:])]
-        yield slice(start, stop), octants, inner
+    errors = OctantErrors(_checked_edges(reference.shape, edges), threshold)
+    for bounds in boxes(tuple((0, side) for side in reference.shape), _SLAB_VOXELS):
+        place = tuple(slice(start, stop) for start, stop in bounds)
+        errors.add(reference[place], decoded[place], bounds)
+    return errors
 
 
 def _reduce_boxes(ufunc: np.ufunc, values: Array, starts: Sequence[Array]) -> Array:

@@ -22,8 +22,8 @@ Bands = dict[int, Floats]
 _ALPHA, _BETA = np.float32(-1.586134342059924), np.float32(-0.052980118572961)
 _GAMMA, _DELTA = np.float32(0.882911075530934), np.float32(0.443506852043971)
 _GAIN, _LOSS = np.float32(1.230174104914001 / math.sqrt(2)), np.float32(math.sqrt(2) / 1.230174104914001)
-# A sample depends on coefficients this far to either side and no further.
-MARGIN = 3
+# A sample depends on coefficients this far to either side and no further; a coefficient on samples.
+MARGIN, REACH = 3, 4
 
 
 def forward(volume: Floats, axes: Axes) -> Bands:
@@ -126,4 +126,4 @@ def _lift_inverse(low: Any, high: Any, rows: Any) -> None:
         _lift(rows[o], -_ALPHA, 1)
 
 
-__all__ = ["MARGIN", "Axes", "Bands", "forward", "inverse", "needed", "orientations"]
+__all__ = ["MARGIN", "REACH", "Axes", "Bands", "forward", "inverse", "needed", "orientations"]

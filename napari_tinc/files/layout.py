@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_tinc.core.metadata import SPATIAL, Metadata
+from napari_tinc.core.scratch import zeros
 from napari_tinc.errors import InputError
 from napari_tinc.inputs import AXIS_LETTERS, check_axes
 
@@ -79,8 +80,11 @@ def assemble(data: NDArray[Any], letters: str, said: Description, axes: str | No
         channel_names = ()
     steps = [said.steps.get(letter, (1.0, "")) for letter in names]
     metadata = Metadata(names, tuple(s for s, _ in steps), tuple(u for _, u in steps), channel_names, said.name)
-    native = data.astype(data.dtype.newbyteorder("="), copy=False)
-    return Volume(native, metadata)
+    if not data.dtype.isnative:
+        native = zeros(data.shape, data.dtype.newbyteorder("="))
+        native[...] = data
+        data = native
+    return Volume(data, metadata)
 
 
 def _named(letters: str, shape: tuple[int, ...]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_tinc.core.metadata import Metadata
+from napari_tinc.core.scratch import fits_memory
 from napari_tinc.files.layout import Description, Volume, assemble
 from napari_tinc.inputs import check_axes
 
@@ -25,7 +26,7 @@ def read_npy(path: Path, axes: str | None) -> Volume:
     axes : str or None
         Axis letters; without them 2-D is YX, 3-D ZYX, 4-D CZYX, 5-D TCZYX.
     """
-    data = np.load(path, allow_pickle=False)
+    data = np.load(path, None if fits_memory(path.stat().st_size) else "r", allow_pickle=False)
     if axes is None:
         check_axes("tczyx"[-data.ndim :], data.ndim)
         axes = Metadata.default(data.ndim).axes

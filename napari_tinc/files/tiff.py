@@ -14,6 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_tinc.core.metadata import SPATIAL, Metadata
+from napari_tinc.core.scratch import zeros
 from napari_tinc.errors import InputError
 from napari_tinc.files.layout import Description, Volume, assemble, positive_step, transposed
 from napari_tinc.files.units import unit_name, unit_symbol
@@ -59,7 +60,7 @@ def read_tiff(path: Path, axes: str | None) -> Volume:
         if tif.is_ome and shape[letters.index("z")] == 1 and "z" not in said.steps:
             # OME names all of t, c, z; a single plane without a step in z is a picture
             letters = letters.replace("z", "q")
-        data = series.asarray().reshape(shape)
+        data = series.asarray(out=zeros(series.shape, series.dtype)).reshape(shape)
     return assemble(data, letters, said, axes)
 
 

@@ -13,6 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_tinc.core.metadata import SPATIAL, Metadata
+from napari_tinc.core.scratch import to_array
 from napari_tinc.errors import InputError
 from napari_tinc.files.layout import Description, Volume, assemble, positive_step, transposed
 from napari_tinc.files.units import SYMBOLS, unit_name
@@ -41,7 +42,7 @@ def read_zarr(path: Path, axes: str | None) -> Volume:
     """
     node = zarr.open(path, mode="r")
     if isinstance(node, zarr.Array):
-        return assemble(np.asarray(node[...]), _array_letters(node), Description({}, name=_stem(path)), axes)
+        return assemble(to_array(node), _array_letters(node), Description({}, name=_stem(path)), axes)
     image, omero = _ome_image(node, path)
     multiscale = image.multiscales[0]
     level = multiscale.datasets[0]
@@ -60,7 +61,7 @@ def read_zarr(path: Path, axes: str | None) -> Volume:
     channels = tuple(channel.label or "" for channel in omero.channels) if omero else ()
     names = channels if any(channels) else ()
     said = Description(steps, names, multiscale.name or _stem(path))
-    return assemble(np.asarray(array[...]), letters, said, axes)
+    return assemble(to_array(array), letters, said, axes)
 
 
 def _ome_image(group: zarr.Group, path: Path) -> tuple[Any, Any]:

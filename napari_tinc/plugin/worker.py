@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_tinc.core.metadata import LEADING, Metadata
+from napari_tinc.core.scratch import read_steps, zeros
 from napari_tinc.errors import TincError
 from napari_tinc.plugin.compress_model import importance_weights
 from napari_tinc.plugin.preview import View
@@ -186,17 +187,20 @@ def load_engine_aside() -> None:
 
 
 def read_copy(data: Any) -> Generator[None, None, Array]:
-    """Copy an array, so that what the user does to the layer meanwhile does no harm; dask chunk rows one by one."""
-    if not hasattr(data, "dask"):
+    """Copy an array, so that what the user does to the layer meanwhile does no harm; dask chunks one by one."""
+    if isinstance(data, np.ndarray):
         yield None
-        return np.array(data)
-    out = np.empty(data.shape, data.dtype)
-    start = 0
-    for depth in data.chunks[0]:
-        out[start : start + depth] = np.asarray(data[start : start + depth])
-        start += depth
+        copied = zeros(data.shape, data.dtype)
+        copied[...] = data
+        return copied
+    steps = read_steps(data)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            out: Array = stop.value
+            return out
         yield None
-    return out
 
 
 class _Pacer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from napari.layers import Image
 from napari.utils import progress
 
@@ -47,7 +46,7 @@ def _compress(layer: Any) -> Any:
 
     preferences, source = read(), source_of(layer)
     steps = compress_steps(
-        np.asarray(full_resolution(layer)),
+        full_resolution(layer),
         preferences.target,
         metadata=source.metadata,
         preset=preferences.preset,

@@ -1,0 +1,171 @@
+"""Arrays that may be larger than memory, and how to go through them piece by piece.
+
+What is too large for memory is kept in a file that has no name any more: the system takes its pages in and out, and
+nothing is left of it when the process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from napari_tinc.errors import InputError
+
+Array = npt.NDArray[Any]
+Bounds = tuple[tuple[int, int], ...]
+
+# A compression holds the volume, its coefficients twice and pieces of both.
+_SHARE_OF_FREE = 8
+_CHUNKS_AT_A_TIME = 8
+_ZEROS = bytes(2**22)
+_limit: ContextVar[int | None] = ContextVar("limit", default=None)
+
+
+class ArrayLike(Protocol):
+    """What dask, zarr and others have in common with an ndarray."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def dtype(self) -> Any: ...  # noqa: D102
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+
+@contextmanager
+def memory_limit(nbytes: int) -> Iterator[None]:
+    """Keep every working array of more than ``nbytes`` in a file while the block runs.
+
+    By default the limit is an eighth of the memory that is free. The files are in the folder that ``TMPDIR`` names, by
+    default in ``/var/tmp`` or where the system keeps temporary files, and vanish with the process.
+
+    Parameters
+    ----------
+    nbytes : int
+        Bytes of one array.
+    """
+    token = _limit.set(nbytes)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def fits_memory(nbytes: int) -> bool:
+    """Whether an array of so many bytes is kept in memory."""
+    limit = _limit.get()
+    return nbytes <= (psutil.virtual_memory().available // _SHARE_OF_FREE if limit is None else limit)
+
+
+def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """Make an array of zeros, in memory or in a file.
+
+    Raises
+    ------
+    InputError
+        If the disk has no room for it.
+    """
+    dtype = np.dtype(dtype)
+    nbytes = math.prod(shape) * dtype.itemsize
+    if fits_memory(nbytes):
+        return np.zeros(shape, dtype)
+    folder = _folder()
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            _reserve(file.fileno(), nbytes)
+            return np.memmap(file, dtype, "r+", shape=shape)
+    except OSError as error:
+        raise InputError(
+            f"expected {nbytes / 1e9:.1f} GB of working space in {folder}, got: {error.strerror}; "
+            "make room, or name another folder in TMPDIR"
+        ) from error
+
+
+def read_steps(source: ArrayLike) -> Generator[tuple[int, int], None, Array]:
+    """Return an ndarray as it is; copy a dask, zarr or similar array a few chunks at a time.
+
+    Parameters
+    ----------
+    source : ndarray or array-like
+        Anything with ``shape``, ``dtype`` and slicing that gives arrays.
+
+    Yields
+    ------
+    chunks read, all chunks
+    """
+    if isinstance(source, np.ndarray):
+        return source
+    import dask.array as da
+    from dask.base import compute
+
+    lazy: Any = source
+    if not isinstance(source, da.Array):
+        lazy = da.from_array(source, getattr(source, "chunks", "auto"))  # type: ignore[no-untyped-call]
+    copied = zeros(lazy.shape, lazy.dtype.newbyteorder("="))
+    places = list(da.core.slices_from_chunks(lazy.chunks))  # type: ignore[no-untyped-call]
+    for first in range(0, len(places), _CHUNKS_AT_A_TIME):
+        some = places[first : first + _CHUNKS_AT_A_TIME]
+        chunks = compute(*(lazy[place] for place in some))  # type: ignore[no-untyped-call]
+        for place, chunk in zip(some, chunks, strict=True):
+            copied[place] = chunk
+        yield min(first + _CHUNKS_AT_A_TIME, len(places)), len(places)
+    return copied
+
+
+def to_array(source: ArrayLike) -> Array:
+    """Run :func:`read_steps` to its end."""
+    steps = read_steps(source)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            array: Array = stop.value
+            return array
+
+
+def boxes(bounds: Bounds, voxels: int) -> Iterator[Bounds]:
+    """Cut a region into boxes of at most ``voxels``, as near to cubes as it allows, in row-major order.
+
+    They meet at multiples of their sides, powers of two, wherever the region begins: blocks are not cut in two.
+    """
+    left, ranges = voxels, list[Sequence[tuple[int, int]]]([()] * len(bounds))
+    by_length = sorted(range(len(bounds)), key=lambda axis: bounds[axis][1] - bounds[axis][0])
+    for position, axis in enumerate(by_length):
+        start, stop = bounds[axis]
+        root = left ** (1 / (len(bounds) - position)) * (1 + 1e-9)
+        side = stop - start if stop - start <= root else 2 ** int(math.log2(max(1.0, root)))
+        left //= max(1, side)
+        edges = (
+            [start, *range(start - start % side + side, stop, side), stop] if 0 < side < stop - start else [start, stop]
+        )
+        ranges[axis] = list(pairwise(edges))
+    return product(*ranges)
+
+
+def _folder() -> str:
+    """Where working files are: not in /tmp if that can be helped, for it is often memory too."""
+    if "TMPDIR" not in os.environ and os.access("/var/tmp", os.W_OK):
+        return str(Path("/var/tmp"))
+    return tempfile.gettempdir()
+
+
+def _reserve(file: int, nbytes: int) -> None:
+    """Take the disk space now: a full disk must raise here, and not kill the process when a page is written."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, nbytes)
+        return
+    for start in range(0, nbytes, len(_ZEROS)):
+        os.write(file, _ZEROS[: nbytes - start])
+
+
+__all__ = ["ArrayLike", "boxes", "fits_memory", "memory_limit", "read_steps", "to_array", "zeros"]

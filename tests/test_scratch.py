@@ -1,0 +1,151 @@
+"""Volumes larger than memory: the same bytes as in memory, from wherever they come, and no more memory than allowed."""
+
+from __future__ import annotations
+
+import math
+import os
+import tracemalloc
+from itertools import pairwise
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_tinc import InputError, Target, compress, compression, draft, memory_limit, read_volume, source
+from napari_tinc import volume as volumes
+from napari_tinc.core import detail_coding, metrics, scratch, wavelet
+from napari_tinc.core.detail import BlockCache, dyadic_splits
+from napari_tinc.core.detail_coding import Coefficients, Residual
+from napari_tinc.format import MODEL_DETAIL
+from tests.synthetic import blobs
+
+sides = st.integers(1, 300)
+
+
+@given(st.lists(st.tuples(sides, sides).map(sorted), min_size=1, max_size=4), st.integers(1, 5000))
+def test_boxes_tile_a_region_and_are_small(bounds: list[list[int]], voxels: int) -> None:
+    region = tuple((first, last) for first, last in bounds)
+    found = list(scratch.boxes(region, voxels)) if math.prod(b - a for a, b in region) < 200 * voxels else []
+    for box in found:
+        assert all(a <= lo < hi <= b for (lo, hi), (a, b) in zip(box, region, strict=True) if a < b)
+        assert math.prod(hi - lo for lo, hi in box) <= voxels
+    covered = sum(math.prod(hi - lo for lo, hi in box) for box in found)
+    assert not found or covered == math.prod(b - a for a, b in region)
+    for axis in range(len(region)):
+        edges = sorted({box[axis] for box in found})
+        assert all(first[1] == second[0] for first, second in pairwise(edges))
+
+
+@pytest.mark.parametrize("shape", [(70, 33, 41), (9, 130, 1), (1, 200, 7)])
+@pytest.mark.parametrize("elongation", [math.inf, 1.5])
+def test_a_transform_box_by_box_is_that_of_the_whole(
+    shape: tuple[int, int, int], elongation: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    weights = np.random.default_rng(1).uniform(size=shape).astype(np.float32)
+
+    def part(array: np.ndarray) -> object:
+        return lambda box: array[tuple(slice(a, b) for a, b in box)]
+
+    monkeypatch.setattr(detail_coding, "_BOX_VOXELS", 2**11)
+    splits = dyadic_splits(shape, elongation)
+    found = Coefficients.of(Residual(shape, part(volume), part(weights)), splits, 8)  # type: ignore[arg-type]
+    low = volume
+    for axes, bands in zip(splits, found.bands, strict=True):
+        whole = wavelet.forward(low, axes)
+        for orientation, band in zip(wavelet.orientations(axes), bands, strict=True):
+            own = whole[orientation]
+            np.testing.assert_array_equal(band[tuple(slice(n) for n in own.shape)], own)
+            assert np.count_nonzero(band) == np.count_nonzero(own)
+        low = whole[0]
+    assert found.mean == low.item()
+    monkeypatch.setattr(detail_coding, "_BOX_VOXELS", 2**30)
+    at_once = Coefficients.of(Residual(shape, part(volume), part(weights)), splits, 8)  # type: ignore[arg-type]
+    for one, other in zip(found.weights, at_once.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", ["dask", "zarr", "numpy"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_what_is_kept_in_files_gives_the_same_bytes(kind: str, weighted: bool, tmp_path: Path) -> None:
+    volume = blobs((40, 50, 60))
+    weights = (volume > np.median(volume)).astype(np.uint8) if weighted else None
+    expected = compress(volume, Target.ratio(40), preset="fast", weights=weights).to_bytes()
+    given: object = volume
+    if kind == "dask":
+        given = da.from_array(volume, chunks=(7, 50, 16))
+    elif kind == "zarr":
+        given = zarr.create_array(tmp_path / "v.zarr", data=volume, chunks=(16, 16, 16))
+    with memory_limit(1000):
+        found = compress(given, Target.ratio(40), preset="fast", weights=weights)  # type: ignore[arg-type]
+    assert found.to_bytes() == expected
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".tif", ".npy"])
+def test_files_larger_than_memory_are_read_without_filling_it(suffix: str, tmp_path: Path) -> None:
+    volume = np.arange(64 * 256 * 256, dtype=np.uint16).reshape(64, 256, 256)
+    path = tmp_path / f"v{suffix}"
+    if suffix == ".zarr":
+        zarr.create_array(path, data=volume, chunks=(16, 64, 64))
+    elif suffix == ".npy":
+        np.save(path, volume)
+    else:
+        import tifffile
+
+        tifffile.imwrite(path, volume, compression="zlib")
+    read_volume(path)  # imports
+    with memory_limit(2**20):
+        tracemalloc.start()
+        found = read_volume(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    np.testing.assert_array_equal(found.data, volume)
+    assert isinstance(found.data, np.memmap)
+    assert peak < volume.nbytes / 2
+
+
+def test_memory_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (detail_coding, draft, source, volumes, metrics):
+        monkeypatch.setattr(module, "_SLAB_VOXELS" if module is metrics else "_BOX_VOXELS", 2**15)
+    monkeypatch.setattr(detail_coding, "_SAMPLED", 2**15)
+    monkeypatch.setattr(volumes, "BlockCache", lambda: BlockCache(2**20))
+
+    def peak(planes: int) -> int:
+        stack = da.concatenate([da.from_array(blobs((32, 64, 64)))] * (planes // 32))
+        with memory_limit(2**17):
+            tracemalloc.start()
+            compress(stack, Target.ratio(100), model="detail")
+            found = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        return found
+
+    peak(32)  # imports
+    small, large = peak(64), peak(512)
+    growth = (large - small) / ((512 - 64) * 64 * 64)
+    assert growth < 1, "bytes a voxel: what finer blocks look up; float32 copies of the volume would be 4 each"
+
+
+def test_networks_are_not_trained_on_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = blobs((32, 32, 32))
+    monkeypatch.setattr(compression, "prepare_training", None)
+    with memory_limit(1000):
+        with pytest.raises(InputError, match="fits in memory for model 'tinc'"):
+            compress(volume, Target.ratio(16), model="tinc")
+        found = compress(volume, Target.ratio(16), preset="best")
+    assert found.header.model == MODEL_DETAIL
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="how this system says that a disk is full is its own")
+def test_a_full_disk_is_an_error_before_anything_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(file: int, offset: int, length: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with memory_limit(1000), pytest.raises(InputError, match=r"GB of working space.*No space left"):
+        compress(blobs((32, 32, 32)), Target.ratio(16), preset="fast")
+    assert not list(tmp_path.iterdir())
