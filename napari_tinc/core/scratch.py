@@ -27,7 +27,6 @@ Bounds = tuple[tuple[int, int], ...]
 
 # A compression holds the volume, its coefficients twice and pieces of both.
 _SHARE_OF_FREE = 8
-_CHUNKS_AT_A_TIME = 8
 _ZEROS = bytes(2**22)
 _limit: ContextVar[int | None] = ContextVar("limit", default=None)
 
@@ -92,7 +91,7 @@ def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
 
 
 def read_steps(source: ArrayLike) -> Generator[tuple[int, int], None, Array]:
-    """Return an ndarray as it is; copy a dask, zarr or similar array a few chunks at a time.
+    """Return an ndarray as it is; copy a dask, zarr or similar array chunk by chunk.
 
     Parameters
     ----------
@@ -106,19 +105,15 @@ def read_steps(source: ArrayLike) -> Generator[tuple[int, int], None, Array]:
     if isinstance(source, np.ndarray):
         return source
     import dask.array as da
-    from dask.base import compute
 
     lazy: Any = source
     if not isinstance(source, da.Array):
         lazy = da.from_array(source, getattr(source, "chunks", "auto"))  # type: ignore[no-untyped-call]
     copied = zeros(lazy.shape, lazy.dtype.newbyteorder("="))
     places = list(da.core.slices_from_chunks(lazy.chunks))  # type: ignore[no-untyped-call]
-    for first in range(0, len(places), _CHUNKS_AT_A_TIME):
-        some = places[first : first + _CHUNKS_AT_A_TIME]
-        chunks = compute(*(lazy[place] for place in some))  # type: ignore[no-untyped-call]
-        for place, chunk in zip(some, chunks, strict=True):
-            copied[place] = chunk
-        yield min(first + _CHUNKS_AT_A_TIME, len(places)), len(places)
+    for number, place in enumerate(places, 1):
+        copied[place] = lazy[place].compute()
+        yield number, len(places)
     return copied
 
 
