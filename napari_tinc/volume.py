@@ -21,7 +21,7 @@ from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.octree import Box, Octree
 from napari_tinc.core.quantization import Layout
 from napari_tinc.core.sampling import Floats32, sample_positions, sample_region, scaled_side
-from napari_tinc.core.scratch import boxes
+from napari_tinc.core.scratch import boxes, zeros
 from napari_tinc.errors import FormatError, InputError
 
 Region = tuple[slice | int, ...]
@@ -276,12 +276,13 @@ class CompressedVolume:
         Returns
         -------
         ndarray of :attr:`dtype`
-            Integers are rounded; all values are clipped to the original's range.
+            Integers are rounded; all values are clipped to the original's range. What is too large for memory is kept
+            in a file, see :func:`napari_tinc.memory_limit`.
 
         Raises
         ------
         InputError
-            If the region lies outside the volume, the scale is not positive, or the result does not fit in memory.
+            If the region lies outside the volume, the scale is not positive, or there is no room for the result.
         FormatError
             If the parameters do not decode.
         """
@@ -293,7 +294,7 @@ class CompressedVolume:
         items = np.arange(len(self.header.items)).reshape(self.header.leading_shape)
         items = items[tuple(slice(*bound) for bound in leading)]
         extent = tuple(stop - start for start, stop in spatial)
-        decoded = _allocate((items.size, *extent), self.dtype)
+        decoded = zeros((items.size, *extent), self.dtype)
         for row, item in zip(decoded, items.ravel().tolist(), strict=True):
             self._decode_into(item, spatial, scale, row)
         return self._arrange(decoded, items.shape, extent, squeezed)
@@ -304,7 +305,7 @@ class CompressedVolume:
             raise InputError(f"expected an item below {len(self.header.items)}, got {item}: count channels from 0")
         shape = tuple(scaled_side(side, scale) for side in self.tree.shape)
         bounds, _ = _resolve(region, shape)
-        out = _allocate(tuple(stop - start for start, stop in bounds), self.dtype)
+        out = zeros(tuple(stop - start for start, stop in bounds), self.dtype)
         self._decode_into(item, tuple(bounds), scale, out)
         return out
 
@@ -389,13 +390,6 @@ class _Denormaliser:
         if self.dtype.kind != "f":
             np.rint(result, out=result)
         return np.clip(result, self.minimum, self.maximum, out=result).astype(self.dtype)
-
-
-def _allocate(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
-    try:
-        return np.empty(shape, dtype=dtype)
-    except (MemoryError, ValueError) as error:
-        raise InputError(f"a region of {shape} voxels does not fit in memory: decode it in parts") from error
 
 
 def _resolve(region: Region | None, shape: tuple[int, ...]) -> tuple[list[tuple[int, int]], tuple[int, ...]]:

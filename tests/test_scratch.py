@@ -85,6 +85,19 @@ def test_what_is_kept_in_files_gives_the_same_bytes(kind: str, weighted: bool, t
     assert found.to_bytes() == expected
 
 
+def test_what_is_decoded_may_be_larger_than_memory() -> None:
+    file = compress(blobs((40, 50, 60)), Target.ratio(40), preset="fast")
+    with memory_limit(1000):
+        found = file.decode()
+    assert isinstance(found, np.memmap)
+    np.testing.assert_array_equal(found, file.decode())
+
+
+def test_more_than_any_disk_is_refused() -> None:
+    with pytest.raises(InputError, match=r"GB of working space.*in parts"):
+        scratch.zeros((2**31, 2**31, 2**31), np.uint16)
+
+
 @pytest.mark.parametrize("suffix", [".zarr", ".tif", ".npy"])
 def test_files_larger_than_memory_are_read_without_filling_it(suffix: str, tmp_path: Path) -> None:
     volume = np.arange(64 * 256 * 256, dtype=np.uint16).reshape(64, 256, 256)

@@ -6,8 +6,10 @@ nothing is left of it when the process ends, however it ends.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -76,17 +78,19 @@ def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     """
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
-    if fits_memory(nbytes):
-        return np.zeros(shape, dtype)
     folder = _folder()
     try:
+        if fits_memory(nbytes):
+            return np.zeros(shape, dtype)
+        if nbytes > shutil.disk_usage(folder).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with tempfile.TemporaryFile(dir=folder) as file:
             _reserve(file.fileno(), nbytes)
             return np.memmap(file, dtype, "r+", shape=shape)
     except OSError as error:
         raise InputError(
             f"expected {nbytes / 1e9:.1f} GB of working space in {folder}, got: {error.strerror}; "
-            "make room, or name another folder in TMPDIR"
+            "make room, name another folder in TMPDIR, or do it in parts"
         ) from error
 
 
