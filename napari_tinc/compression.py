@@ -50,6 +50,8 @@ _PEAK_RATE, _RATE_PER_WIDTH = 0.05, 1.2
 _OMEGA_PER_VOXEL = 0.5
 # Of a file with both, what the network takes; and how much worse than a file without it a short training may end.
 _NETWORK_SHARE, _PROMISING = 0.6, 10**0.08
+# Larger volumes are tried out on their middle.
+_PILOT_VOXELS = 2**21
 # Bytes of a detail segment and its row in the table besides the streams, at most; and what a useful one has.
 _DETAIL_HEAD, _LEAST_DETAIL = 48, 24
 _QUALITY_SHARE, _SPARE = 1 / 80, 0.02
@@ -198,6 +200,10 @@ class _Candidate:
     details: Details
     error: float
 
+    def decoder(self) -> Callable[..., Array]:
+        """Decode what the file would."""
+        return self.draft.unmeasured(self.payloads, self.details).decode
+
 
 def _run(source: Source, settings: Settings, budget: int, finish: Finish | None) -> Steps:
     """Compress to at most ``budget`` bytes."""
@@ -222,35 +228,37 @@ def _best_candidate(source: Source, settings: Settings, budget: int, finish: Fin
     """Make the file in the ways that the settings allow, and return the one with the least error."""
     if settings.model == "tinc":
         return (yield from _with_network(source, settings, budget, budget, PRESETS[settings.preset], finish))
-    share = int(_NETWORK_SHARE * budget)
+    long = PRESETS[settings.preset]
     if settings.model == "hybrid":
-        return (yield from _with_network(source, settings, share, budget, PRESETS[settings.preset], finish))
+        return (yield from _with_network(source, settings, int(_NETWORK_SHARE * budget), budget, long, finish))
     best = yield from _with_detail(plan_detail(source, settings, budget), {}, budget)
-    if (
-        settings.model == "detail"
-        or settings.preset == "fast"
-        or not _fits_training(source)
-        or share < smallest_budget(source, replace(settings, model="tinc"))
-    ):
+    if settings.model == "detail" or settings.preset == "fast" or not _fits_training(source):
         return best
     # Successive halving: short trainings show whether a long one is worth its time, and with which share of the bytes.
-    short, long = PRESETS["fast"], PRESETS[settings.preset]
+    short = PRESETS["fast"]
     limits: tuple[float | None, float | None] = None, None
     if settings.time_limit is not None:
         unit = settings.time_limit / (2 * short + long)
         limits = short * unit, long * unit
-    pilots: dict[int, float] = {}
-    for number in (share, budget):
+    tried = source.middle(_PILOT_VOXELS)
+    allowed = budget * tried.items.size // source.items.size
+    if tried.is_constant or _NETWORK_SHARE * allowed < smallest_budget(tried, replace(settings, model="tinc")):
+        return best
+    to_beat = best
+    if tried is not source:
+        to_beat = yield from _with_detail(plan_detail(tried, settings, allowed), {}, allowed)
+    pilots: dict[float, float] = {}
+    for share in (_NETWORK_SHARE, 1.0):
         if finish is None or not finish():
-            timed = replace(settings, time_limit=limits[0])
-            shown = best.draft.unmeasured(best.payloads, best.details).decode
-            pilot = yield from _with_network(source, timed, number, budget, short, finish, shown)
-            pilots[number], best = pilot.error, min(best, pilot, key=lambda c: c.error)
-    if pilots and min(pilots.values()) < best.error * _PROMISING and not (finish and finish()):
+            timed, shown = replace(settings, time_limit=limits[0]), best.decoder()
+            pilot = yield from _with_network(tried, timed, int(share * allowed), allowed, short, finish, shown)
+            pilots[share] = pilot.error
+            if tried is source:
+                best = min(best, pilot, key=lambda c: c.error)
+    if pilots and min(pilots.values()) < to_beat.error * _PROMISING and not (finish and finish()):
         timed = replace(settings, time_limit=limits[1])
-        number = min(pilots, key=pilots.__getitem__)
-        shown = best.draft.unmeasured(best.payloads, best.details).decode
-        trained = yield from _with_network(source, timed, number, budget, long, finish, shown)
+        number = int(min(pilots, key=pilots.__getitem__) * budget)
+        trained = yield from _with_network(source, timed, number, budget, long, finish, best.decoder())
         best = min(best, trained, key=lambda c: c.error)
     return best
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from napari_tinc import segments
 from napari_tinc.core import allocation, metrics, scratch
 from napari_tinc.core.axes import items_first
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.octree import Octree, choose_splits
 from napari_tinc.core.scratch import Bounds, boxes
 from napari_tinc.core.training import TrainingData
@@ -100,6 +100,23 @@ class Source:
     def _mean_weights(self) -> tuple[float, ...]:
         assert self.weights is not None
         return tuple(float(weights.mean(dtype=np.float64)) or 1.0 for weights in self.weights)
+
+    def middle(self, voxels: int) -> Source:
+        """Return the middle of every item, of about ``voxels`` in all and the same proportions; itself if no larger."""
+        if self.items.size <= voxels:
+            return self
+        share = (voxels / self.items.size) ** (1 / len(self.spatial))
+        sides = [max(1, round(share * side)) for side in self.spatial]
+        place = tuple(
+            slice((n - side) // 2, (n - side) // 2 + side) for n, side in zip(self.spatial, sides, strict=True)
+        )
+        items = self.items[(slice(None), *place)]
+        left = iter(sides)
+        shape = tuple(
+            n if axis in LEADING else next(left) for n, axis in zip(self.shape, self.metadata.axes, strict=True)
+        )
+        weights = None if self.weights is None else self.weights[(slice(None), *place)]
+        return Source(items, shape, self.metadata, weights, tuple(_item_range(item) for item in items))
 
     def voxel_weights(self, item: int, box: Bounds) -> npt.NDArray[np.float32]:
         """Weight of every voxel in a box of an item, mean 1 over the item; only for a source that has weights."""

@@ -68,7 +68,7 @@ def test_the_file_never_exceeds_its_budget_and_uses_it(
 @pytest.mark.parametrize("ratio", [50, 100, 400])
 def test_noise_that_is_not_worth_its_bytes_makes_a_smaller_file(ratio: float) -> None:
     noise = np.random.default_rng(0).integers(0, 4096, (64, 32, 32), dtype=np.uint16)
-    assert compress(noise, Target.ratio(ratio), preset="fast").nbytes <= noise.nbytes // ratio
+    assert compress(noise, Target.ratio(ratio), model="detail").nbytes <= noise.nbytes // ratio
 
 
 def test_the_budget_counts_the_file_on_disk(tmp_path: Path) -> None:
@@ -416,3 +416,25 @@ def test_tissue_in_three_percent_of_the_range_is_still_learnt(monkeypatch: pytes
     usual[2:5, 3:6, 4:7] = usual[9:12, 8:11, 1:4] = False
     error = ((decoded - tissue)[usual] ** 2).mean()
     assert error < 0.5 * tissue[usual].var()
+
+
+@pytest.mark.parametrize("promising", [False, True])
+def test_large_volumes_are_tried_out_on_their_middle(promising: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(story.PRESETS, "balanced", 30)
+    monkeypatch.setattr(story, "_PILOT_VOXELS", 8000)
+    monkeypatch.setattr(story, "_PROMISING", math.inf if promising else 0)
+    trained: list[tuple[int, ...]] = []
+    prepare = story.prepare_training
+
+    def noted(draft: Any, *args: Any) -> Any:
+        trained.append(draft.source.items.shape)
+        return prepare(draft, *args)
+
+    monkeypatch.setattr(story, "prepare_training", noted)
+    volume = blobs((2, 24, 32, 16))
+    metadata = Metadata("czyx", (1.0,) * 4, ("",) * 4)
+    result = story.compress(volume, Target.size(6000), metadata=metadata, device="cpu")
+    assert result.nbytes <= 6000
+    assert result.shape == volume.shape
+    pilot = (2, 17, 22, 11)
+    assert trained == [pilot, pilot] + [volume.shape] * promising

@@ -14,6 +14,7 @@ import pytest
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic import blobs
 
 from napari_tinc import InputError, Target, compress, compression, draft, memory_limit, read_volume, source
 from napari_tinc import volume as volumes
@@ -21,7 +22,6 @@ from napari_tinc.core import detail_coding, metrics, scratch, wavelet
 from napari_tinc.core.detail import BlockCache, dyadic_splits
 from napari_tinc.core.detail_coding import Coefficients, Residual
 from napari_tinc.format import MODEL_DETAIL
-from tests.synthetic import blobs
 
 sides = st.integers(1, 300)
 
