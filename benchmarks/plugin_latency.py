@@ -193,20 +193,22 @@ def stepping(volumes: Sequence[CompressedVolume], steps: int) -> None:
         steps_in(volume, steps, plain)
 
 
-def steps_in(volume: CompressedVolume, steps: int, plain: tuple[list[float], list[float]]) -> None:
+def steps_in(volume: CompressedVolume, steps: int, plain: tuple[list[float], ...]) -> None:
     """Step through undecoded planes and through the same again; compare with a numpy array."""
     counter, shape = Counter(), volume.shape
     with mock.patch.object(CompressedVolume, "decode", lambda *args, **kwargs: counter(*args, **kwargs)):
         viewer = napari.Viewer(show=True)
         viewer.window.resize(1300, 850)
         (layer,) = add_result(viewer, volume)
-        live(1)
+        live(10, lambda: is_sharp(viewer))
         print(f"{kind_of(volume)} of {shape} at ratio {volume.ratio:.0f}, {len(layer.data) if layer.multiscale else 1} "
               f"levels, shown at level {layer.data_level}")  # fmt: skip
         for what in ("undecoded", "cached"):
             counter.voxels = 0
             times = steps_through(viewer, range(10, 10 + steps))
-            for until, ours, numpys in zip(("the layer has it", "it is drawn"), times, plain, strict=True):
+            for until, ours, numpys in zip(
+                ("the layer has it", "it is drawn", "it is sharp"), times, plain, strict=True
+            ):
                 report(f"  z step into {what} data, until {until}", ours)
                 print(f"    {statistics.median(ours) / statistics.median(numpys):.1f} times a numpy array's")
             print(f"  decoded planes per step: {counter.voxels / steps / (shape[1] * shape[2]):.2f}")
@@ -218,13 +220,21 @@ def kind_of(volume: CompressedVolume) -> str:
     return "networks" if volume.header.model == MODEL_TINC else "a detail layer"
 
 
-def steps_through(viewer: Any, planes: range) -> tuple[list[float], list[float]]:
-    """Time until the layers have every plane, and until it is drawn."""
-    sliced, drawn = [], []
+def steps_through(viewer: Any, planes: range) -> tuple[list[float], list[float], list[float]]:
+    """Time until the layers have every plane, until it is drawn, and until it is no longer coarse."""
+    sliced, drawn, sharp = [], [], []
     for plane in planes:
         sliced.append(milliseconds(lambda p=plane: viewer.dims.set_current_step(0, p)))
         drawn.append(sliced[-1] + milliseconds(QApplication.processEvents))
-    return sliced, drawn
+        sharp.append(drawn[-1] + (0 if is_sharp(viewer) else milliseconds(lambda: live(20, lambda: is_sharp(viewer)))))
+        QApplication.processEvents()
+    return sliced, drawn, sharp
+
+
+def is_sharp(viewer: Any) -> bool:
+    """Whether no layer waits for finer voxels."""
+    levels = [level for layer in viewer.layers if layer.multiscale for level in layer.data]
+    return all(level.source.sharpener.idle for level in levels)
 
 
 START = """
@@ -284,16 +294,18 @@ def opening(volume: CompressedVolume) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "large.tinc"
         volume.save(path)
-        read, shown, free = [], [], []
+        read, shown, free, sharp = [], [], [], []
         for _ in range(5):
             read.append(milliseconds(lambda: CompressedVolume.open(path).shape))
             with mock.patch.object(CompressedVolume, "decode", nothing):
-                free.append(open_in_a_viewer(path))
-            shown.append(open_in_a_viewer(path))
+                free.append(open_in_a_viewer(path)[0])
+            for times, took in zip((shown, sharp), open_in_a_viewer(path), strict=True):
+                times.append(took)
     print(f"{kind_of(volume)} of {volume.shape} at ratio {volume.ratio:.0f}, {volume.nbytes / 1e6:.2f} MB")
     report("  header read", read)
     report("  opened until the first plane is drawn, voxels cost nothing", free)
     report("  opened until the first plane is drawn", shown)
+    report("  opened until it is sharp", sharp)
     own = [ours - theirs for ours, theirs in zip(shown, free, strict=True)]
     print(f"    decoding: median {statistics.median(own):.0f} ms")
 
@@ -303,14 +315,16 @@ def nothing(volume: CompressedVolume, region: Any = None, scale: float = 1.0) ->
     return np.zeros([part.stop - part.start for part in region if isinstance(part, slice)], volume.dtype)
 
 
-def open_in_a_viewer(path: Path) -> float:
+def open_in_a_viewer(path: Path) -> tuple[float, float]:
+    """Time until the first plane is drawn, and until it is no longer coarse."""
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1300, 850)
     live(1)
     opened = milliseconds(lambda: viewer.open(str(path), plugin="napari-tinc"))
     opened += milliseconds(QApplication.processEvents)
+    sharp = opened + milliseconds(lambda: live(20, lambda: is_sharp(viewer)))
     viewer.close()
-    return opened
+    return opened, sharp
 
 
 FIRST_TINC = """

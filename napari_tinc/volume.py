@@ -29,6 +29,8 @@ Region = tuple[slice | int, ...]
 # A network may overshoot a float32 volume's range by far before it is clipped: leave room below float32's largest.
 _LARGEST_NARROW_RANGE = 1e30
 _SLAB_VOXELS = 2**21
+# A plane of 1024² that lies between two rows of blocks needs 160 MB of them: with less, each plane decodes all anew.
+_CACHED_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class CompressedVolume:
         self._frame = frames.parse(self._data)
         self._lock = threading.Lock()
         self._details: dict[int, DetailReader | None] = {}
-        self._blocks = BlockCache()
+        self._blocks = BlockCache(_CACHED_BYTES)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], device: str = "auto") -> CompressedVolume:
