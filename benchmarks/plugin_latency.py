@@ -233,8 +233,8 @@ def steps_through(viewer: Any, planes: range) -> tuple[list[float], list[float],
 
 def is_sharp(viewer: Any) -> bool:
     """Whether no layer waits for finer voxels."""
-    levels = [level for layer in viewer.layers if layer.multiscale for level in layer.data]
-    return all(level.source.sharpener.idle for level in levels)
+    sources = [level.source for layer in viewer.layers if layer.multiscale for level in layer.data]
+    return all(source.sharpener.idle for source in sources if hasattr(source, "sharpener"))
 
 
 START = """

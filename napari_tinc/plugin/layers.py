@@ -13,6 +13,7 @@ import numpy as np
 import pint
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
+from qtpy.QtCore import QCoreApplication
 from superqt.utils import ensure_main_thread
 
 from napari_tinc.core.metadata import LEADING
@@ -86,11 +87,14 @@ def layer_data(
 
 
 def _reader(volume: CompressedVolume, viewer: ViewerModel | None) -> Callable[[int | None], list[Any]]:
-    """Return what makes the levels of a channel; in a viewer they are sharpened as long as it shows the volume."""
+    """Return what makes the levels of a channel; in a viewer they are sharpened as long as it shows the volume.
+
+    Not those of networks alone: a plane of them costs its own samples, and a coarse one hardly less where it is small.
+    """
     from napari_tinc.lazy import lazy_levels
     from napari_tinc.plugin.sharpening import Sharpener
 
-    if viewer is None:
+    if viewer is None or not volume.has_detail_layer:
         return partial(lazy_levels, volume)
     known = weakref.ref(viewer)
 
@@ -102,7 +106,10 @@ def _reader(volume: CompressedVolume, viewer: ViewerModel | None) -> Callable[[i
         for layer in showing():
             layer.refresh(thumbnail=False, highlight=False, extent=False)
 
-    sharpener = Sharpener(lambda: bool(showing()), ensure_main_thread(refresh))
+    def tell() -> None:  # a viewer model without a window may be changed in any thread
+        refresh() if QCoreApplication.instance() is None else ensure_main_thread(refresh)()
+
+    sharpener = Sharpener(lambda: bool(showing()), tell)
     twin = copy.copy(volume)  # which has a decoder of its own
 
     def read(channel: int | None) -> list[Any]:

@@ -16,6 +16,8 @@ from napari_tinc.core.metadata import LEADING
 from napari_tinc.lazy import Bounds, LazyArray, Source
 
 Array = np.ndarray[Any, Any]
+Ends = tuple[tuple[int, int], ...]
+_Chunk = tuple[str, str]
 
 # The interface waits this long for fine voxels: what is there sooner needs no coarse ones first.
 PATIENCE_SECONDS = 0.06
@@ -43,8 +45,9 @@ class Sharpener:
         self._waiting: OrderedDict[_Chunk, _Task] = OrderedDict()  # what was asked for last comes last
         self._done: OrderedDict[_Chunk, _Task] = OrderedDict()
         self._versions: Counter[_Chunk] = Counter()
+        self._coarse = _LastRead()
         self._running = False
-        self._gave_up = -math.inf  # when a chunk was last shown coarse
+        self._gave_up = -math.inf  # when a coarse chunk was last decoded
 
     def level(self, fine: LazyArray, coarse: LazyArray) -> LazyArray:
         """Return a level that shows a coarser one where its own voxels are not decoded soon.
@@ -71,9 +74,13 @@ class Sharpener:
         task.done.wait(patience)
         with self._lock:
             task.shown_coarse = not task.done.is_set()
-            if task.shown_coarse:
-                self._gave_up = time.monotonic()
         return None if task.shown_coarse else task.result()
+
+    def read_coarse(self, source: Source, ends: Ends) -> Array:
+        """Return what is shown instead; for the chunks that are read next there is no patience left."""
+        samples = self._coarse.read(source, ends)
+        self._gave_up = time.monotonic()
+        return samples
 
     @property
     def idle(self) -> bool:
@@ -126,7 +133,21 @@ class Sharpener:
             return task.shown_coarse
 
 
-_Chunk = tuple[str, str]
+class _LastRead:
+    """Keeps the region that was read last: the chunks of a plane come one after the other, from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._key: tuple[str, Ends] | None = None
+        self._samples: Array = np.empty(0)
+
+    def read(self, source: Source, ends: Ends) -> Array:
+        """Return a region, given by start and stop of every axis."""
+        with self._lock:
+            if self._key != (source.name, ends):
+                self._samples = source.read(tuple(slice(*pair) for pair in ends))
+                self._key = source.name, ends
+            return self._samples
 
 
 def _key(source: Source, bounds: Bounds) -> _Chunk:
@@ -213,23 +234,18 @@ class _Sharpened:
 
     def _stretched(self, bounds: Bounds) -> Array:
         """Repeat the coarse samples that lie nearest."""
-        region: list[slice | int] = []
-        repeats: list[Array] = []
+        ends: list[tuple[int, int]] = []
+        chosen: list[Array] = []
         for axis, bound, many, few in zip(self.axes, bounds, self.shape, self.coarse.shape, strict=True):
-            if axis in LEADING:
-                nearest = np.arange(many)
-            else:
-                nearest = np.minimum(((np.arange(many) + 0.5) * few / many).astype(np.int64), few - 1)
-            if isinstance(bound, slice):
-                chosen = nearest[bound]
-                region.append(slice(int(chosen[0]), int(chosen[-1]) + 1))
-                repeats.append(chosen - chosen[0])
-            else:
-                region.append(int(nearest[bound]))
-        samples: Array = self.coarse.read(tuple(region))
-        for place, chosen in enumerate(repeats):
-            samples = samples[(slice(None),) * place + (chosen,)]
-        return samples
+            ratio = 1.0 if axis in LEADING else few / many
+            span = bound if isinstance(bound, slice) else slice(bound, bound + 1)
+            nearest = np.minimum((np.arange(span.start, span.stop) + 0.5) * ratio, few - 1).astype(np.int64)
+            # All of a plane: its chunks are read one after the other.
+            ends.append((int(nearest[0]), int(nearest[0]) + 1) if nearest[0] == nearest[-1] else (0, few))
+            chosen.append(nearest - ends[-1][0])
+        samples = self.sharpener.read_coarse(self.coarse, tuple(ends))[np.ix_(*chosen)]
+        cut: Array = samples[tuple(slice(None) if isinstance(bound, slice) else 0 for bound in bounds)]
+        return cut
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Be the fine level itself when copied or pickled: a thread cannot be."""
