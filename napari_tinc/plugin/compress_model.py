@@ -224,6 +224,11 @@ class CompressModel:
         self.curve, self.done, self.eta, self.phase, self.report = [], 0.0, math.nan, "", None
         self._enter(State.PREPARING)
 
+    def prepare(self, what: str) -> None:
+        """Say what is being prepared, if it is not the volume."""
+        if self.state is State.PREPARING:
+            self._enter(State.PREPARING, what)
+
     def advance(self, progress: Any) -> None:
         """Take in a :class:`napari_tinc.compression.Progress`; late ones, after the end, are ignored."""
         if not self.running:
@@ -286,7 +291,7 @@ class CompressModel:
             return said + psnr + left
         texts = {
             State.IDLE: self.message or "Idle",
-            State.PREPARING: "Preparing: reading and planning",
+            State.PREPARING: "Preparing: " + (self.message or "reading and planning"),
             State.STOPPING: "Stopping: " + (self.message or "keeping what was learnt"),
             State.DONE: "Done",
             State.FAILED: f"Failed: {self.message}",

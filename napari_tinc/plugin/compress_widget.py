@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_tinc.errors import TincError
-from napari_tinc.plugin import preferences, worker
+from napari_tinc.plugin import engine, preferences, worker
 from napari_tinc.plugin.compress_form import CompressForm
 from napari_tinc.plugin.compress_model import CompressModel, Form, State, full_resolution, source_of
 from napari_tinc.plugin.curve import PsnrCurve
@@ -80,8 +80,8 @@ class CompressWidget(QWidget):
         QTimer.singleShot(_IDLE_MILLISECONDS, self._load_engine)
 
     def _load_engine(self) -> None:
-        """Import what training needs while the user still looks at the form."""
-        worker.load_engine_aside()
+        """Import, and compile, what compressing needs while the user still looks at the form."""
+        engine.prepared()
 
     # The window
 
@@ -234,6 +234,8 @@ class CompressWidget(QWidget):
         if isinstance(event, worker.Previewed):
             if not self._session.control.discarded:
                 self._session.preview.show(event.image, event.view)
+        elif isinstance(event, worker.Preparing):
+            self.model.prepare(event.text)
         else:
             self.model.advance(event)
 

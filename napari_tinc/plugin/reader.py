@@ -7,6 +7,7 @@ from pathlib import Path
 
 from napari import current_viewer
 
+from napari_tinc.plugin import engine
 from napari_tinc.plugin.layers import LayerData, layer_data
 from napari_tinc.plugin.preferences import limit_cache, read
 
@@ -28,6 +29,7 @@ def open_files(path: Paths) -> list[LayerData]:
     InputError, FormatError
         If a file cannot be read, or is not a valid frame.
     """
+    engine.load()
     from napari_tinc.volume import CompressedVolume
 
     limit_cache()
