@@ -50,12 +50,17 @@ def _load_libraries() -> None:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Collect no garbage meanwhile: modules make objects by the hundred thousand, and each time all are looked at."""
+    """Collect no garbage meanwhile, and do not look at what is new afterwards: it is modules, and stays.
+
+    They make objects by the hundred thousand, and the window stands still while the collector looks at all of them.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
+        gc.unfreeze()  # which leaves everything in the oldest generation
         if collecting:
             gc.enable()
 
@@ -67,8 +72,9 @@ def prepared() -> Future[None]:
 
     def prepare() -> None:
         try:
-            load()
-            warm_up()
+            with _uncollected():
+                load()
+                warm_up()
         except Exception as error:  # raised by whoever asks for the result
             done.set_exception(error)
         else:
