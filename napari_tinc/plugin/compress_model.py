@@ -286,7 +286,8 @@ class CompressModel:
                 "quantising": "Training, rounded",
             }
             said = phase.get(self.phase, "Training")
-            psnr = f", {self.curve[-1][1]:.1f} dB" if self.curve else ""
+            # What is trained is one try of several, and lacks the coefficients that come on top of it.
+            psnr = f", network alone {self.curve[-1][1]:.1f} dB" if self.curve else ""
             left = f", {duration_text(self.eta)} left" if math.isfinite(self.eta) else ""
             return said + psnr + left
         texts = {

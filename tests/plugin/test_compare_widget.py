@@ -118,6 +118,11 @@ def test_the_lists_are_the_librarys_and_everything_explains_itself(opened, qtbot
     assert all(widget.controls.buttons[key].toolTip() for key in BUTTONS)
     widget.form.folded.expand(animate=False)
     assert widget.minimumSizeHint().width() <= 350
+    widget.form.folded.expand(animate=False)
+    bar = widget.area.verticalScrollBar().sizeHint().width()
+    assert widget.area.widget().minimumSizeHint().width() + bar <= 350, (
+        "no horizontal scroll bar beside the vertical one"
+    )
     inner = widget.area.widget()
     assert inner.minimumSizeHint().width() <= 340 - widget.area.verticalScrollBar().sizeHint().width()
     assert CompareWidget(viewer).form.read().strategies == candidates.STRATEGIES

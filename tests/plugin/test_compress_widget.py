@@ -22,6 +22,7 @@ from napari_tinc import compression as story
 from napari_tinc import samples
 from napari_tinc.errors import TrainingError
 from napari_tinc.plugin import engine, worker
+from napari_tinc.plugin.compare_widget import CompareWidget
 from napari_tinc.plugin.compress_form import TOOLTIPS
 from napari_tinc.plugin.compress_model import State
 from napari_tinc.plugin.compress_widget import CompressWidget
@@ -180,6 +181,10 @@ def test_every_button_of_the_card_does_its_work(opened, qtbot, tmp_path, monkeyp
     docks = len(viewer.window.dock_widgets)
     widget.card.buttons["table"].click()
     assert len(viewer.window.dock_widgets) == docks + 1
+    widget.card.buttons["codecs"].click()
+    (dock,) = [one for one in viewer.window.dock_widgets.values() if isinstance(one, CompareWidget)]
+    assert dock.form.source is viewer.layers["waves"]
+    assert dock.form.read().ratio_values() == (8,)
 
 
 @pytest.mark.usefixtures("quick")
