@@ -76,7 +76,7 @@ class PsnrCurve(QWidget):
             painter.drawText(QRectF(0, y - 9, _LEFT - 4, 18), right, f"{value:.4g}")
         below = QRectF(frame.left(), frame.bottom() + 2, frame.width(), _BOTTOM - 2)
         painter.drawText(below, Qt.AlignmentFlag.AlignLeft, "0 s")
-        painter.drawText(below, Qt.AlignmentFlag.AlignHCenter, "PSNR of the network in training (dB)")
+        painter.drawText(below, Qt.AlignmentFlag.AlignHCenter, "network alone, dB")
         painter.drawText(below, Qt.AlignmentFlag.AlignRight, duration_text(end))
 
 
