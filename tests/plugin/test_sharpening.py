@@ -137,7 +137,8 @@ def test_a_plane_in_the_viewer_becomes_sharp_by_itself(
 ) -> None:
     monkeypatch.setattr("napari_tinc.lazy.lazy_levels.__defaults__", (None, 5000))
     monkeypatch.setattr("napari_tinc.plugin.layers.COARSE_VOXELS", 100)
-    monkeypatch.setattr(sharpening, "PATIENCE_SECONDS", 0.0)
+    decoding, advance = threading.Event(), sharpening._Task.advance
+    monkeypatch.setattr(sharpening._Task, "advance", lambda task: decoding.wait(10) and advance(task))
     viewer = tinc_viewer(show=True)
     (layer,) = add_result(viewer, stack)
     layer.locked_data_level = 0
@@ -145,5 +146,6 @@ def test_a_plane_in_the_viewer_becomes_sharp_by_itself(
     coarse = np.asarray(layer._slice.image.raw).astype(float)
     exact = stack.decode((7,)).astype(float)
     assert np.abs(coarse - exact).max() > 100
+    decoding.set()
     qtbot.waitUntil(lambda: np.abs(np.asarray(layer._slice.image.raw) - exact).max() <= 1)
     assert layer.data[0].source.sharpener.idle
