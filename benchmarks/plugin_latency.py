@@ -5,7 +5,7 @@
 Times are those of this machine and of software rendering. What napari needs without us is measured in the same run:
 scrolling while nothing trains, adding and removing an ordinary layer, stepping through a numpy array, opening a file
 whose voxels cost nothing. The ratios are what carries over. Networks of the large volumes hold random parameters: speed
-does not depend on their values.
+does not depend on their values. Detail layers are real, or repeat real blocks; see ``detail_files.py``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,20 +24,20 @@ from unittest import mock
 import napari
 import numpy as np
 import torch
+from detail_files import Unseen, repeated, vessels
 from npe2 import PluginManager
 from qtpy.QtCore import QEventLoop, QTimer
 from qtpy.QtWidgets import QApplication
 from speed import filled, synthetic
 
-from napari_tinc import CompressedVolume, Metadata, samples
+from napari_tinc import CompressedVolume, samples
 from napari_tinc import compression as story
-from napari_tinc.format import ItemRange
+from napari_tinc.format import MODEL_TINC
 from napari_tinc.plugin.compress_model import State
 from napari_tinc.plugin.compress_widget import CompressWidget
 from napari_tinc.plugin.layers import add_result
 from napari_tinc.plugin.preview import PREVIEW
 from napari_tinc.settings import Settings
-from napari_tinc.source import Source
 
 
 def live(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
@@ -153,9 +152,9 @@ assert "torch" not in sys.modules
 beats, heart = [time.perf_counter()], QTimer()
 heart.timeout.connect(lambda: beats.append(time.perf_counter()))
 heart.start(5)
-while "napari_tinc.compression" not in sys.modules:
+from napari_tinc.plugin import engine
+while not engine.prepared().done():
     live(0.5)
-live(2)
 heart.stop()
 print(max(b - a for a, b in zip(beats, beats[1:])))
 viewer.close()
@@ -163,8 +162,11 @@ viewer.close()
 
 
 def first_torch(repeats: int) -> None:
-    """How long the window stands still while a thread imports torch, after the widget was opened."""
-    report("longest block while torch is imported aside", [1000 * in_a_process(FIRST_TORCH) for _ in range(repeats)])
+    """How long the window stands still while a thread prepares what compresses, after the widget was opened."""
+    report(
+        "longest block while torch is imported and the coder warmed up",
+        [1000 * in_a_process(FIRST_TORCH) for _ in range(repeats)],
+    )
 
 
 class Counter:
@@ -179,8 +181,9 @@ class Counter:
         return decoded
 
 
-def stepping(shape: tuple[int, ...], ratio: float, steps: int) -> None:
-    """Step through a numpy array; then through undecoded planes, and through the same again."""
+def stepping(volumes: Sequence[CompressedVolume], steps: int) -> None:
+    """Step through a numpy array; then through undecoded planes of volumes, and through the same again."""
+    shape = volumes[0].shape
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1300, 850)
     viewer.add_image(np.random.default_rng(0).integers(0, 65536, shape, np.uint16), contrast_limits=(0, 65535))
@@ -189,31 +192,52 @@ def stepping(shape: tuple[int, ...], ratio: float, steps: int) -> None:
     report("  z step through a numpy array, until the layer has it", plain[0])
     report("  z step through a numpy array, until it is drawn", plain[1])
     viewer.close()
-    volume, counter = synthetic(shape, ratio), Counter()
+    for volume in volumes:
+        steps_in(volume, steps, plain)
+
+
+def steps_in(volume: CompressedVolume, steps: int, plain: tuple[list[float], ...]) -> None:
+    """Step through undecoded planes and through the same again; compare with a numpy array."""
+    counter, shape = Counter(), volume.shape
     with mock.patch.object(CompressedVolume, "decode", lambda *args, **kwargs: counter(*args, **kwargs)):
         viewer = napari.Viewer(show=True)
         viewer.window.resize(1300, 850)
         (layer,) = add_result(viewer, volume)
-        live(1)
-        print(f"a volume of {shape} at ratio {ratio:g}, {len(layer.data) if layer.multiscale else 1} levels, "
-              f"shown at level {layer.data_level}")  # fmt: skip
+        live(10, lambda: is_sharp(viewer))
+        print(f"{kind_of(volume)} of {shape} at ratio {volume.ratio:.0f}, {len(layer.data) if layer.multiscale else 1} "
+              f"levels, shown at level {layer.data_level}")  # fmt: skip
         for what in ("undecoded", "cached"):
             counter.voxels = 0
             times = steps_through(viewer, range(10, 10 + steps))
-            for until, ours, numpys in zip(("the layer has it", "it is drawn"), times, plain, strict=True):
+            for until, ours, numpys in zip(
+                ("the layer has it", "it is drawn", "it is sharp"), times, plain, strict=True
+            ):
                 report(f"  z step into {what} data, until {until}", ours)
                 print(f"    {statistics.median(ours) / statistics.median(numpys):.1f} times a numpy array's")
             print(f"  decoded planes per step: {counter.voxels / steps / (shape[1] * shape[2]):.2f}")
         viewer.close()
 
 
-def steps_through(viewer: Any, planes: range) -> tuple[list[float], list[float]]:
-    """Time until the layers have every plane, and until it is drawn."""
-    sliced, drawn = [], []
+def kind_of(volume: CompressedVolume) -> str:
+    """What a file holds."""
+    return "networks" if volume.header.model == MODEL_TINC else "a detail layer"
+
+
+def steps_through(viewer: Any, planes: range) -> tuple[list[float], list[float], list[float]]:
+    """Time until the layers have every plane, until it is drawn, and until it is no longer coarse."""
+    sliced, drawn, sharp = [], [], []
     for plane in planes:
         sliced.append(milliseconds(lambda p=plane: viewer.dims.set_current_step(0, p)))
         drawn.append(sliced[-1] + milliseconds(QApplication.processEvents))
-    return sliced, drawn
+        sharp.append(drawn[-1] + (0 if is_sharp(viewer) else milliseconds(lambda: live(20, lambda: is_sharp(viewer)))))
+        QApplication.processEvents()
+    return sliced, drawn, sharp
+
+
+def is_sharp(viewer: Any) -> bool:
+    """Whether no layer waits for finer voxels."""
+    sources = [level.source for layer in viewer.layers if layer.multiscale for level in layer.data]
+    return all(source.sharpener.idle for source in sources if hasattr(source, "sharpener"))
 
 
 START = """
@@ -262,31 +286,29 @@ def start_up(repeats: int) -> None:
     report("finding, registering and activating the plugin", own)
 
 
-@dataclass(frozen=True)
-class Unseen(Source):
-    """A volume that nobody looks at: only its shape and range count."""
+def networks(side: int, ratio: float) -> CompressedVolume:
+    """Make a file of ``side``³ voxels with networks of random parameters."""
+    source = Unseen.cube(side)
+    return filled(story.plan(source, Settings(device="cpu"), int(source.items.nbytes / ratio)))
 
-    consistency = 0.9  # type: ignore[assignment]
 
-
-def opening(side: int, ratio: float) -> None:
-    """Open a file of ``side``³ voxels in a fresh viewer, until the first plane is drawn."""
-    items = np.broadcast_to(np.uint16(0), (1, side, side, side))
-    source = Unseen(items, items.shape[1:], Metadata.default(3), None, (ItemRange(0, 65535, 32768, 32),))
-    volume = filled(story.plan(source, Settings(device="cpu"), int(items.size * 2 / ratio)))
+def opening(volume: CompressedVolume) -> None:
+    """Open a file in a fresh viewer, until the first plane is drawn."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "large.tinc"
         volume.save(path)
-        read, shown, free = [], [], []
+        read, shown, free, sharp = [], [], [], []
         for _ in range(5):
             read.append(milliseconds(lambda: CompressedVolume.open(path).shape))
             with mock.patch.object(CompressedVolume, "decode", nothing):
-                free.append(open_in_a_viewer(path))
-            shown.append(open_in_a_viewer(path))
-    print(f"a file of {side}³ voxels at ratio {ratio:g}, {volume.nbytes / 1e6:.2f} MB")
+                free.append(open_in_a_viewer(path)[0])
+            for times, took in zip((shown, sharp), open_in_a_viewer(path), strict=True):
+                times.append(took)
+    print(f"{kind_of(volume)} of {volume.shape} at ratio {volume.ratio:.0f}, {volume.nbytes / 1e6:.2f} MB")
     report("  header read", read)
     report("  opened until the first plane is drawn, voxels cost nothing", free)
     report("  opened until the first plane is drawn", shown)
+    report("  opened until it is sharp", sharp)
     own = [ours - theirs for ours, theirs in zip(shown, free, strict=True)]
     print(f"    decoding: median {statistics.median(own):.0f} ms")
 
@@ -296,14 +318,16 @@ def nothing(volume: CompressedVolume, region: Any = None, scale: float = 1.0) ->
     return np.zeros([part.stop - part.start for part in region if isinstance(part, slice)], volume.dtype)
 
 
-def open_in_a_viewer(path: Path) -> float:
+def open_in_a_viewer(path: Path) -> tuple[float, float]:
+    """Time until the first plane is drawn, and until it is no longer coarse."""
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1300, 850)
     live(1)
     opened = milliseconds(lambda: viewer.open(str(path), plugin="napari-tinc"))
     opened += milliseconds(QApplication.processEvents)
+    sharp = opened + milliseconds(lambda: live(20, lambda: is_sharp(viewer)))
     viewer.close()
-    return opened
+    return opened, sharp
 
 
 FIRST_TINC = """
@@ -312,7 +336,8 @@ import napari
 viewer = napari.Viewer(show=True)
 napari.qt.get_qapp().processEvents()
 begun = time.perf_counter()
-import napari_tinc.plugin.reader, napari_tinc.volume, napari_tinc.lazy
+import napari_tinc.plugin.reader
+napari_tinc.plugin.reader.engine.load()
 print(time.perf_counter() - begun)
 viewer.close()
 """
@@ -323,12 +348,14 @@ def first_tinc(repeats: int) -> None:
     report("imports before the first file of a session", [1000 * in_a_process(FIRST_TINC) for _ in range(repeats)])
 
 
+STACK = (256, 512, 512)
+LARGE = ((networks, (128, 1024, 8192)), (repeated, (128, 1024)))
 PARTS = {
     "window": lambda: blocks_and_stop(20, 4),
-    "step": lambda: stepping((256, 512, 512), 128, 40),
+    "step": lambda: stepping([synthetic(STACK, 128), vessels(STACK, 128)], 40),
     "start": lambda: start_up(5),
     "torch": lambda: [first_torch(3), first_tinc(3)],
-    "open": lambda: [opening(1024, ratio) for ratio in (128, 1024, 8192)],
+    "open": lambda: [opening(make(1024, ratio)) for make, ratios in LARGE for ratio in ratios],
 }
 
 if __name__ == "__main__":

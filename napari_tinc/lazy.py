@@ -52,6 +52,10 @@ class Source(Protocol):
         """Dtype of what :meth:`read` returns."""
         ...
 
+    def version(self, bounds: Bounds) -> int:
+        """Part of the key of a chunk: another number when :meth:`read` has something else to return."""
+        ...
+
     def read(self, bounds: Bounds) -> npt.NDArray[np.generic]:
         """Return a region: a slice or a number per axis, numbers drop theirs."""
         ...
@@ -64,26 +68,29 @@ class LazyArray(da.Array):
     planes would decode the whole volume. Here a slice is again a lazy array on the same source, with its own chunks.
     """
 
-    _source: Source
+    source: Source
     _bounds: Bounds
 
     def __new__(cls, source: Source, bounds: Bounds | None = None) -> LazyArray:
         """Cover a region of a source, by default all of it."""
         bounds = tuple(slice(0, side) for side in source.shape) if bounds is None else bounds
         cuts = _cuts(source, bounds)
-        name = "-".join(map(str, _key(source, bounds)))
-        graph: dict[Any, Any] = {}
+        pieces = {}
         for block in product(*(range(len(cut)) for cut in cuts)):
             spans = iter([cut[i] for cut, i in zip(cuts, block, strict=True)])
             chunk = tuple(bound if isinstance(bound, int) else next(spans) for bound in bounds)
+            pieces[block] = chunk, source.version(chunk)
+        name = "-".join(map(str, _key(source, bounds, sum(version for _, version in pieces.values()))))
+        graph: dict[Any, Any] = {}
+        for block, (chunk, version) in pieces.items():
             # Two tasks, so that slices which overlap find each other's chunks in a cache.
-            graph[_key(source, chunk)] = (partial(source.read, chunk),)
-            graph[(name, *block)] = _key(source, chunk)
+            graph[_key(source, chunk, version)] = (partial(source.read, chunk),)
+            graph[(name, *block)] = _key(source, chunk, version)
         chunks = tuple(tuple(span.stop - span.start for span in cut) for cut in cuts)
         self: LazyArray = super().__new__(  # type: ignore[no-untyped-call]
             cls, graph, name, chunks, dtype=source.dtype
         )
-        self._source, self._bounds = source, bounds
+        self.source, self._bounds = source, bounds
         return self
 
     def __getitem__(self, index: Any) -> Any:
@@ -92,14 +99,14 @@ class LazyArray(da.Array):
         if not all(_is_basic(entry) for entry in entries):
             return super().__getitem__(index)  # type: ignore[no-untyped-call]
         remaining = iter(normalize_index(entries, self.shape))  # type: ignore[no-untyped-call]
-        return LazyArray(self._source, tuple(_compose(bound, remaining) for bound in self._bounds))
+        return LazyArray(self.source, tuple(_compose(bound, remaining) for bound in self._bounds))
 
     def __reduce__(self) -> tuple[type[LazyArray], tuple[Source, Bounds]]:
-        return LazyArray, (self._source, self._bounds)
+        return LazyArray, (self.source, self._bounds)
 
     def copy(self) -> LazyArray:
         """Return the same view; napari copies a layer's data when the user duplicates the layer."""
-        return LazyArray(self._source, self._bounds)
+        return LazyArray(self.source, self._bounds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +130,9 @@ class _Decoded:
     @property
     def dtype(self) -> np.dtype[np.generic]:
         return self.volume.dtype
+
+    def version(self, bounds: Bounds) -> int:
+        return 0
 
     def read(self, bounds: Bounds) -> npt.NDArray[np.generic]:
         region = list(bounds)
@@ -157,6 +167,9 @@ class _Difference:
     def dtype(self) -> np.dtype[np.generic]:
         exact = self.decoded.dtype.itemsize < 4 or self.decoded.dtype == np.float32
         return np.dtype(np.float32 if exact else np.float64)
+
+    def version(self, bounds: Bounds) -> int:
+        return 0
 
     def read(self, bounds: Bounds) -> npt.NDArray[np.generic]:
         region = tuple(self._voxels(axis, bound) for axis, bound in enumerate(bounds))
@@ -260,10 +273,10 @@ def _pyramid(volume: CompressedVolume, channel: int | None, max_voxels: int, fac
     return sources
 
 
-def _key(source: Source, bounds: Bounds) -> tuple[str | int, ...]:
+def _key(source: Source, bounds: Bounds, version: int) -> tuple[str | int, ...]:
     """Name a chunk by what is in it."""
     ends = [(bound, -1) if isinstance(bound, int) else (bound.start, bound.stop) for bound in bounds]
-    return (source.name, *(end for pair in ends for end in pair))
+    return (source.name, version, *(end for pair in ends for end in pair))
 
 
 def _cuts(source: Source, bounds: Bounds) -> list[list[slice]]:
@@ -296,4 +309,4 @@ def _compose(bound: slice | int, remaining: Iterator[slice | int]) -> slice | in
     return slice(bound.start + start, bound.start + max(start, stop))
 
 
-__all__ = ["CHUNK_SIDE", "MAX_COARSE_VOXELS", "LazyArray", "Source", "lazy_difference", "lazy_levels"]
+__all__ = ["CHUNK_SIDE", "MAX_COARSE_VOXELS", "Bounds", "LazyArray", "Source", "lazy_difference", "lazy_levels"]

@@ -170,6 +170,11 @@ class CompressedVolume:
         return self.raw_nbytes / self.nbytes
 
     @property
+    def has_detail_layer(self) -> bool:
+        """Whether a plane needs wavelet coefficients, which are decoded for a whole row of blocks at once."""
+        return any(segment.kind == frames.KIND_DETAIL for segment in self._frame.segments)
+
+    @property
     def value_ranges(self) -> tuple[tuple[float, float], ...]:
         """Smallest and largest value of every item of the original."""
         return tuple((item.minimum, item.maximum) for item in self.header.items)

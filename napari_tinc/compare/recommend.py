@@ -66,7 +66,7 @@ class Verdict:
     ----------
     target_ratio : float
     right : bool or None
-        Whether no other strategy was more than a tenth of a decibel better; None if that was not tried.
+        Whether no other network was more than a tenth of a decibel better; None if that was not tried.
     text : str
         For the user.
     """
@@ -105,7 +105,7 @@ def recommend(facts: Facts) -> Recommendation:
 
 
 def verdicts(results: Iterable[Result], facts: Facts) -> tuple[Verdict, ...]:
-    """Say, ratio by ratio, whether the recommended strategy was the best of ours, and who was the best of all."""
+    """Say, ratio by ratio, how the recommended strategy did among networks and the default among ours, and who won."""
     by_ratio: dict[float, list[Result]] = {}
     for result in results:
         if result.ok:
@@ -117,13 +117,14 @@ def _verdict(ratio: float, found: list[Result], advice: Recommendation) -> Verdi
     ours = [result for result in found if result.candidate.codec == TINC]
     followed = [result for result in ours if _follows(result, advice)]
     best = max(found, key=_psnr)
-    leader = f"Best of all was {best.candidate.name} with {_psnr(best):.2f} dB."
+    leader = f"{_default(ours)}Best of all was {best.candidate.name} with {_psnr(best):.2f} dB."
     if not followed:
         return Verdict(ratio, None, f"{advice.strategy} was not among the finished candidates. {leader}")
-    taken, first = max(followed, key=_psnr), max(ours, key=_psnr)
+    networks = [result for result in ours if _is_network(result)]
+    taken, first = max(followed, key=_psnr), max(networks, key=_psnr)
     loss = _psnr(first) - _psnr(taken)
     if loss == 0:
-        said = f"{advice.strategy} was the best of {len(ours)} strategies"
+        said = f"{advice.strategy} was the best of {len(networks)} network strategies"
     elif loss <= _DECISIVE_DB:
         said = f"{advice.strategy} was as good as the best, {first.candidate.name}, within {loss:.2f} dB"
     else:
@@ -131,11 +132,28 @@ def _verdict(ratio: float, found: list[Result], advice: Recommendation) -> Verdi
     return Verdict(ratio, loss <= _DECISIVE_DB, f"{said} ({_psnr(taken):.2f} dB). {leader}")
 
 
+def _default(ours: list[Result]) -> str:
+    """Say whether what Compress does by itself was the best of ours; nothing if it was not tried."""
+    tried = [result for result in ours if result.candidate.settings and result.candidate.settings.model == "auto"]
+    if not tried:
+        return ""
+    taken, first = max(tried, key=_psnr), max(ours, key=_psnr)
+    said = f"The default, {taken.candidate.name}, has {_psnr(taken):.2f} dB"
+    if (loss := _psnr(first) - _psnr(taken)) <= _DECISIVE_DB:
+        return f"{said}: none of ours is more than {_DECISIVE_DB:g} dB better. "
+    return f"{said}: {first.candidate.name} is {loss:.2f} dB better. "
+
+
+def _is_network(result: Result) -> bool:
+    """Whether the result is about a strategy: the default and the detail layer alone are not."""
+    return result.candidate.settings is not None and result.candidate.settings.model == "tinc"
+
+
 def _follows(result: Result, advice: Recommendation) -> bool:
     settings = result.candidate.settings
     return (
         settings is not None
-        and settings.model == "tinc"  # `default` and `detail` are not about the strategy
+        and _is_network(result)
         and settings.between in ("auto", advice.between)
         and settings.within == advice.within
         and settings.levels is None

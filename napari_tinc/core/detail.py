@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from napari_tinc.core import coefficients, wavelet
 from napari_tinc.core.coefficients import NO_PARENT, Parent, Statistics
+from napari_tinc.core.device import usable_cores
 from napari_tinc.core.octree import Octree
 from napari_tinc.core.wavelet import Axes, Bands, Floats
 
@@ -152,8 +152,8 @@ def dyadic_splits(shape: tuple[int, ...], elongation: float) -> tuple[Axes, ...]
     return tuple(splits)
 
 
-# Symbols, None where all are 0, and the statistics that children start with.
-_Block = tuple[Ints | None, Statistics]
+# Symbols, None where all are 0, and the statistics that children start with: the finest, most of all, have none.
+_Block = tuple[Ints | None, Statistics | None]
 
 
 @dataclass(frozen=True)
@@ -243,8 +243,9 @@ def narrowed(symbols: Ints) -> Ints:
 
 
 def _block_size(block: _Block) -> int:
-    """Bytes that a block takes in the cache, statistics included."""
-    return 2**15 + (0 if block[0] is None else block[0].nbytes)
+    """Bytes that a block takes in the cache, statistics and what Python needs included."""
+    symbols, statistics = block
+    return 256 + (0 if statistics is None else 2**15) + (0 if symbols is None else symbols.nbytes)
 
 
 class DetailReader:
@@ -386,15 +387,18 @@ class DetailReader:
             self._cache.put((self, level, cell), found[cell])
         return [found[cell] for cell in cells]
 
-    def _decode(self, level: int, cell: Cell, above: Ints | None, statistics: Statistics, stream: bytes) -> _Block:
+    def _decode(
+        self, level: int, cell: Cell, above: Ints | None, statistics: Statistics | None, stream: bytes
+    ) -> _Block:
+        assert statistics is not None
         if not stream:
-            return None, statistics
+            return None, statistics if level else None
         learnt = statistics.copy()
         parent = self.pyramid.parent(level, cell, above)
         symbols = coefficients.Decoder(stream).take(
             learnt, self._block_shape(level, cell), self.pyramid.orientations(level), parent
         )
-        return narrowed(symbols), learnt
+        return narrowed(symbols), learnt if level else None
 
     def _block_shape(self, level: int, cell: Cell) -> tuple[int, int, int, int]:
         z, y, x = (s.stop - s.start for s in self.pyramid.box(level, cell))
@@ -416,8 +420,8 @@ class DetailReader:
 
 @lru_cache(maxsize=1)
 def block_threads() -> ThreadPoolExecutor:
-    """Threads that work on blocks, as many as torch may use: the kernels run without the interpreter's lock."""
-    return ThreadPoolExecutor(max(1, torch.get_num_threads()), thread_name_prefix="tinc-blocks")
+    """Threads that work on blocks while their caller waits: the kernels run without the interpreter's lock."""
+    return ThreadPoolExecutor(usable_cores(), thread_name_prefix="tinc-blocks")
 
 
 def detail_bytes(reader: DetailReader, tree: Octree, nbytes: int) -> npt.NDArray[np.float64]:

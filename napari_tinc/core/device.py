@@ -64,8 +64,13 @@ def one_core_free() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def usable_cores() -> int:
+    """Cores that this process may use, no more than ``OMP_NUM_THREADS`` says."""
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return min(_cores(), int(told)) if told.isdecimal() and int(told) else _cores()
+
+
 def _cores() -> int:
-    """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -87,6 +87,21 @@ class Comparison:
             for layer in cell[1:]:
                 layer.visible = shown
 
+    def picture(self) -> tuple[Any, list[tuple[float, float, str]]]:
+        """Take a picture without titles; see :meth:`napari_tinc.plugin.compare_views.CandidateViews.picture`."""
+        layers, grid = self._viewer.layers, self._viewer.canvas.grid
+        rows, columns = grid.actual_shape(layers)
+        titles = []
+        for layer in self._images:
+            row, column = grid.position(layers.index(layer), layers)
+            titles.append((column / columns, row / rows, layer.name))
+            layer.name_overlay.visible = False
+        try:
+            return self._viewer.screenshot(flash=False), titles
+        finally:
+            for layer in self._images:
+                layer.name_overlay.visible = True
+
     def stop(self) -> None:
         """Go back to the single view."""
         self.running = False

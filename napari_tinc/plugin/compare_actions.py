@@ -93,7 +93,7 @@ class CandidateActions:
 
         def arrange() -> None:
             found = self._shown().show_grid(rows, self._controls.octants.isChecked())
-            self._controls.show_legend(found, rows[0].ratio)
+            self._controls.show_legend(found, rows[0].ratio, self._shown().octant_limits)
 
         self._open(rows, arrange)
 
@@ -151,10 +151,12 @@ class CandidateActions:
         if comparison is None:
             raise InputError("expected a comparison, got none yet; press Compare first")
         suffix, kind = next((suffix, kind) for name, _, suffix, kind in EXPORTS if name == key)
-        canvas = self._shown().viewer.screenshot(flash=False) if key == "canvas" else None
+        canvas, titles = self._shown().picture() if key == "canvas_svg" else (None, [])
+        if key == "canvas":
+            canvas = self._shown().viewer.screenshot(flash=False)
         path = ask_path(self._table, "Export", f"{comparison.metadata.name or 'volume'} compared", suffix, kind)
         if path is not None:
-            make = writer(key, comparison, self._model.choice.bar, self._findings.measure, canvas)
+            make = writer(key, comparison, self._model.choice.bar, self._findings.measure, canvas, titles)
             self._aside.run(f"writing {path.name}", partial(write, path, make), _tell_written)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +20,19 @@ EXPORTS = (
     ("plot_png", "Plot (PNG)…", ".png", "Picture"),
     ("plot_svg", "Plot (SVG)…", ".svg", "Picture"),
     ("canvas", "Viewer as it is, such as the grid (PNG)…", ".png", "Picture"),
+    ("canvas_svg", "Viewer as it is, such as the grid (SVG)…", ".svg", "Picture"),
     ("report", "Report (HTML)…", ".html", "Report"),
 )
 
 
-def writer(key: str, comparison: Comparison, bar: float, measure: str, canvas: Any) -> Callable[[], bytes]:
+Titles = Sequence[tuple[float, float, str]]
+
+_TITLE_PIXELS = 14
+
+
+def writer(
+    key: str, comparison: Comparison, bar: float, measure: str, canvas: Any, titles: Titles = ()
+) -> Callable[[], bytes]:
     """Return what makes the content of a file; it takes seconds at most, and no window.
 
     Parameters
@@ -35,7 +45,9 @@ def writer(key: str, comparison: Comparison, bar: float, measure: str, canvas: A
     measure : str
         What is plotted.
     canvas : ndarray or None
-        The screenshot for ``"canvas"``.
+        The screenshot for ``"canvas"`` and ``"canvas_svg"``.
+    titles : sequence of (float, float, str)
+        For ``"canvas_svg"``, see :meth:`napari_tinc.plugin.compare_views.CandidateViews.picture`.
     """
 
     def picture(form: str) -> bytes:
@@ -61,9 +73,24 @@ def writer(key: str, comparison: Comparison, bar: float, measure: str, canvas: A
         "plot_png": lambda: picture("png"),
         "plot_svg": lambda: picture("svg"),
         "canvas": screenshot,
+        "canvas_svg": lambda: titled(screenshot(), canvas.shape[:2], titles),
         "report": report,
     }
     return makers[key]
+
+
+def titled(png: bytes, shape: tuple[int, int], titles: Titles) -> bytes:
+    """Put a picture into an SVG, with titles that stay text."""
+    height, width = shape
+    texts = "".join(
+        f'<text x="{x * width + 6:.1f}" y="{y * height + 1.3 * _TITLE_PIXELS:.1f}">{escape(text)}</text>'
+        for x, y, text in titles
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
+        f'<image width="{width}" height="{height}" href="data:image/png;base64,{b64encode(png).decode()}"/>'
+        f'<g font-family="sans-serif" font-size="{_TITLE_PIXELS}" fill="white">{texts}</g></svg>\n'
+    ).encode()
 
 
 def write(path: Path, make: Callable[[], bytes]) -> Path:

@@ -90,6 +90,7 @@ class CompareForm(LayerForm):
         for number, name in enumerate(names):
             grid.addWidget(self.boxes[name], number // columns, number % columns)
         grid.setVerticalSpacing(2)
+        grid.setHorizontalSpacing(4)
         layout = QVBoxLayout(group)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)

@@ -58,7 +58,9 @@ def add_candidate(viewer: ViewerModel, row: Row, content: Any, axes: str, source
     if present := find_candidate(viewer, row, source):
         return present
     assert row.result is not None
-    described = _array_layers(content, axes, source) if isinstance(content, np.ndarray) else _own(content, source)
+    described = (
+        _array_layers(content, axes, source) if isinstance(content, np.ndarray) else _own(viewer, content, source)
+    )
     layers = []
     for part, (data, options) in described:
         options["metadata"][_KEY] = (row.result.path, id(source))
@@ -69,8 +71,8 @@ def add_candidate(viewer: ViewerModel, row: Row, content: Any, axes: str, source
     return layers
 
 
-def _own(volume: CompressedVolume, source: Any) -> list[tuple[str, tuple[Any, dict[str, Any]]]]:
-    described = layer_data(volume, source)
+def _own(viewer: ViewerModel, volume: CompressedVolume, source: Any) -> list[tuple[str, tuple[Any, dict[str, Any]]]]:
+    described = layer_data(volume, source, viewer=viewer)
     return [(_channel_title(i, len(described)), (data, options)) for i, (data, options, _) in enumerate(described)]
 
 

@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 
 from napari_tinc.plugin.compare_export import EXPORTS
 from napari_tinc.plugin.compare_plot import MEASURES, PlotView
+from napari_tinc.plugin.overlays import BAD_TO_GOOD
 
 BUTTONS = {
     "compare": ("Compare", "Run what is ticked, every file within the same bytes; what was run before comes at once"),
@@ -140,10 +141,12 @@ class Controls(QObject):
         self.bar.setRange(0, total)  # 0 of 0: busy
         self.bar.setValue(done)
 
-    def show_legend(self, found: Sequence[tuple[str, str, float]], ratio: float) -> None:
-        """Explain the map of the best; see :func:`legend_text`. Nothing found, no legend."""
-        self.legend.setText(legend_text(found, ratio))
-        self.legend.setVisible(bool(found))
+    def show_legend(
+        self, found: Sequence[tuple[str, str, float]], ratio: float, limits: tuple[float, float] | None = None
+    ) -> None:
+        """Explain the colours of the octants; see :func:`legend_text`."""
+        self.legend.setText(legend_text(found, ratio, limits))
+        self.legend.setVisible(bool(self.legend.text()))
 
     def show_task(self, saying: str) -> None:
         """Say what is being done beside the comparison; nothing if that is empty."""
@@ -199,13 +202,24 @@ class Findings(QWidget):
         self.measure_changed.emit(self.measure)
 
 
-def legend_text(found: Sequence[tuple[str, str, float]], ratio: float) -> str:
-    """Write the legend of a map of the best: name, colour and share of the octants each."""
+def legend_text(
+    found: Sequence[tuple[str, str, float]], ratio: float, limits: tuple[float, float] | None = None
+) -> str:
+    """Write the legend of a map of the best: name, colour and share of the octants each; and of the PSNR in the grid.
+
+    Here and not on the canvas, where a colour bar would lie on the image.
+    """
     lines = [
         f'<span style="color:{colour}">■</span> {escape(name)}: best in {share:.0%} of the octants'
         for name, colour, share in found
     ]
-    return f"<b>{ratio:g} times smaller</b><br>" + "<br>".join(lines)
+    if found:
+        lines.insert(0, f"<b>{ratio:g} times smaller</b>")
+    if limits is not None:
+        colours = (f"#{round(255 * r):02x}{round(255 * g):02x}{round(255 * b):02x}" for r, g, b in BAD_TO_GOOD)
+        scale = "".join(f'<span style="color:{colour}">■</span>' for colour in colours)
+        lines.append(f"octants, PSNR: {limits[0]:.1f} {scale} {limits[1]:.1f} dB")
+    return "<br>".join(lines)
 
 
 __all__ = ["BUTTONS", "Controls", "Findings", "legend_text"]

@@ -33,6 +33,7 @@ class CandidateViews:
     def __init__(self, viewer: Any, source: Any, axes: str, shape: tuple[int, ...]) -> None:
         self.viewer, self._source, self._axes, self._shape = viewer, source, axes, shape
         self.grid: Comparison | None = None
+        self.octant_limits = 0.0, 1.0  # dB, of the colours in the grid
         self.split: Split | None = None
 
     @property
@@ -90,13 +91,27 @@ class CandidateViews:
             best.opacity = 0.0
         for layer in (best, *maps):
             self.viewer.add_layer(layer)
-        maps[0].colorbar.visible = True
+        low, high = maps[0].contrast_limits
+        self.octant_limits = float(low), float(high)
         self.grid = Comparison(
             self.viewer, [[self.source, best], *([a, b] for a, b in zip(layers, maps, strict=True))], temporary=True
         )
         self.grid.show_overlays(overlays)
         self.viewer.layers.selection.active = layers[0]
         return compare_layers.shares(best, [row.name for row in rows]) if comparable else []
+
+    def picture(self) -> tuple[Any, list[tuple[float, float, str]]]:
+        """Take a picture of the canvas without titles.
+
+        Returns
+        -------
+        pixels : ndarray of uint8, shape (height, width, 4)
+        titles : list of (float, float, str)
+            Of a grid: left and upper end of every cell as shares of the width and the height, and what is in it.
+        """
+        if self.grid is None or not self.grid.running:
+            return self.viewer.screenshot(flash=False), []
+        return self.grid.picture()
 
     def show_overlays(self, shown: bool) -> None:
         """Show or hide the octants' quality in the grid."""

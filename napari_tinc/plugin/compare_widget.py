@@ -6,8 +6,7 @@ from functools import partial
 from typing import Any
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
 
 from napari_tinc.errors import TincError
 from napari_tinc.plugin import compare_worker, preferences, worker
@@ -18,12 +17,12 @@ from napari_tinc.plugin.compare_parts import Controls, Findings
 from napari_tinc.plugin.compare_table import CandidateTable
 from napari_tinc.plugin.compare_views import CandidateViews
 from napari_tinc.plugin.compress_model import full_resolution, source_of
+from napari_tinc.plugin.docked import DockedWidget
 
-_WIDTH = 340  # pixels, as the compress widget
 _IDLE_MILLISECONDS = 500  # after which the window has surely been drawn
 
 
-class CompareWidget(QWidget):
+class CompareWidget(DockedWidget):
     """Compare strategies and codecs on a layer at equal bytes.
 
     Parameters
@@ -32,8 +31,7 @@ class CompareWidget(QWidget):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self.viewer = napari_viewer
+        super().__init__(napari_viewer)
         self.model = CompareModel()
         self.form = CompareForm(napari_viewer)
         self._control: worker.Control | None = None
@@ -65,44 +63,15 @@ class CompareWidget(QWidget):
         self.findings.plot.drawn.connect(self.table.show_colours)
         self.table.chosen.connect(self.candidates.show_row)
         self.table.selected.connect(self._on_selection)
-        inner = QFrame()
-        layout = QVBoxLayout(inner)
-        layout.setSpacing(4)
-        for part in (self.form, self.controls.top, self.table, self.controls.bottom, self.findings):
-            layout.addWidget(part)
-        layout.addStretch()
-        self.area = QScrollArea()
-        self.area.setWidgetResizable(True)
-        self.area.setFrameShape(QFrame.Shape.NoFrame)
-        self.area.setWidget(inner)
-        self.area.setMinimumWidth(_WIDTH)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(self.area)
+        self._stack(self.form, self.controls.top, self.table, self.controls.bottom, self.findings)
 
     @property
     def ready(self) -> bool:
         """Whether nothing is being decoded, drawn or written beside the comparison."""
         return not self._aside.busy and self.findings.plot.idle
 
-    def event(self, event: Any) -> bool:
-        """Notice that the dock was closed: napari then only takes the widget out of it."""
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parent() is None:
-                self._leave()
-            else:
-                self._follow_viewer()
-        return bool(super().event(event))
-
-    def _follow_viewer(self) -> None:
-        events = self.viewer.layers.events
-        for emitter in (events.inserted, events.removed, events.reordered):
-            emitter.connect(self._layers_changed)
-
     def _leave(self) -> None:
-        events = self.viewer.layers.events
-        for emitter in (events.inserted, events.removed, events.reordered):
-            emitter.disconnect(self._layers_changed)
+        super()._leave()
         self.stop()
         self._aside.clear()
         self.findings.plot.clear()
@@ -112,10 +81,6 @@ class CompareWidget(QWidget):
         self._aside.run("looking for codecs", compare_worker.missing_peers, self.form.show_missing)
 
     # The form
-
-    def _layers_changed(self) -> None:
-        self.form.refresh_layers()
-        self._read_form()
 
     def _read_form(self) -> None:
         """Bring the model up to date with the form, and show what comes of it."""

@@ -224,6 +224,11 @@ class CompressModel:
         self.curve, self.done, self.eta, self.phase, self.report = [], 0.0, math.nan, "", None
         self._enter(State.PREPARING)
 
+    def prepare(self, what: str) -> None:
+        """Say what is being prepared, if it is not the volume."""
+        if self.state is State.PREPARING:
+            self._enter(State.PREPARING, what)
+
     def advance(self, progress: Any) -> None:
         """Take in a :class:`napari_tinc.compression.Progress`; late ones, after the end, are ignored."""
         if not self.running:
@@ -281,12 +286,13 @@ class CompressModel:
                 "quantising": "Training, rounded",
             }
             said = phase.get(self.phase, "Training")
-            psnr = f", {self.curve[-1][1]:.1f} dB" if self.curve else ""
+            # What is trained is one try of several, and lacks the coefficients that come on top of it.
+            psnr = f", network alone {self.curve[-1][1]:.1f} dB" if self.curve else ""
             left = f", {duration_text(self.eta)} left" if math.isfinite(self.eta) else ""
             return said + psnr + left
         texts = {
             State.IDLE: self.message or "Idle",
-            State.PREPARING: "Preparing: reading and planning",
+            State.PREPARING: "Preparing: " + (self.message or "reading and planning"),
             State.STOPPING: "Stopping: " + (self.message or "keeping what was learnt"),
             State.DONE: "Done",
             State.FAILED: f"Failed: {self.message}",

@@ -8,23 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
 from napari.utils.progress import cancelable_progress
-from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import (
-    QFrame,
-    QHBoxLayout,
-    QLabel,
-    QProgressBar,
-    QPushButton,
-    QScrollArea,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton
 
 from napari_tinc.errors import TincError
-from napari_tinc.plugin import preferences, worker
+from napari_tinc.plugin import engine, preferences, worker
 from napari_tinc.plugin.compress_form import CompressForm
 from napari_tinc.plugin.compress_model import CompressModel, Form, State, full_resolution, source_of
 from napari_tinc.plugin.curve import PsnrCurve
+from napari_tinc.plugin.docked import DockedWidget
 from napari_tinc.plugin.preview import Placement, Preview, View
 from napari_tinc.plugin.result import Result
 from napari_tinc.plugin.result_card import ResultCard
@@ -33,7 +25,6 @@ if TYPE_CHECKING:
     from napari_tinc.plugin.report import Report
     from napari_tinc.volume import CompressedVolume
 
-_WIDTH = 340  # pixels that the fields and a scroll bar need; a dock in napari's right area starts as narrow as it may
 _BAR = 1000  # resolution of the progress bar
 _REDRAW_SECONDS = 0.25
 _IDLE_MILLISECONDS = 500  # after which the window has surely been drawn
@@ -53,7 +44,7 @@ class _Session:
     drawn: float = 0.0  # when the progress was last shown
 
 
-class CompressWidget(QWidget):
+class CompressWidget(DockedWidget):
     """Compress a layer: choose, press, watch, keep.
 
     Parameters
@@ -62,8 +53,7 @@ class CompressWidget(QWidget):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self.viewer = napari_viewer
+        super().__init__(napari_viewer)
         self.model = CompressModel()
         self.form = CompressForm(napari_viewer)
         self._session: _Session | None = None
@@ -80,8 +70,8 @@ class CompressWidget(QWidget):
         QTimer.singleShot(_IDLE_MILLISECONDS, self._load_engine)
 
     def _load_engine(self) -> None:
-        """Import what training needs while the user still looks at the form."""
-        worker.load_engine_aside()
+        """Import, and compile, what compressing needs while the user still looks at the form."""
+        engine.prepared()
 
     # The window
 
@@ -96,25 +86,10 @@ class CompressWidget(QWidget):
         self.curve = PsnrCurve()
         self.card = ResultCard()
         self.card.pressed.connect(self._card_pressed)
-        inner = QFrame()
-        layout = QVBoxLayout(inner)
-        layout.setSpacing(4)  # all of a result fits a window of 860 pixels
         buttons = QHBoxLayout()
         for button in (self.compress_button, self.stop_button, self.save_button):
             buttons.addWidget(button)
-        layout.addWidget(self.form)
-        layout.addLayout(buttons)
-        for part in (self.status, self.bar, self.curve, self.card):
-            layout.addWidget(part)
-        layout.addStretch()
-        self.area = QScrollArea()
-        self.area.setWidgetResizable(True)
-        self.area.setFrameShape(QFrame.Shape.NoFrame)
-        self.area.setWidget(inner)
-        self.area.setMinimumWidth(_WIDTH)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(self.area)
+        self._stack(self.form, buttons, self.status, self.bar, self.curve, self.card)
 
     def _button(self, text: str, tip: str, action: Any) -> QPushButton:
         button = QPushButton(text)
@@ -122,35 +97,17 @@ class CompressWidget(QWidget):
         button.clicked.connect(action)
         return button
 
-    def event(self, event: Any) -> bool:
-        """Notice that the dock was closed: napari then only takes the widget out of it."""
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parent() is None:
-                self._leave()
-            else:
-                self._follow_viewer()
-        return bool(super().event(event))
-
     def _viewer_events(self) -> list[tuple[Any, Any]]:
-        layers, dims = self.viewer.layers.events, self.viewer.dims.events
-        changes = [(emitter, self._layers_changed) for emitter in (layers.inserted, layers.removed, layers.reordered)]
-        return changes + [(emitter, self._look) for emitter in (dims.current_step, dims.order, dims.ndisplay)]
-
-    def _follow_viewer(self) -> None:
-        for emitter, slot in self._viewer_events():
-            emitter.connect(slot)
+        dims = self.viewer.dims.events
+        looks = [(emitter, self._look) for emitter in (dims.current_step, dims.order, dims.ndisplay)]
+        return super()._viewer_events() + looks
 
     def _leave(self) -> None:
-        for emitter, slot in self._viewer_events():
-            emitter.disconnect(slot)
+        super()._leave()
         if self._session is not None:
             self._session.control.discard()
 
     # The form
-
-    def _layers_changed(self) -> None:
-        self.form.refresh_layers()
-        self._read_form()
 
     def _recall(self) -> None:
         """Start with what the user prefers, or has used last."""
@@ -234,6 +191,8 @@ class CompressWidget(QWidget):
         if isinstance(event, worker.Previewed):
             if not self._session.control.discarded:
                 self._session.preview.show(event.image, event.view)
+        elif isinstance(event, worker.Preparing):
+            self.model.prepare(event.text)
         else:
             self.model.advance(event)
 
@@ -279,7 +238,7 @@ class CompressWidget(QWidget):
         except Exception as error:
             self.model.fail(f"the result cannot be shown: {error}")
             raise
-        for key in ("difference", "compare"):
+        for key in ("difference", "compare", "codecs"):
             self.card.buttons[key].setEnabled(self._result.source is not None)
         self.model.finish(report)
         note = "The source was changed after the start; the result shows what it was." * session.source_changed

@@ -25,7 +25,10 @@ class PsnrCurve(QWidget):
         self._points: Sequence[tuple[float, float]] = ()
         self.setFixedHeight(110)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.setToolTip("PSNR while training, estimated from the running loss; the file's own is measured at the end")
+        self.setToolTip(
+            "PSNR of the network in training, estimated from its loss. It may be one try of several, and coefficients "
+            "come on top of it: the file's own PSNR is measured at the end, and shown in the result card"
+        )
 
     def set_points(self, points: Sequence[tuple[float, float]]) -> None:
         """Show (seconds, dB) pairs."""
@@ -73,7 +76,7 @@ class PsnrCurve(QWidget):
             painter.drawText(QRectF(0, y - 9, _LEFT - 4, 18), right, f"{value:.4g}")
         below = QRectF(frame.left(), frame.bottom() + 2, frame.width(), _BOTTOM - 2)
         painter.drawText(below, Qt.AlignmentFlag.AlignLeft, "0 s")
-        painter.drawText(below, Qt.AlignmentFlag.AlignHCenter, "PSNR (dB)")
+        painter.drawText(below, Qt.AlignmentFlag.AlignHCenter, "network alone, dB")
         painter.drawText(below, Qt.AlignmentFlag.AlignRight, duration_text(end))
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pint
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
+from qtpy.QtCore import QCoreApplication
+from superqt.utils import ensure_main_thread
 
 from napari_tinc.core.metadata import LEADING
 from napari_tinc.errors import InputError
@@ -24,6 +29,8 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 # What a result takes from the layer it was made from, besides its place in space.
 LOOKS = ("gamma", "rendering", "attenuation", "iso_threshold", "interpolation2d", "interpolation3d")
+# What is shown until finer voxels are decoded has at most so many: it decodes in milliseconds.
+COARSE_VOXELS = 2**18
 _CHANNEL_COLORS = {1: ("gray",), 2: ("magenta", "green")}
 _MANY_COLORS = ("cyan", "yellow", "magenta", "red", "green", "blue")
 
@@ -48,7 +55,7 @@ def add_result(viewer: ViewerModel, volume: CompressedVolume, source_layer: Any 
     """
     limit_cache()
     layers = []
-    for data, options, _ in layer_data(volume, source_layer):
+    for data, options, _ in layer_data(volume, source_layer, viewer=viewer):
         # A layer that is visible when it is added is sliced at plane 0 before it is sliced where the user is.
         layer = viewer.add_layer(Image(data, **{**options, "visible": False}))
         layer.visible = True
@@ -56,18 +63,19 @@ def add_result(viewer: ViewerModel, volume: CompressedVolume, source_layer: Any 
     return layers
 
 
-def layer_data(volume: CompressedVolume, source_layer: Any = None, name: str = "") -> list[LayerData]:
+def layer_data(
+    volume: CompressedVolume, source_layer: Any = None, name: str = "", viewer: ViewerModel | None = None
+) -> list[LayerData]:
     """Describe the result layers of a volume as napari's (data, options, type) tuples; nothing is decoded.
 
-    A volume and a source without a name take ``name``.
+    A volume and a source without a name take ``name``. In a ``viewer``, planes that take long to decode are coarse at
+    first, and its layers are refreshed when they are not any more.
     """
-    from napari_tinc.lazy import lazy_levels
-
-    channels = _channels(volume)
+    channels, read = _channels(volume), _reader(volume, viewer)
     title = (source_layer.name if source_layer is not None else volume.metadata.name) or name
     described: list[LayerData] = []
     for channel in range(channels) if channels else [None]:
-        levels = lazy_levels(volume, channel)
+        levels = read(channel)
         options = (place_of(source_layer, volume.metadata.axes) or _file_place(volume)) | _looks(
             volume, channel, source_layer
         )
@@ -76,6 +84,39 @@ def layer_data(volume: CompressedVolume, source_layer: Any = None, name: str = "
         options["multiscale"] = len(levels) > 1
         described.append((levels if len(levels) > 1 else levels[0], options, "image"))
     return described
+
+
+def _reader(volume: CompressedVolume, viewer: ViewerModel | None) -> Callable[[int | None], list[Any]]:
+    """Return what makes the levels of a channel; in a viewer they are sharpened as long as it shows the volume.
+
+    Not those of networks alone: a plane of them costs its own samples, and a coarse one hardly less where it is small.
+    """
+    from napari_tinc.lazy import lazy_levels
+    from napari_tinc.plugin.sharpening import Sharpener
+
+    if viewer is None or not volume.has_detail_layer:
+        return partial(lazy_levels, volume)
+    known = weakref.ref(viewer)
+
+    def showing() -> list[Layer]:
+        there = known()
+        return [] if there is None else [layer for layer in there.layers if layer.metadata.get("tinc") is volume]
+
+    def refresh() -> None:
+        for layer in showing():
+            layer.refresh(thumbnail=False, highlight=False, extent=False)
+
+    def tell() -> None:  # a viewer model without a window may be changed in any thread
+        refresh() if QCoreApplication.instance() is None else ensure_main_thread(refresh)()
+
+    sharpener = Sharpener(lambda: bool(showing()), tell)
+    twin = copy.copy(volume)  # which has a decoder of its own
+
+    def read(channel: int | None) -> list[Any]:
+        levels, coarse = lazy_levels(twin, channel), lazy_levels(volume, channel, COARSE_VOXELS)[-1]
+        return levels if len(levels) == 1 else [sharpener.level(level, coarse) for level in levels]
+
+    return read
 
 
 def is_result(layer: Any) -> bool:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from napari import current_viewer
+
+from napari_tinc.plugin import engine
 from napari_tinc.plugin.layers import LayerData, layer_data
 from napari_tinc.plugin.preferences import limit_cache, read
 
@@ -26,14 +29,16 @@ def open_files(path: Paths) -> list[LayerData]:
     InputError, FormatError
         If a file cannot be read, or is not a valid frame.
     """
+    engine.load()
     from napari_tinc.volume import CompressedVolume
 
     limit_cache()
+    viewer = current_viewer()  # which is about to get the layers
     paths = [path] if isinstance(path, str) else list(path)
     device = read().device
     layers = []
     for one in paths:
-        layers += layer_data(CompressedVolume.open(one, device), name=Path(one).stem)
+        layers += layer_data(CompressedVolume.open(one, device), name=Path(one).stem, viewer=viewer)
     return layers
 
 

@@ -10,9 +10,13 @@ from qtpy.QtWidgets import QWidget
 
 from napari_tinc.errors import InputError
 from napari_tinc.plugin.dialogs import ask_path
+from napari_tinc.plugin.preferences import PLUGIN
 
 if TYPE_CHECKING:
     from napari_tinc.volume import CompressedVolume
+
+
+COMPARE_WIDGET = "Compare codecs (TINC)"  # as the manifest calls it
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,7 @@ class Result:
             "difference": self._difference,
             "compare": self._compare,
             "table": self._table,
+            "codecs": self._codecs,
         }
         actions[key](parent)
 
@@ -89,6 +94,12 @@ class Result:
         from napari_tinc.plugin.compare import toggle_comparison
 
         toggle_comparison(self.viewer, self._original(), self._layer())
+
+    def _codecs(self, _: QWidget) -> None:
+        original = self._original()
+        _, widget = self.viewer.window.add_plugin_dock_widget(PLUGIN, COMPARE_WIDGET)
+        widget.form.fields["source"].value = original
+        widget.form.fields["ratios"].value = f"{self.volume.ratio:.0f}"
 
     def _original(self) -> Any:
         if self.source not in self.viewer.layers:

@@ -12,8 +12,9 @@ BUTTONS = {
     "save": ("Save…", "Write the compressed volume to a .tinc file"),
     "quality": ("Octant quality", "Show the PSNR of every octant on the result"),
     "difference": ("Difference", "Add a layer with original minus decoded, computed where you look"),
-    "compare": ("Compare…", "Show original and result side by side; press again for the single view"),
+    "compare": ("Side by side", "Show original and result side by side; press again for the single view"),
     "table": ("Octant table", "List the octants, worst first; a row takes you there"),
+    "codecs": ("Compare codecs…", "Try other settings and codecs on the same layer, at the same ratio"),
 }
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +14,7 @@ import numpy as np
 from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.scratch import read_steps, zeros
 from napari_tinc.errors import TincError
+from napari_tinc.plugin import engine
 from napari_tinc.plugin.compress_model import importance_weights
 from napari_tinc.plugin.preview import View
 from napari_tinc.plugin.report import Report, worst_octant_text
@@ -34,6 +33,9 @@ _NEW_VIEW_SECONDS = 0.3  # each preview costs the interface a redraw
 # A preview may cost this share of the time.
 _PREVIEW_SHARE = 0.1
 _SSIM_VOXELS = 1 << 21
+_PREPARED_SECONDS = 0.1  # how often one who waits for the engine can be stopped
+# Loading takes a second or two; what takes longer is the compiler.
+_COMPILING_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,13 @@ class Previewed:
 
 
 @dataclass(frozen=True)
+class Preparing:
+    """What is being prepared, where it is not the volume (empty)."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """The compression succeeded."""
 
@@ -104,7 +113,7 @@ class Failed:
 
 
 Outcome = Finished | Discarded | Failed
-Events = Generator["Progress | Previewed | None", None, Outcome]
+Events = Generator["Progress | Preparing | Previewed | None", None, Outcome]
 
 
 def compress_events(job: Job, control: Control) -> Events:
@@ -141,10 +150,9 @@ def _compress(job: Job, control: Control) -> Events:
     if job.mask is not None:
         mask = yield from read_copy(job.mask)
         weights = importance_weights(mask, job.mask_weight)
+    yield from _prepare(control)
     if control.discarded:
         return Discarded()
-
-    load_engine()
     from napari_tinc.compression import compress_steps
 
     steps = compress_steps(
@@ -171,19 +179,22 @@ def _compress(job: Job, control: Control) -> Events:
     return Finished(volume, _report(volume, ssim, part, time.monotonic() - started))
 
 
-def load_engine() -> None:
-    """Import torch and what is built on it, the result layer's module included; seconds, the first time.
-
-    Not before it is needed, for napari's start must not pay for it; and not in the interface's thread.
-    """
-    for name in ("compression", "lazy", "plugin.layers"):
-        import_module(f"napari_tinc.{name}")
-
-
-def load_engine_aside() -> None:
-    """Import torch in a thread of its own."""
-    if "torch" not in sys.modules:
-        threading.Thread(target=load_engine, name="import torch").start()
+def _prepare(control: Control) -> Generator[Preparing | None, None, None]:
+    """Wait until what compresses is loaded and compiled; say so if that takes long."""
+    engine_ready, started = engine.prepared(), time.monotonic()
+    told = False
+    while not control.discarded:
+        try:
+            engine_ready.result(_PREPARED_SECONDS)
+            break
+        except TimeoutError:
+            waited = time.monotonic() - started
+        if waited > _COMPILING_SECONDS and not told:
+            told = True
+            yield Preparing("compiling the coder, once per installation…")
+        yield None
+    if told:
+        yield Preparing("")  # what comes now is the rule
 
 
 def read_copy(data: Any) -> Generator[None, None, Array]:
@@ -305,11 +316,11 @@ __all__ = [
     "Failed",
     "Finished",
     "Job",
+    "Preparing",
     "Previewed",
     "compress_events",
     "follow",
     "guarded",
-    "load_engine_aside",
     "read_copy",
     "start",
 ]

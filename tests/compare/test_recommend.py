@@ -66,6 +66,18 @@ def test_the_verdict_says_whether_it_was_right(even, right, said):
     assert said in verdict.text
 
 
+@pytest.mark.parametrize(
+    ("detail", "said"), [(34.05, "none of ours is more than 0.1 dB better"), (35.0, "1.00 dB better")]
+)
+def test_the_verdict_says_how_the_default_did(detail, said):
+    found = [result(SHALLOW, 30.0), result(EVEN, 29.0), result(Candidate.tinc("default"), 34.0)]
+    (verdict,) = verdicts([*found, result(Candidate.tinc("detail"), detail)], Facts(0.9, 0.5))
+    assert verdict.right, "among networks"
+    assert "was the best of 2 network strategies" in verdict.text
+    assert "The default, default fast, has 34.00 dB: " in verdict.text
+    assert said in verdict.text
+
+
 def test_auto_counts_as_what_it_stands_for_and_a_better_peer_is_named():
     found = [result(AUTO, 30.0), result(EVEN, 29.0), result(Candidate("av1-10"), 34.5)]
     (verdict,) = verdicts(found, Facts(0.9, 0.5))

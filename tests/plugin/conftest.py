@@ -18,8 +18,9 @@ from napari_tinc.core.metadata import Metadata
 
 _STEPS = 150
 MANIFEST = Path(__file__).parents[2] / "napari.yaml"
-# Pools that live as long as the process: dask's, our coder's, and those of the libraries that read images.
-_POOLS = ("ThreadPoolExecutor", "asyncio", "pytest_timeout", "QThread", "Dummy", "tinc-blocks")
+# Pools that live as long as the process: dask's, our coder's, and those of the libraries that read images; and what
+# compiles our coder, once.
+_POOLS = ("ThreadPoolExecutor", "asyncio", "pytest_timeout", "QThread", "Dummy", "tinc-blocks", "tinc-engine")
 
 
 @pytest.fixture(scope="session")

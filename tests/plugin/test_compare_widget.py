@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import imagecodecs
 import numpy as np
@@ -24,6 +26,7 @@ from synthetic import blobs
 from napari_tinc.compare import candidates, engine, peers
 from napari_tinc.core import metrics
 from napari_tinc.plugin import compare_model
+from napari_tinc.plugin.compare_export import titled
 from napari_tinc.plugin.compare_form import TOOLTIPS
 from napari_tinc.plugin.compare_model import CompareModel, State
 from napari_tinc.plugin.compare_parts import BUTTONS
@@ -118,6 +121,11 @@ def test_the_lists_are_the_librarys_and_everything_explains_itself(opened, qtbot
     assert all(widget.controls.buttons[key].toolTip() for key in BUTTONS)
     widget.form.folded.expand(animate=False)
     assert widget.minimumSizeHint().width() <= 350
+    widget.form.folded.expand(animate=False)
+    bar = widget.area.verticalScrollBar().sizeHint().width()
+    assert widget.area.widget().minimumSizeHint().width() + bar <= 350, (
+        "no horizontal scroll bar beside the vertical one"
+    )
     inner = widget.area.widget()
     assert inner.minimumSizeHint().width() <= 340 - widget.area.verticalScrollBar().sizeHint().width()
     assert CompareWidget(viewer).form.read().strategies == candidates.STRATEGIES
@@ -241,7 +249,23 @@ def test_the_cells_of_the_grid_show_what_their_titles_say(opened, qtbot):
     assert [len(names) for names in cells(viewer)] == [2, 2, 2, 2]
     qtbot.wait(200)
     assert np.ptp(viewer.screenshot(flash=False)[..., :3].astype(int), axis=2).max() > 50, "coloured"
+    assert not any(layer.colorbar.visible for layer in viewer.layers if hasattr(layer, "colorbar"))
+    low, high = viewer.layers[-1].contrast_limits
+    assert f"{low:.1f} <span" in widget.controls.legend.text()
+    assert f"{high:.1f} dB" in widget.controls.legend.text()
     assert widget.controls.legend.text().count("best in") == len(np.unique(viewer.layers["best codec per octant"].data))
+    picture, titles = widget.candidates.views.picture()
+    drawing = ElementTree.fromstring(
+        titled(imagecodecs.png_encode(np.ascontiguousarray(picture)), picture.shape[:2], titles)
+    )
+    texts = [(one.text, float(one.get("x")), float(one.get("y"))) for one in drawing.iter() if one.tag.endswith("text")]
+    assert [text for text, _, _ in texts] == [names[0] for names in shown]
+    middle = np.array(picture.shape[1::-1]) / 2
+    assert sorted((x > middle[0], y > middle[1]) for _, x, y in texts) == [(False, False), (False, True), (True, False),
+                                                                           (True, True)]  # fmt: skip
+    embedded = next(one for one in drawing.iter() if one.tag.endswith("image")).get("href").split(",")[1]
+    np.testing.assert_array_equal(imagecodecs.png_decode(b64decode(embedded)), picture)
+    assert all(layer.name_overlay.visible for layer in viewer.layers if layer.name in [text for text, _, _ in texts])
     press(widget, "single")
     assert not viewer.canvas.grid.enabled
     assert len(viewer.layers) == 4
@@ -381,7 +405,8 @@ def test_everything_can_be_exported_and_nothing_is_replaced_unasked(opened, qtbo
     assert [float(row["psnr"]) for row in rows] == [row.values["psnr"] for row in widget.model.rows]
     for key in ("plot_png", "canvas"):
         assert np.ptp(imagecodecs.png_decode(files[key].read_bytes())[..., :3]) > 40, key
-    assert "<svg" in files["plot_svg"].read_text()
+    for key in ("plot_svg", "canvas_svg"):
+        assert ElementTree.fromstring(files[key].read_text()).tag.endswith("svg")
     page = files["report"].read_text()
     assert page.startswith("<!DOCTYPE html>")
     assert "sperr" in page
@@ -394,7 +419,7 @@ def test_everything_can_be_exported_and_nothing_is_replaced_unasked(opened, qtbo
     widget.candidates.export("csv")
     settle(qtbot, widget)
     assert files["csv"].read_bytes() == before
-    assert len(list(out.iterdir())) == 5
+    assert len(list(out.iterdir())) == 6
 
 
 def test_stop_keeps_what_has_finished_and_compare_goes_on_from_there(opened, qtbot, tmp_path, monkeypatch):

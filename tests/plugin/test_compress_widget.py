@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +21,8 @@ from superqt.utils import WorkerBase
 from napari_tinc import compression as story
 from napari_tinc import samples
 from napari_tinc.errors import TrainingError
-from napari_tinc.plugin import worker
+from napari_tinc.plugin import engine, worker
+from napari_tinc.plugin.compare_widget import CompareWidget
 from napari_tinc.plugin.compress_form import TOOLTIPS
 from napari_tinc.plugin.compress_model import State
 from napari_tinc.plugin.compress_widget import CompressWidget
@@ -178,6 +181,10 @@ def test_every_button_of_the_card_does_its_work(opened, qtbot, tmp_path, monkeyp
     docks = len(viewer.window.dock_widgets)
     widget.card.buttons["table"].click()
     assert len(viewer.window.dock_widgets) == docks + 1
+    widget.card.buttons["codecs"].click()
+    (dock,) = [one for one in viewer.window.dock_widgets.values() if isinstance(one, CompareWidget)]
+    assert dock.form.source is viewer.layers["waves"]
+    assert dock.form.read().ratio_values() == (8,)
 
 
 @pytest.mark.usefixtures("quick")
@@ -441,18 +448,74 @@ def test_the_window_stays_alive_while_it_trains_and_the_user_scrolls(opened, qtb
     assert block < max(250, 3 * idle)  # 100 ms is the aim; the machine that runs this has two busy cores
 
 
-def test_torch_is_imported_in_a_thread_once_the_widget_has_been_open_for_a_moment(opened, qtbot, monkeypatch):
-    threads: list[threading.Thread] = []
-    monkeypatch.setattr(worker, "load_engine", lambda: threads.append(threading.current_thread()))
-    with monkeypatch.context() as patch:
-        patch.delitem(sys.modules, "torch")  # as if it had not been imported yet
-        opened()
-        assert not threads
-        qtbot.waitUntil(lambda: len(threads) == 1, timeout=SECONDS)
-    assert threads[0] is not threading.main_thread()
+@pytest.fixture
+def unprepared() -> Iterator[None]:
+    """Forget what an earlier test has loaded and compiled, and what this one pretends to."""
+    engine.prepared.cache_clear()
+    yield
+    engine.prepared.cache_clear()
+
+
+def test_the_engine_is_prepared_in_a_thread_once_the_widget_has_been_open_for_a_moment(
+    opened, qtbot, monkeypatch, unprepared
+):
+    done: list[tuple[str, threading.Thread]] = []
+    for name in ("load", "warm_up"):
+        monkeypatch.setattr(engine, name, lambda name=name: done.append((name, threading.current_thread())))
+    opened()
+    assert not done
+    qtbot.waitUntil(lambda: len(done) == 2, timeout=SECONDS)
+    assert [name for name, _ in done] == ["load", "warm_up"]
+    assert all(thread is not threading.main_thread() for _, thread in done)
     opened()
     qtbot.wait(800)
-    assert len(threads) == 1, "it is there already"
+    assert len(done) == 2, "once"
+
+
+def test_who_is_too_early_is_told_that_the_coder_is_compiled(opened, qtbot, monkeypatch, unprepared):
+    compiled = threading.Event()
+    monkeypatch.setattr(engine, "warm_up", lambda: compiled.wait(60))
+    monkeypatch.setattr(worker, "_COMPILING_SECONDS", 0.0)
+    _, widget = opened()
+    widget.compress_button.click()
+    qtbot.waitUntil(lambda: "once per installation" in widget.status.text(), timeout=SECONDS)
+    assert widget.model.state is State.PREPARING
+    widget.stop_button.click()  # nothing has to be waited for
+    wait_for(qtbot, widget, State.IDLE)
+    widget.compress_button.click()
+    qtbot.waitUntil(lambda: "once per installation" in widget.status.text(), timeout=SECONDS)
+    compiled.set()
+    wait_for(qtbot, widget, State.TRAINING, State.DONE)
+    assert "installation" not in widget.status.text()
+    widget.stop_button.click()
+    widget.stop_button.click()
+    qtbot.waitUntil(lambda: not widget.model.running, timeout=SECONDS)
+
+
+def test_an_engine_that_does_not_load_is_an_error_in_words(opened, qtbot, monkeypatch, unprepared):
+    def broken() -> None:
+        raise ImportError("libtorch is gone")
+
+    monkeypatch.setattr(engine, "load", broken)
+    _, widget = opened()
+    widget.compress_button.click()
+    wait_for(qtbot, widget, State.FAILED)
+    assert "libtorch is gone" in widget.status.text()
+
+
+@pytest.mark.slow
+def test_preparing_compiles_all_that_a_compression_needs(tmp_path):
+    script = (
+        "import glob, os; from napari_tinc.plugin import engine; engine.load(); engine.warm_up();"
+        "count = lambda: len(glob.glob(os.environ['NUMBA_CACHE_DIR'] + '/**/*.nbc', recursive=True));"
+        "compiled = count();"
+        "from napari_tinc import Target, compress, samples; volume, _ = samples.load('vessel');"
+        "compress(volume.astype('f4'), Target.ratio(64), preset='fast').decode((5,), 0.5); print(compiled, count())"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    compiled, after = map(int, done.stdout.split())
+    assert 0 < compiled == after
 
 
 def colours(widget: QWidget) -> int:

@@ -226,8 +226,14 @@ def test_browsing_decodes_what_is_shown_and_nothing_twice(stack: Any, decoded_vo
     assert sum(decoded_voxels) == 18 * plane
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for fine voxels, however busy the machine is."""
+    monkeypatch.setattr("napari_tinc.plugin.sharpening.PATIENCE_SECONDS", 60)
+
+
 def test_three_dimensions_show_the_finest_level_that_fits(
-    stack: Any, decoded_voxels: list[int], monkeypatch: pytest.MonkeyPatch
+    stack: Any, decoded_voxels: list[int], monkeypatch: pytest.MonkeyPatch, patient: None
 ) -> None:
     monkeypatch.setattr("napari_tinc.lazy.lazy_levels.__defaults__", (None, 5000))
     viewer = ViewerModel()
@@ -239,7 +245,7 @@ def test_three_dimensions_show_the_finest_level_that_fits(
 
 
 def test_zoomed_in_only_the_chunks_on_the_canvas_are_decoded(
-    tinc_viewer: Any, qtbot: Any, decoded_voxels: list[int]
+    tinc_viewer: Any, qtbot: Any, decoded_voxels: list[int], patient: None
 ) -> None:
     from napari_tinc.compression import compress
     from napari_tinc.target import Target
@@ -252,7 +258,7 @@ def test_zoomed_in_only_the_chunks_on_the_canvas_are_decoded(
     decoded_voxels.clear()
     viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 768, 1280), 8  # 100 voxels or so, inside one chunk
     qtbot.waitUntil(lambda: layer.data_level == 0)
-    assert decoded_voxels == [512 * 512]
+    assert sum(decoded_voxels) == 512 * 512
     decoded_voxels.clear()
     viewer.scene.camera.center = (0, 790, 1300)
     qtbot.wait(100)
@@ -301,7 +307,7 @@ def test_an_image_is_not_taken_for_a_result() -> None:
 
 @pytest.mark.parametrize("ndisplay", [2, 3])
 def test_napari_draws_a_coarse_level_where_the_decoder_samples_it(
-    tinc_viewer: Any, monkeypatch: pytest.MonkeyPatch, ndisplay: int
+    tinc_viewer: Any, monkeypatch: pytest.MonkeyPatch, ndisplay: int, patient: None
 ) -> None:
     """A spot has its centre at the same pixel whether it is drawn from voxels or from every fourth."""
     monkeypatch.setattr("napari_tinc.lazy.lazy_levels.__defaults__", (None, 12**3))

@@ -1,0 +1,259 @@
+"""Show a coarse level at once where the fine one takes long, and the fine one as soon as a thread has decoded it."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from napari_tinc.core.metadata import LEADING
+from napari_tinc.lazy import Bounds, LazyArray, Source
+
+Array = np.ndarray[Any, Any]
+Ends = tuple[tuple[int, int], ...]
+_Chunk = tuple[str, str]
+
+# The interface waits this long for fine voxels: what is there sooner needs no coarse ones first.
+PATIENCE_SECONDS = 0.06
+# … and no longer for the other chunks of a plane, which are read at once.
+_SAME_LOOK_SECONDS = 0.02
+# Rows decoded at a time: between them the blocks of a coarse level, or what was asked for later, get their turn.
+_ROWS = 64
+_TELL_SECONDS = 0.3
+_MOST_WAITING, _MOST_DONE = 16, 16  # chunks
+
+
+class Sharpener:
+    """Decodes chunks in a thread, those asked for last first; the thread ends when there is nothing left to do.
+
+    Parameters
+    ----------
+    wanted : callable
+        Tells whether anything still shows the levels; if not, what waits is dropped.
+    tell : callable
+        Called in the thread when something is sharper than when it was read: what shows it should read it again.
+    """
+
+    def __init__(self, wanted: Callable[[], bool], tell: Callable[[], object]) -> None:
+        self._wanted, self._tell, self._lock = wanted, tell, threading.Lock()
+        self._waiting: OrderedDict[_Chunk, _Task] = OrderedDict()  # what was asked for last comes last
+        self._done: OrderedDict[_Chunk, _Task] = OrderedDict()
+        self._versions: Counter[_Chunk] = Counter()
+        self._coarse = _LastRead()
+        self._running = False
+        self._gave_up = -math.inf  # when a coarse chunk was last decoded
+
+    def level(self, fine: LazyArray, coarse: LazyArray) -> LazyArray:
+        """Return a level that shows a coarser one where its own voxels are not decoded soon.
+
+        They should not read from the same volume: its decoder would let the coarse one wait for the fine one.
+        """
+        return LazyArray(_Sharpened(fine.source, coarse.source, self))
+
+    def version(self, source: Source, bounds: Bounds) -> int:
+        """Return how often a chunk was read that may have been coarse and should be read again."""
+        return self._versions[_key(source, bounds)]
+
+    def read(self, source: Source, bounds: Bounds) -> Array | None:
+        """Return a chunk, or None if it takes longer than the interface can wait."""
+        key = _key(source, bounds)
+        if not self._wanted():  # napari looks at a corner of the first plane before it shows a layer
+            self._versions[key] += 1
+            return None
+        with self._lock:
+            task = self._done.get(key) or self._waiting.get(key) or _Task(source, bounds)
+            if not task.done.is_set():
+                self._wait_for(key, task)
+            patience = PATIENCE_SECONDS if time.monotonic() > self._gave_up + _SAME_LOOK_SECONDS else 0.0
+        task.done.wait(patience)
+        with self._lock:
+            task.shown_coarse = not task.done.is_set()
+        return None if task.shown_coarse else task.result()
+
+    def read_coarse(self, source: Source, ends: Ends) -> Array:
+        """Return what is shown instead; for the chunks that are read next there is no patience left."""
+        samples = self._coarse.read(source, ends)
+        self._gave_up = time.monotonic()
+        return samples
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was asked for is decoded."""
+        return not self._running
+
+    def _wait_for(self, key: _Chunk, task: _Task) -> None:
+        self._waiting[key] = task
+        self._waiting.move_to_end(key)
+        if len(self._waiting) > _MOST_WAITING:
+            self._drop(next(iter(self._waiting)))
+        if not self._running:
+            self._running = True
+            threading.Thread(target=self._work, name="tinc-sharpening", daemon=True).start()
+
+    def _drop(self, key: _Chunk) -> None:
+        self._waiting.pop(key).done.set()
+        self._versions[key] += 1
+
+    def _work(self) -> None:
+        told, news = time.monotonic(), False
+        while (task := self._latest()) is not None:
+            if task.advance():
+                news |= self._finish(task)
+            if news and time.monotonic() > told + _TELL_SECONDS:
+                self._tell()
+                told, news = time.monotonic(), False
+        if news:
+            self._tell()
+
+    def _latest(self) -> _Task | None:
+        wanted = self._wanted()
+        with self._lock:
+            for key in [] if wanted else list(self._waiting):
+                self._drop(key)
+            self._running = bool(self._waiting)
+            return next(reversed(self._waiting.values()), None)
+
+    def _finish(self, task: _Task) -> bool:
+        """Keep what was decoded; return whether it was shown coarse."""
+        key = _key(task.source, task.bounds)
+        with self._lock:
+            if self._waiting.pop(key, None) is None:
+                return False
+            self._done[key] = task
+            if len(self._done) > _MOST_DONE:
+                self._done.popitem(last=False)
+            self._versions[key] += task.shown_coarse
+            task.done.set()
+            return task.shown_coarse
+
+
+class _LastRead:
+    """Keeps the region that was read last: the chunks of a plane come one after the other, from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._key: tuple[str, Ends] | None = None
+        self._samples: Array = np.empty(0)
+
+    def read(self, source: Source, ends: Ends) -> Array:
+        """Return a region, given by start and stop of every axis."""
+        with self._lock:
+            if self._key != (source.name, ends):
+                self._samples = source.read(tuple(slice(*pair) for pair in ends))
+                self._key = source.name, ends
+            return self._samples
+
+
+def _key(source: Source, bounds: Bounds) -> _Chunk:
+    return source.name, repr(bounds)
+
+
+class _Task:
+    """A chunk to be decoded strip by strip."""
+
+    def __init__(self, source: Source, bounds: Bounds) -> None:
+        self.source, self.bounds = source, bounds
+        self.done, self.shown_coarse = threading.Event(), False
+        self._error: Exception | None = None
+        self._complete = False
+        sides = [bound.stop - bound.start for bound in bounds if isinstance(bound, slice)]
+        self._array: Array | None = None
+        self._shape = tuple(sides)
+        self._strips = self._cut()
+
+    def _cut(self) -> Iterator[tuple[tuple[slice, ...], Bounds]]:
+        """Yield the strips along the longest axis: where in the chunk, where in the source."""
+        shape, kept = self._shape, [i for i, bound in enumerate(self.bounds) if isinstance(bound, slice)]
+        axis = int(np.argmax(shape))
+        span = self.bounds[kept[axis]]
+        assert isinstance(span, slice)
+        for start in range(0, shape[axis], _ROWS):
+            stop = min(start + _ROWS, shape[axis])
+            there = list(self.bounds)
+            there[kept[axis]] = slice(span.start + start, span.start + stop)
+            yield (*[slice(None)] * axis, slice(start, stop)), tuple(there)
+
+    def advance(self) -> bool:
+        """Decode a strip; return whether that was all."""
+        try:
+            here, there = next(self._strips)
+            if self._array is None:
+                self._array = np.empty(self._shape, self.source.dtype)
+            self._array[here] = self.source.read(there)
+        except StopIteration:
+            self._complete = True
+        except Exception as error:  # raised where the chunk is read
+            self._error = error
+        return self._complete or self._error is not None
+
+    def result(self) -> Array | None:
+        """Return the chunk, None if it was dropped, or raise what happened."""
+        if self._error is not None:
+            raise self._error
+        return self._array if self._complete else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Sharpened:
+    """A level that shows a coarser one where its own voxels are not decoded soon."""
+
+    fine: Source
+    coarse: Source
+    sharpener: Sharpener
+
+    @property
+    def name(self) -> str:
+        return self.fine.name
+
+    @property
+    def axes(self) -> str:
+        return self.fine.axes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.fine.shape
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        return self.fine.dtype
+
+    def version(self, bounds: Bounds) -> int:
+        return self.sharpener.version(self.fine, bounds)
+
+    def read(self, bounds: Bounds) -> Array:
+        if any(bound.start == bound.stop for bound in bounds if isinstance(bound, slice)):
+            return self.fine.read(bounds)
+        array = self.sharpener.read(self.fine, bounds)
+        return self._stretched(bounds) if array is None else array
+
+    def _stretched(self, bounds: Bounds) -> Array:
+        """Repeat the coarse samples that lie nearest."""
+        ends: list[tuple[int, int]] = []
+        chosen: list[Array] = []
+        for axis, bound, many, few in zip(self.axes, bounds, self.shape, self.coarse.shape, strict=True):
+            ratio = 1.0 if axis in LEADING else few / many
+            span = bound if isinstance(bound, slice) else slice(bound, bound + 1)
+            nearest = np.minimum((np.arange(span.start, span.stop) + 0.5) * ratio, few - 1).astype(np.int64)
+            # All of a plane: its chunks are read one after the other.
+            ends.append((int(nearest[0]), int(nearest[0]) + 1) if nearest[0] == nearest[-1] else (0, few))
+            chosen.append(nearest - ends[-1][0])
+        samples = self.sharpener.read_coarse(self.coarse, tuple(ends))[np.ix_(*chosen)]
+        cut: Array = samples[tuple(slice(None) if isinstance(bound, slice) else 0 for bound in bounds)]
+        return cut
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be the fine level itself when copied or pickled: a thread cannot be."""
+        return _itself, (self.fine,)
+
+
+def _itself(source: Source) -> Source:
+    return source
+
+
+__all__ = ["PATIENCE_SECONDS", "Sharpener"]

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_tinc.lazy import LazyArray
+from napari_tinc.plugin import sharpening
+from napari_tinc.plugin.layers import add_result
+
+SHAPE, COARSE = (8, 130, 70), (4, 33, 18)
+
+
+class Held:
+    """A source that answers when it is let go, and counts what it is asked for."""
+
+    def __init__(self, array: Any, name: str, axes: str = "zyx") -> None:
+        self.array, self.name, self.axes = array, name, axes
+        self.shape, self.dtype = array.shape, array.dtype
+        self.go, self.read_regions = threading.Event(), []
+
+    def version(self, bounds: Any) -> int:
+        return 0
+
+    def read(self, bounds: Any) -> Any:
+        self.read_regions.append(bounds)
+        assert self.go.wait(10)
+        return self.array[bounds]
+
+
+@pytest.fixture
+def held() -> Iterator[tuple[Held, Held]]:
+    rng = np.random.default_rng(0)
+    fine, coarse = (Held(rng.integers(0, 99, s, np.uint8), n) for s, n in ((SHAPE, "fine"), (COARSE, "coarse")))
+    coarse.go.set()
+    yield fine, coarse
+    fine.go.set()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_what_takes_long_is_coarse_at_first_and_fine_when_read_again(held: tuple[Held, Held]) -> None:
+    fine, coarse = held
+    told = threading.Event()
+    sharpener = sharpening.Sharpener(lambda: True, told.set)
+    level = sharpener.level(LazyArray(fine), LazyArray(coarse))
+    first = level[5, 3:120]
+    rows, columns = ((np.arange(n) + 0.5) * m // n for n, m in zip(SHAPE[1:], COARSE[1:], strict=True))
+    np.testing.assert_array_equal(first, coarse.array[2][np.ix_(rows.astype(int), columns.astype(int))][3:120])
+    assert not sharpener.idle
+    fine.go.set()
+    assert told.wait(10)
+    again = level[5, 3:120]
+    assert not set(again.dask) & set(first.dask), "or a cache would show the coarse one for ever"
+    np.testing.assert_array_equal(again, fine.array[5, 3:120])
+    wait_until(lambda: sharpener.idle)
+    assert [bounds[1] for bounds in fine.read_regions] == [slice(3, 67), slice(67, 120)], "once, in strips"
+
+
+def test_what_is_quick_is_fine_at_once(held: tuple[Held, Held], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharpening, "PATIENCE_SECONDS", 10)
+    fine, coarse = held
+    fine.go.set()
+    level = sharpening.Sharpener(lambda: True, pytest.fail).level(LazyArray(fine), LazyArray(coarse))
+    np.testing.assert_array_equal(level[2:4], fine.array[2:4])
+    assert not coarse.read_regions
+    assert level[3:3].compute().shape == (0, 130, 70)
+
+
+def test_nothing_is_decoded_for_nobody(held: tuple[Held, Held]) -> None:
+    fine, coarse = held
+    shown = [False]
+    sharpener = sharpening.Sharpener(lambda: shown[0], pytest.fail)
+    level = sharpener.level(LazyArray(fine), LazyArray(coarse))
+    before = level[5]
+    assert before.compute().shape == SHAPE[1:]
+    assert not fine.read_regions
+    assert not set(level[5].dask) & set(before.dask), "read anew once somebody looks"
+    shown[0] = True
+    level[5].compute()
+    shown[0] = False  # the layer is removed while it is decoded
+    fine.go.set()
+    wait_until(lambda: sharpener.idle)
+    assert len(fine.read_regions) == 1, "the first strip, and no more"
+
+
+def test_what_was_asked_for_last_is_decoded_first_and_the_oldest_is_dropped(
+    held: tuple[Held, Held], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharpening, "_MOST_WAITING", 2)
+    fine, coarse = held
+    sharpener = sharpening.Sharpener(lambda: True, lambda: None)
+    level = sharpener.level(LazyArray(fine), LazyArray(coarse))
+    first = [level[z] for z in range(4)]
+    for plane in first:
+        plane.compute()
+    fine.go.set()
+    wait_until(lambda: sharpener.idle)
+    planes = [bounds[0] for bounds in fine.read_regions]
+    assert planes == [0, 3, 3, 3, 2, 2, 2], "a strip of 0 before the others came; 1 was dropped, and so was 0"
+    for z in range(4):
+        assert not set(level[z].dask) & set(first[z].dask)
+    fine.go.set()
+    np.testing.assert_array_equal(level[3], fine.array[3])
+
+
+def test_an_error_is_raised_where_the_chunk_is_read(held: tuple[Held, Held], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharpening, "PATIENCE_SECONDS", 10)
+    fine, coarse = held
+    fine.go.set()
+    monkeypatch.setattr(fine, "read", lambda bounds: 1 / 0)
+    level = sharpening.Sharpener(lambda: True, lambda: None).level(LazyArray(fine), LazyArray(coarse))
+    with pytest.raises(ZeroDivisionError):
+        level[5].compute()
+
+
+def test_a_copy_reads_the_fine_level_itself(held: tuple[Held, Held]) -> None:
+    fine, coarse = held
+    fine.go.set()
+    level = sharpening.Sharpener(lambda: False, lambda: None).level(LazyArray(fine), LazyArray(coarse))
+    source = copy.copy(level.source)
+    assert source is fine
+
+
+def test_a_plane_in_the_viewer_becomes_sharp_by_itself(
+    tinc_viewer: Any, qtbot: Any, stack: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_tinc.lazy.lazy_levels.__defaults__", (None, 5000))
+    monkeypatch.setattr("napari_tinc.plugin.layers.COARSE_VOXELS", 100)
+    decoding, advance = threading.Event(), sharpening._Task.advance
+    monkeypatch.setattr(sharpening._Task, "advance", lambda task: decoding.wait(10) and advance(task))
+    viewer = tinc_viewer(show=True)
+    (layer,) = add_result(viewer, stack)
+    layer.locked_data_level = 0
+    viewer.dims.set_current_step(0, 7)
+    coarse = np.asarray(layer._slice.image.raw).astype(float)
+    exact = stack.decode((7,)).astype(float)
+    assert np.abs(coarse - exact).max() > 100
+    decoding.set()
+    qtbot.waitUntil(lambda: np.abs(np.asarray(layer._slice.image.raw) - exact).max() <= 1)
+    assert layer.data[0].source.sharpener.idle
