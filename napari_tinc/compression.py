@@ -117,7 +117,8 @@ def compress_steps(
         Axes, voxel size, names; by default ``Metadata.default(array.ndim)``.
     preset : str
         ``"fast"``, ``"balanced"`` or ``"best"``: 1, 4 or 20 units of training. With ``model="auto"`` no network is
-        trained for the first, and a network that loses after one unit is not trained on for the others.
+        trained for the first; for the others two are tried for a unit each, and the better one gets the rest of the
+        units if it is not far behind wavelets alone.
     between : str or sequence of float
         Allocation between levels, see :func:`napari_tinc.core.allocation.level_ratios`.
     within : str
@@ -170,7 +171,7 @@ def compress_steps(
         if settings.model in ("tinc", "hybrid") and not _fits_training(source):
             raise InputError(
                 f"expected a volume that fits in memory for model {settings.model!r}, got one of "
-                f"{voxels.nbytes / 1e9:.1f} GB; take model 'detail', or allow more with memory_limit"
+                f"{voxels.nbytes / 1e6:.0f} MB; take model 'detail', or raise the memory limit"
             )
         if source.is_constant:
             return drafts.constant(source, settings)
@@ -232,10 +233,15 @@ def _best_candidate(source: Source, settings: Settings, budget: int, finish: Fin
     if settings.model == "hybrid":
         return (yield from _with_network(source, settings, int(_NETWORK_SHARE * budget), budget, long, finish))
     best = yield from _with_detail(plan_detail(source, settings, budget), {}, budget)
-    if settings.model == "detail" or settings.preset == "fast" or not _fits_training(source):
+    if settings.model == "detail" or settings.preset == "fast":
+        return best
+    if not _fits_training(source):
+        logger.warning("no networks are tried, for %d voxels are too many to train on in memory", source.items.size)
         return best
     # Successive halving: short trainings show whether a long one is worth its time, and with which share of the bytes.
+    # Together they take what the preset allows.
     short = PRESETS["fast"]
+    long = max(short, long - 2 * short)
     limits: tuple[float | None, float | None] = None, None
     if settings.time_limit is not None:
         unit = settings.time_limit / (2 * short + long)
