@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_tinc import CompressedVolume, Metadata, Target, compress, core, samples
-from napari_tinc import compression as story
+from napari_tinc import CompressedVolume, Metadata, Target, compress, core, planning, samples
 from napari_tinc.core import coefficients, detail_coding, wavelet
 from napari_tinc.core.coefficients import NO_PARENT, Encoder, Statistics
 from napari_tinc.core.detail import Cell, Detail, DetailHead, Pyramid, dyadic_splits, step_of
@@ -70,7 +69,7 @@ def repeated(side: int, ratio: float) -> CompressedVolume:
         detail = _encode(pyramid, bands, code)
         small = sum(map(len, detail.streams)) <= budget
         low, high = (low, code) if small else (code, high)
-    draft = story.plan_detail(source, Settings(device="cpu", model="detail"), budget)
+    draft = planning.plan_detail(source, Settings(device="cpu", model="detail"), budget)
     return draft.unmeasured({}, (_encode(pyramid, bands, high),))
 
 

@@ -30,8 +30,7 @@ from qtpy.QtCore import QEventLoop, QTimer
 from qtpy.QtWidgets import QApplication
 from speed import filled, synthetic
 
-from napari_tinc import CompressedVolume, samples
-from napari_tinc import compression as story
+from napari_tinc import CompressedVolume, planning, samples
 from napari_tinc.format import MODEL_TINC
 from napari_tinc.plugin.compress_model import State
 from napari_tinc.plugin.compress_widget import CompressWidget
@@ -289,7 +288,7 @@ def start_up(repeats: int) -> None:
 def networks(side: int, ratio: float) -> CompressedVolume:
     """Make a file of ``side``³ voxels with networks of random parameters."""
     source = Unseen.cube(side)
-    return filled(story.plan(source, Settings(device="cpu"), int(source.items.nbytes / ratio)))
+    return filled(planning.plan(source, Settings(device="cpu"), int(source.items.nbytes / ratio)))
 
 
 def opening(volume: CompressedVolume) -> None:

@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_tinc import CompressedVolume, Metadata, segments
-from napari_tinc import compression as story
+from napari_tinc import CompressedVolume, Metadata, planning, segments
 from napari_tinc.core import entropy, quantization
 from napari_tinc.draft import Draft
 from napari_tinc.settings import Settings
@@ -41,7 +40,7 @@ def synthetic(shape: tuple[int, ...], ratio: float, levels: int | None = None) -
     """Make the file that a uint16 volume of this shape would have at this ratio, with random parameters."""
     noise = np.random.default_rng(0).integers(0, 65536, shape, dtype=np.uint16)
     source = Source.prepare(noise, Metadata.default(len(shape)), None)
-    return filled(story.plan(source, Settings(levels=levels, device="cpu"), int(noise.nbytes / ratio)))
+    return filled(planning.plan(source, Settings(levels=levels, device="cpu"), int(noise.nbytes / ratio)))
 
 
 def filled(draft: Draft) -> CompressedVolume:

@@ -18,35 +18,34 @@ import numpy as np
 import tifffile
 import torch
 
-from napari_tinc import Metadata, Target
-from napari_tinc import compression as codec
+from napari_tinc import Metadata, Target, compress, planning
 from napari_tinc.core import metrics, quantization, training
 from napari_tinc.core.models.tinc import TincNetwork
-from napari_tinc.settings import Settings
+from napari_tinc.settings import PRESETS, Settings
 from napari_tinc.source import Source
 
 
 def compressed(volume: np.ndarray, ratio: float, preset: str, bits: float) -> tuple[int, int, float]:
     """Parameters, bytes and PSNR of a file whose network is planned for ``bits`` per parameter."""
-    planned, codec.BITS_PER_PARAMETER = codec.BITS_PER_PARAMETER, bits
+    planned, planning.BITS_PER_PARAMETER = planning.BITS_PER_PARAMETER, bits
     try:
-        result = codec.compress(volume, Target.ratio(ratio), preset=preset, model="tinc")
+        result = compress(volume, Target.ratio(ratio), preset=preset, model="tinc")
     finally:
-        codec.BITS_PER_PARAMETER = planned
+        planning.BITS_PER_PARAMETER = planned
     return result._layout.network.parameters, result.nbytes, metrics.psnr(volume, result.decode())
 
 
 def float_psnr(volume: np.ndarray, budget: int, preset: str, bits: float) -> tuple[int, float, float]:
     """Parameters, float32 PSNR and PSNR after plain rounding of a network that never met the rounding."""
-    planned, codec.BITS_PER_PARAMETER = codec.BITS_PER_PARAMETER, bits
+    planned, planning.BITS_PER_PARAMETER = planning.BITS_PER_PARAMETER, bits
     share, training._QUANTISING = training._QUANTISING, 0.0
     try:
         source = Source.prepare(volume, Metadata.default(volume.ndim), None)
-        draft = codec.plan(source, Settings(preset=preset), budget)
-        trainer = codec.prepare_training(draft, 8.0 * (budget - draft.overhead()))
+        draft = planning.plan(source, Settings(preset=preset), budget)
+        trainer = planning.prepare_training(draft, 8.0 * (budget - draft.overhead()), PRESETS[preset])
         parameters, codes = exhaust(trainer.run())
     finally:
-        codec.BITS_PER_PARAMETER, training._QUANTISING = planned, share
+        planning.BITS_PER_PARAMETER, training._QUANTISING = planned, share
     rounded = quantization.dequantise(trainer.layout, quantization.quantise(trainer.layout, parameters, codes), codes)
     return (
         draft.network.parameters,
@@ -88,7 +87,7 @@ def main() -> None:
     for bits in args.bits:
         count, size, psnr = compressed(volume, args.ratio, args.preset, bits)
         print(f"{bits:5.1f} {count:8d} {size:8d} {8 * size / count:6.2f} {psnr:7.2f}", flush=True)
-    count, exact, rounded = float_psnr(volume, budget, args.preset, codec.BITS_PER_PARAMETER)
+    count, exact, rounded = float_psnr(volume, budget, args.preset, planning.BITS_PER_PARAMETER)
     print(f"default network of {count} parameters, trained in float32 only: {exact:.2f} dB")
     print(f"the same, rounded to the budget: {rounded:.2f} dB")
     count, exact, _ = float_psnr(volume, budget, args.preset, 32.0)

@@ -10,24 +10,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from napari_tinc import draft as drafts
-from napari_tinc import segments
-from napari_tinc.core import allocation, detail_coding
+from napari_tinc import planning
+from napari_tinc.core import detail_coding
 from napari_tinc.core.decoder import Decoder
 from napari_tinc.core.detail import Detail
-from napari_tinc.core.detail_coding import Residual
-from napari_tinc.core.device import one_core_free, resolve_device
+from napari_tinc.core.device import one_core_free
 from napari_tinc.core.metadata import Metadata
-from napari_tinc.core.models.tinc import TincNetwork
-from napari_tinc.core.octree import Octree, Splits, choose_splits
-from napari_tinc.core.quantization import TENSOR_OVERHEAD_BITS
+from napari_tinc.core.residual import Residual
 from napari_tinc.core.scratch import ArrayLike, fits_memory, read_steps
-from napari_tinc.core.training import Progress, Schedule, Trainer
+from napari_tinc.core.training import Progress
 from napari_tinc.draft import Details, Draft, Payloads
 from napari_tinc.errors import BudgetError, InputError
 from napari_tinc.inputs import check_volume
+from napari_tinc.planning import Finish
 from napari_tinc.settings import PRESETS, Settings
 from napari_tinc.source import Source
 from napari_tinc.target import Target
@@ -37,24 +34,13 @@ logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 Steps = Generator[Progress, None, CompressedVolume]
-Finish = Callable[[], bool]
 Candidates = Generator[Progress, None, "_Candidate"]
 
-# Found to win at equal bytes: docs/quantization.md shows the curve.
-BITS_PER_PARAMETER = 6.2
-_REFERENCE_VOXELS = 2**18
-_VOXELS_PER_STEP = 2**14
-# With fewer parameters than this many times the least, a network is not worth its usual layers.
-_WORTH_LAYERS = 1.5
-_PEAK_RATE, _RATE_PER_WIDTH = 0.05, 1.2
-_OMEGA_PER_VOXEL = 0.5
-# Of a file with both, what the network takes; and how much worse than a file without it a short training may end.
-_NETWORK_SHARE, _PROMISING = 0.6, 10**0.08
+# How much worse than a file without it a short training may end.
+_PROMISING = 10**0.08
 # Larger volumes are tried out on their middle.
 _PILOT_VOXELS = 2**21
-# Bytes of a detail segment and its row in the table besides the streams, at most; and what a useful one has.
-_DETAIL_HEAD, _LEAST_DETAIL = 48, 24
-_QUALITY_SHARE, _SPARE = 1 / 80, 0.02
+_SPARE = 0.02
 _SLACKS = (0, 16)
 _PSNR_RUNS, _PSNR_SLACK, _DB_PER_OCTAVE = 7, 0.25, 3.0
 
@@ -208,7 +194,7 @@ class _Candidate:
 
 def _run(source: Source, settings: Settings, budget: int, finish: Finish | None) -> Steps:
     """Compress to at most ``budget`` bytes."""
-    smallest = smallest_budget(source, settings)
+    smallest = planning.smallest_budget(source, settings)
     if budget < smallest:
         raise BudgetError(f"expected a budget of at least {smallest} bytes for this volume, got {budget}")
     yield Progress.unmeasured("preparing", 0, 1)
@@ -231,8 +217,8 @@ def _best_candidate(source: Source, settings: Settings, budget: int, finish: Fin
         return (yield from _with_network(source, settings, budget, budget, PRESETS[settings.preset], finish))
     long = PRESETS[settings.preset]
     if settings.model == "hybrid":
-        return (yield from _with_network(source, settings, int(_NETWORK_SHARE * budget), budget, long, finish))
-    best = yield from _with_detail(plan_detail(source, settings, budget), {}, budget)
+        return (yield from _with_network(source, settings, int(planning.NETWORK_SHARE * budget), budget, long, finish))
+    best = yield from _with_detail(planning.plan_detail(source, settings, budget), {}, budget)
     if settings.model == "detail" or settings.preset == "fast":
         return best
     if not _fits_training(source):
@@ -248,13 +234,14 @@ def _best_candidate(source: Source, settings: Settings, budget: int, finish: Fin
         limits = short * unit, long * unit
     tried = source.middle(_PILOT_VOXELS)
     allowed = budget * tried.items.size // source.items.size
-    if tried.is_constant or _NETWORK_SHARE * allowed < smallest_budget(tried, replace(settings, model="tinc")):
+    least = planning.smallest_budget(tried, replace(settings, model="tinc"))
+    if tried.is_constant or planning.NETWORK_SHARE * allowed < least:
         return best
     to_beat = best
     if tried is not source:
-        to_beat = yield from _with_detail(plan_detail(tried, settings, allowed), {}, allowed)
+        to_beat = yield from _with_detail(planning.plan_detail(tried, settings, allowed), {}, allowed)
     pilots: dict[float, float] = {}
-    for share in (_NETWORK_SHARE, 1.0):
+    for share in (planning.NETWORK_SHARE, 1.0):
         if finish is None or not finish():
             timed, shown = replace(settings, time_limit=limits[0]), best.decoder()
             pilot = yield from _with_network(tried, timed, int(share * allowed), allowed, short, finish, shown)
@@ -277,10 +264,10 @@ def _with_network(
 
     A preview shows what ``shown`` decodes, such as the best file so far; by default the network in training.
     """
-    draft = plan(source, settings, share)
+    draft = planning.plan(source, settings, share)
     yield Progress.unmeasured("preparing", 0, 1)
     bits = 8.0 * (share - draft.overhead())
-    trainer = prepare_training(draft, bits, steps, finish)
+    trainer = planning.prepare_training(draft, bits, steps, finish)
     live = draft.placeholder()
     live.attach(Decoder.live(draft.layout, draft.tree, trainer.state.parameters))
     trainer.decode = shown or live.decode
@@ -297,7 +284,7 @@ def _with_detail(draft: Draft, payloads: Payloads, budget: int) -> Candidates:
     """Fill what a network leaves of the budget with a detail layer."""
     residuals = draft.residuals(payloads)
     given = [i for i, residual in enumerate(residuals) if residual is not None]
-    room = budget - draft.size(payloads) - _DETAIL_HEAD * len(given) - drafts.PROVENANCE_SLACK
+    room = budget - draft.size(payloads) - planning.DETAIL_HEAD * len(given) - drafts.PROVENANCE_SLACK
     given_residuals = [residual for residual in residuals if residual is not None]
     fitted = yield from _fit_detail(given_residuals, room)
     details = _spread(fitted, given, len(residuals))
@@ -332,110 +319,12 @@ def _fit_detail(residuals: Sequence[Residual], room: int) -> Generator[Progress,
     return found
 
 
-def plan_detail(source: Source, settings: Settings, budget: int) -> Draft:
-    """Choose the octants of a file without a network: as many as its bytes can say the quality of."""
-    depth = 0
-    while settings.levels is None:
-        splits = choose_splits(source.spatial, depth + 1)
-        leaves = 2 ** sum(sum(level) for level in splits)
-        if len(splits) <= depth or segments.quality_size(leaves) * len(source.items) > budget * _QUALITY_SHARE:
-            break
-        depth += 1
-    else:
-        depth = settings.levels - 1
-    return Draft(source, settings, Octree(source.spatial, _splits(source, settings, depth)), None, "even")
-
-
-def plan(source: Source, settings: Settings, budget: int) -> Draft:
-    """Choose the tree and the widths of its nodes for a budget."""
-    parameters = max(16.0, 8.0 * (budget - _smallest(source, settings, 0).overhead())) / BITS_PER_PARAMETER
-    consistency = source.consistency
-    ratios: str | Sequence[float] = settings.between
-    if isinstance(ratios, str):
-        ratios = between = allocation.resolve_auto(consistency) if ratios == "auto" else ratios
-        depth = allocation.choose_depth(source.spatial, len(source.items), parameters, between)
-    else:
-        between, depth = "ratios", len(ratios) - 1
-    if settings.levels is not None:
-        depth = settings.levels - 1
-    tree = Octree(source.spatial, _splits(source, settings, depth))
-    layers = allocation.default_layers(tree.depth)
-    thin = [np.full(len(source.items) * tree.nodes(level), 8) for level in range(tree.depth + 1)]
-    overhead = Draft(source, settings, tree, TincNetwork.on_tree(tree, layers, thin), between, consistency).overhead()
-    network = allocation.allocate(
-        tree,
-        source.leaf_measure(tree, settings.within),
-        len(source.items),
-        max(1.0, 8.0 * (budget - overhead) / BITS_PER_PARAMETER),
-        allocation.level_ratios(ratios, tree.depth + 1),
-        layers,
-    )
-    least = _smallest(source, settings, tree.depth).network
-    assert least is not None
-    if network.parameters < _WORTH_LAYERS * least.parameters:
-        network = least
-    return Draft(source, settings, tree, network, between, consistency)
-
-
-def prepare_training(draft: Draft, bits: float, steps: int, finish: Finish | None = None) -> Trainer:
-    """Put the volume and the initial network on the device."""
-    assert draft.network is not None
-    device = resolve_device(draft.settings.device)
-    generator = torch.Generator().manual_seed(draft.settings.seed)
-    omega = [_OMEGA_PER_VOXEL * side for side in draft.tree.leaf_shape]
-    initial = [p.to(device) for p in draft.network.initial(omega, generator)]
-    data = draft.source.training_data(draft.tree, device)
-    return Trainer(draft.network, initial, data, schedule(draft, steps), bits, generator, finish)
-
-
-def schedule(draft: Draft, steps: int) -> Schedule:
-    """Steps and batch both grow with the square root of the volume, so the cost per voxel stays the same."""
-    assert draft.network is not None
-    items = draft.source.items
-    growth = math.sqrt(max(1.0, items.size / _REFERENCE_VOXELS))
-    points = max(64, round(_VOXELS_PER_STEP * growth / (draft.tree.leaves * len(items))))
-    widest = max(int(level.max()) for level in draft.network.widths)
-    rate = min(_PEAK_RATE, _RATE_PER_WIDTH / widest)
-    return Schedule(round(steps * growth), points, rate, draft.settings.time_limit)
-
-
-def smallest_budget(source: Source, settings: Settings) -> int:
-    """Bytes of the smallest file that a volume can become with the levels asked for."""
-    if settings.model == "hybrid":
-        return math.ceil(smallest_budget(source, replace(settings, model="tinc")) / _NETWORK_SHARE)
-    if settings.model != "tinc":
-        draft = plan_detail(source, settings, 0)
-        return draft.size({}) + drafts.PROVENANCE_SLACK + len(source.items) * (_DETAIL_HEAD + _LEAST_DETAIL)
-    draft = _smallest(source, settings, (settings.levels or 1) - 1)
-    assert draft.network is not None
-    tensors = len(source.items) * len(draft.layout.kinds)
-    bits = draft.network.parameters * BITS_PER_PARAMETER + tensors * TENSOR_OVERHEAD_BITS
-    return draft.overhead() + math.ceil(bits / 8)
-
-
-def _smallest(source: Source, settings: Settings, depth: int) -> Draft:
-    """Draft of a file whose every node is as narrow as is still of any use."""
-    tree = Octree(source.spatial, _splits(source, settings, depth))
-    layers = allocation.default_layers(tree.depth) if tree.depth else (2,)
-    widths = [np.full(len(source.items) * tree.nodes(level), 4) for level in range(tree.depth + 1)]
-    return Draft(source, settings, tree, TincNetwork.on_tree(tree, layers, widths), "even")
-
-
-def _splits(source: Source, settings: Settings, depth: int) -> Splits:
-    """Split the volume; a depth that the user asked for must be possible."""
-    splits = choose_splits(source.spatial, depth)
-    asked = settings.levels is not None or not isinstance(settings.between, str)
-    if len(splits) < depth and asked:
-        raise InputError(f"expected at most {len(splits) + 1} levels for a volume of {source.spatial}, got {depth + 1}")
-    return splits
-
-
 def _reach(source: Source, settings: Settings, psnr: float, finish: Finish | None) -> Steps:
     """Find the smallest file that reaches a PSNR: PSNR grows almost linearly with the logarithm of the bytes."""
     nbytes = source.items.nbytes
     tried: list[tuple[float, float]] = []
     best: CompressedVolume | None = None
-    smallest = smallest_budget(source, settings)
+    smallest = planning.smallest_budget(source, settings)
     if smallest >= nbytes:
         raise BudgetError(f"expected a volume of more than {smallest} bytes, the smallest possible file, got {nbytes}")
     log_bytes, largest = math.log2(nbytes / 64), math.log2(max(nbytes / 2, smallest))

@@ -15,10 +15,10 @@ from napari_tinc import format as frames
 from napari_tinc import segments
 from napari_tinc.core import entropy, metrics, quantization
 from napari_tinc.core.detail import Detail
-from napari_tinc.core.detail_coding import Residual
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree
 from napari_tinc.core.quantization import Codes, Layout
+from napari_tinc.core.residual import Residual
 from napari_tinc.core.sampling import Floats32
 from napari_tinc.core.scratch import Bounds, boxes
 from napari_tinc.core.training import Progress

@@ -15,7 +15,8 @@ import torch
 from synthetic import blobs
 
 from napari_tinc import compression as story
-from napari_tinc.core import training
+from napari_tinc import planning
+from napari_tinc.core import allocation, training
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree, choose_splits
@@ -95,7 +96,7 @@ def test_every_strategy_keeps_the_budget_and_is_written_down(between: str | tupl
     volume = compress(original, 1500, between=between, within=within, weights=weights, levels=2, model="tinc")
     assert 0.97 * 1500 <= volume.nbytes <= 1500
     again = CompressedVolume(volume.to_bytes())
-    assert story.allocation.WITHIN[again.header.within] == within
+    assert allocation.WITHIN[again.header.within] == within
     assert BETWEEN[again.header.between] == (between if isinstance(between, str) else "ratios")
 
 
@@ -219,7 +220,7 @@ def test_a_range_whose_square_overflows_is_refused() -> None:
 def test_a_result_without_any_error_can_be_written_down() -> None:
     """A perfect decoding has an infinite PSNR, which is no JSON number."""
     source = Source.prepare(blobs((8, 9, 10)), Metadata.default(3), None)
-    draft = story.plan(source, Settings(), 500)
+    draft = planning.plan(source, Settings(), 500)
     payloads = {(0, level): b"" for level in range(draft.tree.depth + 1)}
     assert parse(draft.pack(math.inf, [b""], payloads)).header.provenance["psnr"] == "inf"
 
@@ -424,13 +425,13 @@ def test_large_volumes_are_tried_out_on_their_middle(promising: bool, monkeypatc
     monkeypatch.setattr(story, "_PILOT_VOXELS", 8000)
     monkeypatch.setattr(story, "_PROMISING", math.inf if promising else 0)
     trained: list[tuple[int, ...]] = []
-    prepare = story.prepare_training
+    prepare = planning.prepare_training
 
     def noted(draft: Any, *args: Any) -> Any:
         trained.append(draft.source.items.shape)
         return prepare(draft, *args)
 
-    monkeypatch.setattr(story, "prepare_training", noted)
+    monkeypatch.setattr(planning, "prepare_training", noted)
     volume = blobs((2, 24, 32, 16))
     metadata = Metadata("czyx", (1.0,) * 4, ("",) * 4)
     result = story.compress(volume, Target.size(6000), metadata=metadata, device="cpu")

@@ -26,8 +26,9 @@ from napari_tinc.core.detail import (
     dyadic_splits,
     step_of,
 )
-from napari_tinc.core.detail_coding import Fit, Residual
+from napari_tinc.core.detail_coding import Fit
 from napari_tinc.core.octree import Octree, choose_splits
+from napari_tinc.core.residual import Residual
 from napari_tinc.errors import FormatError
 from napari_tinc.format._bytes import u16, varint
 from napari_tinc.segments import pack_detail, parse_detail

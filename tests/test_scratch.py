@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import blobs
 
-from napari_tinc import InputError, Target, compress, compression, draft, memory_limit, read_volume, source
+from napari_tinc import InputError, Target, compress, draft, memory_limit, planning, read_volume, source
 from napari_tinc import volume as volumes
-from napari_tinc.core import detail_coding, metrics, scratch, wavelet
+from napari_tinc.core import detail_coding, metrics, residual, scratch, wavelet
 from napari_tinc.core.detail import BlockCache, dyadic_splits
-from napari_tinc.core.detail_coding import Coefficients, Residual
+from napari_tinc.core.detail_coding import Coefficients
+from napari_tinc.core.residual import Residual
 from napari_tinc.format import MODEL_DETAIL
 
 sides = st.integers(1, 300)
@@ -51,7 +52,7 @@ def test_a_transform_box_by_box_is_that_of_the_whole(
     def part(array: np.ndarray) -> object:
         return lambda box: array[tuple(slice(a, b) for a, b in box)]
 
-    monkeypatch.setattr(detail_coding, "_BOX_VOXELS", 2**11)
+    monkeypatch.setattr(residual, "_BOX_VOXELS", 2**11)
     splits = dyadic_splits(shape, elongation)
     found = Coefficients.of(Residual(shape, part(volume), part(weights)), splits, 8)  # type: ignore[arg-type]
     low = volume
@@ -63,7 +64,7 @@ def test_a_transform_box_by_box_is_that_of_the_whole(
             assert np.count_nonzero(band) == np.count_nonzero(own)
         low = whole[0]
     assert found.mean == low.item()
-    monkeypatch.setattr(detail_coding, "_BOX_VOXELS", 2**30)
+    monkeypatch.setattr(residual, "_BOX_VOXELS", 2**30)
     at_once = Coefficients.of(Residual(shape, part(volume), part(weights)), splits, 8)  # type: ignore[arg-type]
     for one, other in zip(found.weights, at_once.weights, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -122,7 +123,7 @@ def test_files_larger_than_memory_are_read_without_filling_it(suffix: str, tmp_p
 
 
 def test_memory_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (detail_coding, draft, source, volumes, metrics):
+    for module in (residual, draft, source, volumes, metrics):
         monkeypatch.setattr(module, "_SLAB_VOXELS" if module is metrics else "_BOX_VOXELS", 2**15)
     monkeypatch.setattr(detail_coding, "_SAMPLED", 2**15)
     monkeypatch.setattr(volumes, "BlockCache", lambda: BlockCache(2**20))
@@ -144,7 +145,7 @@ def test_memory_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -
 
 def test_networks_are_not_trained_on_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     volume = blobs((32, 32, 32))
-    monkeypatch.setattr(compression, "prepare_training", None)
+    monkeypatch.setattr(planning, "prepare_training", None)
     with memory_limit(1000):
         with pytest.raises(InputError, match="fits in memory for model 'tinc'"):
             compress(volume, Target.ratio(16), model="tinc")

@@ -53,7 +53,7 @@ RECIPES = {
     "detail-blocks-of-96": _detail(_BYTES_PER_BLOCK=96),
     "detail-blocks-of-1536": _detail(_BYTES_PER_BLOCK=1536),
     **{
-        f"hybrid-{100 * share:.0f}": Recipe({"model": "hybrid"}, {"compression._NETWORK_SHARE": share})
+        f"hybrid-{100 * share:.0f}": Recipe({"model": "hybrid"}, {"planning.NETWORK_SHARE": share})
         for share in (0.3, 0.45, 0.6, 0.75, 0.9)
     },
     "hybrid-fast-60": Recipe({"model": "hybrid", "preset": "fast"}),

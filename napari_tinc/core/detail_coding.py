@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from napari_tinc.core import coefficients, scratch, wavelet
+from napari_tinc.core import coefficients
 from napari_tinc.core.coefficients import LARGEST, Encoder, Statistics
 from napari_tinc.core.detail import (
     MAX_BLOCK,
@@ -25,6 +25,7 @@ from napari_tinc.core.detail import (
     narrowed,
     step_of,
 )
+from napari_tinc.core.residual import Residual, halved, reader, split
 from napari_tinc.core.wavelet import Axes, Floats
 
 # Squared steps that are worth a bit: docs/experiments.md shows how flat the optimum is.
@@ -41,8 +42,8 @@ _FILL = 0.985
 # Bits of a coefficient per octave of the step, to guess the step of a size; only speeds the search up.
 _OCTAVES_PER_OCTAVE = 0.75
 _BITS_PER_SYMBOL, _SAMPLED = 4.5, 2**20
-# What is transformed at a time, and how much of a larger volume's middle says which axes to split.
-_BOX_VOXELS, _MIDDLE_VOXELS = 2**21, 2**23
+# How much of a larger volume's middle says which axes to split.
+_MIDDLE_VOXELS = 2**23
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,45 +62,6 @@ class Fit:
     details: tuple[Detail, ...]
     nbytes: int
     error: float
-
-
-@dataclass(frozen=True, eq=False)
-class Residual:
-    """What is to be coded of an item, read piece by piece.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Voxels along z, y, x.
-    read : callable
-        Return the box of these bounds as float32, finite.
-    weights : callable or None
-        Likewise the weights of the voxels' squared errors, mean 1 over the item; None if all weigh the same.
-    """
-
-    shape: tuple[int, int, int]
-    read: Callable[[scratch.Bounds], Floats]
-    weights: Callable[[scratch.Bounds], Floats] | None = None
-
-    def squared_error(self) -> float:
-        """Weighted sum of squares."""
-        total = 0.0
-        for box in scratch.boxes(tuple((0, n) for n in self.shape), _BOX_VOXELS):
-            values = self.read(box)
-            total += float(np.vdot(values, values if self.weights is None else self.weights(box) * values))
-        return total
-
-    def middle(self, voxels: int) -> Residual:
-        """Return the middle of about so many voxels, of the same proportions."""
-        share = min(1.0, (voxels / math.prod(self.shape)) ** (1 / 3))
-        shape = tuple(max(1, round(share * n)) for n in self.shape)
-        first = [(n - side) // 2 for n, side in zip(self.shape, shape, strict=True)]
-
-        def shifted(read: Callable[[scratch.Bounds], Floats]) -> Callable[[scratch.Bounds], Floats]:
-            return lambda box: read(tuple((a + o, b + o) for (a, b), o in zip(box, first, strict=True)))
-
-        z, y, x = shape
-        return Residual((z, y, x), shifted(self.read), None if self.weights is None else shifted(self.weights))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,13 +91,13 @@ class Coefficients:
         read, read_weights = residual.read, residual.weights
         levels, importance = [], []
         for level, axes in enumerate(pyramid.splits):
-            low, bands = _split(read, pyramid.shapes[level], axes, pyramid.orientations(level).tolist())
+            low, bands = split(read, pyramid.shapes[level], axes, pyramid.orientations(level).tolist())
             levels.append(bands)
-            read = _reader(low)
+            read = reader(low)
             if read_weights is not None:
-                halved = _halved(read_weights, pyramid.shapes[level], axes)
-                importance.append(halved[None])
-                read_weights = _reader(halved)
+                coarser = halved(read_weights, pyramid.shapes[level], axes)
+                importance.append(coarser[None])
+                read_weights = reader(coarser)
             else:
                 importance.append(np.ones((1, 1, 1, 1), np.float32))
         return cls(pyramid, tuple(levels), float(read(((0, 1),) * 3).item()), tuple(importance))
@@ -204,49 +166,6 @@ class Coefficients:
         if weights.size == 1:
             return weights
         return np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(level, cell))])
-
-
-def _split(
-    read: Callable[[scratch.Bounds], Floats], shape: tuple[int, ...], axes: Axes, orientations: Sequence[int]
-) -> tuple[Floats, Floats]:
-    """Split a volume box by box: its low-pass, and all its high-pass bands in one array."""
-    halves = tuple((n + 1) // 2 if axis in axes else n for axis, n in enumerate(shape))
-    low, bands = scratch.zeros(halves, np.float32), scratch.zeros((len(orientations), *halves), np.float32)
-    into = {0: low} | dict(zip(orientations, bands, strict=True))
-    for box in scratch.boxes(tuple((0, n) for n in halves), _BOX_VOXELS // 2 ** len(axes)):
-        around = tuple(
-            (max(0, 2 * a - wavelet.REACH), min(n, 2 * b + wavelet.REACH)) if axis in axes else (a, b)
-            for axis, ((a, b), n) in enumerate(zip(box, shape, strict=True))
-        )
-        begins = [
-            a - lo // 2 if axis in axes else 0 for axis, ((a, _), (lo, _)) in enumerate(zip(box, around, strict=True))
-        ]
-        for orientation, part in wavelet.forward(read(around), axes).items():
-            inner = part[tuple(slice(first, first + b - a) for first, (a, b) in zip(begins, box, strict=True))]
-            place = tuple(slice(a, a + n) for (a, _), n in zip(box, inner.shape, strict=True))
-            into[orientation][place] = inner
-    return low, bands
-
-
-def _halved(read: Callable[[scratch.Bounds], Floats], shape: tuple[int, ...], axes: Axes) -> Floats:
-    """Weights of the coefficients of one level, from those one level finer."""
-    halves = tuple((n + 1) // 2 if axis in axes else n for axis, n in enumerate(shape))
-    weights = scratch.zeros(halves, np.float32)
-    for box in scratch.boxes(tuple((0, n) for n in halves), _BOX_VOXELS // 2 ** len(axes)):
-        part = read(
-            tuple(
-                (2 * a, min(n, 2 * b)) if axis in axes else (a, b)
-                for axis, ((a, b), n) in enumerate(zip(box, shape, strict=True))
-            )
-        )
-        for axis in axes:
-            part = _halve(part, axis)
-        weights[tuple(slice(a, b) for a, b in box)] = part
-    return weights
-
-
-def _reader(array: Floats) -> Callable[[scratch.Bounds], Floats]:
-    return lambda box: array[tuple(slice(a, b) for a, b in box)]
 
 
 def _varint_size(number: int) -> int:
@@ -424,14 +343,4 @@ def _likely_code(items: Sequence[Coefficients], room: float, finest: int) -> int
     return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: not takes_more(code))
 
 
-def _halve(weights: Floats, axis: int) -> Floats:
-    """Mean of every two planes; a last single one stays."""
-    even, odd = (np.take(weights, range(first, weights.shape[axis], 2), axis) for first in (0, 1))
-    halved = even.copy()
-    paired = halved[tuple(slice(0, n) for n in odd.shape)]
-    paired += odd
-    paired /= 2
-    return halved
-
-
-__all__ = ["TRIES", "Coefficients", "Fit", "Residual", "fit"]
+__all__ = ["TRIES", "Coefficients", "Fit", "fit"]
