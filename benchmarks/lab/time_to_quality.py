@@ -52,7 +52,7 @@ def draw() -> None:
         axis.set(
             xscale="log", xlabel="processor seconds", ylabel="PSNR, dB", title=f"{volume.split('_')[0]}, {ratio:g}"
         )
-        axis.legend(loc="lower right")
+        axis.legend(loc="upper left")
         print(
             f"\n{volume}, ratio {ratio:g}\n\n| preset | time limit, s | PSNR, dB | processor seconds |\n"
             "|---|---|---|---|"
