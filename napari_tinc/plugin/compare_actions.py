@@ -43,8 +43,8 @@ class CandidateActions:
         self.views: CandidateViews | None = None
 
     def selected_rows(self) -> list[Row]:
-        """Finished rows that are selected in the table, in its order."""
-        return [row for row in (self._model.rows[i] for i in self._table.chosen_rows()) if row.ok]
+        """Finished rows that are selected in the table, in its order; of those that share a file the first one."""
+        return _once([row for row in (self._model.rows[i] for i in self._table.chosen_rows()) if row.ok])
 
     def press(self, key: str) -> None:
         """Do what a button says; see :data:`napari_tinc.plugin.compare_parts.BUTTONS`.
@@ -116,7 +116,7 @@ class CandidateActions:
         self._controls.show_legend(self._shown().show_best(rows), rows[0].ratio)
 
     def _ranked(self) -> list[Row]:
-        return sorted((row for row in self._model.rows if row.ok), key=lambda row: -row.values["psnr"])
+        return _once(sorted((row for row in self._model.rows if row.ok), key=lambda row: -row.values["psnr"]))
 
     def _shown(self) -> CandidateViews:
         if self.views is None:
@@ -158,6 +158,14 @@ class CandidateActions:
         if path is not None:
             make = writer(key, comparison, self._model.choice.bar, self._findings.measure, canvas, titles)
             self._aside.run(f"writing {path.name}", partial(write, path, make), _tell_written)
+
+
+def _once(rows: Sequence[Row]) -> list[Row]:
+    """Every file once: ``auto`` has that of another row."""
+    first: dict[Path | None, Row] = {}
+    for row in rows:
+        first.setdefault(row.result.path if row.result is not None else None, row)
+    return list(first.values())
 
 
 def _tell_written(path: Path) -> None:
