@@ -16,7 +16,6 @@ import tifffile
 
 from napari_tinc import Candidate, Comparison
 from napari_tinc.compare.candidates import SIREN
-from napari_tinc.compare.recommend import facts_of
 
 RESULTS = Path(__file__).parent / "results"
 BETWEEN = ("even", "shallow", "deep")
@@ -65,7 +64,7 @@ def main() -> None:
     chosen = [Candidate.tinc(name, args.preset, time_limit=args.time_limit) for name in strategies(args.levels)]
     for path in args.volumes:
         comparison = Comparison(middle(tifffile.imread(path), args.voxels), candidates=chosen, ratios=args.ratios)
-        print(path.stem, facts_of(comparison.truth), flush=True)
+        print(path.stem, comparison.facts, flush=True)
         for event in comparison.run(args.jobs):
             if event.result is not None:
                 found = event.result.measures

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 NONE = "none"
 _PRINTED = {
-    "candidate": "candidate", "target_ratio": "for", "ratio": "ratio", "psnr": "PSNR", "ssim": "SSIM", "dice": "Dice",
-    "cldice": "clDice", "dice_mask": "Dice(mask)", "psnr_clean": "clean", "worst_octant_psnr": "worst",
+    "candidate": "candidate", "same_as": "=", "target_ratio": "for", "ratio": "ratio", "psnr": "PSNR", "ssim": "SSIM",
+    "dice": "Dice", "cldice": "clDice", "dice_mask": "Dice(mask)", "psnr_clean": "clean", "worst_octant_psnr": "worst",
     "octants_below_bar": "below", "encode_seconds": "encode", "decode_seconds": "decode",
 }  # fmt: skip
 
@@ -120,13 +120,13 @@ def _say(console: Console, event: Event) -> None:
         return
     said = result.problem if result.measures is None else f"{result.measures.psnr:.2f} dB, {result.nbytes} bytes"
     stored = ", stored" if result.stored else ""
-    console.print(f"{event.done}/{event.total} {event.target_ratio:g} {event.candidate.name}: {said}{stored}")
+    console.print(f"{event.done}/{event.total} {event.target_ratio:g} {result.label}: {said}{stored}")
 
 
 def _print(comparison: Comparison, source: Path, bar: float, as_json: bool) -> None:
-    from napari_tinc.compare.recommend import facts_of, recommend, verdicts
+    from napari_tinc.compare.recommend import recommend, verdicts
 
-    facts = facts_of(comparison.truth)
+    facts = comparison.facts
     advice, found = recommend(facts), verdicts(comparison.results, facts)
     table = comparison.table(bar)
     if as_json:
@@ -136,7 +136,7 @@ def _print(comparison: Comparison, source: Path, bar: float, as_json: bool) -> N
         return
     rows = table[table["problem"] == ""].sort_values(["target_ratio", "psnr"], ascending=[True, False])
     if len(rows):
-        shown = rows[[column for column in _PRINTED if column == "candidate" or rows[column].notna().any()]]
+        shown = rows[[column for column in _PRINTED if rows[column].notna().any() and rows[column].ne("").any()]]
         typer.echo(shown.rename(columns=_PRINTED).to_string(index=False, float_format=lambda value: f"{value:.4g}"))
     for row in table[table["problem"] != ""].itertuples():
         typer.echo(f"{row.candidate} at {row.target_ratio:g}: {row.problem}")

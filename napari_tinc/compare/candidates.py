@@ -16,6 +16,7 @@ STRATEGIES = ("default", *(f"{between}/{within}" for within in ("equal", "import
 SIREN = "siren"
 # What `compress` does by itself, and wavelet coefficients without a network; all other strategies are networks alone.
 MODELS = {"default": "auto", "detail": "detail"}
+NETWORK = "tinc"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Candidate:
         if levels and not levels.isdigit():
             raise InputError(f"expected a strategy such as 'shallow/equal@3', got {strategy!r}; levels are a number")
         settings = Settings(
-            preset, between, within or "equal", int(levels) if levels else None, device, seed, time_limit, "tinc"
+            preset, between, within or "equal", int(levels) if levels else None, device, seed, time_limit, NETWORK
         )
         return cls(TINC, settings)
 

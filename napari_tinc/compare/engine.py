@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_tinc.compare import process, runners
-from napari_tinc.compare.candidates import Candidate, check_distinct, default_candidates
+from napari_tinc.compare.candidates import NETWORK, Candidate, check_distinct, default_candidates
 from napari_tinc.compare.measures import MEASURES, Measures, Truth
+from napari_tinc.compare.recommend import Facts, facts_of, recommend
 from napari_tinc.compare.results import DEFAULT_BAR, Result, table
 from napari_tinc.compare.store import Store, array_key, default_folder
 from napari_tinc.core.metadata import Metadata
@@ -112,6 +113,11 @@ class Comparison:
         self._cache = Path(cache) if cache is not None else default_folder()
         self._found: dict[tuple[Candidate, float], Result] = {}
 
+    @cached_property
+    def facts(self) -> Facts:
+        """What is measured on the volume before anything runs: what ``auto`` stands for depends on it."""
+        return facts_of(self.truth)
+
     @property
     def results(self) -> tuple[Result, ...]:
         """What there is so far, in the order of ratios and candidates."""
@@ -144,7 +150,8 @@ class Comparison:
     def run(self, jobs: int = 1, scheduler: str | None = None) -> Generator[Event, None, None]:
         """Run what is not stored yet. Closing the generator at any yield stops it; finished results stay.
 
-        A candidate that fails, or has no setting small enough, is a result with a problem, not an error.
+        A candidate that fails, or has no setting small enough, is a result with a problem, not an error. Where ``auto``
+        stands for another candidate, their one file is made once and is the result of both.
 
         Parameters
         ----------
@@ -164,11 +171,11 @@ class Comparison:
         """
         if jobs < 1:
             raise InputError(f"expected at least one job at a time, got {jobs}")
-        tasks = self._tasks()
         for result in self.stored():
             yield self._finished(result)
-        open_tasks = [task for task in tasks if task not in self._found]
-        if not open_tasks:
+        open_tasks = [task for task in self._tasks() if task not in self._found]
+        files = list(dict.fromkeys((self._resolved(candidate), ratio) for candidate, ratio in open_tasks))
+        if not files:
             return
         with tempfile.TemporaryDirectory(prefix="tinc-compare-") as folder:
             volumes = (self.truth.array, self.truth.mask, self.truth.clean)
@@ -178,13 +185,20 @@ class Comparison:
             else:
                 runner = runners.Cluster(scheduler, volumes)
             with runner:
-                for index, (candidate, ratio) in enumerate(open_tasks):
-                    runner.submit(index, self._job(candidate, ratio), self._made(candidate, ratio))
-                for index, said in runner.news(len(open_tasks)):
-                    yield self._take(*open_tasks[index], said)
+                for index, file in enumerate(files):
+                    runner.submit(index, self._job(*file), self._made(*file))
+                for index, said in runner.news(len(files)):
+                    yield from self._take(*files[index], said)
 
     def _tasks(self) -> list[tuple[Candidate, float]]:
         return [(candidate, ratio) for ratio in self.ratios for candidate in self.candidates]
+
+    def _resolved(self, candidate: Candidate) -> Candidate:
+        """The candidate whose file this one's is: ``auto`` stands for another strategy on every volume."""
+        settings = candidate.settings
+        if settings is None or settings.model != NETWORK or settings.between != "auto":
+            return candidate
+        return replace(candidate, settings=replace(settings, between=recommend(self.facts).between))
 
     def _job(self, candidate: Candidate, ratio: float) -> process.Job:
         return {
@@ -209,24 +223,30 @@ class Comparison:
         return Store(self._cache, volume, known)
 
     def _restore(self, candidate: Candidate, ratio: float) -> Result | None:
-        budget = self._budgets[ratio]
+        budget, made = self._budgets[ratio], self._resolved(candidate)
         if (reason := candidate.missing()) is not None:
             return Result(candidate, ratio, budget, problem=f"unavailable: {reason}")
-        costs = self._store.coded(candidate, budget)
+        costs = self._store.coded(made, budget)
         if costs is not None and "problem" in costs:
-            return Result(candidate, ratio, budget, problem=costs["problem"], stored=True)
-        said = None if costs is None else self._store.measured(candidate, budget)
-        return None if costs is None or said is None else self._result(candidate, ratio, costs, said, stored=True)
+            return _named(candidate, Result(made, ratio, budget, problem=costs["problem"], stored=True))
+        said = None if costs is None else self._store.measured(made, budget)
+        if costs is None or said is None:
+            return None
+        return _named(candidate, self._result(made, ratio, costs, said, stored=True))
 
-    def _take(self, candidate: Candidate, ratio: float, said: process.Job) -> Event:
-        """Turn what a runner says into an event; keep what has finished."""
+    def _take(self, made: Candidate, ratio: float, said: process.Job) -> Iterator[Event]:
+        """Turn what a runner says of a file into an event per candidate it stands for; keep what has finished."""
+        candidates = [candidate for candidate in self.candidates if self._resolved(candidate) == made]
         if "phase" in said:
             kind = "started" if said["phase"] == "starting" else "progress"
             done, total = len(self._found), len(self._tasks())
-            return Event(kind, candidate, ratio, said["phase"], said["fraction"], done, total)
-        result = self._keep(candidate, ratio, said)
-        self._found[candidate, ratio] = result
-        return self._finished(result)
+            for candidate in candidates:
+                yield Event(kind, candidate, ratio, said["phase"], said["fraction"], done, total)
+            return
+        result = self._keep(made, ratio, said)
+        results = [_named(candidate, result) for candidate in candidates]
+        self._found |= {(one.candidate, ratio): one for one in results}
+        yield from map(self._finished, results)
 
     def _keep(self, candidate: Candidate, ratio: float, said: process.Job) -> Result:
         budget = self._budgets[ratio]
@@ -256,3 +276,10 @@ class Comparison:
     def _finished(self, result: Result) -> Event:
         done, total = len(self._found), len(self._tasks())
         return Event("finished", result.candidate, result.target_ratio, "finished", 1.0, done, total, result)
+
+
+def _named(candidate: Candidate, result: Result) -> Result:
+    """The result of the candidate's file under the candidate's own name."""
+    if candidate == result.candidate:
+        return result
+    return replace(result, candidate=candidate, same_as=result.candidate.name)

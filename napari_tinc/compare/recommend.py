@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_tinc.compare.candidates import TINC
+from napari_tinc.compare.candidates import NETWORK, TINC
 from napari_tinc.compare.measures import Truth
 from napari_tinc.compare.results import Result
 from napari_tinc.core import allocation
@@ -121,10 +121,11 @@ def _verdict(ratio: float, found: list[Result], advice: Recommendation) -> Verdi
     if not followed:
         return Verdict(ratio, None, f"{advice.strategy} was not among the finished candidates. {leader}")
     networks = [result for result in ours if _is_network(result)]
+    tried = {result.same_as or result.candidate.name for result in networks}
     taken, first = max(followed, key=_psnr), max(networks, key=_psnr)
     loss = _psnr(first) - _psnr(taken)
     if loss == 0:
-        said = f"{advice.strategy} was the best of {len(networks)} network strategies"
+        said = f"{advice.strategy} was the best of {len(tried)} network strategies"
     elif loss <= _DECISIVE_DB:
         said = f"{advice.strategy} was as good as the best, {first.candidate.name}, within {loss:.2f} dB"
     else:
@@ -146,7 +147,7 @@ def _default(ours: list[Result]) -> str:
 
 def _is_network(result: Result) -> bool:
     """Whether the result is about a strategy: the default and the detail layer alone are not."""
-    return result.candidate.settings is not None and result.candidate.settings.model == "tinc"
+    return result.candidate.settings is not None and result.candidate.settings.model == NETWORK
 
 
 def _follows(result: Result, advice: Recommendation) -> bool:

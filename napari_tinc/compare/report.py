@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_tinc.compare import pictures
 from napari_tinc.compare.engine import Comparison
-from napari_tinc.compare.recommend import facts_of, recommend, verdicts
+from napari_tinc.compare.recommend import recommend, verdicts
 from napari_tinc.compare.results import DEFAULT_BAR, Result
 from napari_tinc.errors import InputError
 
@@ -101,10 +101,9 @@ def html_report(comparison: Comparison, bar: float = DEFAULT_BAR) -> str:
 
 
 def _advice(comparison: Comparison) -> str:
-    facts = facts_of(comparison.truth)
-    advice = recommend(facts)
+    advice = recommend(comparison.facts)
     lines = [f"<p><b>{escape(advice.strategy)}</b>. {escape(advice.reason)}</p>"]
-    for verdict in verdicts(comparison.results, facts):
+    for verdict in verdicts(comparison.results, comparison.facts):
         lines.append(f"<p>At ratio {verdict.target_ratio:g}: {escape(verdict.text)}</p>")
     if not math.isnan(comparison.truth.psnr_clean):
         lines.append(f"<p>The volume itself is {comparison.truth.psnr_clean:.2f} dB from the clean one.</p>")
@@ -124,7 +123,8 @@ def _table(comparison: Comparison, ratio: float, bar: float) -> str:
     heads = "".join(f"<th>{escape(title)}</th>" for _, title, _, _ in columns)
     lines = []
     for row in rows.sort_values("psnr", ascending=False).to_dict("records"):
-        cells = [f"<td>{escape(row['candidate'])}</td>"]
+        name = f"{row['candidate']} = {row['same_as']}" if row["same_as"] else row["candidate"]
+        cells = [f"<td>{escape(name)}</td>"]
         if row["problem"]:
             cells.append(f'<td class="text" colspan="{len(columns)}">{escape(row["problem"])}</td>')
         else:

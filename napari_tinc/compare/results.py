@@ -21,7 +21,7 @@ from napari_tinc.volume import CompressedVolume
 DEFAULT_BAR = 30.0  # dB
 
 COLUMNS = (
-    "candidate", "codec", "target_ratio", "budget", "bytes", "ratio", *MEASURES, "octants_below_bar",
+    "candidate", "same_as", "codec", "target_ratio", "budget", "bytes", "ratio", *MEASURES, "octants_below_bar",
     "encode_seconds", "decode_seconds", "peak_bytes", "problem",
 )  # fmt: skip
 
@@ -50,6 +50,8 @@ class Result:
         Why there is no file: the codec is not installed, cannot reach the budget, or failed; empty if there is one.
     stored : bool
         Whether it was found in the cache.
+    same_as : str
+        Name of the candidate whose file this is, if the candidate stands for another one (``auto``); else empty.
     """
 
     candidate: Candidate
@@ -62,6 +64,12 @@ class Result:
     octants: NDArray[np.float64] | None = None
     problem: str = ""
     stored: bool = False
+    same_as: str = ""
+
+    @property
+    def label(self) -> str:
+        """Both names of the candidate, if it stands for another one; else its name."""
+        return f"{self.candidate.name} = {self.same_as}" if self.same_as else self.candidate.name
 
     @property
     def ok(self) -> bool:
@@ -132,7 +140,12 @@ def table(results: Iterable[Result], raw_nbytes: int, bar: float = DEFAULT_BAR) 
 
 def _row(result: Result, raw_nbytes: int, bar: float) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
-    row |= {"candidate": result.candidate.name, "codec": result.candidate.codec, "problem": result.problem}
+    row |= {
+        "candidate": result.candidate.name,
+        "same_as": result.same_as,
+        "codec": result.candidate.codec,
+        "problem": result.problem,
+    }
     row |= {"target_ratio": result.target_ratio, "budget": result.budget}
     if result.measures is not None and result.octants is not None:
         row |= {"bytes": result.nbytes, "ratio": raw_nbytes / result.nbytes}

@@ -10,9 +10,9 @@ from typing import Any
 from napari.utils.notifications import show_error, show_info
 
 from napari_tinc.errors import InputError, TincError
-from napari_tinc.plugin.compare_export import EXPORTS, write, writer
+from napari_tinc.plugin.compare_export import EXPORTS, Legend, write, writer
 from napari_tinc.plugin.compare_model import CompareModel, Row
-from napari_tinc.plugin.compare_parts import Controls, Findings
+from napari_tinc.plugin.compare_parts import Controls, Findings, legend_of
 from napari_tinc.plugin.compare_table import CandidateTable
 from napari_tinc.plugin.compare_views import CandidateViews
 from napari_tinc.plugin.compare_worker import Aside, content_of
@@ -41,10 +41,11 @@ class CandidateActions:
         self._model, self._table, self._controls, self._findings = model, table, controls, findings
         self._aside = aside
         self.views: CandidateViews | None = None
+        self._grid_legend: Legend = ()  # shown while its octants are
 
     def selected_rows(self) -> list[Row]:
-        """Finished rows that are selected in the table, in its order."""
-        return [row for row in (self._model.rows[i] for i in self._table.chosen_rows()) if row.ok]
+        """Finished rows that are selected in the table, in its order; of those that share a file the first one."""
+        return _once([row for row in (self._model.rows[i] for i in self._table.chosen_rows()) if row.ok])
 
     def press(self, key: str) -> None:
         """Do what a button says; see :data:`napari_tinc.plugin.compare_parts.BUTTONS`.
@@ -56,7 +57,7 @@ class CandidateActions:
         """
         actions: dict[str, Callable[[], None]] = {
             "show": self._show, "grid": self._grid, "flicker": self._flicker, "split": self._split,
-            "best": self._best, "single": lambda: self._shown().stop(),
+            "best": self._best, "single": self._single,
         }  # fmt: skip
         actions[key]()
 
@@ -72,8 +73,9 @@ class CandidateActions:
 
     def toggle_octants(self, shown: bool) -> None:
         """Show or hide the octants' quality in the grid."""
-        if self.views is not None:
+        if self.views is not None and self.views.in_grid:
             self.views.show_overlays(shown)
+            self._controls.explain(self._grid_legend if shown else ())
 
     def move_split(self, share: float) -> None:
         """Move the cut of the split view."""
@@ -92,18 +94,35 @@ class CandidateActions:
         rows = (self.selected_rows() or self._ranked()[:_BEST_ROWS])[: _MOST_CELLS - 1]
 
         def arrange() -> None:
-            found = self._shown().show_grid(rows, self._controls.octants.isChecked())
-            self._controls.show_legend(found, rows[0].ratio, self._shown().octant_limits)
+            coloured = self._controls.octants.isChecked()
+            found = self._shown().show_grid(rows, coloured)
+            self._grid_legend = legend_of(found, rows[0].ratio, self._shown().octant_limits)
+            self._controls.explain(self._grid_legend if coloured else ())
 
         self._open(rows, arrange)
 
     def _flicker(self) -> None:
         rows = self.selected_rows()[:2]
-        self._open(rows, lambda: self._shown().flicker(rows))
+
+        def arrange() -> None:
+            self._shown().flicker(rows)
+            self._controls.explain(())
+
+        self._open(rows, arrange)
 
     def _split(self) -> None:
         rows = self.selected_rows()[:1]
-        self._open(rows, lambda: self._shown().show_split(rows[0], self._controls.share))
+
+        def arrange() -> None:
+            self._shown().show_split(rows[0], self._controls.share)
+            self._controls.explain(())
+
+        self._open(rows, arrange)
+
+    def _single(self) -> None:
+        if self._shown().in_grid:
+            self._controls.explain(())
+        self._shown().stop()
 
     def _best(self) -> None:
         """Of the selected ones, or of all at one ratio."""
@@ -113,10 +132,10 @@ class CandidateActions:
             rows = [row for row in ranked if row.ratio == ranked[0].ratio]
         elif len({row.ratio for row in rows}) > 1:
             raise InputError("expected candidates at one ratio, got several ratios; select rows of one")
-        self._controls.show_legend(self._shown().show_best(rows), rows[0].ratio)
+        self._controls.explain(legend_of(self._shown().show_best(rows), rows[0].ratio))
 
     def _ranked(self) -> list[Row]:
-        return sorted((row for row in self._model.rows if row.ok), key=lambda row: -row.values["psnr"])
+        return _once(sorted((row for row in self._model.rows if row.ok), key=lambda row: -row.values["psnr"]))
 
     def _shown(self) -> CandidateViews:
         if self.views is None:
@@ -156,8 +175,24 @@ class CandidateActions:
             canvas = self._shown().viewer.screenshot(flash=False)
         path = ask_path(self._table, "Export", f"{comparison.metadata.name or 'volume'} compared", suffix, kind)
         if path is not None:
-            make = writer(key, comparison, self._model.choice.bar, self._findings.measure, canvas, titles)
+            make = writer(
+                key,
+                comparison,
+                self._model.choice.bar,
+                self._findings.measure,
+                canvas,
+                titles,
+                self._controls.explained,
+            )
             self._aside.run(f"writing {path.name}", partial(write, path, make), _tell_written)
+
+
+def _once(rows: Sequence[Row]) -> list[Row]:
+    """Every file once: ``auto`` has that of another row."""
+    first: dict[Path | None, Row] = {}
+    for row in rows:
+        first.setdefault(row.result.path if row.result is not None else None, row)
+    return list(first.values())
 
 
 def _tell_written(path: Path) -> None:

@@ -26,12 +26,21 @@ EXPORTS = (
 
 
 Titles = Sequence[tuple[float, float, str]]
+Legend = Sequence[tuple[Sequence[str], str]]  # colours, and what they mean
 
 _TITLE_PIXELS = 14
+_LINE, _SQUARE = 22, 12  # pixels of the legend
+_PIXELS_PER_INCH = 72  # a point is a pixel
 
 
 def writer(
-    key: str, comparison: Comparison, bar: float, measure: str, canvas: Any, titles: Titles = ()
+    key: str,
+    comparison: Comparison,
+    bar: float,
+    measure: str,
+    canvas: Any,
+    titles: Titles = (),
+    legend: Legend = (),
 ) -> Callable[[], bytes]:
     """Return what makes the content of a file; it takes seconds at most, and no window.
 
@@ -48,6 +57,8 @@ def writer(
         The screenshot for ``"canvas"`` and ``"canvas_svg"``.
     titles : sequence of (float, float, str)
         For ``"canvas_svg"``, see :meth:`napari_tinc.plugin.compare_views.CandidateViews.picture`.
+    legend : sequence of (sequence of str, str)
+        For ``"canvas"`` and ``"canvas_svg"``, see :func:`with_legend`.
     """
 
     def picture(form: str) -> bytes:
@@ -64,26 +75,65 @@ def writer(
 
     def screenshot() -> bytes:
         import imagecodecs
-        import numpy as np
 
-        return bytes(imagecodecs.png_encode(np.ascontiguousarray(canvas)))
+        return bytes(imagecodecs.png_encode(with_legend(canvas, legend)))
+
+    def drawing() -> bytes:
+        return titled(screenshot(), (canvas.shape[0] + _LINE * len(legend), canvas.shape[1]), canvas.shape[0], titles)
 
     makers: dict[str, Callable[[], bytes]] = {
         "csv": lambda: comparison.table(bar).to_csv(index=False).encode(),
         "plot_png": lambda: picture("png"),
         "plot_svg": lambda: picture("svg"),
         "canvas": screenshot,
-        "canvas_svg": lambda: titled(screenshot(), canvas.shape[:2], titles),
+        "canvas_svg": drawing,
         "report": report,
     }
     return makers[key]
 
 
-def titled(png: bytes, shape: tuple[int, int], titles: Titles) -> bytes:
-    """Put a picture into an SVG, with titles that stay text."""
+def with_legend(canvas: Any, legend: Legend) -> Any:
+    """Explain the colours of a picture below it, where nothing is covered.
+
+    Parameters
+    ----------
+    canvas : ndarray of uint8, shape (height, width, 4)
+    legend : sequence of (sequence of str, str)
+        A line each: colours, and what they mean.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height + 22 per line, width, 4)
+    """
+    import numpy as np
+
+    if not legend:
+        return np.ascontiguousarray(canvas)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    width, height = canvas.shape[1], _LINE * len(legend)
+    # Half a pixel more: whatever the rounding, the number of whole pixels is right.
+    size = (width + 0.5) / _PIXELS_PER_INCH, (height + 0.5) / _PIXELS_PER_INCH
+    figure = Figure(size, dpi=_PIXELS_PER_INCH, facecolor="black")
+    for line, (colours, text) in enumerate(legend, 1):
+        x, y = 6, height - line * _LINE + (_LINE - _SQUARE) / 2
+        for colour in colours:
+            figure.add_artist(Rectangle((x / width, y / height), _SQUARE / width, _SQUARE / height, facecolor=colour))
+            x += _SQUARE
+        x += 6 * bool(colours)
+        figure.text(x / width, (y + _SQUARE / 2) / height, text, color="white", size=_SQUARE, va="center_baseline")
+    strip: Any = FigureCanvasAgg(figure)
+    strip.draw()
+    return np.concatenate([canvas, np.asarray(strip.buffer_rgba())])
+
+
+def titled(png: bytes, shape: tuple[int, int], titled_height: int, titles: Titles) -> bytes:
+    """Put a picture into an SVG, with titles that stay text; they lie in its upper part of that height."""
     height, width = shape
     texts = "".join(
-        f'<text x="{x * width + 6:.1f}" y="{y * height + 1.3 * _TITLE_PIXELS:.1f}">{escape(text)}</text>'
+        f'<text x="{x * width + 6:.1f}" y="{y * titled_height + 1.3 * _TITLE_PIXELS:.1f}">{escape(text)}</text>'
         for x, y, text in titles
     )
     return (

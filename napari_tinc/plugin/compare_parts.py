@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_tinc.plugin.compare_export import EXPORTS
+from napari_tinc.plugin.compare_export import EXPORTS, Legend
 from napari_tinc.plugin.compare_plot import MEASURES, PlotView
 from napari_tinc.plugin.overlays import BAD_TO_GOOD
 
@@ -65,6 +65,7 @@ class Controls(QObject):
             label.setWordWrap(True)
         self.task.hide()
         self.legend.hide()
+        self.explained: Legend = ()  # what the legend says
         self.bar = QProgressBar()
         self.octants = QCheckBox("Octants")
         self.octants.setToolTip(_OCTANT_TIP)
@@ -141,12 +142,18 @@ class Controls(QObject):
         self.bar.setRange(0, total)  # 0 of 0: busy
         self.bar.setValue(done)
 
-    def show_legend(
-        self, found: Sequence[tuple[str, str, float]], ratio: float, limits: tuple[float, float] | None = None
-    ) -> None:
-        """Explain the colours of the octants; see :func:`legend_text`."""
-        self.legend.setText(legend_text(found, ratio, limits))
-        self.legend.setVisible(bool(self.legend.text()))
+    def explain(self, legend: Legend) -> None:
+        """Say what the colours on the canvas mean, see :func:`legend_of`; nothing if that is empty.
+
+        Here and not on the canvas, where a colour bar would lie on the image.
+        """
+        lines = []
+        for colours, text in legend:
+            squares = "".join(f'<span style="color:{colour}">■</span>' for colour in colours)
+            lines.append(f"{squares} {escape(text)}" if colours else f"<b>{escape(text)}</b>")
+        self.explained = legend
+        self.legend.setText("<br>".join(lines))
+        self.legend.setVisible(bool(legend))
 
     def show_task(self, saying: str) -> None:
         """Say what is being done beside the comparison; nothing if that is empty."""
@@ -202,24 +209,16 @@ class Findings(QWidget):
         self.measure_changed.emit(self.measure)
 
 
-def legend_text(
+def legend_of(
     found: Sequence[tuple[str, str, float]], ratio: float, limits: tuple[float, float] | None = None
-) -> str:
-    """Write the legend of a map of the best: name, colour and share of the octants each; and of the PSNR in the grid.
-
-    Here and not on the canvas, where a colour bar would lie on the image.
-    """
-    lines = [
-        f'<span style="color:{colour}">■</span> {escape(name)}: best in {share:.0%} of the octants'
-        for name, colour, share in found
-    ]
-    if found:
-        lines.insert(0, f"<b>{ratio:g} times smaller</b>")
+) -> Legend:
+    """List the colours of a map of the best: name, colour and share of the octants; and of the grid's PSNR."""
+    legend: list[tuple[Sequence[str], str]] = [((), f"{ratio:g} times smaller")] * bool(found)
+    legend += [((colour,), f"{name}: best in {share:.0%} of the octants") for name, colour, share in found]
     if limits is not None:
-        colours = (f"#{round(255 * r):02x}{round(255 * g):02x}{round(255 * b):02x}" for r, g, b in BAD_TO_GOOD)
-        scale = "".join(f'<span style="color:{colour}">■</span>' for colour in colours)
-        lines.append(f"octants, PSNR: {limits[0]:.1f} {scale} {limits[1]:.1f} dB")
-    return "<br>".join(lines)
+        colours = [f"#{round(255 * r):02x}{round(255 * g):02x}{round(255 * b):02x}" for r, g, b in BAD_TO_GOOD]
+        legend.append((colours, f"{limits[0]:.1f} to {limits[1]:.1f} dB, PSNR of the octants"))
+    return legend
 
 
-__all__ = ["BUTTONS", "Controls", "Findings", "legend_text"]
+__all__ = ["BUTTONS", "Controls", "Findings", "legend_of"]

@@ -155,7 +155,7 @@ def _value(row: Row, column: int) -> Any:
     """The cell's value for sorting; None where there is none (yet)."""
     name = COLUMNS[column][0]
     if name == "candidate":
-        return row.name
+        return row.name if row.result is None else row.result.label
     if name == "target_ratio":
         return row.ratio
     value = row.values.get(name, math.nan)

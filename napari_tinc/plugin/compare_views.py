@@ -100,6 +100,11 @@ class CandidateViews:
         self.viewer.layers.selection.active = layers[0]
         return compare_layers.shares(best, [row.name for row in rows]) if comparable else []
 
+    @property
+    def in_grid(self) -> bool:
+        """Whether the grid is shown."""
+        return self.grid is not None and self.grid.running
+
     def picture(self) -> tuple[Any, list[tuple[float, float, str]]]:
         """Take a picture of the canvas without titles.
 
@@ -109,13 +114,13 @@ class CandidateViews:
         titles : list of (float, float, str)
             Of a grid: left and upper end of every cell as shares of the width and the height, and what is in it.
         """
-        if self.grid is None or not self.grid.running:
+        if self.grid is None or not self.in_grid:
             return self.viewer.screenshot(flash=False), []
         return self.grid.picture()
 
     def show_overlays(self, shown: bool) -> None:
         """Show or hide the octants' quality in the grid."""
-        if self.grid is not None and self.grid.running:
+        if self.grid is not None and self.in_grid:
             self.grid.show_overlays(shown)
 
     def flicker(self, rows: Sequence[Row]) -> None:

@@ -179,7 +179,7 @@ class CompareWidget(DockedWidget):
 
     def _show_state(self, _: State | None = None) -> None:
         if self.model.state is State.PREPARING:
-            self.controls.legend.hide()
+            self.controls.explain(())
         self._show_progress()
         self._show_words()
         self._enable()

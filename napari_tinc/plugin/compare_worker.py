@@ -63,7 +63,7 @@ def _compare(job: Job, control: worker.Control) -> Generator[Any, None, Any]:
     mask = None if job.mask is None else (yield from worker.read_copy(job.mask))
     from napari_tinc.compare.candidates import Candidate
     from napari_tinc.compare.engine import Comparison
-    from napari_tinc.compare.recommend import facts_of, recommend, verdicts
+    from napari_tinc.compare.recommend import recommend, verdicts
 
     choice = job.choice
     ours = [Candidate.tinc(name, choice.preset, device=job.device) for name in choice.strategies]
@@ -73,11 +73,10 @@ def _compare(job: Job, control: worker.Control) -> Generator[Any, None, Any]:
     yield from comparison.stored()
     if control.discarded:
         return Compared("", complete=False)
-    facts = facts_of(comparison.truth)
-    advice = recommend(facts)
+    advice = recommend(comparison.facts)
     yield Advised(f"{advice.strategy}: {advice.reason}")
     complete = yield from _run(comparison, control)
-    found = verdicts(comparison.results, facts)
+    found = verdicts(comparison.results, comparison.facts)
     return Compared("\n".join(f"{one.target_ratio:g} times smaller: {one.text}" for one in found), complete)
 
 

@@ -23,9 +23,12 @@ from napari_tinc.compare import peers, process, video
 from napari_tinc.compare.candidates import STRATEGIES, Candidate, candidates, default_candidates
 from napari_tinc.compare.engine import Comparison
 from napari_tinc.compare.results import COLUMNS
+from napari_tinc.compression import compress
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.errors import InputError, TincError
+from napari_tinc.format import BETWEEN
 from napari_tinc.settings import Settings
+from napari_tinc.target import Target
 
 SLOW = Candidate.tinc("deep/equal@1", "best", device="cpu")
 
@@ -320,6 +323,29 @@ def test_a_volume_of_one_value_is_refused():
 def test_no_jobs_are_refused(volume, tmp_path):
     with pytest.raises(InputError, match="at least one job"):
         everything(Comparison(volume, candidates=[Candidate("sperr")], cache=tmp_path), jobs=0)
+
+
+def test_auto_is_made_once_and_has_the_bytes_of_what_it_stands_for(volume, tmp_path, monkeypatch):
+    small, made, real = volume[:8, :12, :12], [], process.run
+    monkeypatch.setattr(process, "run", lambda job, *rest: made.append(job) or real(job, *rest))
+    fixed = {"preset": "fast", "device": "cpu"}  # no time limit: the bytes are to be the same
+    auto = Candidate.tinc("auto/equal@1", **fixed)
+    reference = compress(small, Target.ratio(6), levels=1, model="tinc", **fixed)
+    other = Candidate.tinc(f"{BETWEEN[reference.header.between]}/equal@1", **fixed)
+
+    def compared(*chosen: Candidate) -> Comparison:
+        comparison = Comparison(small, candidates=chosen, ratios=[6.0], cache=tmp_path)
+        last = everything(comparison)[-1]
+        assert last.done == last.total == len(chosen)
+        return comparison
+
+    both = compared(auto, other)
+    assert [one.to_bytes() for one in both.results] == [reference.to_bytes()] * 2
+    assert list(both.table()["same_as"]) == [other.name, ""]
+    (alone,) = compared(auto).results
+    assert (alone.stored, alone.label) == (True, f"auto/equal@1 fast = {other.name}")
+    assert alone.to_bytes() == reference.to_bytes()
+    assert len(made) == 1, "trained once, found again under both names"
 
 
 def test_strategies_are_read_and_named_alike():

@@ -26,7 +26,7 @@ from synthetic import blobs
 from napari_tinc.compare import candidates, engine, peers
 from napari_tinc.core import metrics
 from napari_tinc.plugin import compare_model
-from napari_tinc.plugin.compare_export import titled
+from napari_tinc.plugin.compare_export import titled, with_legend
 from napari_tinc.plugin.compare_form import TOOLTIPS
 from napari_tinc.plugin.compare_model import CompareModel, State
 from napari_tinc.plugin.compare_parts import BUTTONS
@@ -251,12 +251,11 @@ def test_the_cells_of_the_grid_show_what_their_titles_say(opened, qtbot):
     assert np.ptp(viewer.screenshot(flash=False)[..., :3].astype(int), axis=2).max() > 50, "coloured"
     assert not any(layer.colorbar.visible for layer in viewer.layers if hasattr(layer, "colorbar"))
     low, high = viewer.layers[-1].contrast_limits
-    assert f"{low:.1f} <span" in widget.controls.legend.text()
-    assert f"{high:.1f} dB" in widget.controls.legend.text()
+    assert f"{low:.1f} to {high:.1f} dB" in widget.controls.legend.text()
     assert widget.controls.legend.text().count("best in") == len(np.unique(viewer.layers["best codec per octant"].data))
     picture, titles = widget.candidates.views.picture()
     drawing = ElementTree.fromstring(
-        titled(imagecodecs.png_encode(np.ascontiguousarray(picture)), picture.shape[:2], titles)
+        titled(imagecodecs.png_encode(np.ascontiguousarray(picture)), picture.shape[:2], picture.shape[0], titles)
     )
     texts = [(one.text, float(one.get("x")), float(one.get("y"))) for one in drawing.iter() if one.tag.endswith("text")]
     assert [text for text, _, _ in texts] == [names[0] for names in shown]
@@ -266,10 +265,36 @@ def test_the_cells_of_the_grid_show_what_their_titles_say(opened, qtbot):
     embedded = next(one for one in drawing.iter() if one.tag.endswith("image")).get("href").split(",")[1]
     np.testing.assert_array_equal(imagecodecs.png_decode(b64decode(embedded)), picture)
     assert all(layer.name_overlay.visible for layer in viewer.layers if layer.name in [text for text, _, _ in texts])
+    assert widget.controls.explained
+    widget.controls.octants.setChecked(False)
+    assert not widget.controls.explained, "nothing is coloured, so there is nothing to explain"
+    widget.controls.octants.setChecked(True)
     press(widget, "single")
+    assert not widget.controls.explained
+    assert widget.controls.legend.isHidden()
     assert not viewer.canvas.grid.enabled
     assert len(viewer.layers) == 4
     assert all(layer.visible for layer in viewer.layers)
+
+
+def test_the_exported_grid_explains_its_colours_below_the_image():
+    canvas = np.random.default_rng(0).integers(0, 255, (90, 301, 4), np.uint8)
+    legend = [((), "64 times smaller"), (("#e69f00",), "sperr"), (("#ff0000", "#0000ff"), "28.0 to 35.0 dB")]
+    shown = with_legend(canvas, legend)
+    np.testing.assert_array_equal(shown[:90], canvas)
+    assert shown.shape == (90 + 3 * 22, 301, 4)
+    lines = [shown[90 + 22 * i : 112 + 22 * i, :, :3] for i in range(3)]
+    colours = [{tuple(colour) for colour in line.reshape(-1, 3)} for line in lines]
+    assert (230, 159, 0) in colours[1]
+    assert {(255, 0, 0), (0, 0, 255)} <= colours[2]
+    assert all(line.max() == 255 and line.min() == 0 for line in lines), "white words on black"
+    assert with_legend(canvas, []).shape == canvas.shape
+    (title,) = [
+        one
+        for one in ElementTree.fromstring(titled(b"", shown.shape[:2], 90, [(0.0, 0.5, "cells")])).iter()
+        if one.tag.endswith("text")
+    ]
+    assert 45 < float(title.get("y")) < 90, "in the canvas, not in the picture with its legend"
 
 
 def test_flicker_swaps_two_candidates_or_one_and_the_original(opened, qtbot):
