@@ -76,7 +76,7 @@ def picture(name: str, plane: int, angles: tuple[float, float, float], zoom: flo
     shoot(viewer, f"{name}_compare")
     widget.card.buttons["compare"].click()
     widget.card.buttons["quality"].click()
-    viewer.scene.camera.zoom *= 0.8  # room for the colour bar
+    viewer.scene.camera.zoom *= 0.75  # room for the colour bar
     shoot(viewer, f"{name}_quality_2d")
     viewer.dims.ndisplay = 3
     for layer in (viewer.layers[name], result):
@@ -114,6 +114,8 @@ def compared(name: str) -> None:
     for codec in ("siren fast", "sperr"):
         widget.table.choose(widget.model.index(codec, 64.0))
     press(widget, "best")
+    first = (viewer.layers["best codec per octant"].data == 1).sum(axis=(1, 2))
+    viewer.dims.set_point(0, (np.argmax(first) + 0.5) * viewer.layers[name].data.shape[0] / len(first))
     widget.area.verticalScrollBar().setValue(widget.area.verticalScrollBar().maximum())
     shoot(viewer, "compare_best")
     viewer.close()

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from psygnal import Signal
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt
-from qtpy.QtGui import QColor
+from qtpy.QtCore import QModelIndex, QSortFilterProxyModel, Qt
+from qtpy.QtGui import QColor, QStandardItem, QStandardItemModel
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
 from napari_tinc.plugin.compare_model import CompareModel, Row
@@ -72,8 +72,7 @@ class CandidateTable(QTableView):
 
     def show_colours(self, colours: dict[str, str]) -> None:
         """Show the candidates' colours in the plot beside their names."""
-        self._rows.colours = colours
-        self._rows.dataChanged.emit(self._rows.index(0, 0), self._rows.index(self._rows.rowCount() - 1, 0))
+        self._rows.show_colours(colours)
 
     def choose(self, row: int) -> None:
         """Select a row of the model and scroll to it."""
@@ -93,52 +92,61 @@ class CandidateTable(QTableView):
         self.selected.emit()
 
 
-class _Rows(QAbstractTableModel):
-    """What the table shows of the model's rows."""
+class _Rows(QStandardItemModel):
+    """What the table shows of the model's rows.
+
+    The cells are kept on Qt's side. A model in Python is asked for every cell and count, hundreds of times for each
+    change, and every time waits for Python's lock while a thread draws the plot.
+    """
 
     def __init__(self, model: CompareModel, parent: Any) -> None:
-        super().__init__(parent)
+        super().__init__(0, len(COLUMNS), parent)
         self._model = model
-        self.colours: dict[str, str] = {}
+        for column, (_, title, _, meaning) in enumerate(COLUMNS):
+            head = QStandardItem(title)
+            head.setToolTip(meaning)
+            self.setHorizontalHeaderItem(column, head)
         model.reset.connect(self._reset)
         model.row_changed.connect(self._changed)
 
-    def rowCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802
-        return 0 if parent is not None and parent.isValid() else len(self._model.rows)
+    def show_colours(self, colours: dict[str, str]) -> None:
+        """Put the candidates' colours beside their names."""
+        for number, row in enumerate(self._model.rows):
+            if row.name in colours:
+                self._cell(number, 0).setData(QColor(colours[row.name]), Qt.ItemDataRole.DecorationRole)
 
-    def columnCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802
-        return 0 if parent is not None and parent.isValid() else len(COLUMNS)
-
-    def headerData(self, section: int, orientation: Qt.Orientation, role: int = 0) -> Any:  # noqa: N802
-        if orientation != Qt.Orientation.Horizontal:
-            return None
-        shown = {Qt.ItemDataRole.DisplayRole: COLUMNS[section][1], Qt.ItemDataRole.ToolTipRole: COLUMNS[section][3]}
-        return shown.get(Qt.ItemDataRole(role))
-
-    def data(self, index: QModelIndex, role: int = 0) -> Any:
-        row, column = self._model.rows[index.row()], index.column()
-        match role:
-            case Qt.ItemDataRole.DisplayRole:
-                return _text(row, column)
-            case Qt.ItemDataRole.UserRole:
-                value = _value(row, column)
-                return -math.inf if value is None else value  # Qt would put what is empty before the largest
-            case Qt.ItemDataRole.DecorationRole if not column and row.name in self.colours:
-                return QColor(self.colours[row.name])
-            case Qt.ItemDataRole.ToolTipRole:
-                return row.status or row.title()
-            case Qt.ItemDataRole.ForegroundRole if not row.ok:
-                return QColor("#999999")
-            case Qt.ItemDataRole.TextAlignmentRole if column and row.ok:
-                return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        return None
+    def _cell(self, number: int, column: int) -> QStandardItem:
+        item = self.item(number, column)
+        assert item is not None
+        return item
 
     def _reset(self) -> None:
-        self.beginResetModel()
-        self.endResetModel()
+        self.setRowCount(0)
+        for row in self._model.rows:
+            self.appendRow([_filled(QStandardItem(), row, column) for column in range(len(COLUMNS))])
 
-    def _changed(self, row: int) -> None:
-        self.dataChanged.emit(self.index(row, 0), self.index(row, len(COLUMNS) - 1))
+    def _changed(self, number: int) -> None:
+        row = self._model.rows[number]
+        # A row that has not finished changes in what it is at.
+        changed = range(len(COLUMNS)) if row.result is not None else range(_PSNR, _PSNR + 1)
+        self.blockSignals(True)  # one for the row, not one for every property of every cell
+        for column in changed:
+            _filled(self._cell(number, column), row, column)
+        self.blockSignals(False)
+        self.dataChanged.emit(self.index(number, changed[0]), self.index(number, changed[-1]))
+
+
+def _filled(item: QStandardItem, row: Row, column: int) -> QStandardItem:
+    value = _value(row, column)
+    item.setEditable(False)
+    item.setText(_text(row, column))
+    # Qt would put what is empty before the largest.
+    item.setData(-math.inf if value is None else value, Qt.ItemDataRole.UserRole)
+    item.setToolTip(row.status or row.title())
+    item.setData(None if row.ok else QColor("#999999"), Qt.ItemDataRole.ForegroundRole)
+    if column and row.ok:
+        item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+    return item
 
 
 def _text(row: Row, column: int) -> str:

@@ -9,7 +9,7 @@ from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
 
 from napari_tinc.errors import TincError
-from napari_tinc.plugin import compare_worker, preferences, worker
+from napari_tinc.plugin import compare_worker, engine, preferences, worker
 from napari_tinc.plugin.compare_actions import CandidateActions, attempt
 from napari_tinc.plugin.compare_form import CompareForm
 from napari_tinc.plugin.compare_model import CompareModel, State
@@ -45,6 +45,7 @@ class CompareWidget(DockedWidget):
         self._follow_viewer()
         self.form.refresh_layers()
         self._read_form()
+        preferences.read()  # the first time takes 0.3 s: not when Compare is pressed
         self._show_state()
         QTimer.singleShot(_IDLE_MILLISECONDS, self._look_for_peers)
 
@@ -79,6 +80,7 @@ class CompareWidget(DockedWidget):
     def _look_for_peers(self) -> None:
         """Ask which codecs there are; this imports the engine, while the user still looks at the form."""
         self._aside.run("looking for codecs", compare_worker.missing_peers, self.form.show_missing)
+        engine.prepared()
 
     # The form
 

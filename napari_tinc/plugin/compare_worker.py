@@ -12,7 +12,7 @@ from psygnal import Signal
 from qtpy.QtCore import QObject
 
 from napari_tinc.core.metadata import Metadata
-from napari_tinc.plugin import worker
+from napari_tinc.plugin import engine, worker
 from napari_tinc.plugin.compare_model import PEERS, Choice
 
 if TYPE_CHECKING:
@@ -102,7 +102,12 @@ def missing_peers() -> dict[str, str]:
 
 
 def content_of(result: Result) -> Any:
-    """Open a candidate's file: our own as a compressed volume, which decodes where one looks; a peer's as an array."""
+    """Open a candidate's file: our own as a compressed volume, which decodes where one looks; a peer's as an array.
+
+    Our own are decoded later, by the viewer in the window's thread, which must not load or compile anything then.
+    """
+    if result.candidate.settings is not None:
+        engine.prepared().result()
     return result.volume() if result.candidate.settings is not None else result.decode()
 
 
