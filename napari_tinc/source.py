@@ -105,13 +105,10 @@ class Source:
         """Return the middle of every item, of about ``voxels`` in all and the same proportions; itself if no larger."""
         if self.items.size <= voxels:
             return self
-        share = (voxels / self.items.size) ** (1 / len(self.spatial))
-        sides = [max(1, round(share * side)) for side in self.spatial]
-        place = tuple(
-            slice((n - side) // 2, (n - side) // 2 + side) for n, side in zip(self.spatial, sides, strict=True)
-        )
+        bounds = scratch.middle(self.spatial, voxels / self.items.size)
+        place = tuple(slice(start, stop) for start, stop in bounds)
         items = self.items[(slice(None), *place)]
-        left = iter(sides)
+        left = (stop - start for start, stop in bounds)
         shape = tuple(
             n if axis in LEADING else next(left) for n, axis in zip(self.shape, self.metadata.axes, strict=True)
         )

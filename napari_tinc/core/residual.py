@@ -45,14 +45,12 @@ class Residual:
 
     def middle(self, voxels: int) -> Residual:
         """Return the middle of about so many voxels, of the same proportions."""
-        share = min(1.0, (voxels / math.prod(self.shape)) ** (1 / 3))
-        shape = tuple(max(1, round(share * n)) for n in self.shape)
-        first = [(n - side) // 2 for n, side in zip(self.shape, shape, strict=True)]
+        bounds = scratch.middle(self.shape, min(1.0, voxels / math.prod(self.shape)))
 
         def shifted(read: Read) -> Read:
-            return lambda box: read(tuple((a + o, b + o) for (a, b), o in zip(box, first, strict=True)))
+            return lambda box: read(tuple((a + o, b + o) for (a, b), (o, _) in zip(box, bounds, strict=True)))
 
-        z, y, x = shape
+        z, y, x = (stop - start for start, stop in bounds)
         return Residual((z, y, x), shifted(self.read), None if self.weights is None else shifted(self.weights))
 
 

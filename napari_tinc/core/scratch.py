@@ -15,7 +15,6 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import pairwise, product
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -151,10 +150,16 @@ def boxes(bounds: Bounds, voxels: int) -> Iterator[Bounds]:
     return product(*ranges)
 
 
+def middle(shape: tuple[int, ...], share: float) -> Bounds:
+    """Bounds of the middle of a shape, of about this share of its voxels and the same proportions."""
+    sides = [max(1, round(share ** (1 / len(shape)) * n)) for n in shape]
+    return tuple(((n - side) // 2, (n - side) // 2 + side) for n, side in zip(shape, sides, strict=True))
+
+
 def _folder() -> str:
     """Where working files are: not in /tmp if that can be helped, for it is often memory too."""
     if "TMPDIR" not in os.environ and os.access("/var/tmp", os.W_OK):
-        return str(Path("/var/tmp"))
+        return "/var/tmp"
     return tempfile.gettempdir()
 
 
@@ -167,4 +172,4 @@ def _reserve(file: int, nbytes: int) -> None:
         os.write(file, _ZEROS[: nbytes - start])
 
 
-__all__ = ["ArrayLike", "boxes", "fits_memory", "memory_limit", "read_steps", "to_array", "zeros"]
+__all__ = ["ArrayLike", "boxes", "fits_memory", "memory_limit", "middle", "read_steps", "to_array", "zeros"]
