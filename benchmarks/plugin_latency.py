@@ -36,6 +36,7 @@ from napari_tinc.plugin.compress_model import State
 from napari_tinc.plugin.compress_widget import CompressWidget
 from napari_tinc.plugin.layers import add_result
 from napari_tinc.plugin.preview import PREVIEW
+from napari_tinc.plugin.sharpening import ShownArray
 from napari_tinc.settings import Settings
 
 
@@ -235,8 +236,8 @@ def steps_through(viewer: Any, planes: range) -> tuple[list[float], list[float],
 
 def is_sharp(viewer: Any) -> bool:
     """Whether no layer waits for finer voxels."""
-    sources = [level.source for layer in viewer.layers if layer.multiscale for level in layer.data]
-    return all(source.sharpener.idle for source in sources if hasattr(source, "sharpener"))
+    levels = [level for layer in viewer.layers if layer.multiscale for level in layer.data]
+    return all(level.sharpener.idle for level in levels if isinstance(level, ShownArray))
 
 
 START = """

@@ -1,8 +1,12 @@
-"""Show a coarse level at once where the fine one takes long, and the fine one as soon as a thread has decoded it."""
+"""Show a coarse level at once where the fine one takes long, and the fine one as soon as a thread has decoded it.
+
+Only napari's own slicing sees coarse voxels: whoever else reads a layer's data gets its voxels, and waits for them.
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -23,6 +27,9 @@ _Chunk = tuple[str, str]
 PATIENCE_SECONDS = 0.06
 # … and no longer for the other chunks of a plane, which are read at once.
 _SAME_LOOK_SECONDS = 0.02
+# A layer that is new is sliced at its first plane, then where the user is, before anything is drawn: nothing fine is
+# decoded until then.
+ARRIVAL_SECONDS = 0.3
 # Rows decoded at a time: between them the blocks of a coarse level, or what was asked for later, get their turn.
 _ROWS = 64
 _TELL_SECONDS = 0.3
@@ -35,7 +42,7 @@ class Sharpener:
     Parameters
     ----------
     wanted : callable
-        Tells whether anything still shows the levels; if not, what waits is dropped.
+        Tells whether the viewer shows the levels; if not, what waits is dropped.
     tell : callable
         Called in the thread when something is sharper than when it was read: what shows it should read it again.
     """
@@ -48,13 +55,14 @@ class Sharpener:
         self._coarse = _LastRead()
         self._running = False
         self._gave_up = -math.inf  # when a coarse chunk was last decoded
+        self._arrives = math.inf
 
     def level(self, fine: LazyArray, coarse: LazyArray) -> LazyArray:
-        """Return a level that shows a coarser one where its own voxels are not decoded soon.
+        """Return a level that napari's slices find coarser where its own voxels are not decoded soon.
 
         They should not read from the same volume: its decoder would let the coarse one wait for the fine one.
         """
-        return LazyArray(_Sharpened(fine.source, coarse.source, self))
+        return ShownArray(fine.source, _Sharpened(fine.source, coarse.source, self))
 
     def version(self, source: Source, bounds: Bounds) -> int:
         """Return how often a chunk was read that may have been coarse and should be read again."""
@@ -62,15 +70,16 @@ class Sharpener:
 
     def read(self, source: Source, bounds: Bounds) -> Array | None:
         """Return a chunk, or None if it takes longer than the interface can wait."""
-        key = _key(source, bounds)
-        if not self._wanted():  # napari looks at a corner of the first plane before it shows a layer
+        key, now = _key(source, bounds), time.monotonic()
+        self._arrives = min(self._arrives, now + ARRIVAL_SECONDS)
+        if not self._wanted():  # not yet: nobody sees this; or not here: nobody would tell that viewer
             self._versions[key] += 1
-            return None
+            return None if now < self._arrives else source.read(bounds)
         with self._lock:
             task = self._done.get(key) or self._waiting.get(key) or _Task(source, bounds)
             if not task.done.is_set():
                 self._wait_for(key, task)
-            patience = PATIENCE_SECONDS if time.monotonic() > self._gave_up + _SAME_LOOK_SECONDS else 0.0
+            patience = PATIENCE_SECONDS if now >= max(self._gave_up + _SAME_LOOK_SECONDS, self._arrives) else 0.0
         task.done.wait(patience)
         with self._lock:
             task.shown_coarse = not task.done.is_set()
@@ -101,6 +110,7 @@ class Sharpener:
         self._versions[key] += 1
 
     def _work(self) -> None:
+        time.sleep(max(0.0, self._arrives - time.monotonic()))
         told, news = time.monotonic(), False
         while (task := self._latest()) is not None:
             if task.advance():
@@ -209,7 +219,7 @@ class _Sharpened:
 
     @property
     def name(self) -> str:
-        return self.fine.name
+        return f"{self.fine.name}-shown"  # no cache must take coarse voxels for the others
 
     @property
     def axes(self) -> str:
@@ -247,13 +257,36 @@ class _Sharpened:
         cut: Array = samples[tuple(slice(None) if isinstance(bound, slice) else 0 for bound in bounds)]
         return cut
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Be the fine level itself when copied or pickled: a thread cannot be."""
-        return _itself, (self.fine,)
+
+class ShownArray(LazyArray):
+    """A level of a layer: napari's slices of it are of another source than everybody else's."""
+
+    _shown: _Sharpened
+
+    def __new__(cls, source: Source, shown: _Sharpened) -> ShownArray:
+        """Cover all of both sources."""
+        self = super().__new__(cls, source)
+        assert isinstance(self, ShownArray)
+        self._shown = shown
+        return self
+
+    def __getitem__(self, index: Any) -> Any:
+        """Slice lazily, for napari's slicing from what is shown."""
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        # There is no hook: a layer slices its data as anybody would. Should napari move its module, layers are exact
+        # and slow, and a test fails.
+        if caller.startswith("napari.layers.") and caller.endswith("._slice"):
+            return LazyArray(self._shown)[index]
+        return super().__getitem__(index)
+
+    @property
+    def sharpener(self) -> Sharpener:
+        """What decodes it in a thread."""
+        return self._shown.sharpener
+
+    def copy(self) -> ShownArray:
+        """Return the same level; napari copies a layer's data when the user duplicates the layer."""
+        return ShownArray(self.source, self._shown)
 
 
-def _itself(source: Source) -> Source:
-    return source
-
-
-__all__ = ["PATIENCE_SECONDS", "Sharpener"]
+__all__ = ["PATIENCE_SECONDS", "Sharpener", "ShownArray"]

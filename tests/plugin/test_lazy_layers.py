@@ -230,6 +230,7 @@ def test_browsing_decodes_what_is_shown_and_nothing_twice(stack: Any, decoded_vo
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for fine voxels, however busy the machine is."""
     monkeypatch.setattr("napari_tinc.plugin.sharpening.PATIENCE_SECONDS", 60)
+    monkeypatch.setattr("napari_tinc.plugin.sharpening.ARRIVAL_SECONDS", 0)
 
 
 def test_three_dimensions_show_the_finest_level_that_fits(
