@@ -34,7 +34,8 @@ def add_difference(viewer: ViewerModel, source_layer: Any, result_layer: Any) ->
     Returns
     -------
     Image
-        Blue where the result is too bright, orange where it is too dark, black where it is right.
+        Blue where the result is too bright, orange where it is too dark, black where it is right. Where that takes long
+        to compute, nothing is shown until it is.
 
     Raises
     ------
@@ -42,12 +43,19 @@ def add_difference(viewer: ViewerModel, source_layer: Any, result_layer: Any) ->
         If the result layer shows no compressed volume, or the original has another shape.
     """
     from napari_tinc.lazy import lazy_difference
+    from napari_tinc.plugin.sharpening import sharpener_in
 
     volume, channel = result_volume(result_layer), result_layer.metadata["tinc_channel"]
     data = source_layer.data[0] if source_layer.multiscale else source_layer.data
     if tuple(data.shape) == volume.shape and channel is not None:
         data = OneChannel(data, volume.metadata.axes.index("c"), channel)
-    levels = lazy_difference(data, volume, channel)
+    # With the decoder of the result's fine voxels: what one has decoded, the other need not.
+    fine = result_layer.data[0] if result_layer.multiscale else result_layer.data
+    decoded = getattr(getattr(fine, "source", None), "volume", volume)
+    levels = lazy_difference(data, decoded, channel)
+    if len(levels) > 1 and volume.has_detail_layer:
+        sharpener = sharpener_in(viewer, lambda layer: layer.metadata.get("tinc_difference") is volume)
+        levels = [sharpener.level(level, None) for level in levels]
     limit = _SIGMAS * _error(result_layer)
     layer = Image(
         levels if len(levels) > 1 else levels[0],
@@ -61,7 +69,7 @@ def add_difference(viewer: ViewerModel, source_layer: Any, result_layer: Any) ->
         translate=result_layer.translate,
         units=result_layer.units,
         axis_labels=result_layer.axis_labels,
-        metadata={"tinc_derived": True},
+        metadata={"tinc_derived": True, "tinc_difference": volume},
         visible=False,
     )
     viewer.add_layer(layer)

@@ -13,8 +13,6 @@ import numpy as np
 import pint
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
-from qtpy.QtCore import QCoreApplication
-from superqt.utils import ensure_main_thread
 
 from napari_tinc.core.metadata import LEADING
 from napari_tinc.errors import InputError
@@ -92,24 +90,11 @@ def _reader(volume: CompressedVolume, viewer: ViewerModel | None) -> Callable[[i
     Not those of networks alone: a plane of them costs its own samples, and a coarse one hardly less where it is small.
     """
     from napari_tinc.lazy import lazy_levels
-    from napari_tinc.plugin.sharpening import Sharpener
+    from napari_tinc.plugin.sharpening import sharpener_in
 
     if viewer is None or not volume.has_detail_layer:
         return partial(lazy_levels, volume)
-    known = weakref.ref(viewer)
-
-    def showing() -> list[Layer]:
-        there = known()
-        return [] if there is None else [layer for layer in there.layers if layer.metadata.get("tinc") is volume]
-
-    def refresh() -> None:
-        for layer in showing():
-            layer.refresh(thumbnail=False, highlight=False, extent=False)
-
-    def tell() -> None:  # a viewer model without a window may be changed in any thread
-        refresh() if QCoreApplication.instance() is None else ensure_main_thread(refresh)()
-
-    sharpener = Sharpener(lambda: bool(showing()), tell)
+    sharpener = sharpener_in(viewer, lambda layer: layer.metadata.get("tinc") is volume)
     twin = copy.copy(volume)  # which has a decoder of its own
 
     def read(channel: int | None) -> list[Any]:

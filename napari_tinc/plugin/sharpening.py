@@ -9,12 +9,17 @@ import math
 import sys
 import threading
 import time
+import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Layer
+from qtpy.QtCore import QCoreApplication
+from superqt.utils import ensure_main_thread
 
 from napari_tinc.core.metadata import LEADING
 from napari_tinc.lazy import Bounds, LazyArray, Source
@@ -57,12 +62,13 @@ class Sharpener:
         self._gave_up = -math.inf  # when a coarse chunk was last decoded
         self._arrives = math.inf
 
-    def level(self, fine: LazyArray, coarse: LazyArray) -> LazyArray:
+    def level(self, fine: LazyArray, coarse: LazyArray | None) -> LazyArray:
         """Return a level that napari's slices find coarser where its own voxels are not decoded soon.
 
-        They should not read from the same volume: its decoder would let the coarse one wait for the fine one.
+        Both should not read from the same volume: its decoder would let the coarse one wait for the fine one. Without a
+        coarse one, floats that cannot be seen (NaN) are shown meanwhile.
         """
-        return ShownArray(fine.source, _Sharpened(fine.source, coarse.source, self))
+        return ShownArray(fine.source, _Sharpened(fine.source, None if coarse is None else coarse.source, self))
 
     def version(self, source: Source, bounds: Bounds) -> int:
         """Return how often a chunk was read that may have been coarse and should be read again."""
@@ -86,10 +92,12 @@ class Sharpener:
         return None if task.shown_coarse else task.result()
 
     def read_coarse(self, source: Source, ends: Ends) -> Array:
-        """Return what is shown instead; for the chunks that are read next there is no patience left."""
-        samples = self._coarse.read(source, ends)
+        """Return what is shown instead."""
+        return self._coarse.read(source, ends)
+
+    def give_up(self) -> None:
+        """For the chunks that are read next there is no patience left."""
         self._gave_up = time.monotonic()
-        return samples
 
     @property
     def idle(self) -> bool:
@@ -214,7 +222,7 @@ class _Sharpened:
     """A level that shows a coarser one where its own voxels are not decoded soon."""
 
     fine: Source
-    coarse: Source
+    coarse: Source | None
     sharpener: Sharpener
 
     @property
@@ -240,22 +248,29 @@ class _Sharpened:
         if any(bound.start == bound.stop for bound in bounds if isinstance(bound, slice)):
             return self.fine.read(bounds)
         array = self.sharpener.read(self.fine, bounds)
-        return self._stretched(bounds) if array is None else array
+        if array is None:
+            array = _nothing(self.fine, bounds) if self.coarse is None else self._stretched(self.coarse, bounds)
+            self.sharpener.give_up()
+        return array
 
-    def _stretched(self, bounds: Bounds) -> Array:
+    def _stretched(self, coarse: Source, bounds: Bounds) -> Array:
         """Repeat the coarse samples that lie nearest."""
         ends: list[tuple[int, int]] = []
         chosen: list[Array] = []
-        for axis, bound, many, few in zip(self.axes, bounds, self.shape, self.coarse.shape, strict=True):
+        for axis, bound, many, few in zip(self.axes, bounds, self.shape, coarse.shape, strict=True):
             ratio = 1.0 if axis in LEADING else few / many
             span = bound if isinstance(bound, slice) else slice(bound, bound + 1)
             nearest = np.minimum((np.arange(span.start, span.stop) + 0.5) * ratio, few - 1).astype(np.int64)
             # All of a plane: its chunks are read one after the other.
             ends.append((int(nearest[0]), int(nearest[0]) + 1) if nearest[0] == nearest[-1] else (0, few))
             chosen.append(nearest - ends[-1][0])
-        samples = self.sharpener.read_coarse(self.coarse, tuple(ends))[np.ix_(*chosen)]
+        samples = self.sharpener.read_coarse(coarse, tuple(ends))[np.ix_(*chosen)]
         cut: Array = samples[tuple(slice(None) if isinstance(bound, slice) else 0 for bound in bounds)]
         return cut
+
+
+def _nothing(source: Source, bounds: Bounds) -> Array:
+    return np.full([bound.stop - bound.start for bound in bounds if isinstance(bound, slice)], np.nan, source.dtype)
 
 
 class ShownArray(LazyArray):
@@ -289,4 +304,22 @@ class ShownArray(LazyArray):
         return ShownArray(self.source, self._shown)
 
 
-__all__ = ["PATIENCE_SECONDS", "Sharpener", "ShownArray"]
+def sharpener_in(viewer: ViewerModel, belongs: Callable[[Layer], bool]) -> Sharpener:
+    """Return what sharpens those layers of a viewer that belong to it, as long as there are any."""
+    known = weakref.ref(viewer)
+
+    def showing() -> list[Layer]:
+        there = known()
+        return [] if there is None else [layer for layer in there.layers if belongs(layer)]
+
+    def refresh() -> None:
+        for layer in showing():
+            layer.refresh(thumbnail=False, highlight=False, extent=False)
+
+    def tell() -> None:  # a viewer model without a window may be changed in any thread
+        refresh() if QCoreApplication.instance() is None else ensure_main_thread(refresh)()
+
+    return Sharpener(lambda: bool(showing()), tell)
+
+
+__all__ = ["PATIENCE_SECONDS", "Sharpener", "ShownArray", "sharpener_in"]

@@ -12,6 +12,7 @@ from napari.layers import _layer_actions as actions
 
 from napari_tinc.lazy import LazyArray
 from napari_tinc.plugin import sharpening
+from napari_tinc.plugin.difference import add_difference
 from napari_tinc.plugin.layers import add_result
 
 SHAPE, COARSE = (8, 130, 70), (4, 33, 18)
@@ -170,6 +171,25 @@ def test_an_error_is_raised_where_the_chunk_is_read(held: tuple[Held, Held], mon
     level = seen(sharpening.Sharpener(lambda: True, lambda: None).level(LazyArray(fine), LazyArray(coarse)))
     with pytest.raises(ZeroDivisionError):
         level[5].compute()
+
+
+def test_a_difference_appears_when_it_is_known(
+    tinc_viewer: Any, qtbot: Any, stack: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_tinc.lazy.lazy_levels.__defaults__", (None, 5000))
+    monkeypatch.setattr("napari_tinc.lazy.lazy_difference.__defaults__", (None, 5000))
+    decoding, advance = threading.Event(), sharpening._Task.advance
+    monkeypatch.setattr(sharpening._Task, "advance", lambda task: decoding.wait(10) and advance(task))
+    viewer = tinc_viewer(show=True)
+    source = viewer.add_image(stack.decode() + np.uint16(7))
+    (result,) = add_result(viewer, stack, source)
+    layer = add_difference(viewer, source, result)
+    layer.locked_data_level = 0
+    viewer.dims.set_current_step(0, 7)
+    assert np.isnan(layer._slice.image.raw).all()
+    np.testing.assert_allclose(layer.data[0][7], 7, atol=1)
+    decoding.set()
+    qtbot.waitUntil(lambda: np.abs(np.asarray(layer._slice.image.raw) - 7).max() <= 1)
 
 
 def test_a_plane_in_the_viewer_becomes_sharp_by_itself(
