@@ -52,12 +52,16 @@ class Comparison:
         Per cell an image, the original's first, and what lies over it; all cells have equally many layers.
     temporary : bool
         Whether what lies over the images was added for the grid and is removed with it.
+    overlays : bool
+        Whether what lies over the images is shown.
     """
 
-    def __init__(self, viewer: Any, cells: Sequence[Sequence[Any]], temporary: bool = False) -> None:
+    def __init__(
+        self, viewer: Any, cells: Sequence[Sequence[Any]], temporary: bool = False, overlays: bool = False
+    ) -> None:
         stop_views(viewer)
         self._viewer, self._cells, self._temporary = viewer, cells, temporary
-        self.running = True
+        self.running, self._switching = True, False
         self._images = [cell[0] for cell in cells]
         grid = viewer.canvas.grid
         self._order = list(viewer.layers)
@@ -66,6 +70,7 @@ class Comparison:
         self._grid = grid.stride, grid.shape
         for layer in viewer.layers:
             layer.visible = layer in self._images
+        self._show(overlays)
         for layer in self._images:
             layer.name_overlay.visible = True
         for layer in self._images[1:]:  # the original stays the user's own layer
@@ -83,6 +88,12 @@ class Comparison:
 
     def show_overlays(self, shown: bool) -> None:
         """Show or hide what lies over the images."""
+        # In a grid, napari 0.9 lays all cells out anew for each layer that is shown or hidden: a tenth of a second.
+        self._switching, self._viewer.canvas.grid.enabled = True, False
+        self._show(shown)
+        self._switching, self._viewer.canvas.grid.enabled = False, True
+
+    def _show(self, shown: bool) -> None:
         for cell in self._cells:
             for layer in cell[1:]:
                 layer.visible = shown
@@ -132,7 +143,7 @@ class Comparison:
             self.stop()
 
     def _left(self) -> None:
-        if not self._viewer.canvas.grid.enabled:
+        if not self._viewer.canvas.grid.enabled and not self._switching:
             self.stop()
 
 

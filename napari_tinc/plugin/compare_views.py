@@ -94,9 +94,11 @@ class CandidateViews:
         low, high = maps[0].contrast_limits
         self.octant_limits = float(low), float(high)
         self.grid = Comparison(
-            self.viewer, [[self.source, best], *([a, b] for a, b in zip(layers, maps, strict=True))], temporary=True
+            self.viewer,
+            [[self.source, best], *([a, b] for a, b in zip(layers, maps, strict=True))],
+            temporary=True,
+            overlays=overlays,
         )
-        self.grid.show_overlays(overlays)
         self.viewer.layers.selection.active = layers[0]
         return compare_layers.shares(best, [row.name for row in rows]) if comparable else []
 
