@@ -22,7 +22,7 @@ from torch import nn
 
 from napari_tinc import CompressedVolume, Metadata, planning, segments
 from napari_tinc.core import entropy, quantization
-from napari_tinc.draft import Draft
+from napari_tinc.draft import Content, Draft
 from napari_tinc.settings import Settings
 from napari_tinc.source import Source
 
@@ -51,7 +51,9 @@ def filled(draft: Draft) -> CompressedVolume:
     ]
     codes = quantization.step_codes(np.log2(np.array([sizes]) / 10 + 1e-4))
     payloads = segments.pack_parameters(draft.layout, parameters, codes, entropy.default_coder())
-    return CompressedVolume(draft.pack(30.0, [bytes(segments.quality_size(draft.tree.leaves))], payloads), "cpu")
+    return CompressedVolume(
+        draft.pack(30.0, [bytes(segments.quality_size(draft.tree.leaves))], Content(payloads)), "cpu"
+    )
 
 
 class Recursion(nn.Module):

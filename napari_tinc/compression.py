@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tinc import draft as drafts
-from napari_tinc import planning
+from napari_tinc import planning, restoring
 from napari_tinc.core import detail_coding
 from napari_tinc.core.decoder import Decoder
 from napari_tinc.core.detail import Detail
@@ -21,7 +21,7 @@ from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.residual import Residual
 from napari_tinc.core.scratch import ArrayLike, fits_memory, read_steps
 from napari_tinc.core.training import Progress
-from napari_tinc.draft import Details, Draft, Payloads
+from napari_tinc.draft import Content, Draft, Payloads
 from napari_tinc.errors import BudgetError, InputError
 from napari_tinc.inputs import check_volume
 from napari_tinc.planning import Finish
@@ -180,16 +180,15 @@ def _read(array: ArrayLike) -> Generator[Progress, None, Array]:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A file that lacks only its measured quality: the network's symbols, the detail layer, and the error left."""
+    """A file that lacks only its measured quality, and the error left."""
 
     draft: Draft
-    payloads: Payloads
-    details: Details
+    content: Content
     error: float
 
     def decoder(self) -> Callable[..., Array]:
         """Decode what the file would."""
-        return self.draft.unmeasured(self.payloads, self.details).decode
+        return self.draft.unmeasured(self.content).decode
 
 
 def _run(source: Source, settings: Settings, budget: int, finish: Finish | None) -> Steps:
@@ -200,7 +199,7 @@ def _run(source: Source, settings: Settings, budget: int, finish: Finish | None)
     yield Progress.unmeasured("preparing", 0, 1)
     for slack in _SLACKS:
         candidate = yield from _best_candidate(source, settings, budget - slack, finish)
-        result = yield from candidate.draft.finish(candidate.payloads, candidate.details, budget)
+        result = yield from candidate.draft.finish(candidate.content, budget)
         if result is not None:
             return result
     raise BudgetError(f"expected a file of at most {budget} bytes, got a larger one: please report this as a bug")
@@ -217,8 +216,8 @@ def _best_candidate(source: Source, settings: Settings, budget: int, finish: Fin
         return (yield from _with_network(source, settings, budget, budget, PRESETS[settings.preset], finish))
     long = PRESETS[settings.preset]
     if settings.model == "hybrid":
-        return (yield from _with_network(source, settings, int(planning.NETWORK_SHARE * budget), budget, long, finish))
-    best = yield from _with_detail(planning.plan_detail(source, settings, budget), {}, budget)
+        return (yield from _restored_network(source, settings, planning.NETWORK_SHARE, budget, long, finish))
+    best = yield from _restored_detail(source, settings, budget)
     if settings.model == "detail" or settings.preset == "fast":
         return best
     if not _fits_training(source):
@@ -234,26 +233,60 @@ def _best_candidate(source: Source, settings: Settings, budget: int, finish: Fin
         limits = short * unit, long * unit
     tried = source.middle(_PILOT_VOXELS)
     allowed = budget * tried.items.size // source.items.size
-    least = planning.smallest_budget(tried, replace(settings, model="tinc"))
-    if tried.is_constant or planning.NETWORK_SHARE * allowed < least:
+    if tried.is_constant or allowed < planning.smallest_budget(tried, replace(settings, model="hybrid")):
         return best
     to_beat = best
     if tried is not source:
-        to_beat = yield from _with_detail(planning.plan_detail(tried, settings, allowed), {}, allowed)
+        to_beat = yield from _restored_detail(tried, settings, allowed)
     pilots: dict[float, float] = {}
     for share in (planning.NETWORK_SHARE, 1.0):
         if finish is None or not finish():
             timed, shown = replace(settings, time_limit=limits[0]), best.decoder()
-            pilot = yield from _with_network(tried, timed, int(share * allowed), allowed, short, finish, shown)
+            pilot = yield from _restored_network(tried, timed, share, allowed, short, finish, shown)
             pilots[share] = pilot.error
             if tried is source:
                 best = min(best, pilot, key=lambda c: c.error)
     if pilots and min(pilots.values()) < to_beat.error * _PROMISING and not (finish and finish()):
         timed = replace(settings, time_limit=limits[1])
-        number = int(min(pilots, key=pilots.__getitem__) * budget)
-        trained = yield from _with_network(source, timed, number, budget, long, finish, best.decoder())
+        share = min(pilots, key=pilots.__getitem__)
+        trained = yield from _restored_network(source, timed, share, budget, long, finish, best.decoder())
         best = min(best, trained, key=lambda c: c.error)
     return best
+
+
+def _restored_detail(source: Source, settings: Settings, budget: int) -> Candidates:
+    """Fill a file with a detail layer and restoration filters."""
+    least = planning.smallest_budget(source, replace(settings, model="detail"))
+
+    def make(room: int) -> Candidates:
+        return _with_detail(planning.plan_detail(source, settings, room), {}, room)
+
+    return (yield from _restored(make, source, least, budget))
+
+
+def _restored_network(
+    source: Source, settings: Settings, share: float, budget: int, steps: int, finish: Finish | None,
+    shown: Callable[..., Array] | None = None,
+) -> Candidates:  # fmt: skip
+    """Fill a file with networks, a detail layer if their ``share`` is less than 1, and restoration filters."""
+    least = planning.smallest_budget(source, replace(settings, model="hybrid"))
+
+    def make(room: int) -> Candidates:
+        return _with_network(source, settings, int(share * room), room, steps, finish, shown)
+
+    return (yield from _restored(make, source, least, budget))
+
+
+def _restored(make: Callable[[int], Candidates], source: Source, least: int, budget: int) -> Candidates:
+    """Make a file in what its restoration filters leave of the budget, if that is enough, and find these."""
+    items = len(source.items)
+    bins = restoring.affordable(budget, items)
+    room = budget - restoring.reserve(bins, items)
+    if not bins or room < least:
+        return (yield from make(budget))
+    candidate = yield from make(room)
+    content, error = yield from restoring.restore(candidate.draft, candidate.content, bins, candidate.error)
+    return _Candidate(candidate.draft, content, error)
 
 
 def _with_network(
@@ -276,7 +309,7 @@ def _with_network(
     payloads = draft.fill(parameters, codes, trainer.sensitivities, share, bits)
     if share == budget:
         left = [residual.squared_error() for residual in draft.residuals(payloads) if residual is not None]
-        return _Candidate(draft, payloads, (), sum(left))
+        return _Candidate(draft, Content(payloads), sum(left))
     return (yield from _with_detail(draft, payloads, budget))
 
 
@@ -284,19 +317,19 @@ def _with_detail(draft: Draft, payloads: Payloads, budget: int) -> Candidates:
     """Fill what a network leaves of the budget with a detail layer."""
     residuals = draft.residuals(payloads)
     given = [i for i, residual in enumerate(residuals) if residual is not None]
-    room = budget - draft.size(payloads) - planning.DETAIL_HEAD * len(given) - drafts.PROVENANCE_SLACK
+    room = budget - draft.size(Content(payloads)) - planning.DETAIL_HEAD * len(given) - drafts.PROVENANCE_SLACK
     given_residuals = [residual for residual in residuals if residual is not None]
     fitted = yield from _fit_detail(given_residuals, room)
-    details = _spread(fitted, given, len(residuals))
-    heads = draft.size(payloads, details) - fitted.nbytes
+    content = Content(payloads, _spread(fitted, given, len(residuals)))
+    heads = draft.size(content) - fitted.nbytes
     spare = budget - drafts.PROVENANCE_SLACK - heads - room
     if spare > _SPARE * budget:  # the heads of a small file were shorter than they might have been
         fitted = yield from _fit_detail(given_residuals, room + spare)
-        details = _spread(fitted, given, len(residuals))
-    return _Candidate(draft, payloads, details, fitted.error)
+        content = Content(payloads, _spread(fitted, given, len(residuals)))
+    return _Candidate(draft, content, fitted.error)
 
 
-def _spread(fitted: detail_coding.Fit, given: Sequence[int], items: int) -> Details:
+def _spread(fitted: detail_coding.Fit, given: Sequence[int], items: int) -> list[Detail | None]:
     """Detail layer of every item, None for those that need none."""
     details: list[Detail | None] = [None] * items
     for item, detail in zip(given, fitted.details, strict=True):

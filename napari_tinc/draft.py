@@ -19,6 +19,7 @@ from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree
 from napari_tinc.core.quantization import Codes, Layout
 from napari_tinc.core.residual import Residual
+from napari_tinc.core.restoration import Restoration
 from napari_tinc.core.sampling import Floats32
 from napari_tinc.core.scratch import Bounds, boxes
 from napari_tinc.core.training import Progress
@@ -28,7 +29,6 @@ from napari_tinc.source import Source
 from napari_tinc.volume import CompressedVolume
 
 Payloads = dict[tuple[int, int], bytes]
-Details = Sequence[Detail | None]
 Provenance = dict[str, str | int | float | bool]
 
 # Coder byte and the range coder's last words; every further block has a length and last words of its own.
@@ -40,6 +40,25 @@ _BOX_VOXELS = 2**21
 _FILL = 0.985
 _FILL_TRIES = 8
 _SOME_PSNR, _SOME_CONSISTENCY = 88.88, 0.88  # as long as real ones
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What fills a file, besides its measured quality.
+
+    Parameters
+    ----------
+    payloads : dict of (item, level) to bytes
+        The network's symbols, see :meth:`Draft.fill`; empty without a network.
+    details : sequence of Detail or None
+        One per item, None for an item of one value; empty without a detail layer.
+    restorations : sequence of Restoration or None
+        One per item, None where a filter does not pay; empty without any.
+    """
+
+    payloads: Payloads = field(default_factory=dict)
+    details: Sequence[Detail | None] = ()
+    restorations: Sequence[Restoration | None] = ()
 
 
 @dataclass(frozen=True)
@@ -74,11 +93,11 @@ class Draft:
 
     def overhead(self) -> int:
         """Bytes of the file besides its coded symbols."""
-        empty = self.pack(_SOME_PSNR, self._no_quality(), self._no_symbols())
+        empty = self.pack(_SOME_PSNR, self._no_quality(), Content(self._no_symbols()))
         lengths = 2 * len(self.source.items) * (self.tree.depth + 1)  # varints that the real lengths may need
         return len(empty) + lengths + PROVENANCE_SLACK
 
-    def pack(self, psnr: float, quality: Sequence[bytes], payloads: Payloads, details: Details = ()) -> bytes:
+    def pack(self, psnr: float, quality: Sequence[bytes], content: Content) -> bytes:
         """Frame the file."""
         header = frames.Header(
             shape=self.source.shape,
@@ -93,16 +112,19 @@ class Draft:
             provenance=self._provenance(psnr),
         )
         parts = [frames.Segment(frames.KIND_QUALITY, i, 0, payload) for i, payload in enumerate(quality)]
-        for (item, level), payload in sorted(payloads.items(), key=lambda entry: entry[0][::-1]):
+        for (item, level), payload in sorted(content.payloads.items(), key=lambda entry: entry[0][::-1]):
             parts.append(frames.Segment(frames.KIND_PARAMETERS, item, level, payload))
-        for item, detail in enumerate(details):
+        for item, detail in enumerate(content.details):
             if detail is not None:
                 parts.append(frames.Segment(frames.KIND_DETAIL, item, 0, segments.pack_detail(detail)))
+        for item, filtered in enumerate(content.restorations):
+            if filtered is not None:
+                parts.append(frames.Segment(frames.KIND_RESTORATION, item, 0, segments.pack_restoration(filtered)))
         return frames.pack(frames.Frame(header, tuple(parts)))
 
     def placeholder(self) -> CompressedVolume:
         """Return a volume of this shape that holds no symbols and no quality."""
-        return self.unmeasured(self._no_symbols())
+        return self.unmeasured(Content(self._no_symbols()))
 
     def _no_quality(self) -> list[bytes]:
         return [bytes(segments.quality_size(self.tree.leaves))] * len(self.source.items)
@@ -127,31 +149,32 @@ class Draft:
             made["consistency"] = round(self.consistency, 2)
         return made
 
-    def finish(
-        self, payloads: Payloads, details: Details, budget: int
-    ) -> Generator[Progress, None, CompressedVolume | None]:
+    def finish(self, content: Content, budget: int) -> Generator[Progress, None, CompressedVolume | None]:
         """Measure what the file decodes to, and frame it; ``None`` if it is a few bytes over the budget.
 
         Parameters
         ----------
-        payloads : dict of (item, level) to bytes
-            The network's symbols, see :meth:`fill`; empty without a network.
-        details : sequence of Detail or None
-            One per item, None for an item of one value; empty without a detail layer.
+        content : Content
         budget : int
             Bytes the file may take.
         """
-        psnr, quality = yield from measure(self.unmeasured(payloads, details), self.source)
-        result = CompressedVolume(self.pack(psnr, quality, payloads, details), self.settings.device)
+        psnr, quality = yield from measure(self.unmeasured(content), self.source)
+        result = CompressedVolume(self.pack(psnr, quality, content), self.settings.device)
         return result if result.nbytes <= budget else None
 
-    def unmeasured(self, payloads: Payloads, details: Details = ()) -> CompressedVolume:
+    def unmeasured(self, content: Content) -> CompressedVolume:
         """Return the volume as its file will decode, without measured quality."""
-        return CompressedVolume(self.pack(_SOME_PSNR, self._no_quality(), payloads, details), self.settings.device)
+        return CompressedVolume(self.pack(_SOME_PSNR, self._no_quality(), content), self.settings.device)
+
+    def originals(self) -> list[Residual | None]:
+        """Voxels of every item, normalised; None for an item of one value."""
+        return self._left_over(None)
 
     def residuals(self, payloads: Payloads) -> list[Residual | None]:
         """What the network leaves over of every item, normalised; None for an item of one value."""
-        network = None if self.network is None else self.unmeasured(payloads)
+        return self._left_over(None if self.network is None else self.unmeasured(Content(payloads)))
+
+    def _left_over(self, network: CompressedVolume | None) -> list[Residual | None]:
         return [
             None
             if limits.minimum == limits.maximum
@@ -212,7 +235,7 @@ class Draft:
         best, best_size, best_codes = None, -1, codes
         for _ in range(_FILL_TRIES):
             payloads = segments.pack_parameters(self.layout, parameters, codes, coder)
-            size = self.size(payloads)
+            size = self.size(Content(payloads))
             if best_size < size <= room:
                 best, best_size, best_codes = payloads, size, codes
             if _FILL * room <= size <= room:
@@ -227,13 +250,13 @@ class Draft:
             codes = best_codes.copy()
             codes[tuple(tensor)] -= 1
             payloads = segments.pack_parameters(self.layout, parameters, codes, coder)
-            if best_size < (size := self.size(payloads)) <= room:
+            if best_size < (size := self.size(Content(payloads))) <= room:
                 best, best_size, best_codes = payloads, size, codes
         return best
 
-    def size(self, payloads: Payloads, details: Details = ()) -> int:
+    def size(self, content: Content) -> int:
         """Bytes of the file, before its quality is known."""
-        return len(self.pack(_SOME_PSNR, self._no_quality(), payloads, details))
+        return len(self.pack(_SOME_PSNR, self._no_quality(), content))
 
 
 def constant(source: Source, settings: Settings) -> CompressedVolume:

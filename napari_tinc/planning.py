@@ -17,7 +17,7 @@ from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree, Splits, choose_splits
 from napari_tinc.core.quantization import TENSOR_OVERHEAD_BITS
 from napari_tinc.core.training import Schedule, Trainer
-from napari_tinc.draft import Draft
+from napari_tinc.draft import Content, Draft
 from napari_tinc.errors import InputError
 from napari_tinc.settings import Settings
 from napari_tinc.source import Source
@@ -112,7 +112,7 @@ def smallest_budget(source: Source, settings: Settings) -> int:
         return math.ceil(smallest_budget(source, replace(settings, model="tinc")) / NETWORK_SHARE)
     if settings.model != "tinc":
         draft = plan_detail(source, settings, 0)
-        return draft.size({}) + drafts.PROVENANCE_SLACK + len(source.items) * (DETAIL_HEAD + _LEAST_DETAIL)
+        return draft.size(Content()) + drafts.PROVENANCE_SLACK + len(source.items) * (DETAIL_HEAD + _LEAST_DETAIL)
     draft = _smallest(source, settings, (settings.levels or 1) - 1)
     assert draft.network is not None
     tensors = len(source.items) * len(draft.layout.kinds)

@@ -21,6 +21,7 @@ from napari_tinc.core.detail import MAX_BLOCK, SIDE_CODES, STEP_CODES, Detail, D
 from napari_tinc.core.models.tinc import TincNetwork, segment_parameters
 from napari_tinc.core.octree import Octree
 from napari_tinc.core.quantization import Codes, Layout
+from napari_tinc.core.restoration import FEATURES, MAX_BINS, Restoration
 from napari_tinc.errors import FormatError
 from napari_tinc.format._bytes import Cursor, integer, u16, varint, zigzag
 
@@ -287,6 +288,34 @@ def _detail_splits(cursor: Cursor, shape: tuple[int, ...]) -> tuple[tuple[int, .
     if sides != [1, 1, 1]:
         raise FormatError(f"expected detail levels down to one coefficient, got {sides}: damaged file")
     return tuple(splits)
+
+
+def restoration_size(bins: int) -> int:
+    """Bytes of a restoration segment."""
+    return bins * (1 + 2 * FEATURES) - 1
+
+
+def pack_restoration(restoration: Restoration) -> bytes:
+    """Store a restoration filter: the edges of its bins, then its weights."""
+    return bytes(restoration.edges) + restoration.weights.tobytes()
+
+
+def parse_restoration(payload: bytes) -> Restoration:
+    """Invert :func:`pack_restoration`.
+
+    Raises
+    ------
+    FormatError
+        If the payload is not a restoration filter.
+    """
+    bins = (len(payload) + 1) // (1 + 2 * FEATURES)
+    integer("bins of a restoration filter", bins, 1, MAX_BINS)
+    if len(payload) != restoration_size(bins):
+        raise FormatError(f"expected {restoration_size(bins)} bytes of {bins} bins, got {len(payload)}: damaged file")
+    edges = tuple(payload[: bins - 1])
+    if any(a >= b for a, b in pairwise((0, *edges))):
+        raise FormatError(f"expected ascending edges of bins, got {edges}: damaged file")
+    return Restoration(edges, np.frombuffer(payload, np.int8, offset=bins - 1).reshape(bins, 2, FEATURES))
 
 
 def threshold_code(threshold: float, minimum: float, maximum: float) -> int:

@@ -20,8 +20,16 @@ from napari_tinc.core.device import one_core_free
 from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.octree import Box, Octree
 from napari_tinc.core.quantization import Layout
-from napari_tinc.core.sampling import Floats32, sample_positions, sample_region, scaled_side
-from napari_tinc.core.scratch import boxes, zeros
+from napari_tinc.core.restoration import RADIUS, Restoration, around
+from napari_tinc.core.sampling import (
+    Floats32,
+    interpolate,
+    neighbours,
+    sample_positions,
+    sample_region,
+    scaled_side,
+)
+from napari_tinc.core.scratch import Bounds, boxes, zeros
 from napari_tinc.errors import FormatError, InputError
 
 Region = tuple[slice | int, ...]
@@ -89,6 +97,7 @@ class CompressedVolume:
         self._frame = frames.parse(self._data)
         self._lock = threading.Lock()
         self._details: dict[int, DetailReader | None] = {}
+        self._restorations: dict[int, Restoration | None] = {}
         self._blocks = BlockCache()
 
     @classmethod
@@ -170,9 +179,10 @@ class CompressedVolume:
         return self.raw_nbytes / self.nbytes
 
     @property
-    def has_detail_layer(self) -> bool:
-        """Whether a plane needs wavelet coefficients, which are decoded for a whole row of blocks at once."""
-        return any(segment.kind == frames.KIND_DETAIL for segment in self._frame.segments)
+    def has_wide_planes(self) -> bool:
+        """Whether a plane needs more than its own samples: a whole row of blocks of coefficients, or its neighbours."""
+        wide = (frames.KIND_DETAIL, frames.KIND_RESTORATION)
+        return any(segment.kind in wide for segment in self._frame.segments)
 
     @property
     def value_ranges(self) -> tuple[tuple[float, float], ...]:
@@ -262,6 +272,13 @@ class CompressedVolume:
             self._details[item] = None if parsed is None else DetailReader(parsed, self._blocks)
         return self._details[item]
 
+    def _restoration(self, item: int) -> Restoration | None:
+        """Restoration filter of an item; ``None`` if it has none."""
+        if item not in self._restorations:
+            payload = self._frame.get(frames.KIND_RESTORATION, item, 0)
+            self._restorations[item] = None if payload is None else segments.parse_restoration(payload)
+        return self._restorations[item]
+
     def attach(self, decoder: Decoder) -> None:
         """Decode with other parameters than the file's own: what a preview of a running training shows."""
         self._decoder = decoder
@@ -342,17 +359,51 @@ class CompressedVolume:
                 place = tuple(slice(a - first, b - first) for (a, b), (first, _) in zip(box, bounds, strict=True))
                 out[place] = to_intensities(self._normalised(item, box, scale))
 
-    def _normalised(self, item: int, bounds: tuple[tuple[int, int], ...], scale: float) -> Floats32:
-        """Network and detail layer together, before the mapping to intensities."""
+    def _normalised(self, item: int, bounds: Bounds, scale: float) -> Floats32:
+        """What the file says in a region, before the mapping to intensities.
+
+        The restoration filter is left out of samples coarser than voxels, and interpolated between them.
+        """
+        restoration = self._restoration(item)
+        if restoration is None or scale < 1:
+            return self._unrestored(item, bounds, scale)
+        if scale == 1:
+            return self._restored(item, bounds, restoration)
+        positions = self._positions(bounds, scale)
+        grids = [np.clip(p, 0, n - 1) for p, n in zip(positions, self.tree.shape, strict=True)]
+        near = neighbours(grids, self.tree.shape)
+        moved = self._restored(item, near, restoration) - self._unrestored(item, near, 1.0)
+        return self._unrestored(item, bounds, scale) + interpolate(moved, near, grids)
+
+    def _restored(self, item: int, bounds: Bounds, restoration: Restoration) -> Floats32:
+        """Decode a region of voxels and what surrounds it, and filter."""
+        grown, beyond = around(bounds, self.tree.shape)
+        values = np.pad(self._unrestored(item, grown, 1.0), beyond, mode="edge")
+        if values.ndim == 3:
+            return restoration.apply(values)
+        plane: Floats32 = restoration.apply(np.stack([values] * (1 + 2 * RADIUS)))[0]
+        return plane
+
+    def _unrestored(self, item: int, bounds: Bounds, scale: float) -> Floats32:
+        """Network and detail layer together."""
         values = np.zeros([stop - start for start, stop in bounds], np.float32)
         if self.header.model == frames.MODEL_TINC:
             sample_region(self.tree, bounds, scale, partial(self._decoder.evaluate, item), values)
         if (detail := self._detail(item)) is not None:
-            sides = zip(bounds, self.tree.shape, strict=True)
-            positions = [sample_positions(start, stop, scale, side) for (start, stop), side in sides]
+            positions = self._positions(bounds, scale)
             flat = [np.zeros(1)] * (3 - len(positions))
             values += detail.sample((*flat, *positions), scale).reshape(values.shape)
         return values
+
+    def _positions(self, bounds: Bounds, scale: float) -> list[npt.NDArray[np.float64]]:
+        """Where the samples of a region are, in voxels, along every spatial axis."""
+        sides = zip(bounds, self.tree.shape, strict=True)
+        return [sample_positions(start, stop, scale, side) for (start, stop), side in sides]
+
+    def unrestored(self, item: int, bounds: Bounds) -> Floats32:
+        """Decode voxels of an item, normalised, before the restoration filter."""
+        with self._lock, one_core_free():
+            return self._unrestored(item, bounds, 1.0)
 
     def evaluate_network(self, item: int) -> Floats32:
         """What the network alone says of an item, normalised: shape of the item, float32."""

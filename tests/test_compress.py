@@ -21,6 +21,7 @@ from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.models.tinc import TincNetwork
 from napari_tinc.core.octree import Octree, choose_splits
 from napari_tinc.core.training import Progress, TrainingData
+from napari_tinc.draft import Content
 from napari_tinc.errors import BudgetError, InputError, TrainingError
 from napari_tinc.format import BETWEEN, parse
 from napari_tinc.settings import Settings
@@ -222,7 +223,7 @@ def test_a_result_without_any_error_can_be_written_down() -> None:
     source = Source.prepare(blobs((8, 9, 10)), Metadata.default(3), None)
     draft = planning.plan(source, Settings(), 500)
     payloads = {(0, level): b"" for level in range(draft.tree.depth + 1)}
-    assert parse(draft.pack(math.inf, [b""], payloads)).header.provenance["psnr"] == "inf"
+    assert parse(draft.pack(math.inf, [b""], Content(payloads))).header.provenance["psnr"] == "inf"
 
 
 @pytest.mark.parametrize("value", [0, 7, -3, 1.5e-5])

@@ -23,6 +23,7 @@ from napari_tinc.core import coefficients, wavelet
 from napari_tinc.core.coefficients import NO_PARENT, Parent, Statistics
 from napari_tinc.core.device import usable_cores
 from napari_tinc.core.octree import Octree
+from napari_tinc.core.sampling import interpolate, neighbours
 from napari_tinc.core.wavelet import Axes, Bands, Floats
 
 Ints = npt.NDArray[np.int32]
@@ -314,16 +315,8 @@ class DetailReader:
         level, halvings = self._level_of(scale)
         sides = self.pyramid.shapes[level]
         grids = [np.clip(p / 2**h, 0, n - 1) for p, h, n in zip(positions, halvings, sides, strict=True)]
-        lows = [np.floor(grid).astype(np.int64) for grid in grids]
-        bounds = tuple((int(low[0]), min(int(low[-1]) + 2, n)) for low, n in zip(lows, sides, strict=True))
-        values = self.region(level, bounds)
-        for axis, (grid, low, (start, stop)) in enumerate(zip(grids, lows, bounds, strict=True)):
-            share = (grid - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
-            first = np.take(values, low - start, axis)
-            if not share.any():
-                values = first
-                continue
-            values = first + share * (np.take(values, np.minimum(low + 1, stop - 1) - start, axis) - first)
+        bounds = neighbours(grids, sides)
+        values = interpolate(self.region(level, bounds), bounds, grids)
         values *= np.float32(2 ** (-sum(halvings) / 2))
         return values
 

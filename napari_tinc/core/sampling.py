@@ -7,7 +7,7 @@ per axis gives one batch for the network, so that a region costs its own voxels 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -112,6 +112,26 @@ def sample_region(
         firsts = firsts[order]
         for leaves, points, values in evaluate(cells[order], coordinates):
             flat[firsts[leaves, None] + offsets[None, points]] = values
+
+
+def neighbours(grids: Sequence[npt.NDArray[np.float64]], shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Bounds of the samples between which ascending positions lie, which are inside a volume of this shape."""
+    return tuple((int(grid[0]), min(int(grid[-1]) + 2, side)) for grid, side in zip(grids, shape, strict=True))
+
+
+def interpolate(
+    values: Floats32, bounds: tuple[tuple[int, int], ...], grids: Sequence[npt.NDArray[np.float64]]
+) -> Floats32:
+    """Evaluate samples linearly on a grid of positions; ``bounds`` say which samples ``values`` are."""
+    for axis, (grid, (start, stop)) in enumerate(zip(grids, bounds, strict=True)):
+        low = np.floor(grid).astype(np.int64)
+        share = (grid - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(len(bounds))])
+        first = np.take(values, low - start, axis)
+        if not share.any():
+            values = first
+            continue
+        values = first + share * (np.take(values, np.minimum(low + 1, stop - 1) - start, axis) - first)
+    return values
 
 
 def _flat_targets(combination: tuple[Run, ...], shape: tuple[int, ...]) -> tuple[Ints, Ints]:

@@ -16,7 +16,7 @@ from napari_tinc.format.header import (
     Header,
     ItemRange,
 )
-from napari_tinc.format.table import KIND_DETAIL, KIND_PARAMETERS, KIND_QUALITY, Segment
+from napari_tinc.format.table import KIND_DETAIL, KIND_PARAMETERS, KIND_QUALITY, KIND_RESTORATION, Segment
 from napari_tinc.output import write_atomic
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "KIND_DETAIL",
     "KIND_PARAMETERS",
     "KIND_QUALITY",
+    "KIND_RESTORATION",
     "MAGIC",
     "MODEL_CONSTANT",
     "MODEL_DETAIL",

@@ -12,13 +12,13 @@ from napari_tinc.errors import FormatError
 from napari_tinc.format._bytes import REMEDY, Cursor, integer, u32, varint
 from napari_tinc.format.header import MODEL_CONSTANT, MODEL_DETAIL, MODEL_TINC, Header
 
-KIND_QUALITY, KIND_PARAMETERS, KIND_DETAIL = 0, 1, 2
-KIND_NAMES = ("octant quality", "parameters", "detail")
+KIND_QUALITY, KIND_PARAMETERS, KIND_DETAIL, KIND_RESTORATION = 0, 1, 2, 3
+KIND_NAMES = ("octant quality", "parameters", "detail", "restoration")
 MAX_SEGMENTS = 2**20
 _KINDS_OF_MODEL = {
     MODEL_CONSTANT: (KIND_QUALITY,),
-    MODEL_TINC: (KIND_QUALITY, KIND_PARAMETERS, KIND_DETAIL),
-    MODEL_DETAIL: (KIND_QUALITY, KIND_DETAIL),
+    MODEL_TINC: (KIND_QUALITY, KIND_PARAMETERS, KIND_DETAIL, KIND_RESTORATION),
+    MODEL_DETAIL: (KIND_QUALITY, KIND_DETAIL, KIND_RESTORATION),
 }
 
 
@@ -88,7 +88,7 @@ def validate_table(header: Header, entries: Sequence[Entry]) -> None:
     integer("number of segments", len(entries), 0, MAX_SEGMENTS)
     before = None
     for entry in entries:
-        integer("kind of a segment", entry.kind, KIND_QUALITY, KIND_DETAIL)
+        integer("kind of a segment", entry.kind, KIND_QUALITY, KIND_RESTORATION)
         integer("item of a segment", entry.item, 0, len(header.items) - 1)
         deepest = len(header.splits) if entry.kind == KIND_PARAMETERS else 0
         integer("level of a segment", entry.level, 0, deepest)
@@ -96,7 +96,7 @@ def validate_table(header: Header, entries: Sequence[Entry]) -> None:
             raise FormatError(f"model {header.model}: expected no {KIND_NAMES[entry.kind]}, got a segment; {REMEDY}")
         if before is not None and before[:3] >= entry[:3]:
             raise FormatError(
-                f"segment table: expected quality by item, parameters by level and item, detail by item, each once, "
-                f"got ({before.name}) before ({entry.name}); {REMEDY}"
+                f"segment table: expected quality by item, parameters by level and item, detail by item, "
+                f"restoration by item, each once, got ({before.name}) before ({entry.name}); {REMEDY}"
             )
         before = entry

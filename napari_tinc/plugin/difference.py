@@ -53,7 +53,7 @@ def add_difference(viewer: ViewerModel, source_layer: Any, result_layer: Any) ->
     fine = result_layer.data[0] if result_layer.multiscale else result_layer.data
     decoded = getattr(getattr(fine, "source", None), "volume", volume)
     levels = lazy_difference(data, decoded, channel)
-    if len(levels) > 1 and volume.has_detail_layer:
+    if len(levels) > 1 and volume.has_wide_planes:
         sharpener = sharpener_in(viewer, lambda layer: layer.metadata.get("tinc_difference") is volume)
         levels = [sharpener.level(level, None) for level in levels]
     limit = _SIGMAS * _error(result_layer)

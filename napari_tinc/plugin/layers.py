@@ -87,12 +87,12 @@ def layer_data(
 def _reader(volume: CompressedVolume, viewer: ViewerModel | None) -> Callable[[int | None], list[Any]]:
     """Return what makes the levels of a channel; in a viewer they are sharpened as long as it shows the volume.
 
-    Not those of networks alone: a plane of them costs its own samples, and a coarse one hardly less where it is small.
+    Not if a plane costs no more than its own samples, as with networks alone: a coarse one costs hardly less.
     """
     from napari_tinc.lazy import lazy_levels
     from napari_tinc.plugin.sharpening import sharpener_in
 
-    if viewer is None or not volume.has_detail_layer:
+    if viewer is None or not volume.has_wide_planes:
         return partial(lazy_levels, volume)
     sharpener = sharpener_in(viewer, lambda layer: layer.metadata.get("tinc") is volume)
     twin = copy.copy(volume)  # which has a decoder of its own
