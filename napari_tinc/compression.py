@@ -41,6 +41,8 @@ _PROMISING = 10**0.08
 # Larger volumes are tried out on their middle.
 _PILOT_VOXELS = 2**21
 _SPARE = 0.02
+# What filters may leave of the bytes set aside for them.
+_LEFT = 0.005
 _SLACKS = (0, 16)
 _PSNR_RUNS, _PSNR_SLACK, _DB_PER_OCTAVE = 7, 0.25, 3.0
 
@@ -186,6 +188,16 @@ class _Candidate:
     content: Content
     error: float
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the file, but for a few bytes of its measured quality."""
+        return self.draft.size(self.content)
+
+    @property
+    def bins(self) -> int:
+        """Most bins that a filter has."""
+        return max((len(one.edges) + 1 for one in self.content.restorations if one is not None), default=0)
+
     def decoder(self) -> Callable[..., Array]:
         """Decode what the file would."""
         return self.draft.unmeasured(self.content).decode
@@ -285,6 +297,15 @@ def _restored(make: Callable[[int], Candidates], source: Source, least: int, bud
     if not bins or room < least:
         return (yield from make(budget))
     candidate = yield from make(room)
+    restored = yield from _with_filters(candidate, bins)
+    taken = restored.nbytes - candidate.nbytes
+    if candidate.content.details and budget - room - taken > _LEFT * budget:  # the filters need less
+        candidate = yield from _with_detail(candidate.draft, candidate.content.payloads, budget - taken)
+        restored = (yield from _with_filters(candidate, restored.bins)) if taken else candidate
+    return restored
+
+
+def _with_filters(candidate: _Candidate, bins: int) -> Candidates:
     content, error = yield from restoring.restore(candidate.draft, candidate.content, bins, candidate.error)
     return _Candidate(candidate.draft, content, error)
 

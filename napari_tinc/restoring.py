@@ -14,8 +14,8 @@ from napari_tinc.core.training import Progress
 from napari_tinc.draft import Content, Draft
 from napari_tinc.format._bytes import varint
 
-# Of a file, what the filters may take: nearly all of the gain, and no file is far from full where they do not pay.
-_SHARE = 0.015
+# Of a file, what the filters may take.
+_SHARE = 0.03
 _BOX_VOXELS = 2**21
 
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import blobs
 
-from napari_tinc import InputError, Target, compress, draft, memory_limit, planning, read_volume, source
+from napari_tinc import InputError, Target, compress, draft, memory_limit, planning, read_volume, restoring, source
 from napari_tinc import volume as volumes
 from napari_tinc.core import detail_coding, metrics, residual, scratch, wavelet
 from napari_tinc.core.detail import BlockCache, dyadic_splits
@@ -123,7 +123,7 @@ def test_files_larger_than_memory_are_read_without_filling_it(suffix: str, tmp_p
 
 
 def test_memory_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (residual, draft, source, volumes, metrics):
+    for module in (residual, draft, restoring, source, volumes, metrics):
         monkeypatch.setattr(module, "_SLAB_VOXELS" if module is metrics else "_BOX_VOXELS", 2**15)
     monkeypatch.setattr(detail_coding, "_SAMPLED", 2**15)
     monkeypatch.setattr(volumes, "BlockCache", lambda: BlockCache(2**20))
