@@ -11,13 +11,14 @@ import numpy.typing as npt
 import pytest
 from reference_detail import DetailDecoder, detail_output
 from reference_network import Tree, network_output, range_decode
+from reference_restoration import restored
 
 from napari_tinc import segments
 from napari_tinc.compression import compress
 from napari_tinc.core import entropy, quantization
 from napari_tinc.core.detail import BlockCache, DetailReader
 from napari_tinc.core.entropy import DEFLATE, RANGE_CODER, SymbolModel
-from napari_tinc.format import KIND_DETAIL, KIND_PARAMETERS, KIND_QUALITY, Frame, parse
+from napari_tinc.format import KIND_DETAIL, KIND_PARAMETERS, KIND_QUALITY, KIND_RESTORATION, Frame, parse
 from napari_tinc.settings import PRESETS
 from napari_tinc.target import Target
 
@@ -36,6 +37,9 @@ def decode(frame: Frame, block_parameters: int = 2**16) -> Array:
         payload = frame.get(KIND_DETAIL, item, 0)
         if payload is not None:
             output += detail_output(payload, header.spatial_shape)
+        payload = frame.get(KIND_RESTORATION, item, 0)
+        if payload is not None:
+            output = restored(payload, output)
         span = limits.maximum - limits.minimum
         offset, scale = limits.minimum + limits.offset_code / 65535 * span, span * 2 ** (-limits.scale_code / 16)
         items.append(np.clip(offset + scale * output, limits.minimum, limits.maximum))

@@ -64,3 +64,6 @@ if __name__ == "__main__":
     channels = np.stack([textured(5, 20, 24), 1 - textured(5, 20, 24) ** 2]).astype("f4") * 3 - 1
     save("detail-czyx-f4", detail(channels, Target.size(2000), metadata=Metadata.default(4)))
     save("hybrid-zyx-u2", network(rough, Target.size(2500), levels=2, model="hybrid"))
+    save("restored-zyx-u2", detail(rough, Target.size(3500)))
+    pair = np.stack([textured(90, 80), 1 - textured(90, 80) ** 2]).astype("f4") * 3 - 1
+    save("restored-cyx-f4", detail(pair, Target.size(6000), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3)))

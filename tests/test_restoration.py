@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from reference_restoration import restored
+from scipy import ndimage
+
+from napari_tinc import CompressedVolume, FormatError, Target, compress, restoring, segments
+from napari_tinc.core import restoration as filters
+from napari_tinc.core.restoration import MAX_BINS, RADIUS, Moments, Restoration, around
+from napari_tinc.format import KIND_DETAIL, KIND_RESTORATION, Frame, pack, parse
+
+Floats = npt.NDArray[np.float32]
+ONE = np.ones((1, 1, 1), np.float32)
+
+
+def noise(*shape: int, seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def cells(shape: tuple[int, ...]) -> npt.NDArray[np.uint16]:
+    """Bright things with edges, as a microscope shows them."""
+    inside = ndimage.gaussian_filter(noise(*shape), 3) > 0
+    return (1000 + 3000 * ndimage.gaussian_filter(inside.astype(float), 0.6) + 20 * noise(*shape)).astype(np.uint16)
+
+
+def padded(values: Floats) -> Floats:
+    return np.pad(values, RADIUS, mode="edge")
+
+
+def any_filter(bins: int) -> Restoration:
+    rng = np.random.default_rng(bins)
+    edges = sorted(int(e) for e in rng.choice(np.arange(120, 150), bins - 1, replace=False))
+    return Restoration(tuple(edges), rng.integers(-20, 20, (bins, 2, 6)).astype(np.int8))
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7), (1, 9, 8), (1, 1, 30), (3, 3, 3)])
+@pytest.mark.parametrize("bins", [1, 3, 16])
+def test_the_filter_is_the_one_of_the_page(shape: tuple[int, ...], bins: int) -> None:
+    values, chosen = noise(*shape), any_filter(bins)
+    expected = restored(segments.pack_restoration(chosen), values.astype(np.float64))
+    np.testing.assert_allclose(chosen.apply(padded(values)), expected, rtol=0, atol=1e-5)
+
+
+def test_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, wanted, chosen = noise(9, 10, 11), noise(9, 10, 11, seed=1), any_filter(4)
+    whole, moments = chosen.apply(padded(values)), Moments()
+    moments.add(padded(values), wanted, ONE)
+    expected = moments.best(4, 0.0)[0]
+    monkeypatch.setattr(filters, "_PART_VOXELS", 50)
+    np.testing.assert_array_equal(chosen.apply(padded(values)), whole)
+    moments = Moments()
+    moments.add(padded(values), wanted, ONE)
+    found = moments.best(4, 0.0)[0]
+    assert expected is not None
+    assert found is not None
+    assert found.edges == expected.edges
+    np.testing.assert_array_equal(found.weights, expected.weights)
+
+
+def blurred(sigma: float = 0.7) -> tuple[Floats, Floats]:
+    """A volume with edges and grain, and what a blur leaves of it."""
+    sharp = ndimage.gaussian_filter(noise(24, 25, 26), 1)
+    sharp[:, :12] += (ndimage.gaussian_filter(noise(24, 12, 26), 2) > 0).astype(np.float32)
+    return sharp, ndimage.gaussian_filter(sharp, sigma)
+
+
+@pytest.mark.parametrize("bins", [1, 2, 5, 16])
+def test_what_the_moments_promise_is_what_the_filter_saves(bins: int) -> None:
+    sharp, soft = blurred()
+    moments = Moments()
+    half = slice(0, 12), slice(12, 24)
+    for part in half:  # in two boxes, as a large volume
+        moments.add(padded(soft)[part.start : part.stop + 2 * RADIUS], np.ascontiguousarray(sharp[part]), ONE)
+    found, saved = moments.best(bins, 0.0)
+    assert found is not None
+    assert len(found.edges) + 1 <= bins
+    before, after = (float(np.square(sharp - v, dtype=np.float64).sum()) for v in (soft, found.apply(padded(soft))))
+    assert saved == pytest.approx(before - after, rel=1e-4)
+    assert after < 0.6 * before
+
+
+def test_one_bin_is_least_squares() -> None:
+    sharp, soft = blurred(0.5)
+    moments = Moments()
+    moments.add(padded(soft), sharp, ONE)
+    found, _ = moments.best(1, 0.0)
+    features = []
+    for axis, r in product(range(3), (1, 2)):
+        sides = [np.take(padded(soft), range(RADIUS + s, RADIUS + s + soft.shape[axis]), axis) for s in (-r, r)]
+        inner = tuple(slice(None) if a == axis else slice(RADIUS, -RADIUS) for a in range(3))
+        features.append(sum(side[inner].astype(np.float64) for side in sides) / 2 - soft)
+    looked = np.stack(features).reshape(6, -1)
+    assert found is not None
+    for sign, chosen in enumerate((looked.sum(0) <= 0, looked.sum(0) > 0)):
+        best = np.linalg.lstsq(looked[:, chosen].T, (sharp - soft).ravel()[chosen], rcond=None)[0]
+        np.testing.assert_allclose(found.weights[0, sign] / 64, best, atol=0.02)
+
+
+def test_more_bins_are_better_and_none_is_kept_that_does_not_pay() -> None:
+    sharp, soft = blurred()
+    moments = Moments()
+    moments.add(padded(soft), sharp, ONE)
+    saved = [moments.best(bins, 0.0)[1] for bins in range(1, MAX_BINS + 1)]
+    assert (np.diff(saved) >= 0).all()
+    price = (saved[2] - saved[1]) * 1.5
+    few, _ = moments.best(MAX_BINS, price)
+    assert few is not None
+    assert 1 <= len(few.edges) + 1 <= 3
+    assert moments.best(MAX_BINS, saved[-1] * 2) == (None, 0.0)
+    assert moments.best(0, 0.0) == (None, 0.0)
+    assert Moments().best(4, 0.0) == (None, 0.0)
+
+
+def test_weights_steer_the_filter() -> None:
+    sharp, soft = blurred()
+    saved = []
+    for importance in (ONE, np.where(np.arange(26) < 5, 50.0, 0.01).astype(np.float32) * np.ones((24, 25, 1), "f4")):
+        moments = Moments()
+        moments.add(padded(soft), sharp, np.ascontiguousarray(importance))
+        found, _ = moments.best(1, 0.0)
+        assert found is not None
+        saved.append(float(np.square((sharp - found.apply(padded(soft)))[..., :5]).sum()))
+    assert saved[1] < saved[0]
+
+
+def test_the_surroundings_of_a_region_end_where_the_volume_does() -> None:
+    assert around(((0, 5), (3, 4)), (6, 9)) == (((0, 6), (1, 6)), [(2, 1), (0, 0)])
+
+
+def volume_with_filter(shape: tuple[int, ...] = (24, 40, 36), **settings: Any) -> CompressedVolume:
+    volume = compress(cells(shape), Target.size(1800), preset="fast", model="detail", device="cpu", **settings)
+    assert volume._restoration(0) is not None, "or nothing below is put to the test"
+    return volume
+
+
+@pytest.fixture(scope="module")
+def filtered() -> CompressedVolume:
+    return volume_with_filter()
+
+
+def without_filter(volume: CompressedVolume) -> CompressedVolume:
+    frame = parse(volume.to_bytes())
+    return CompressedVolume(pack(Frame(frame.header, tuple(s for s in frame.segments if s.kind != KIND_RESTORATION))))
+
+
+def test_it_is_nearer_to_the_original(filtered: CompressedVolume) -> None:
+    original = cells((24, 40, 36)).astype(float)
+    errors = [np.square(original - volume.decode()).sum() for volume in (filtered, without_filter(filtered))]
+    assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize(
+    "region", [(7,), (0,), (slice(None), 39), (slice(3, 9), slice(11, 12), slice(30, 36)), (slice(0, 1), slice(0, 2))]
+)
+def test_a_region_is_what_it_is_in_the_whole(filtered: CompressedVolume, region: tuple[Any, ...]) -> None:
+    whole = filtered.decode().astype(int)
+    assert np.abs(filtered.decode(region).astype(int) - whole[region]).max() <= 1
+
+
+def test_an_image_has_a_filter_of_its_own_plane() -> None:
+    original = cells((150, 140))
+    volume = compress(original, Target.size(1600), model="detail", device="cpu")
+    assert volume._restoration(0) is not None
+    whole = volume.decode().astype(int)
+    assert np.abs(volume.decode((slice(20, 50), 77)).astype(int) - whole[20:50, 77]).max() <= 1
+    assert np.abs(whole - original).mean() < np.abs(without_filter(volume).decode().astype(int) - original).mean()
+
+
+def test_every_channel_has_its_own() -> None:
+    pair = np.stack([cells((12, 40, 36)), 5000 - cells((12, 40, 36))])
+    volume = compress(pair, Target.size(4000), model="detail", device="cpu")
+    first, second = volume._restoration(0), volume._restoration(1)
+    assert first is not None
+    assert second is not None
+    assert first.edges != second.edges or (first.weights != second.weights).any()
+
+
+def test_finer_samples_meet_the_voxels_and_coarser_ones_are_not_filtered(filtered: CompressedVolume) -> None:
+    voxels = filtered.decode().astype(int)
+    fine = filtered.decode(scale=3.0).astype(int)
+    assert np.abs(fine[1::3, 1::3, 1::3] - voxels).max() <= 1
+    np.testing.assert_array_equal(filtered.decode(scale=0.5), without_filter(filtered).decode(scale=0.5))
+
+
+def test_networks_are_filtered_together_with_what_is_added_to_them() -> None:
+    original = cells((24, 40, 36))
+    volume = compress(original, Target.size(2500), preset="fast", model="hybrid", time_limit=1, device="cpu")
+    if volume._restoration(0) is not None:  # it depends on how far training got
+        errors = [np.square(original - v.decode().astype(float)).sum() for v in (volume, without_filter(volume))]
+        assert errors[0] < errors[1]
+    alone = compress(original, Target.size(2500), preset="fast", model="tinc", time_limit=1, device="cpu")
+    assert alone._restoration(0) is None, "plain TINC stays plain"
+
+
+@pytest.mark.parametrize("budget", [600, 1000, 3000, 10_000])
+@pytest.mark.parametrize("items", [1, 3])
+def test_what_is_set_aside_is_enough_and_little(budget: int, items: int) -> None:
+    bins = restoring.affordable(budget, items)
+    assert bins <= MAX_BINS
+    aside = restoring.reserve(bins, items)
+    assert aside <= 0.03 * budget
+    if bins:
+        frame = parse(volume_with_filter().to_bytes())
+        payload = segments.pack_restoration(any_filter(bins))
+        details = [s for s in frame.segments if s.kind != KIND_RESTORATION]
+        bare = len(pack(Frame(frame.header, tuple(details))))
+        segment = next(s for s in frame.segments if s.kind == KIND_RESTORATION)
+        larger = Frame(frame.header, (*details, type(segment)(KIND_RESTORATION, 0, 0, payload)))
+        assert len(pack(larger)) - bare <= aside / items
+
+
+def test_a_damaged_filter_is_refused() -> None:
+    good = segments.pack_restoration(any_filter(3))
+    assert len(good) == segments.restoration_size(3) == 38
+    again = segments.parse_restoration(good)
+    assert again.edges == any_filter(3).edges
+    np.testing.assert_array_equal(again.weights, any_filter(3).weights)
+    for bad in (b"", good[:-1], good + b"\0", bytes([9, 9]) + good[2:], bytes([0, 9]) + good[2:], bytes(13 * 17 - 1)):
+        with pytest.raises(FormatError):
+            segments.parse_restoration(bad)
+
+
+def test_a_filter_without_anything_to_filter_is_harmless() -> None:
+    frame = parse(volume_with_filter().to_bytes())
+    kinds = [s.kind for s in frame.segments]
+    assert kinds == sorted(kinds)
+    assert kinds.count(KIND_DETAIL) == kinds.count(KIND_RESTORATION) == 1
+    assert math.isfinite(float(CompressedVolume(pack(frame)).decode().astype(float).sum()))
