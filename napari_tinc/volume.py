@@ -236,6 +236,8 @@ class CompressedVolume:
             return spent
         if (detail := self._detail(item)) is not None:
             spent += detail_bytes(detail, self.tree, len(self._frame.find(frames.KIND_DETAIL, item, 0)))
+        if (restoration := self._frame.get(frames.KIND_RESTORATION, item, 0)) is not None:
+            spent += len(restoration) / self.tree.leaves
         for level in range(self.tree.depth + 1) if self.header.model == frames.MODEL_TINC else ():
             nodes = self.tree.nodes(level)
             counts = self._layout.network.node_parameters(level)[item * nodes : (item + 1) * nodes]
@@ -290,10 +292,11 @@ class CompressedVolume:
         ----------
         region : tuple of slice or int, optional
             One entry per leading axis of the array, missing ones are whole; slices have step 1, an int drops its
-            axis. Counted in samples at ``scale`` on the spatial axes. The cost is that of the region's own samples.
+            axis. Counted in samples at ``scale`` on the spatial axes. The cost is that of the region's own samples, and
+            of two more on every side where a file has a restoration filter.
         scale : float
-            Samples per voxel on the spatial axes. Below 1 a coarser grid is sampled from the network, not averaged;
-            above 1 the network interpolates between voxels: smooth, and not new information.
+            Samples per voxel on the spatial axes. Below 1 a coarser grid is sampled from the network, not averaged, and
+            not filtered; above 1 the network interpolates between voxels: smooth, and not new information.
 
         Returns
         -------

@@ -91,8 +91,13 @@ def warm_up() -> None:
     from napari_tinc.compression import compress
     from napari_tinc.target import Target
 
-    waves = np.sin(np.arange(48**3, dtype=np.float32).reshape(48, 48, 48) ** 0.7)
-    volume = compress((100 * (waves + 1)).astype(np.uint8), Target.ratio(8), preset="fast", device="cpu")
+    noise = np.random.default_rng(0).normal(size=(48, 48, 48))
+    waves = np.add.outer(np.add.outer(*[np.sin(np.arange(48) / 5)] * 2), np.sin(np.arange(48) / 5))
+    # With edges, for which a filter pays.
+    volume = compress(
+        (100 * (waves > 0) + 5 * noise + 50).astype(np.uint8), Target.ratio(30), preset="fast", device="cpu"
+    )
+    volume.decode((3,))
     volume.decode((3,), 0.5)
 
 
