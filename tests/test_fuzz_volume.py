@@ -26,6 +26,7 @@ from napari_tinc.format import (
     KIND_DETAIL,
     KIND_PARAMETERS,
     KIND_QUALITY,
+    KIND_RESTORATION,
     MODEL_CONSTANT,
     MODEL_DETAIL,
     MODEL_TINC,
@@ -257,8 +258,9 @@ def detailed(request: pytest.FixtureRequest) -> Frame:
         spot(), Target.size(900), preset="fast", time_limit=1, levels=2, device="cpu", model=request.param
     )
     frame = parse(volume.to_bytes())
+    frame = replace(frame, segments=tuple(s for s in frame.segments if s.kind != KIND_RESTORATION))
     assert frame.segments[-1].kind == KIND_DETAIL
-    assert outcome(volume.to_bytes()) is not None
+    assert outcome(pack(frame)) is not None
     return frame
 
 
@@ -328,12 +330,28 @@ for name in sys.stdin.read().split():
 """
 
 
+def with_filter(frame: Frame, payload: bytes) -> bytes:
+    return pack(replace(frame, segments=(*frame.segments, Segment(KIND_RESTORATION, 0, 0, payload))))
+
+
+def test_any_filter_with_a_valid_checksum_is_survived(detailed: Frame) -> None:
+    source = random.Random(8)
+    for bins in (1, 2, 5, 16):
+        edges = bytes(sorted(source.sample(range(1, 256), bins - 1)))
+        for weights in (source.randbytes(12 * bins), bytes([127]) * 12 * bins, bytes([128]) * 12 * bins):
+            assert outcome(with_filter(detailed, edges + weights)) is not None
+    for payload in (b"", bytes(11), bytes(13), bytes(24), bytes([7, 7]) + bytes(36), bytes(13 * 17 - 1)):
+        with pytest.raises(FormatError):
+            CompressedVolume(with_filter(detailed, payload), device="cpu").decode(CORNER)
+
+
 def test_interpreted_kernels_index_nothing_outside_and_overflow_nowhere(detailed: Frame) -> None:
     """Compiled code checks neither; Python and numpy do, and must see the same voxels."""
     source, payload = random.Random(7), detailed.segments[-1].payload
     files = [pack(detailed)]
     files += [with_payload(detailed, -1, edited(payload, source)) for _ in range(12)]
     files += [with_payload(detailed, -1, payload[:24] + source.randbytes(len(payload) - 24)) for _ in range(2)]
+    files.append(with_filter(detailed, bytes([127, 128, 131]) + source.randbytes(4 * 12)))
     run = subprocess.run(
         [sys.executable, "-c", INTERPRETED], input=" ".join(file.hex() for file in files), capture_output=True,
         text=True, timeout=200, env=os.environ | {"NUMBA_DISABLE_JIT": "1"},

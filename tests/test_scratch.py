@@ -12,7 +12,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import blobs
 
@@ -27,6 +27,7 @@ from napari_tinc.format import MODEL_DETAIL
 sides = st.integers(1, 300)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(sides, sides).map(sorted), min_size=1, max_size=4), st.integers(1, 5000))
 def test_boxes_tile_a_region_and_are_small(bounds: list[list[int]], voxels: int) -> None:
     region = tuple((first, last) for first, last in bounds)
