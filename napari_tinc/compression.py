@@ -15,7 +15,7 @@ from napari_tinc import draft as drafts
 from napari_tinc import planning, restoring
 from napari_tinc.core import detail_coding
 from napari_tinc.core.decoder import Decoder
-from napari_tinc.core.detail import Detail
+from napari_tinc.core.detail import Detail, DetailHead
 from napari_tinc.core.device import one_core_free
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.residual import Residual
@@ -300,7 +300,8 @@ def _restored(make: Callable[[int], Candidates], source: Source, least: int, bud
     restored = yield from _with_filters(candidate, bins)
     taken = restored.nbytes - candidate.nbytes
     if candidate.content.details and budget - room - taken > _LEFT * budget:  # the filters need less
-        candidate = yield from _with_detail(candidate.draft, candidate.content.payloads, budget - taken)
+        near = next(detail.head for detail in candidate.content.details if detail is not None)
+        candidate = yield from _with_detail(candidate.draft, candidate.content.payloads, budget - taken, near)
         restored = (yield from _with_filters(candidate, restored.bins)) if taken else candidate
     return restored
 
@@ -334,18 +335,18 @@ def _with_network(
     return (yield from _with_detail(draft, payloads, budget))
 
 
-def _with_detail(draft: Draft, payloads: Payloads, budget: int) -> Candidates:
-    """Fill what a network leaves of the budget with a detail layer."""
+def _with_detail(draft: Draft, payloads: Payloads, budget: int, near: DetailHead | None = None) -> Candidates:
+    """Fill what a network leaves of the budget with a detail layer; ``near`` is one of nearly that size."""
     residuals = draft.residuals(payloads)
     given = [i for i, residual in enumerate(residuals) if residual is not None]
     room = budget - draft.size(Content(payloads)) - planning.DETAIL_HEAD * len(given) - drafts.PROVENANCE_SLACK
     given_residuals = [residual for residual in residuals if residual is not None]
-    fitted = yield from _fit_detail(given_residuals, room)
+    fitted = yield from _fit_detail(given_residuals, room, near)
     content = Content(payloads, _spread(fitted, given, len(residuals)))
     heads = draft.size(content) - fitted.nbytes
     spare = budget - drafts.PROVENANCE_SLACK - heads - room
     if spare > _SPARE * budget:  # the heads of a small file were shorter than they might have been
-        fitted = yield from _fit_detail(given_residuals, room + spare)
+        fitted = yield from _fit_detail(given_residuals, room + spare, fitted.details[0].head)
         content = Content(payloads, _spread(fitted, given, len(residuals)))
     return _Candidate(draft, content, fitted.error)
 
@@ -358,9 +359,11 @@ def _spread(fitted: detail_coding.Fit, given: Sequence[int], items: int) -> list
     return details
 
 
-def _fit_detail(residuals: Sequence[Residual], room: int) -> Generator[Progress, None, detail_coding.Fit]:
+def _fit_detail(
+    residuals: Sequence[Residual], room: int, near: DetailHead | None
+) -> Generator[Progress, None, detail_coding.Fit]:
     """Search the step that fills ``room`` bytes; report how far the search is."""
-    search = detail_coding.fit(residuals, max(1, room))
+    search = detail_coding.fit(residuals, max(1, room), near)
     while True:
         try:
             number = next(search)

@@ -212,7 +212,7 @@ class _Tally:
         return float(step**2 * (self.squares - gained))
 
 
-def fit(residuals: Sequence[Residual], room: int) -> Generator[int, None, Fit | None]:
+def fit(residuals: Sequence[Residual], room: int, near: DetailHead | None = None) -> Generator[int, None, Fit | None]:
     """Find the finest detail layers of at most ``room`` bytes: one step for all items.
 
     Parameters
@@ -221,6 +221,8 @@ def fit(residuals: Sequence[Residual], room: int) -> Generator[int, None, Fit | 
         One per item, all of one shape.
     room : int
         Bytes for the streams and their lengths.
+    near : DetailHead, optional
+        What filled nearly as many bytes: its axes are split again, and the search begins at its step.
 
     Yields
     ------
@@ -233,9 +235,12 @@ def fit(residuals: Sequence[Residual], room: int) -> Generator[int, None, Fit | 
         None if even the coarsest step takes more.
     """
     best: Fit | None = None
-    items = yield from _in_best_elongation(residuals, room)
+    if near is None:
+        items = yield from _in_best_elongation(residuals, room)
+    else:
+        items = yield from _transformed(residuals, near.pyramid.splits, near.pyramid.side)
     finest = _finest_code(items)
-    guess = _likely_code(items, room, finest)
+    guess = _likely_code(items, room, finest) if near is None else near.step_code
     below: tuple[int, float] | None = None  # a step whose streams are too large, and how large
     above: tuple[int, float] | None = None
     for number in range(TRIES):
