@@ -6,6 +6,7 @@ import decimal
 import math
 import zlib
 
+import constriction
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -203,15 +204,47 @@ def test_an_unknown_coder_is_named(coder: int) -> None:
         entropy.decode(b"", [1], [SymbolModel(GAUSSIAN, 0, 1)], coder)
 
 
-def test_without_constriction_the_second_coder_is_used_and_the_first_says_what_is_missing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_constriction_the_second_coder_is_written_and_both_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     symbols, model = sample()
     payload = entropy.encode([symbols], [model], RANGE_CODER)
     monkeypatch.setattr(entropy, "constriction", None)
     assert entropy.default_coder() == DEFLATE
-    with pytest.raises(FormatError, match="constriction"):
-        entropy.decode(payload, [400], [model], RANGE_CODER)
+    np.testing.assert_array_equal(entropy.decode(payload, [400], [model], RANGE_CODER)[0], symbols)
+
+
+def constrictions(payload: bytes, sizes: list[int], models: list[SymbolModel]) -> list[Symbols] | None:
+    """What the package itself reads."""
+    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
+    tensors = []
+    try:
+        for size, model in zip(sizes, models, strict=True):
+            table = entropy._categorical(model) if model.bound else None
+            tensors.append(decoder.decode(table, size) - model.bound if table else np.zeros(size, np.int32))
+    except (AssertionError, ValueError):
+        return None
+    return tensors if decoder.maybe_exhausted() else None
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_stream_is_read_as_constriction_reads_it(data: st.DataObject) -> None:
+    symbols = data.draw(st.lists(tensors(), min_size=0, max_size=3))
+    fitted = [fit_model(tensor)[0] for tensor in symbols]
+    sizes = [tensor.size for tensor in symbols]
+    payload = bytearray(entropy.encode(symbols, fitted, RANGE_CODER))
+    for _ in range(data.draw(st.integers(0, 2)) if payload else 0):
+        payload[data.draw(st.integers(0, len(payload) - 1))] ^= data.draw(st.integers(1, 255))
+    payload = payload[: len(payload) - 4 * data.draw(st.integers(0, len(payload) // 4))]
+    payload += bytes(4 * data.draw(st.integers(0, 1)))
+    if data.draw(st.booleans()) and sizes:
+        sizes[-1] = data.draw(st.integers(0, 2 * sizes[-1]))
+    expected = constrictions(bytes(payload), sizes, fitted)
+    if expected is None:
+        with pytest.raises(FormatError):
+            entropy.decode(bytes(payload), sizes, fitted, RANGE_CODER)
+        return
+    for ours, theirs in zip(entropy.decode(bytes(payload), sizes, fitted, RANGE_CODER), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_scales_span_what_steps_can_leave() -> None:

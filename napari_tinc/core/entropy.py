@@ -2,7 +2,8 @@
 
 Each tensor's symbols follow one of two zero-centred distributions with a coded scale. Its frequency table consists
 of integers computed with :mod:`decimal`, whose ``exp`` and ``ln`` are correctly rounded by specification: no float
-library can make two machines disagree. The range coder itself is constriction's (Bamler, 2022, arXiv 2201.01741).
+library can make two machines disagree. The range coder is constriction's (Bamler, 2022, arXiv 2201.01741); a decoder of
+its streams is here, compiled with numba, which runs it without the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from napari_tinc.errors import FormatError
 
 try:
     import constriction
-except ImportError:  # platforms without a wheel write and read the second coder
+except ImportError:  # platforms without a wheel write the second coder
     constriction = None
 
 Symbols = npt.NDArray[np.int32]
@@ -30,6 +32,8 @@ GAUSSIAN, LAPLACE = 0, 1
 MAX_SYMBOL = 2**14 - 1
 SCALE_CODES = 120
 _TOTAL = 1 << 20  # a frequency over it is exact in float64, and so is all that the coder computes from it
+# Symbols' intervals are parts of 2**24; the symbol of a place is looked for among those of its 4096th.
+_PRECISION, _BUCKET_BITS = 24, 12
 # Spelt out, and used for every operation: the settings of the program around must not reach the tables.
 _DECIMAL = Context(prec=30, rounding=ROUND_HALF_EVEN, Emin=-999999, Emax=999999, capitals=1, clamp=0, traps=[])
 _LN2 = _DECIMAL.ln(Decimal(2))
@@ -142,23 +146,57 @@ def decode(payload: bytes, sizes: Sequence[int], models: Sequence[SymbolModel], 
         return _decode_deflate(payload, sizes, models)
     if coder != RANGE_CODER:
         raise FormatError(f"expected entropy coder 1 or 2, got {coder}: the file is damaged or from a newer version")
-    if constriction is None:
-        raise FormatError("the file needs the package 'constriction' to be decoded: install it for this Python")
     if len(payload) % 4:
         raise FormatError(f"expected whole 32-bit words in a range-coded stream, got {len(payload)} bytes")
-    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(payload, dtype="<u4").astype(np.uint32))
-    tensors = []
+    return _decode_range(np.frombuffer(payload, dtype="<u4").astype(np.uint64), sizes, models)
+
+
+def _decode_range(words: npt.NDArray[np.uint64], sizes: Sequence[int], models: Sequence[SymbolModel]) -> list[Symbols]:
+    first, second = (int(words[i]) if i < len(words) else 0 for i in (0, 1))
+    # How far into the interval the stream points, the interval's width, and the next word.
+    state = np.array([first << 32 | second, 2**64 - 1, 2], np.uint64)
+    tensors, coded = [], False
     for size, model in zip(sizes, models, strict=True):
+        symbols = np.zeros(size, dtype=np.int32)
+        tensors.append(symbols)
         if model.bound == 0:
-            tensors.append(np.zeros(size, dtype=np.int32))
             continue
-        try:
-            tensors.append(decoder.decode(_categorical(model), size) - np.int32(model.bound))
-        except (AssertionError, ValueError) as error:
-            raise FormatError("a range-coded stream does not decode: the file is damaged") from error
-    if not decoder.maybe_exhausted():
+        coded |= size > 0
+        if not _take(words, state, *_intervals(model), model.bound, symbols):
+            raise FormatError("a range-coded stream does not decode: the file is damaged")
+    if int(state[2]) < len(words) or (coded and int(state[0]) >= 2**33 - 1):
         raise FormatError("expected a range-coded stream to end after its symbols, got more: the file is damaged")
     return tensors
+
+
+@njit(cache=True, nogil=True)
+def _take(words, state, left, buckets, bound, out):  # type: ignore[no-untyped-def]
+    """Decode the symbols of a tensor; return whether the stream has them."""
+    inside, width, position = state[0], state[1], np.int64(state[2])
+    # Unsigned, all of them: numba makes floats of an unsigned and a signed number.
+    precision, word, bucket = np.uint64(_PRECISION), np.uint64(32), np.uint64(_PRECISION - _BUCKET_BITS)
+    whole, narrow = np.uint64(1 << _PRECISION), np.uint64(1 << 32)
+    for i in range(out.size):
+        unit = width >> precision
+        place = inside // unit
+        if place >= whole:
+            return False
+        low, high = buckets[np.int64(place >> bucket)], buckets[np.int64(place >> bucket) + 1]
+        while low < high:
+            middle = (low + high + 1) >> 1
+            if left[middle] <= place:
+                low = middle
+            else:
+                high = middle - 1
+        out[i] = low - bound
+        inside -= unit * left[low]
+        width = unit * (left[low + 1] - left[low])
+        if width < narrow:
+            width <<= word
+            inside = inside << word | (words[position] if position < words.size else np.uint64(0))
+            position += 1
+    state[0], state[1], state[2] = inside, width, np.uint64(position)
+    return True
 
 
 def _decode_deflate(payload: bytes, sizes: Sequence[int], models: Sequence[SymbolModel]) -> list[Symbols]:
@@ -181,6 +219,18 @@ def _decode_deflate(payload: bytes, sizes: Sequence[int], models: Sequence[Symbo
 def default_coder() -> int:
     """Range coder where constriction is installed, else deflate."""
     return DEFLATE if constriction is None else RANGE_CODER
+
+
+@lru_cache(maxsize=512)
+def _intervals(model: SymbolModel) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """Where symbols begin in 2**24, and 2**24; the symbol at the start of every 4096th, and the last symbol."""
+    table = frequencies(model)
+    count = len(table)
+    before = np.cumsum(table) - table
+    left = np.append(before * ((1 << _PRECISION) - count) // _TOTAL + np.arange(count), 1 << _PRECISION)
+    starts = np.arange(1 << _BUCKET_BITS) << _PRECISION - _BUCKET_BITS
+    buckets = np.append(np.searchsorted(left, starts, side="right") - 1, count - 1)
+    return left.astype(np.uint64), buckets.astype(np.int64)
 
 
 @lru_cache(maxsize=512)

@@ -89,6 +89,7 @@ def warm_up() -> None:
     import numpy as np
 
     from napari_tinc.compression import compress
+    from napari_tinc.core import entropy
     from napari_tinc.target import Target
 
     noise = np.random.default_rng(0).normal(size=(48, 48, 48))
@@ -99,6 +100,10 @@ def warm_up() -> None:
     )
     volume.decode((3,))
     volume.decode((3,), 0.5)
+    symbols = np.array([0, 1, -1, 0], np.int32)
+    model, _ = entropy.fit_model(symbols)
+    coder = entropy.default_coder()
+    entropy.decode(entropy.encode([symbols], [model], coder), [4], [model], coder)
 
 
 __all__ = ["THREAD", "load", "prepared", "warm_up"]
