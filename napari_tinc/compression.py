@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from napari_tinc import draft as drafts
 from napari_tinc import planning, restoring
@@ -18,6 +19,7 @@ from napari_tinc.core.decoder import Decoder
 from napari_tinc.core.detail import Detail, DetailHead
 from napari_tinc.core.device import one_core_free
 from napari_tinc.core.metadata import Metadata
+from napari_tinc.core.quantization import Codes, Floats
 from napari_tinc.core.residual import Residual
 from napari_tinc.core.scratch import ArrayLike, fits_memory, read_steps
 from napari_tinc.core.training import Progress
@@ -35,14 +37,16 @@ logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 Steps = Generator[Progress, None, CompressedVolume]
 Candidates = Generator[Progress, None, "_Candidate"]
+# Parameters, step codes and sensitivities.
+Learnt = tuple[list[Tensor], Codes, Floats]
 
 # How much worse than a file without it a short training may end.
 _PROMISING = 10**0.08
 # Larger volumes are tried out on their middle.
 _PILOT_VOXELS = 2**21
-_SPARE = 0.02
+_SPARE = 0.01
 # What filters may leave of the bytes set aside for them.
-_LEFT = 0.005
+_LEFT = 0.003
 _SLACKS = (0, 16)
 _PSNR_RUNS, _PSNR_SLACK, _DB_PER_OCTAVE = 7, 0.25, 3.0
 
@@ -187,6 +191,7 @@ class _Candidate:
     draft: Draft
     content: Content
     error: float
+    again: Callable[[int], Candidates]  # makes it in another number of bytes, without training, without filters
 
     @property
     def nbytes(self) -> int:
@@ -194,9 +199,9 @@ class _Candidate:
         return self.draft.size(self.content)
 
     @property
-    def bins(self) -> int:
-        """Most bins that a filter has."""
-        return max((len(one.edges) + 1 for one in self.content.restorations if one is not None), default=0)
+    def bins(self) -> list[int]:
+        """Bins of every item's filter."""
+        return [0 if one is None else len(one.edges) + 1 for one in self.content.restorations]
 
     def decoder(self) -> Callable[..., Array]:
         """Decode what the file would."""
@@ -292,23 +297,21 @@ def _restored_network(
 def _restored(make: Callable[[int], Candidates], source: Source, least: int, budget: int) -> Candidates:
     """Make a file in what its restoration filters leave of the budget, if that is enough, and find these."""
     items = len(source.items)
-    bins = restoring.affordable(budget, items)
-    room = budget - restoring.reserve(bins, items)
-    if not bins or room < least:
+    bins = [restoring.affordable(budget, items)] * items
+    room = budget - restoring.reserve(bins[0], items)
+    if not any(bins) or room < least:
         return (yield from make(budget))
     candidate = yield from make(room)
-    restored = yield from _with_filters(candidate, bins)
-    taken = restored.nbytes - candidate.nbytes
-    if candidate.content.details and budget - room - taken > _LEFT * budget:  # the filters need less
-        near = next(detail.head for detail in candidate.content.details if detail is not None)
-        candidate = yield from _with_detail(candidate.draft, candidate.content.payloads, budget - taken, near)
-        restored = (yield from _with_filters(candidate, restored.bins)) if taken else candidate
-    return restored
-
-
-def _with_filters(candidate: _Candidate, bins: int) -> Candidates:
-    content, error = yield from restoring.restore(candidate.draft, candidate.content, bins, candidate.error)
-    return _Candidate(candidate.draft, content, error)
+    while any(bins):
+        content, error = yield from restoring.restore(candidate.draft, candidate.content, bins, candidate.error)
+        restored = replace(candidate, content=content, error=error)
+        taken = restored.nbytes - candidate.nbytes
+        if budget - room - taken <= _LEFT * budget:
+            return restored
+        # They need less: fill the rest. No filter may grow now, so that the next ones fit and this ends.
+        bins, room = restored.bins, budget - taken
+        candidate = yield from candidate.again(room)
+    return candidate
 
 
 def _with_network(
@@ -328,11 +331,19 @@ def _with_network(
     trainer.decode = shown or live.decode
     parameters, codes = yield from trainer.run()
     assert trainer.sensitivities is not None
-    payloads = draft.fill(parameters, codes, trainer.sensitivities, share, bits)
+    learnt = parameters, codes, trainer.sensitivities
     if share == budget:
-        left = [residual.squared_error() for residual in draft.residuals(payloads) if residual is not None]
-        return _Candidate(draft, Content(payloads), sum(left))
+        return (yield from _rounded(draft, learnt, budget))
+    payloads = draft.fill(*learnt, share, bits)
     return (yield from _with_detail(draft, payloads, budget))
+
+
+def _rounded(draft: Draft, learnt: Learnt, budget: int) -> Candidates:
+    """Fill a file with a network's parameters alone."""
+    payloads = draft.fill(*learnt, budget, 8.0 * (budget - draft.overhead()))
+    yield Progress.unmeasured("coding", 0, 1)
+    left = [residual.squared_error() for residual in draft.residuals(payloads) if residual is not None]
+    return _Candidate(draft, Content(payloads), sum(left), lambda size: _rounded(draft, learnt, size))
 
 
 def _with_detail(draft: Draft, payloads: Payloads, budget: int, near: DetailHead | None = None) -> Candidates:
@@ -348,7 +359,8 @@ def _with_detail(draft: Draft, payloads: Payloads, budget: int, near: DetailHead
     if spare > _SPARE * budget:  # the heads of a small file were shorter than they might have been
         fitted = yield from _fit_detail(given_residuals, room + spare, fitted.details[0].head)
         content = Content(payloads, _spread(fitted, given, len(residuals)))
-    return _Candidate(draft, content, fitted.error)
+    head = fitted.details[0].head
+    return _Candidate(draft, content, fitted.error, lambda size: _with_detail(draft, payloads, size, head))
 
 
 def _spread(fitted: detail_coding.Fit, given: Sequence[int], items: int) -> list[Detail | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,12 +29,12 @@ def reserve(bins: int, items: int) -> int:
     if not bins:
         return 0
     size = segments.restoration_size(bins)
-    row = 1 + len(varint(items)) + 1 + len(varint(size)) + 4  # of the segment table
-    return items * (size + row)
+    row = 1 + len(varint(items)) + 1 + len(varint(size)) + 4  # of the segment table, whose length may need one more
+    return items * (size + row) + 1
 
 
 def restore(
-    draft: Draft, content: Content, bins: int, error: float
+    draft: Draft, content: Content, bins: Sequence[int], error: float
 ) -> Generator[Progress, None, tuple[Content, float]]:
     """Add filters to what a file will hold.
 
@@ -43,8 +43,8 @@ def restore(
     draft : Draft
     content : Content
         Without filters.
-    bins : int
-        See :func:`affordable`.
+    bins : sequence of int
+        Bins that every item's filter may have.
     error : float
         Weighted sum of squared errors, normalised.
 
@@ -56,10 +56,10 @@ def restore(
     """
     volume = draft.unmeasured(content)
     # The price of a byte: an error that halves with every doubling of the file falls by this much.
-    price = error / len(volume.to_bytes()) * segments.restoration_size(1)
+    price = error / volume.nbytes * segments.restoration_size(1)
     found: list[Restoration | None] = []
-    for item, original in enumerate(draft.originals()):
-        if original is None:
+    for item, (original, most) in enumerate(zip(draft.originals(), bins, strict=True)):
+        if original is None or not most:
             found.append(None)
             continue
         moments = Moments()
@@ -70,7 +70,7 @@ def restore(
             values = volume.unrestored(item, grown[3 - len(volume.tree.shape) :])
             weights = np.ones((1, 1, 1), np.float32) if original.weights is None else original.weights(box)
             moments.add(np.pad(values.reshape([b - a for a, b in grown]), beyond, "edge"), original.read(box), weights)
-        restoration, saved = moments.best(bins, price)
+        restoration, saved = moments.best(most, price)
         found.append(restoration)
         error -= saved
     return replace(content, restorations=tuple(found)), error

@@ -293,7 +293,7 @@ class CompressedVolume:
         region : tuple of slice or int, optional
             One entry per leading axis of the array, missing ones are whole; slices have step 1, an int drops its
             axis. Counted in samples at ``scale`` on the spatial axes. The cost is that of the region's own samples, and
-            of two more on every side where a file has a restoration filter.
+            of two more on every side where a file has a restoration filter; above scale 1, of its voxels besides.
         scale : float
             Samples per voxel on the spatial axes. Below 1 a coarser grid is sampled from the network, not averaged, and
             not filtered; above 1 the network interpolates between voxels: smooth, and not new information.
@@ -404,7 +404,20 @@ class CompressedVolume:
         return [sample_positions(start, stop, scale, side) for (start, stop), side in sides]
 
     def unrestored(self, item: int, bounds: Bounds) -> Floats32:
-        """Decode voxels of an item, normalised, before the restoration filter."""
+        """Decode voxels of an item as the encoder needs them to find its filter.
+
+        Parameters
+        ----------
+        item : int
+            Counted as in :attr:`octants`.
+        bounds : tuple of (int, int)
+            Start and stop of every spatial axis.
+
+        Returns
+        -------
+        ndarray of float32, shape of the bounds
+            Normalised: what network and detail layer say together.
+        """
         with self._lock, one_core_free():
             return self._unrestored(item, bounds, 1.0)
 

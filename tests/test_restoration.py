@@ -9,10 +9,13 @@ import pytest
 from reference_restoration import restored
 from scipy import ndimage
 
-from napari_tinc import CompressedVolume, FormatError, Target, compress, restoring, segments
+from napari_tinc import CompressedVolume, FormatError, Metadata, Target, compress, planning, restoring, segments
 from napari_tinc.core import restoration as filters
 from napari_tinc.core.restoration import MAX_BINS, RADIUS, Moments, Restoration, around
-from napari_tinc.format import KIND_DETAIL, KIND_RESTORATION, Frame, pack, parse
+from napari_tinc.draft import Content
+from napari_tinc.format import KIND_DETAIL, KIND_RESTORATION, Frame, Segment, pack, parse
+from napari_tinc.settings import Settings
+from napari_tinc.source import Source
 
 Floats = npt.NDArray[np.float32]
 ONE = np.ones((1, 1, 1), np.float32)
@@ -188,13 +191,43 @@ def test_finer_samples_meet_the_voxels_and_coarser_ones_are_not_filtered(filtere
 
 
 def test_networks_are_filtered_together_with_what_is_added_to_them() -> None:
-    original = cells((24, 40, 36))
-    volume = compress(original, Target.size(2500), preset="fast", model="hybrid", time_limit=1, device="cpu")
-    if volume._restoration(0) is not None:  # it depends on how far training got
-        errors = [np.square(original - v.decode().astype(float)).sum() for v in (volume, without_filter(volume))]
-        assert errors[0] < errors[1]
-    alone = compress(original, Target.size(2500), preset="fast", model="tinc", time_limit=1, device="cpu")
-    assert alone._restoration(0) is None, "plain TINC stays plain"
+    original = cells((14, 20, 16))
+    volume = compress(original, Target.size(900), preset="fast", model="hybrid", time_limit=0.5, device="cpu")
+    frame, chosen = parse(without_filter(volume).to_bytes()), any_filter(3)
+    segment = Segment(KIND_RESTORATION, 0, 0, segments.pack_restoration(chosen))
+    changed = CompressedVolume(pack(Frame(frame.header, (*frame.segments, segment))))
+    whole = tuple((0, side) for side in original.shape)
+    expected = restored(segment.payload, changed.unrestored(0, whole).astype(np.float64))
+    limits = frame.header.items[0]
+    voxels = np.clip(np.rint(limits.offset + limits.scale * expected), limits.minimum, limits.maximum)
+    assert np.abs(changed.decode() - voxels).max() <= 1
+    assert np.abs(voxels - without_filter(volume).decode()).max() > 100
+
+
+def test_plain_tinc_stays_plain() -> None:
+    volume = compress(cells((24, 40, 36)), Target.size(2500), preset="fast", model="tinc", time_limit=1, device="cpu")
+    assert volume._restoration(0) is None
+
+
+def test_no_filter_grows_beyond_its_limit() -> None:
+    """The second search gives all other bytes away: a filter that came up new would be one too many."""
+    pair = np.stack([cells((12, 40, 36)), 5000 - cells((12, 40, 36))])
+    source = Source.prepare(pair, Metadata.default(4), None)
+    volume = compress(pair, Target.size(4000), model="detail", device="cpu")
+    details = [segments.parse_detail(volume._frame.find(KIND_DETAIL, item, 0), (12, 40, 36)) for item in (0, 1)]
+    draft = planning.plan_detail(source, Settings(device="cpu", model="detail"), 4000)
+
+    def found(bins: tuple[int, int]) -> list[int]:
+        steps = restoring.restore(draft, Content(details=details), bins, 1e-3)
+        try:
+            while True:
+                next(steps)
+        except StopIteration as stop:
+            return [0 if one is None else len(one.edges) + 1 for one in stop.value[0].restorations]
+
+    free = found((4, 4))
+    assert min(free) > 1
+    assert found((1, 0)) == [1, 0]
 
 
 @pytest.mark.parametrize("budget", [600, 1000, 3000, 10_000])
@@ -209,8 +242,7 @@ def test_what_is_set_aside_is_enough_and_little(budget: int, items: int) -> None
         payload = segments.pack_restoration(any_filter(bins))
         details = [s for s in frame.segments if s.kind != KIND_RESTORATION]
         bare = len(pack(Frame(frame.header, tuple(details))))
-        segment = next(s for s in frame.segments if s.kind == KIND_RESTORATION)
-        larger = Frame(frame.header, (*details, type(segment)(KIND_RESTORATION, 0, 0, payload)))
+        larger = Frame(frame.header, (*details, Segment(KIND_RESTORATION, 0, 0, payload)))
         assert len(pack(larger)) - bare <= aside / items
 
 

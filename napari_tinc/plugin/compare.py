@@ -90,8 +90,10 @@ class Comparison:
         """Show or hide what lies over the images."""
         # In a grid, napari 0.9 lays all cells out anew for each layer that is shown or hidden: a tenth of a second.
         self._switching, self._viewer.canvas.grid.enabled = True, False
-        self._show(shown)
-        self._switching, self._viewer.canvas.grid.enabled = False, True
+        try:
+            self._show(shown)
+        finally:
+            self._switching, self._viewer.canvas.grid.enabled = False, True
 
     def _show(self, shown: bool) -> None:
         for cell in self._cells:

@@ -38,7 +38,8 @@ ARRIVAL_SECONDS = 0.3
 # Rows decoded at a time: between them the blocks of a coarse level, or what was asked for later, get their turn.
 _ROWS = 64
 _TELL_SECONDS = 0.3
-_MOST_WAITING, _MOST_DONE = 16, 16  # chunks
+# More chunks than a plane has on any screen; what is done and not yet read again takes no more memory than this.
+_MOST_WAITING, _MOST_DONE_BYTES = 256, 2**28
 
 
 class Sharpener:
@@ -144,7 +145,7 @@ class Sharpener:
             if self._waiting.pop(key, None) is None:
                 return False
             self._done[key] = task
-            if len(self._done) > _MOST_DONE:
+            while sum(one.nbytes for one in self._done.values()) > _MOST_DONE_BYTES and len(self._done) > 1:
                 self._done.popitem(last=False)
             self._versions[key] += task.shown_coarse
             task.done.set()
@@ -196,6 +197,11 @@ class _Task:
             there = list(self.bounds)
             there[kept[axis]] = slice(span.start + start, span.start + stop)
             yield (*[slice(None)] * axis, slice(start, stop)), tuple(there)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of what is decoded."""
+        return 0 if self._array is None else self._array.nbytes
 
     def advance(self) -> bool:
         """Decode a strip; return whether that was all."""
@@ -277,12 +283,13 @@ class ShownArray(LazyArray):
     """A level of a layer: napari's slices of it are of another source than everybody else's."""
 
     _shown: _Sharpened
+    _seen: LazyArray
 
     def __new__(cls, source: Source, shown: _Sharpened) -> ShownArray:
         """Cover all of both sources."""
         self = super().__new__(cls, source)
         assert isinstance(self, ShownArray)
-        self._shown = shown
+        self._shown, self._seen = shown, LazyArray(shown)
         return self
 
     def __getitem__(self, index: Any) -> Any:
@@ -291,7 +298,7 @@ class ShownArray(LazyArray):
         # There is no hook: a layer slices its data as anybody would. Should napari move its module, layers are exact
         # and slow, and a test fails.
         if caller.startswith("napari.layers.") and caller.endswith("._slice"):
-            return LazyArray(self._shown)[index]
+            return self._seen[index]
         return super().__getitem__(index)
 
     @property
@@ -314,7 +321,7 @@ def sharpener_in(viewer: ViewerModel, belongs: Callable[[Layer], bool]) -> Sharp
 
     def refresh() -> None:
         for layer in showing():
-            layer.refresh(thumbnail=False, highlight=False, extent=False)
+            layer.refresh(highlight=False, extent=False)
 
     def tell() -> None:  # a viewer model without a window may be changed in any thread
         refresh() if QCoreApplication.instance() is None else ensure_main_thread(refresh)()

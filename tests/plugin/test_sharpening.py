@@ -163,6 +163,24 @@ def test_what_was_asked_for_last_is_decoded_first_and_the_oldest_is_dropped(
     np.testing.assert_array_equal(level[3], fine.array[3])
 
 
+def test_a_plane_of_many_chunks_is_decoded_once(held: tuple[Held, Held], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napari_tinc.lazy.CHUNK_SIDE", 8)
+    monkeypatch.setattr(sharpening, "PATIENCE_SECONDS", 0)
+    fine, coarse = held
+    fine.go.set()
+    sharpener = sharpening.Sharpener(lambda: True, lambda: None)
+    level = seen(sharpener.level(LazyArray(fine), LazyArray(coarse)))
+    assert level[5].npartitions == 17 * 9
+    for _ in range(100):
+        plane = level[5].compute()
+        if (plane == fine.array[5]).all():
+            break
+        time.sleep(0.01)
+    np.testing.assert_array_equal(plane, fine.array[5])
+    wait_until(lambda: sharpener.idle)
+    assert len(fine.read_regions) == 17 * 9
+
+
 def test_an_error_is_raised_where_the_chunk_is_read(held: tuple[Held, Held], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharpening, "PATIENCE_SECONDS", 10)
     fine, coarse = held
@@ -190,6 +208,7 @@ def test_a_difference_appears_when_it_is_known(
     np.testing.assert_allclose(layer.data[0][7], 7, atol=1)
     decoding.set()
     qtbot.waitUntil(lambda: np.abs(np.asarray(layer._slice.image.raw) - 7).max() <= 1)
+    qtbot.waitUntil(lambda: layer.thumbnail[..., :3].max() > 0)
 
 
 def test_a_plane_in_the_viewer_becomes_sharp_by_itself(
