@@ -87,18 +87,21 @@ def layer_data(
 def _reader(volume: CompressedVolume, viewer: ViewerModel | None) -> Callable[[int | None], list[Any]]:
     """Return what makes the levels of a channel; in a viewer they are sharpened as long as it shows the volume.
 
-    Not if a plane costs no more than its own samples, as with networks alone: a coarse one costs hardly less.
+    Not if a plane costs no more than its own samples, as with networks alone: a coarse one costs hardly less. Those are
+    only not decoded before the viewer shows them.
     """
     from napari_tinc.lazy import lazy_levels
     from napari_tinc.plugin.sharpening import sharpener_in
 
-    if viewer is None or not volume.has_wide_planes:
+    if viewer is None:
         return partial(lazy_levels, volume)
-    sharpener = sharpener_in(viewer, lambda layer: layer.metadata.get("tinc") is volume)
-    twin = copy.copy(volume)  # which has a decoder of its own
+    wide = volume.has_wide_planes
+    sharpener = sharpener_in(viewer, lambda layer: layer.metadata.get("tinc") is volume, patient=not wide)
+    fine = copy.copy(volume) if wide else volume  # a copy has a decoder of its own
 
     def read(channel: int | None) -> list[Any]:
-        levels, coarse = lazy_levels(twin, channel), lazy_levels(volume, channel, COARSE_VOXELS)[-1]
+        levels = lazy_levels(fine, channel)
+        coarse = lazy_levels(volume, channel, COARSE_VOXELS)[-1] if wide else None
         return levels if len(levels) == 1 else [sharpener.level(level, coarse) for level in levels]
 
     return read

@@ -51,10 +51,12 @@ class Sharpener:
         Tells whether the viewer shows the levels; if not, what waits is dropped.
     tell : callable
         Called in the thread when something is sharper than when it was read: what shows it should read it again.
+    patient : bool
+        Wait for all voxels, but for those that nobody sees.
     """
 
-    def __init__(self, wanted: Callable[[], bool], tell: Callable[[], object]) -> None:
-        self._wanted, self._tell, self._lock = wanted, tell, threading.Lock()
+    def __init__(self, wanted: Callable[[], bool], tell: Callable[[], object], patient: bool = False) -> None:
+        self._wanted, self._tell, self._patient, self._lock = wanted, tell, patient, threading.Lock()
         self._waiting: OrderedDict[_Chunk, _Task] = OrderedDict()  # what was asked for last comes last
         self._done: OrderedDict[_Chunk, _Task] = OrderedDict()
         self._versions: Counter[_Chunk] = Counter()
@@ -67,7 +69,7 @@ class Sharpener:
         """Return a level that napari's slices find coarser where its own voxels are not decoded soon.
 
         Both should not read from the same volume: its decoder would let the coarse one wait for the fine one. Without a
-        coarse one, floats that cannot be seen (NaN) are shown meanwhile.
+        coarse one, floats that cannot be seen (NaN) are shown meanwhile, or zeros.
         """
         return ShownArray(fine.source, _Sharpened(fine.source, None if coarse is None else coarse.source, self))
 
@@ -82,6 +84,8 @@ class Sharpener:
         if not self._wanted():  # not yet: nobody sees this; or not here: nobody would tell that viewer
             self._versions[key] += 1
             return None if now < self._arrives else source.read(bounds)
+        if self._patient:
+            return source.read(bounds)
         with self._lock:
             task = self._done.get(key) or self._waiting.get(key) or _Task(source, bounds)
             if not task.done.is_set():
@@ -276,7 +280,8 @@ class _Sharpened:
 
 
 def _nothing(source: Source, bounds: Bounds) -> Array:
-    return np.full([bound.stop - bound.start for bound in bounds if isinstance(bound, slice)], np.nan, source.dtype)
+    sides = [bound.stop - bound.start for bound in bounds if isinstance(bound, slice)]
+    return np.full(sides, np.nan if source.dtype.kind == "f" else 0, source.dtype)
 
 
 class ShownArray(LazyArray):
@@ -311,7 +316,7 @@ class ShownArray(LazyArray):
         return ShownArray(self.source, self._shown)
 
 
-def sharpener_in(viewer: ViewerModel, belongs: Callable[[Layer], bool]) -> Sharpener:
+def sharpener_in(viewer: ViewerModel, belongs: Callable[[Layer], bool], patient: bool = False) -> Sharpener:
     """Return what sharpens those layers of a viewer that belong to it, as long as there are any."""
     known = weakref.ref(viewer)
 
@@ -326,7 +331,7 @@ def sharpener_in(viewer: ViewerModel, belongs: Callable[[Layer], bool]) -> Sharp
     def tell() -> None:  # a viewer model without a window may be changed in any thread
         refresh() if QCoreApplication.instance() is None else ensure_main_thread(refresh)()
 
-    return Sharpener(lambda: bool(showing()), tell)
+    return Sharpener(lambda: bool(showing()), tell, patient)
 
 
 __all__ = ["PATIENCE_SECONDS", "Sharpener", "ShownArray", "sharpener_in"]

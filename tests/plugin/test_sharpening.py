@@ -113,6 +113,24 @@ def test_before_the_user_sees_a_layer_nothing_fine_is_decoded(
     np.testing.assert_array_equal(level[5], fine.array[5])
 
 
+def test_what_is_cheap_is_blank_only_until_the_viewer_shows_it(
+    held: tuple[Held, Held], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharpening, "ARRIVAL_SECONDS", 60)
+    fine, _ = held
+    fine.go.set()
+    there = [False]
+    sharpener = sharpening.Sharpener(lambda: there[0], pytest.fail, patient=True)
+    level = seen(sharpener.level(LazyArray(fine), None))
+    before = level[5]
+    assert not before.compute().any()
+    assert not fine.read_regions
+    there[0] = True
+    assert not set(level[5].dask) & set(before.dask)
+    np.testing.assert_array_equal(level[5], fine.array[5])
+    assert fine.read_regions == [(5, slice(0, 130), slice(0, 70))]
+
+
 def test_nothing_is_decoded_for_a_layer_that_went(held: tuple[Held, Held]) -> None:
     fine, coarse = held
     shown = [True]
