@@ -5,25 +5,19 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from napari_tinc import draft as drafts
-from napari_tinc import planning, restoring
-from napari_tinc.core import detail_coding
-from napari_tinc.core.decoder import Decoder
-from napari_tinc.core.detail import Detail, DetailHead
+from napari_tinc import planning
+from napari_tinc.attempts import Attempts, restored_detail, restored_network, with_network
 from napari_tinc.core.device import one_core_free
 from napari_tinc.core.metadata import Metadata
-from napari_tinc.core.quantization import Codes, Floats
-from napari_tinc.core.residual import Residual
 from napari_tinc.core.scratch import ArrayLike, fits_memory, read_steps
 from napari_tinc.core.training import Progress
-from napari_tinc.draft import Content, Draft, Payloads
 from napari_tinc.errors import BudgetError, InputError
 from napari_tinc.inputs import check_volume
 from napari_tinc.planning import Finish
@@ -36,17 +30,11 @@ logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 Steps = Generator[Progress, None, CompressedVolume]
-Candidates = Generator[Progress, None, "_Candidate"]
-# Parameters, step codes and sensitivities.
-Learnt = tuple[list[Tensor], Codes, Floats]
 
 # How much worse than a file without it a short training may end.
 _PROMISING = 10**0.08
 # Larger volumes are tried out on their middle.
 _PILOT_VOXELS = 2**21
-_SPARE = 0.01
-# What filters may leave of the bytes set aside for them.
-_LEFT = 0.003
 _SLACKS = (0, 16)
 _PSNR_RUNS, _PSNR_SLACK, _DB_PER_OCTAVE = 7, 0.25, 3.0
 
@@ -184,30 +172,6 @@ def _read(array: ArrayLike) -> Generator[Progress, None, Array]:
         yield Progress.unmeasured("preparing", number, total)
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A file that lacks only its measured quality, and the error left."""
-
-    draft: Draft
-    content: Content
-    error: float
-    again: Callable[[int], Candidates]  # makes it in another number of bytes, without training, without filters
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the file, but for a few bytes of its measured quality."""
-        return self.draft.size(self.content)
-
-    @property
-    def bins(self) -> list[int]:
-        """Bins of every item's filter."""
-        return [0 if one is None else len(one.edges) + 1 for one in self.content.restorations]
-
-    def decoder(self) -> Callable[..., Array]:
-        """Decode what the file would."""
-        return self.draft.unmeasured(self.content).decode
-
-
 def _run(source: Source, settings: Settings, budget: int, finish: Finish | None) -> Steps:
     """Compress to at most ``budget`` bytes."""
     smallest = planning.smallest_budget(source, settings)
@@ -215,8 +179,8 @@ def _run(source: Source, settings: Settings, budget: int, finish: Finish | None)
         raise BudgetError(f"expected a budget of at least {smallest} bytes for this volume, got {budget}")
     yield Progress.unmeasured("preparing", 0, 1)
     for slack in _SLACKS:
-        candidate = yield from _best_candidate(source, settings, budget - slack, finish)
-        result = yield from candidate.draft.finish(candidate.content, budget)
+        attempt = yield from _best_attempt(source, settings, budget - slack, finish)
+        result = yield from attempt.draft.finish(attempt.content, budget)
         if result is not None:
             return result
     raise BudgetError(f"expected a file of at most {budget} bytes, got a larger one: please report this as a bug")
@@ -227,14 +191,14 @@ def _fits_training(source: Source) -> bool:
     return fits_memory(4 * source.items.size)
 
 
-def _best_candidate(source: Source, settings: Settings, budget: int, finish: Finish | None) -> Candidates:
+def _best_attempt(source: Source, settings: Settings, budget: int, finish: Finish | None) -> Attempts:
     """Make the file in the ways that the settings allow, and return the one with the least error."""
     if settings.model == "tinc":
-        return (yield from _with_network(source, settings, budget, budget, PRESETS[settings.preset], finish))
+        return (yield from with_network(source, settings, budget, budget, PRESETS[settings.preset], finish))
     long = PRESETS[settings.preset]
     if settings.model == "hybrid":
-        return (yield from _restored_network(source, settings, planning.NETWORK_SHARE, budget, long, finish))
-    best = yield from _restored_detail(source, settings, budget)
+        return (yield from restored_network(source, settings, planning.NETWORK_SHARE, budget, long, finish))
+    best = yield from restored_detail(source, settings, budget)
     if settings.model == "detail" or settings.preset == "fast":
         return best
     if not _fits_training(source):
@@ -254,138 +218,21 @@ def _best_candidate(source: Source, settings: Settings, budget: int, finish: Fin
         return best
     to_beat = best
     if tried is not source:
-        to_beat = yield from _restored_detail(tried, settings, allowed)
+        to_beat = yield from restored_detail(tried, settings, allowed)
     pilots: dict[float, float] = {}
     for share in (planning.NETWORK_SHARE, 1.0):
         if finish is None or not finish():
             timed, shown = replace(settings, time_limit=limits[0]), best.decoder()
-            pilot = yield from _restored_network(tried, timed, share, allowed, short, finish, shown)
+            pilot = yield from restored_network(tried, timed, share, allowed, short, finish, shown)
             pilots[share] = pilot.error
             if tried is source:
                 best = min(best, pilot, key=lambda c: c.error)
     if pilots and min(pilots.values()) < to_beat.error * _PROMISING and not (finish and finish()):
         timed = replace(settings, time_limit=limits[1])
         share = min(pilots, key=pilots.__getitem__)
-        trained = yield from _restored_network(source, timed, share, budget, long, finish, best.decoder())
+        trained = yield from restored_network(source, timed, share, budget, long, finish, best.decoder())
         best = min(best, trained, key=lambda c: c.error)
     return best
-
-
-def _restored_detail(source: Source, settings: Settings, budget: int) -> Candidates:
-    """Fill a file with a detail layer and restoration filters."""
-    least = planning.smallest_budget(source, replace(settings, model="detail"))
-
-    def make(room: int) -> Candidates:
-        return _with_detail(planning.plan_detail(source, settings, room), {}, room)
-
-    return (yield from _restored(make, source, least, budget))
-
-
-def _restored_network(
-    source: Source, settings: Settings, share: float, budget: int, steps: int, finish: Finish | None,
-    shown: Callable[..., Array] | None = None,
-) -> Candidates:  # fmt: skip
-    """Fill a file with networks, a detail layer if their ``share`` is less than 1, and restoration filters."""
-    least = planning.smallest_budget(source, replace(settings, model="hybrid"))
-
-    def make(room: int) -> Candidates:
-        return _with_network(source, settings, int(share * room), room, steps, finish, shown)
-
-    return (yield from _restored(make, source, least, budget))
-
-
-def _restored(make: Callable[[int], Candidates], source: Source, least: int, budget: int) -> Candidates:
-    """Make a file in what its restoration filters leave of the budget, if that is enough, and find these."""
-    items = len(source.items)
-    bins = [restoring.affordable(budget, items)] * items
-    room = budget - restoring.reserve(bins[0], items)
-    if not any(bins) or room < least:
-        return (yield from make(budget))
-    candidate = yield from make(room)
-    while any(bins):
-        content, error = yield from restoring.restore(candidate.draft, candidate.content, bins, candidate.error)
-        restored = replace(candidate, content=content, error=error)
-        taken = restored.nbytes - candidate.nbytes
-        if budget - room - taken <= _LEFT * budget:
-            return restored
-        # They need less: fill the rest. No filter may grow now, so that the next ones fit and this ends.
-        bins, room = restored.bins, budget - taken
-        candidate = yield from candidate.again(room)
-    return candidate
-
-
-def _with_network(
-    source: Source, settings: Settings, share: int, budget: int, steps: int, finish: Finish | None,
-    shown: Callable[..., Array] | None = None,
-) -> Candidates:  # fmt: skip
-    """Train a network that takes ``share`` bytes; a detail layer fills what is left of the budget.
-
-    A preview shows what ``shown`` decodes, such as the best file so far; by default the network in training.
-    """
-    draft = planning.plan(source, settings, share)
-    yield Progress.unmeasured("preparing", 0, 1)
-    bits = 8.0 * (share - draft.overhead())
-    trainer = planning.prepare_training(draft, bits, steps, finish)
-    live = draft.placeholder()
-    live.attach(Decoder.live(draft.layout, draft.tree, trainer.state.parameters))
-    trainer.decode = shown or live.decode
-    parameters, codes = yield from trainer.run()
-    assert trainer.sensitivities is not None
-    learnt = parameters, codes, trainer.sensitivities
-    if share == budget:
-        return (yield from _rounded(draft, learnt, budget))
-    payloads = draft.fill(*learnt, share, bits)
-    return (yield from _with_detail(draft, payloads, budget))
-
-
-def _rounded(draft: Draft, learnt: Learnt, budget: int) -> Candidates:
-    """Fill a file with a network's parameters alone."""
-    yield from ()  # it is soon done
-    payloads = draft.fill(*learnt, budget, 8.0 * (budget - draft.overhead()))
-    left = [residual.squared_error() for residual in draft.residuals(payloads) if residual is not None]
-    return _Candidate(draft, Content(payloads), sum(left), lambda size: _rounded(draft, learnt, size))
-
-
-def _with_detail(draft: Draft, payloads: Payloads, budget: int, near: DetailHead | None = None) -> Candidates:
-    """Fill what a network leaves of the budget with a detail layer; ``near`` is one of nearly that size."""
-    residuals = draft.residuals(payloads)
-    given = [i for i, residual in enumerate(residuals) if residual is not None]
-    room = budget - draft.size(Content(payloads)) - planning.DETAIL_HEAD * len(given) - drafts.PROVENANCE_SLACK
-    given_residuals = [residual for residual in residuals if residual is not None]
-    fitted = yield from _fit_detail(given_residuals, room, near)
-    content = Content(payloads, _spread(fitted, given, len(residuals)))
-    heads = draft.size(content) - fitted.nbytes
-    spare = budget - drafts.PROVENANCE_SLACK - heads - room
-    if spare > _SPARE * budget:  # the heads of a small file were shorter than they might have been
-        fitted = yield from _fit_detail(given_residuals, room + spare, fitted.details[0].head)
-        content = Content(payloads, _spread(fitted, given, len(residuals)))
-    head = fitted.details[0].head
-    return _Candidate(draft, content, fitted.error, lambda size: _with_detail(draft, payloads, size, head))
-
-
-def _spread(fitted: detail_coding.Fit, given: Sequence[int], items: int) -> list[Detail | None]:
-    """Detail layer of every item, None for those that need none."""
-    details: list[Detail | None] = [None] * items
-    for item, detail in zip(given, fitted.details, strict=True):
-        details[item] = detail
-    return details
-
-
-def _fit_detail(
-    residuals: Sequence[Residual], room: int, near: DetailHead | None
-) -> Generator[Progress, None, detail_coding.Fit]:
-    """Search the step that fills ``room`` bytes; report how far the search is."""
-    search = detail_coding.fit(residuals, max(1, room), near)
-    while True:
-        try:
-            number = next(search)
-        except StopIteration as stop:
-            found: detail_coding.Fit | None = stop.value
-            break
-        yield Progress.unmeasured("coding", number, detail_coding.TRIES)
-    if found is None:
-        raise BudgetError(f"the detail layer does not fit in {room} bytes even at its coarsest: raise the budget")
-    return found
 
 
 def _reach(source: Source, settings: Settings, psnr: float, finish: Finish | None) -> Steps:

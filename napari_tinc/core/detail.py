@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -21,7 +20,7 @@ import numpy.typing as npt
 
 from napari_tinc.core import coefficients, wavelet
 from napari_tinc.core.coefficients import NO_PARENT, Parent, Statistics
-from napari_tinc.core.device import usable_cores
+from napari_tinc.core.device import block_threads
 from napari_tinc.core.octree import Octree
 from napari_tinc.core.sampling import interpolate, neighbours
 from napari_tinc.core.wavelet import Axes, Bands, Floats
@@ -409,12 +408,6 @@ class DetailReader:
         for level, block in coarse.items():
             self._cache.put((self, level, (0, 0, 0)), block)
         return coarse[wanted]
-
-
-@lru_cache(maxsize=1)
-def block_threads() -> ThreadPoolExecutor:
-    """Threads that work on blocks while their caller waits: the kernels run without the interpreter's lock."""
-    return ThreadPoolExecutor(usable_cores(), thread_name_prefix="tinc-blocks")
 
 
 def detail_bytes(reader: DetailReader, tree: Octree, nbytes: int) -> npt.NDArray[np.float64]:

@@ -20,11 +20,11 @@ from napari_tinc.core.detail import (
     DetailHead,
     Ints,
     Pyramid,
-    block_threads,
     dyadic_splits,
     narrowed,
     step_of,
 )
+from napari_tinc.core.device import block_threads
 from napari_tinc.core.residual import Residual, halved, reader, split
 from napari_tinc.core.wavelet import Axes, Floats
 

@@ -1,10 +1,12 @@
-"""Choose where tensors live."""
+"""Choose where tensors live, and how many threads work."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 
@@ -68,6 +70,12 @@ def usable_cores() -> int:
     """Cores that this process may use, no more than ``OMP_NUM_THREADS`` says."""
     told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return min(_cores(), int(told)) if told.isdecimal() and int(told) else _cores()
+
+
+@lru_cache(maxsize=1)
+def block_threads() -> ThreadPoolExecutor:
+    """Threads that work on blocks while their caller waits: the kernels run without the interpreter's lock."""
+    return ThreadPoolExecutor(usable_cores(), thread_name_prefix="tinc-blocks")
 
 
 def _cores() -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from napari_tinc.core.detail import block_threads
+from napari_tinc.core.device import block_threads
 from napari_tinc.core.scratch import Bounds
 
 Floats = npt.NDArray[np.float32]
