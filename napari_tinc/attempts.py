@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
-from torch import Tensor
 
 from napari_tinc import draft as drafts
 from napari_tinc import planning, restoring
 from napari_tinc.core import detail_coding
 from napari_tinc.core.decoder import Decoder
 from napari_tinc.core.detail import Detail, DetailHead
-from napari_tinc.core.quantization import Codes, Floats
 from napari_tinc.core.residual import Residual
+from napari_tinc.core.steps import relay
 from napari_tinc.core.training import Progress
 from napari_tinc.draft import Content, Draft, Payloads
 from napari_tinc.errors import BudgetError
@@ -25,8 +25,6 @@ from napari_tinc.source import Source
 
 Array = npt.NDArray[Any]
 Attempts = Generator[Progress, None, "Attempt"]
-# Parameters, step codes and sensitivities.
-Learnt = tuple[list[Tensor], Codes, Floats]
 
 _SPARE = 0.01
 # What filters may leave of the bytes set aside for them.
@@ -117,19 +115,18 @@ def with_network(
     trainer.decode = shown or live.decode
     parameters, codes = yield from trainer.run()
     assert trainer.sensitivities is not None
-    learnt = parameters, codes, trainer.sensitivities
+    fill = partial(draft.fill, parameters, codes, trainer.sensitivities, bits)
     if share == budget:
-        return (yield from _rounded(draft, learnt, budget))
-    payloads = draft.fill(*learnt, share, bits)
-    return (yield from _with_detail(draft, payloads, budget))
+        return (yield from _rounded(draft, fill, budget))
+    return (yield from _with_detail(draft, fill(share), budget))
 
 
-def _rounded(draft: Draft, learnt: Learnt, budget: int) -> Attempts:
+def _rounded(draft: Draft, fill: Callable[[int], Payloads], budget: int) -> Attempts:
     """Fill a file with a network's parameters alone."""
     yield from ()  # it is soon done
-    payloads = draft.fill(*learnt, budget, 8.0 * (budget - draft.overhead()))
+    payloads = fill(budget)
     left = [residual.squared_error() for residual in draft.residuals(payloads) if residual is not None]
-    return Attempt(draft, Content(payloads), sum(left), lambda size: _rounded(draft, learnt, size))
+    return Attempt(draft, Content(payloads), sum(left), lambda size: _rounded(draft, fill, size))
 
 
 def _with_detail(draft: Draft, payloads: Payloads, budget: int, near: DetailHead | None = None) -> Attempts:
@@ -162,13 +159,7 @@ def _fit_detail(
 ) -> Generator[Progress, None, detail_coding.Fit]:
     """Search the step that fills ``room`` bytes; report how far the search is."""
     search = detail_coding.fit(residuals, max(1, room), near)
-    while True:
-        try:
-            number = next(search)
-        except StopIteration as stop:
-            found: detail_coding.Fit | None = stop.value
-            break
-        yield Progress.unmeasured("coding", number, detail_coding.TRIES)
+    found = yield from relay(search, lambda number: Progress.unmeasured("coding", number, detail_coding.TRIES))
     if found is None:
         raise BudgetError(f"the detail layer does not fit in {room} bytes even at its coarsest: raise the budget")
     return found

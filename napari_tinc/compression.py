@@ -17,6 +17,7 @@ from napari_tinc.attempts import Attempts, restored_detail, restored_network, wi
 from napari_tinc.core.device import one_core_free
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.scratch import ArrayLike, fits_memory, read_steps
+from napari_tinc.core.steps import complete, relay
 from napari_tinc.core.training import Progress
 from napari_tinc.errors import BudgetError, InputError
 from napari_tinc.inputs import check_volume
@@ -59,12 +60,7 @@ def compress(
         array, target, metadata=metadata, preset=preset, between=between, within=within, weights=weights,
         levels=levels, device=device, seed=seed, time_limit=time_limit, model=model,
     )  # fmt: skip
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: CompressedVolume = stop.value
-            return result
+    return complete(steps)
 
 
 def compress_steps(
@@ -162,14 +158,7 @@ def compress_steps(
 
 def _read(array: ArrayLike) -> Generator[Progress, None, Array]:
     """Bring an array within reach, in memory or in a file; report how far."""
-    steps = read_steps(array)
-    while True:
-        try:
-            number, total = next(steps)
-        except StopIteration as stop:
-            found: Array = stop.value
-            return found
-        yield Progress.unmeasured("preparing", number, total)
+    return (yield from relay(read_steps(array), lambda read: Progress.unmeasured("preparing", *read)))
 
 
 def _run(source: Source, settings: Settings, budget: int, finish: Finish | None) -> Steps:

@@ -203,9 +203,9 @@ class Draft:
         return Residual((z, y, x), read, None if source.weights is None else read_weights)
 
     def fill(
-        self, parameters: list[Tensor], codes: Codes, sensitivities: quantization.Floats, budget: int, bits: float
+        self, parameters: list[Tensor], codes: Codes, sensitivities: quantization.Floats, bits: float, budget: int
     ) -> Payloads:
-        """Round the parameters so that a file of them alone fills the budget.
+        """Round the parameters so that a file of them alone fills the budget: the steps move until few bytes are left.
 
         Parameters
         ----------
@@ -215,22 +215,17 @@ class Draft:
             Step codes they were trained with.
         sensitivities : ndarray, shape (items, kinds)
             See :func:`napari_tinc.core.quantization.sensitivity`.
-        budget : int
-            Bytes the file may take.
         bits : float
             Bits of symbols that the step codes were chosen for.
+        budget : int
+            Bytes the file may take.
 
         Raises
         ------
         BudgetError
             If even the coarsest symbols do not fit.
         """
-        return self._fill(parameters, codes, sensitivities, budget - PROVENANCE_SLACK, bits)
-
-    def _fill(
-        self, parameters: list[Tensor], codes: Codes, sensitivities: quantization.Floats, room: int, bits: float
-    ) -> Payloads:
-        """Code the symbols; move the steps a little until the file fits in ``room`` bytes and leaves few unused."""
+        room = budget - PROVENANCE_SLACK
         coder = entropy.default_coder()
         best, best_size, best_codes = None, -1, codes
         for _ in range(_FILL_TRIES):

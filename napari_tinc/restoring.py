@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from napari_tinc import segments
-from napari_tinc.core.restoration import MAX_BINS, Moments, Restoration, around
+from napari_tinc.core.restoration import MAX_BINS, Moments, Restoration
 from napari_tinc.core.scratch import boxes
 from napari_tinc.core.training import Progress
 from napari_tinc.draft import Content, Draft
@@ -66,10 +66,9 @@ def restore(
         pieces = list(boxes(tuple((0, n) for n in original.shape), _BOX_VOXELS))
         for number, box in enumerate(pieces):
             yield Progress.unmeasured("coding", item * len(pieces) + number, len(draft.source.items) * len(pieces))
-            grown, beyond = around(box, original.shape)
-            values = volume.unrestored(item, grown[3 - len(volume.tree.shape) :])
+            values = volume.surrounded(item, box[3 - len(volume.tree.shape) :])
             weights = np.ones((1, 1, 1), np.float32) if original.weights is None else original.weights(box)
-            moments.add(np.pad(values.reshape([b - a for a, b in grown]), beyond, "edge"), original.read(box), weights)
+            moments.add(values, original.read(box), weights)
         restoration, saved = moments.best(most, price)
         found.append(restoration)
         error -= saved

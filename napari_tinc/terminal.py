@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from napari_tinc.core.steps import complete
 from napari_tinc.errors import TincError
 
 if TYPE_CHECKING:
@@ -58,12 +59,7 @@ def _finite(value: Any) -> Any:
 def run_showing(steps: Generator[Progress, None, CompressedVolume], quiet: bool) -> CompressedVolume:
     """Drive a compression to its end, showing its progress on stderr unless quiet."""
     with _display(quiet) as show:
-        while True:
-            try:
-                show(next(steps))
-            except StopIteration as stop:
-                compressed: CompressedVolume = stop.value
-                return compressed
+        return complete(steps, show)
 
 
 @contextmanager

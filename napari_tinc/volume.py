@@ -371,21 +371,23 @@ class CompressedVolume:
         if restoration is None or scale < 1:
             return self._unrestored(item, bounds, scale)
         if scale == 1:
-            return self._restored(item, bounds, restoration)
+            restored = restoration.apply(self._surrounded(item, bounds))
+            return restored.reshape([stop - start for start, stop in bounds])
         positions = self._positions(bounds, scale)
         grids = [np.clip(p, 0, n - 1) for p, n in zip(positions, self.tree.shape, strict=True)]
         near = neighbours(grids, self.tree.shape)
-        moved = self._restored(item, near, restoration) - self._unrestored(item, near, 1.0)
+        voxels = self._surrounded(item, near)
+        moved = restoration.apply(voxels) - voxels[(slice(RADIUS, -RADIUS),) * 3]
+        moved = moved.reshape([stop - start for start, stop in near])
         return self._unrestored(item, bounds, scale) + interpolate(moved, near, grids)
 
-    def _restored(self, item: int, bounds: Bounds, restoration: Restoration) -> Floats32:
-        """Decode a region of voxels and what surrounds it, and filter."""
+    def _surrounded(self, item: int, bounds: Bounds) -> Floats32:
+        """Decode a region of voxels and what surrounds it."""
         grown, beyond = around(bounds, self.tree.shape)
-        values = np.pad(self._unrestored(item, grown, 1.0), beyond, mode="edge")
-        if values.ndim == 3:
-            return restoration.apply(values)
-        plane: Floats32 = restoration.apply(np.stack([values] * (1 + 2 * RADIUS)))[0]
-        return plane
+        flat = 3 - len(bounds)
+        values = self._unrestored(item, grown, 1.0)
+        values = values.reshape((1,) * flat + values.shape)
+        return np.pad(values, [(RADIUS, RADIUS)] * flat + beyond, mode="edge")
 
     def _unrestored(self, item: int, bounds: Bounds, scale: float) -> Floats32:
         """Network and detail layer together."""
@@ -403,7 +405,7 @@ class CompressedVolume:
         sides = zip(bounds, self.tree.shape, strict=True)
         return [sample_positions(start, stop, scale, side) for (start, stop), side in sides]
 
-    def unrestored(self, item: int, bounds: Bounds) -> Floats32:
+    def surrounded(self, item: int, bounds: Bounds) -> Floats32:
         """Decode voxels of an item as the encoder needs them to find its filter.
 
         Parameters
@@ -415,11 +417,12 @@ class CompressedVolume:
 
         Returns
         -------
-        ndarray of float32, shape of the bounds
-            Normalised: what network and detail layer say together.
+        ndarray of float32, shape (z + 4, y + 4, x + 4)
+            Normalised, not filtered, with two neighbours on every side, see
+            :meth:`napari_tinc.core.restoration.Restoration.apply`; z is 1 for an image.
         """
         with self._lock, one_core_free():
-            return self._unrestored(item, bounds, 1.0)
+            return self._surrounded(item, bounds)
 
     def evaluate_network(self, item: int) -> Floats32:
         """What the network alone says of an item, normalised: shape of the item, float32."""

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from napari_tinc.core.steps import complete
 from napari_tinc.errors import InputError
 
 Array = npt.NDArray[Any]
@@ -122,13 +123,7 @@ def read_steps(source: ArrayLike) -> Generator[tuple[int, int], None, Array]:
 
 def to_array(source: ArrayLike) -> Array:
     """Run :func:`read_steps` to its end."""
-    steps = read_steps(source)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            array: Array = stop.value
-            return array
+    return complete(read_steps(source))
 
 
 def boxes(bounds: Bounds, voxels: int) -> Iterator[Bounds]:

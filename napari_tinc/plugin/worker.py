@@ -13,6 +13,7 @@ import numpy as np
 
 from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.scratch import read_steps, zeros
+from napari_tinc.core.steps import relay
 from napari_tinc.errors import TincError
 from napari_tinc.plugin import engine
 from napari_tinc.plugin.compress_model import importance_weights
@@ -204,14 +205,7 @@ def read_copy(data: Any) -> Generator[None, None, Array]:
         copied = zeros(data.shape, data.dtype)
         copied[...] = data
         return copied
-    steps = read_steps(data)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            out: Array = stop.value
-            return out
-        yield None
+    return (yield from relay(read_steps(data), lambda read: None))
 
 
 class _Pacer:

@@ -7,6 +7,7 @@ from typing import Any
 from napari.layers import Image
 from napari.utils import progress
 
+from napari_tinc.core.steps import complete
 from napari_tinc.plugin.compress_model import full_resolution, source_of
 from napari_tinc.plugin.layers import is_result, result_volume
 from napari_tinc.plugin.preferences import read
@@ -53,12 +54,7 @@ def _compress(layer: Any) -> Any:
         device=preferences.device,
     )
     with progress(total=100, desc=f"compressing {layer.name}") as bar:
-        while True:
-            try:
-                state = next(steps)
-            except StopIteration as stop:
-                return stop.value
-            bar.update(max(0, round(100 * state.step / state.steps) - bar.n))
+        return complete(steps, lambda state: bar.update(max(0, round(100 * state.step / state.steps) - bar.n)))
 
 
 __all__ = ["write_image"]
