@@ -10,7 +10,6 @@ from napari_tinc.plugin import compare_layers
 from napari_tinc.plugin.compare import Comparison, stop_views
 from napari_tinc.plugin.compare_model import Row
 from napari_tinc.plugin.compress_model import full_resolution
-from napari_tinc.plugin.difference import OneChannel
 from napari_tinc.plugin.flicker import Flicker
 from napari_tinc.plugin.layers import place_of
 from napari_tinc.plugin.split import Split
@@ -135,8 +134,6 @@ class CandidateViews:
         """Show the original left of a cut and a candidate right of it."""
         decoded = self.show(row)
         original = full_resolution(self.source)
-        if "c" in self._axes and self.source.ndim == len(self._axes):
-            original = OneChannel(original, self._axes.index("c"), 0)
         self.split = Split(self.viewer, original, decoded, share)
 
     def move_split(self, share: float) -> None:
