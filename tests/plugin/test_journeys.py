@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -52,7 +49,9 @@ KINDS = {
     "t z y x, unlabelled": Kind(lambda: block(6, 8, 24, 20), "tzyx", chosen="tzyx"),
     "rotated": Kind(lambda: block(10, 24, 20), "zyx", ROTATED),
     "sheared, with an affine": Kind(lambda: block(10, 24, 20), "zyx", SHEARED),
-    "cropped, with an offset": Kind(lambda: block(10, 24, 20), "zyx", {"translate": (100, 40.5, -7), "scale": (3, 1, 1)}),
+    "cropped, with an offset": Kind(
+        lambda: block(10, 24, 20), "zyx", {"translate": (100, 40.5, -7), "scale": (3, 1, 1)}
+    ),
     "2-D": Kind(lambda: block(1, 40, 50)[0], "yx"),
     "dask": Kind(lambda: da.from_array(block(10, 24, 20), chunks=(4, 10, 10)), "zyx"),
     "multiscale": Kind(lambda: [block(16, 32, 24), block(16, 32, 24)[::2, ::2, ::2]], "zyx", {"multiscale": True}),
