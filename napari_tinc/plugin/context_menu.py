@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from app_model.types import Action
+from app_model.expressions import parse_expression
+from app_model.types import Action, MenuRule
 from napari import Viewer
 from napari._app_model import get_app_model
 from napari.layers import Image
@@ -23,14 +24,13 @@ def offer_compress() -> None:
     """Add the entry, unless it is there."""
     app = get_app_model()
     if COMMAND not in app.registered_actions:
-        entry = {"id": _MENU, "group": _GROUP}
         app.register_action(
             Action(
                 id=COMMAND,
                 title="Compress… (TINC)",
                 callback=compress_clicked,
-                menus=[entry],
-                enablement="num_selected_image_layers >= 1",
+                menus=[MenuRule(id=_MENU, group=_GROUP)],
+                enablement=parse_expression("num_selected_image_layers >= 1"),
             )
         )
 

@@ -281,7 +281,7 @@ def test_the_save_command_writes_the_result(
 def test_the_octant_table_lists_the_worst_first_and_moves_the_view(
     pair: tuple[Any, Any, Any], qtbot: Any, stack: Any
 ) -> None:
-    viewer, _, result = pair
+    viewer, *_ = pair
     run("show_octant_table")
     table = viewer.window.dock_widgets["Octant table (TINC)"]
     rows = table.table.model()
