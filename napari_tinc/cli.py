@@ -17,6 +17,7 @@ from napari_tinc.cli_compare import compare
 from napari_tinc.core.metadata import SPATIAL, Metadata
 from napari_tinc.errors import InputError
 from napari_tinc.options import (
+    DEFAULT_PRESET,
     DEFAULT_RATIO,
     PRESETS,
     AsJson,
@@ -71,7 +72,7 @@ def compress(
     size: Annotated[int | None, typer.Option("--bytes", help="Size of the file.")] = None,
     bits: Annotated[float | None, typer.Option("--bits-per-voxel", help="Bits of the file per voxel.")] = None,
     psnr: Annotated[float | None, typer.Option(help="Quality in dB, over the volume's own range.")] = None,
-    preset: Preset = "balanced",
+    preset: Preset = DEFAULT_PRESET,
     between: Annotated[str, typer.Option(help=f"Spread over levels: {', '.join(BETWEEN)} or '1,0.8,1.5'.")] = "auto",
     model: Annotated[str, typer.Option(help=f"What the file consists of: {', '.join(MODELS)}.")] = "auto",
     within: Annotated[str, typer.Option(help=f"Spread over octants: {', '.join(WITHIN)}.")] = "equal",

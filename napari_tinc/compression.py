@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tinc import draft as drafts
-from napari_tinc import planning
+from napari_tinc import planning, trial
 from napari_tinc.attempts import Attempts, restored_detail, restored_network, with_network
 from napari_tinc.core.device import one_core_free
 from napari_tinc.core.metadata import Metadata
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 Steps = Generator[Progress, None, CompressedVolume]
 
+NO_NETWORKS = "a trial showed that networks would not pay here: the file is that of preset fast"
+
 # How much worse than a file without it a short training may end.
 _PROMISING = 10**0.08
 # Larger volumes are tried out on their middle.
@@ -45,7 +47,7 @@ def compress(
     target: Target,
     *,
     metadata: Metadata | None = None,
-    preset: str = "balanced",
+    preset: str = "fast",
     between: str | Sequence[float] = "auto",
     within: str = "equal",
     weights: ArrayLike | None = None,
@@ -68,7 +70,7 @@ def compress_steps(
     target: Target,
     *,
     metadata: Metadata | None = None,
-    preset: str = "balanced",
+    preset: str = "fast",
     between: str | Sequence[float] = "auto",
     within: str = "equal",
     weights: ArrayLike | None = None,
@@ -93,8 +95,10 @@ def compress_steps(
         Axes, voxel size, names; by default ``Metadata.default(array.ndim)``.
     preset : str
         ``"fast"``, ``"balanced"`` or ``"best"``: 1, 4 or 20 units of training. With ``model="auto"`` no network is
-        trained for the first; for the others two are tried for a unit each, and the better one gets the rest of the
-        units if it is not far behind wavelets alone.
+        trained for the first. For the others a trial of seconds says whether networks may pay at all, see
+        :mod:`napari_tinc.trial`; if so, two are tried for a unit each, and the better one gets the rest of the units
+        if it is not far behind wavelets alone. If not, the file is that of ``"fast"``, a progress of phase
+        ``"coding"`` says so in its note, and the file's provenance has the decibels promised.
     between : str or sequence of float
         Allocation between levels, see :func:`napari_tinc.core.allocation.level_ratios`.
     within : str
@@ -187,24 +191,26 @@ def _best_attempt(source: Source, settings: Settings, budget: int, finish: Finis
     long = PRESETS[settings.preset]
     if settings.model == "hybrid":
         return (yield from restored_network(source, settings, planning.NETWORK_SHARE, budget, long, finish))
-    best = yield from restored_detail(source, settings, budget)
     if settings.model == "detail" or settings.preset == "fast":
-        return best
+        return (yield from restored_detail(source, settings, budget))
     if not _fits_training(source):
         logger.warning("no networks are tried, for %d voxels are too many to train on in memory", source.items.size)
-        return best
-    # Successive halving: short trainings show whether a long one is worth its time, and with which share of the bytes.
-    # Together they take what the preset allows.
+        return (yield from restored_detail(source, settings, budget))
+    # Successive halving: a trial of seconds, then short trainings, show whether a long one is worth its time, and with
+    # which share of the bytes. Together they take what the preset allows.
     short = PRESETS["fast"]
     long = max(short, long - 2 * short)
-    limits: tuple[float | None, float | None] = None, None
-    if settings.time_limit is not None:
-        unit = settings.time_limit / (2 * short + long)
-        limits = short * unit, long * unit
-    tried = source.middle(_PILOT_VOXELS)
-    allowed = budget * tried.items.size // source.items.size
-    if tried.is_constant or allowed < planning.smallest_budget(tried, replace(settings, model="hybrid")):
+    step_seconds = None if settings.time_limit is None else settings.time_limit / (sum(trial.STEPS) + 2 * short + long)
+    promised = yield from trial.promised_gain(source, settings, budget, long, step_seconds, finish)
+    settings = replace(settings, promised=promised)
+    best = yield from restored_detail(source, settings, budget)
+    middle = trial.middle_to_try(source, settings, budget, _PILOT_VOXELS)
+    if promised < 0 or middle is None:
+        logger.info("no networks are trained: %s", NO_NETWORKS)
+        yield Progress.unmeasured("coding", 1, 1, NO_NETWORKS)
         return best
+    limits = [None if step_seconds is None else steps * step_seconds for steps in (short, long)]
+    tried, allowed = middle
     to_beat = best
     if tried is not source:
         to_beat = yield from restored_detail(tried, settings, allowed)

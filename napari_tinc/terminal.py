@@ -57,9 +57,19 @@ def _finite(value: Any) -> Any:
 
 
 def run_showing(steps: Generator[Progress, None, CompressedVolume], quiet: bool) -> CompressedVolume:
-    """Drive a compression to its end, showing its progress on stderr unless quiet."""
+    """Drive a compression to its end, showing its progress, and what is to be known, on stderr unless quiet."""
+    notes: dict[str, None] = {}
+
+    def shown(progress: Progress) -> None:
+        if progress.note:
+            notes[progress.note] = None
+        show(progress)
+
     with _display(quiet) as show:
-        return complete(steps, show)
+        result = complete(steps, shown)
+    for note in () if quiet else notes:
+        typer.echo(note, err=True)
+    return result
 
 
 @contextmanager
