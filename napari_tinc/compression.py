@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tinc import draft as drafts
-from napari_tinc import planning, trial
+from napari_tinc import planning, speeds, trial
 from napari_tinc.attempts import Attempts, restored_detail, restored_network, with_network
-from napari_tinc.core.device import one_core_free
+from napari_tinc.core.device import one_core_free, resolve_device
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.scratch import ArrayLike, fits_memory, read_steps
 from napari_tinc.core.steps import complete, relay
@@ -22,6 +23,7 @@ from napari_tinc.core.training import Progress
 from napari_tinc.errors import BudgetError, InputError
 from napari_tinc.inputs import check_volume
 from napari_tinc.planning import Finish
+from napari_tinc.samples import neuron_phantom
 from napari_tinc.settings import PRESETS, Settings
 from napari_tinc.source import Source
 from napari_tinc.target import Target
@@ -39,6 +41,7 @@ _PROMISING = 10**0.08
 # Larger volumes are tried out on their middle.
 _PILOT_VOXELS = 2**21
 _SLACKS = (0, 16)
+_CALIBRATION = (64, 64, 64)
 _PSNR_RUNS, _PSNR_SLACK, _DB_PER_OCTAVE = 7, 0.25, 3.0
 
 
@@ -157,7 +160,35 @@ def compress_steps(
             return drafts.constant(source, settings)
         if target.kind == "psnr":
             return (yield from _reach(source, settings, target.value, finish))
-        return (yield from _run(source, settings, target.budget(voxels.nbytes, voxels.size), finish))
+        steps = _run(source, settings, target.budget(voxels.nbytes, voxels.size), finish)
+        return (yield from _timed(steps, source, settings, finish))
+
+
+def calibrate() -> None:
+    """Compress a small simulated volume, so that the first estimate of a time knows something; a fraction of a second.
+
+    Nothing is done where runs were measured before, see :mod:`napari_tinc.speeds`.
+    """
+    if speeds.estimate(math.prod(_CALIBRATION), np.uint16) is None:
+        compress(neuron_phantom(_CALIBRATION).noisy, Target.ratio(64), preset="fast", device="cpu")
+
+
+def _timed(steps: Steps, source: Source, settings: Settings, finish: Finish | None) -> Steps:
+    """Run to the end, and remember how long it took unless it was cut short."""
+    began, phases = time.perf_counter(), set()
+
+    def seen(progress: Progress) -> Progress:
+        phases.add(progress.phase)
+        return progress
+
+    result = yield from relay(steps, seen)
+    if settings.time_limit is None and not (finish and finish()):
+        name = "cpu" if settings.model == "detail" else resolve_device(settings.device).type
+        trained, seconds = "training" in phases, time.perf_counter() - began
+        items = source.items
+        run = speeds.Run(settings.preset, settings.model, name, items.dtype.name, items.size, trained, seconds)
+        speeds.remember(run)
+    return result
 
 
 def _read(array: ArrayLike) -> Generator[Progress, None, Array]:
