@@ -75,6 +75,16 @@ class Estimate:
     low: float
     high: float | None
 
+    def text(self) -> str:
+        """Write it for people: ``"4 to 9 s"``, ``"50 s to 3 min"``, ``"at least 20 s"``."""
+        low, unit = _rounded(self.low)
+        if self.high is None:
+            return f"at least {low} {unit}"
+        high, high_unit = _rounded(self.high)
+        if (low, unit) == (high, high_unit):
+            return f"about {low} {unit}"
+        return f"{low} to {high} {unit}" if unit == high_unit else f"{low} {unit} to {high} {high_unit}"
+
 
 def estimate(
     voxels: int, dtype: npt.DTypeLike, preset: str = "fast", model: str = "auto", device: str = "cpu"
@@ -143,6 +153,16 @@ def remembered() -> list[Run]:
 def store() -> Path:
     """Return the file that the runs are kept in."""
     return platformdirs.user_cache_path("napari-tinc") / "speeds.json"
+
+
+def _rounded(seconds: float) -> tuple[str, str]:
+    """Write seconds with no more digits than an estimate deserves."""
+    for size, unit in ((3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f}", unit
+    if seconds >= 10:
+        return f"{10 * round(seconds / 10)}", "s"
+    return (f"{seconds:.0f}" if seconds >= 1 else "1"), "s"
 
 
 def _sound(run: Run) -> bool:
