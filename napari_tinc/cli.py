@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_tinc.batch import SUFFIX, Job, Options, compress_file, find_jobs
+from napari_tinc.cli_batch import run_batch, said_of
 from napari_tinc.cli_compare import compare
 from napari_tinc.core.metadata import SPATIAL, Metadata
 from napari_tinc.errors import InputError
 from napari_tinc.options import (
+    DEFAULT_PRESET,
     DEFAULT_RATIO,
     PRESETS,
     AsJson,
@@ -33,9 +36,7 @@ from napari_tinc.terminal import print_result, reporting, run_showing
 # torch and the readers of volumes take seconds to import, so each command imports what it needs.
 if TYPE_CHECKING:
     from napari_tinc.target import Target
-    from napari_tinc.volume import CompressedVolume
 
-SUFFIX = ".tinc"
 BETWEEN = ("auto", "even", "shallow", "deep")
 WITHIN = ("equal", "importance", "variance", "map")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -65,13 +66,19 @@ def _root(show_version: Annotated[bool, typer.Option("--version", help="Print th
 
 @app.command()
 def compress(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A TIFF, NPY or (OME-)Zarr volume.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT.tinc", help="The file to write.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IN OUT.tinc | IN... --out-dir DIR",
+            help="A TIFF, NPY or (OME-)Zarr volume and the file to write; or volumes, and folders of them.",
+        ),
+    ],
+    out_dir: Annotated[Path | None, typer.Option(help="A folder for the files of several volumes.")] = None,
     ratio: Annotated[float | None, typer.Option(help="Raw bytes over file bytes; 64 if no goal is given.")] = None,
     size: Annotated[int | None, typer.Option("--bytes", help="Size of the file.")] = None,
     bits: Annotated[float | None, typer.Option("--bits-per-voxel", help="Bits of the file per voxel.")] = None,
     psnr: Annotated[float | None, typer.Option(help="Quality in dB, over the volume's own range.")] = None,
-    preset: Preset = "balanced",
+    preset: Preset = DEFAULT_PRESET,
     between: Annotated[str, typer.Option(help=f"Spread over levels: {', '.join(BETWEEN)} or '1,0.8,1.5'.")] = "auto",
     model: Annotated[str, typer.Option(help=f"What the file consists of: {', '.join(MODELS)}.")] = "auto",
     within: Annotated[str, typer.Option(help=f"Spread over octants: {', '.join(WITHIN)}.")] = "equal",
@@ -86,7 +93,7 @@ def compress(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compress a volume into a .tinc file."""
+    """Compress a volume into a .tinc file; or several into a folder, one file each."""
     with reporting(as_json), _memory_limit(memory):
         target = _target(ratio, size, bits, psnr)
         strategy = _between(between)
@@ -94,37 +101,31 @@ def compress(
         check_choice("--within", within, WITHIN)
         check_choice("--model", model, MODELS)
         check_choice("--device", device, DEVICES)
+        jobs = find_jobs(paths, out_dir) if out_dir is not None else [_single_job(paths)]
+        settings: dict[str, Any] = {
+            "preset": preset, "between": strategy, "within": within, "model": model, "levels": levels,
+            "device": device, "seed": seed, "time_limit": time_limit,
+        }  # fmt: skip
         from napari_tinc.files import check_output, read_volume
-        from napari_tinc.inputs import check_not_labels, check_volume
 
-        if output.suffix.lower() != SUFFIX:
-            raise InputError(f"expected an output ending in {SUFFIX}, got {output.name}; rename it")
-        check_output(output, overwrite)
-        volume = read_volume(source, axes)
-        mask = None if weights is None else read_volume(weights).data
-        check_volume(volume.data, volume.metadata)
-        if not force:
-            check_not_labels(volume.data)
-        from napari_tinc.compression import compress_steps
+        if out_dir is None:
+            check_output(jobs[0].output, overwrite)
+        settings["weights"] = None if weights is None else read_volume(weights).data
+        options = Options(target, settings, axes, overwrite, force)
+        if out_dir is None:
+            print_result(said_of(run_showing(compress_file(jobs[0], options), as_json)), as_json)
+        else:
+            run_batch(jobs, options, as_json)
 
-        start = time.perf_counter()
-        steps = compress_steps(
-            volume.data,
-            target,
-            metadata=volume.metadata,
-            preset=preset,
-            between=strategy,
-            within=within,
-            model=model,
-            weights=mask,
-            levels=levels,
-            device=device,
-            seed=seed,
-            time_limit=time_limit,
-        )
-        compressed = run_showing(steps, as_json)
-        compressed.save(output, overwrite=overwrite)
-        print_result(_saved(compressed, output, time.perf_counter() - start), as_json)
+
+def _single_job(paths: list[Path]) -> Job:
+    several = "to compress several volumes, give --out-dir"
+    if len(paths) != 2:
+        raise InputError(f"expected IN and OUT{SUFFIX}, got {len(paths)} paths; {several}")
+    source, output = paths
+    if output.suffix.lower() != SUFFIX:
+        raise InputError(f"expected an output ending in {SUFFIX}, got {output.name}; rename it, or {several}")
+    return Job(source, output)
 
 
 @app.command()
@@ -305,16 +306,3 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"expected a .tinc file, got {path}: {error.strerror}; check the path") from error
-
-
-def _saved(compressed: CompressedVolume, output: Path, seconds: float) -> dict[str, Any]:
-    worst = min((octant.psnr for octant in compressed.octants), default=math.nan)
-    return {
-        "output": str(output),
-        "raw_bytes": compressed.raw_nbytes,
-        "file_bytes": compressed.nbytes,
-        "ratio": compressed.ratio,
-        "psnr": compressed.provenance.get("psnr"),
-        "worst_octant_psnr": worst,
-        "seconds": seconds,
-    }

@@ -23,7 +23,7 @@ class Settings:
         If a value is not among those that are possible.
     """
 
-    preset: str = "balanced"
+    preset: str = "fast"
     between: str | tuple[float, ...] = "auto"
     within: str = "equal"
     levels: int | None = None
@@ -31,6 +31,7 @@ class Settings:
     seed: int = 0
     time_limit: float | None = None
     model: str = "auto"
+    promised: float | None = None  # what a trial of networks found, in dB; nobody's choice
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -16,7 +16,8 @@ from napari_tinc.errors import TincError
 
 if TYPE_CHECKING:
     from napari_tinc.core.training import Progress
-    from napari_tinc.volume import CompressedVolume
+
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -56,15 +57,18 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def run_showing(steps: Generator[Progress, None, CompressedVolume], quiet: bool) -> CompressedVolume:
-    """Drive a compression to its end, showing its progress on stderr unless quiet."""
-    with _display(quiet) as show:
+def run_showing(steps: Generator[Progress, None, Result], quiet: bool) -> Result:
+    """Drive a compression to its end, showing its progress, and what is to be known, on stderr unless quiet."""
+    with display(quiet) as show:
         return complete(steps, show)
 
 
 @contextmanager
-def _display(quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """Give a function that shows progress: a bar on a terminal, a line per tenth elsewhere, nothing when quiet."""
+def display(quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """Give a function that shows progress: a bar on a terminal, a line per tenth elsewhere, nothing when quiet.
+
+    What a progress has to say in words is a line of its own.
+    """
     if quiet:
         yield lambda progress: None
     elif sys.stderr.isatty():
@@ -80,11 +84,19 @@ def _display(quiet: bool) -> Iterator[Callable[[Progress], None]]:
         )
         with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
             task = bars.add_task("", note="")
-            yield lambda p: bars.update(task, description=p.phase, completed=p.step, total=p.steps, note=_note(p))
+
+            def moved(p: Progress) -> None:
+                if p.note:
+                    bars.console.print(p.note)
+                bars.update(task, description=p.phase, completed=p.step, total=p.steps, note=_note(p))
+
+            yield moved
     else:
         shown: set[tuple[str, int]] = set()
 
         def line(progress: Progress) -> None:
+            if progress.note:
+                typer.echo(progress.note, err=True)
             tenth = (progress.phase, 10 * progress.step // max(1, progress.steps))
             if tenth not in shown:
                 shown.add(tenth)

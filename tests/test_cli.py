@@ -20,6 +20,7 @@ from napari_tinc import format as frames
 from napari_tinc.cli import app, parse_region
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.errors import InputError, TrainingError
+from napari_tinc.target import Target
 
 STEP = {"phase": "training", "loss": 0.1, "psnr": 30.0, "best_psnr": 31.0, "seconds": 1.0}
 
@@ -34,6 +35,7 @@ class Progress:
     best_psnr: float
     seconds: float
     eta: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,18 +101,11 @@ def calls(monkeypatch):
             yield Progress(step=step + 1, steps=100, eta=math.nan if step == 0 else 3.0, **STEP)
         return StandIn(array, options["metadata"])
 
-    class Target:
-        ratio = staticmethod(lambda value: ("ratio", value))
-        size = staticmethod(lambda value: ("size", value))
-        bits_per_voxel = staticmethod(lambda value: ("bits_per_voxel", value))
-        psnr = staticmethod(lambda value: ("psnr", value))
-
     class CompressedVolume:
         open = staticmethod(lambda path, device="auto": opened)
 
     rooms = {
         "compression": {"compress_steps": compress_steps, "Progress": Progress},
-        "target": {"Target": Target},
         "volume": {"CompressedVolume": CompressedVolume, "Octant": Octant},
     }
     for name, contents in rooms.items():
@@ -170,7 +165,7 @@ def test_compress_passes_on_what_was_asked(tmp_path, source, calls):
     assert result.exit_code == 0
     [(array, target, asked)] = calls
     np.testing.assert_array_equal(array, tifffile.imread(source))
-    assert target == ("psnr", 40.0)
+    assert target == Target.psnr(40.0)
     assert asked.pop("metadata").axes == "tyx"
     np.testing.assert_array_equal(asked.pop("weights"), np.ones((8, 16, 20)))
     assert asked == {
@@ -188,10 +183,10 @@ def test_compress_passes_on_what_was_asked(tmp_path, source, calls):
 @pytest.mark.parametrize(
     ("options", "target"),
     [
-        ("", ("ratio", 64.0)),
-        ("--ratio 128", ("ratio", 128.0)),
-        ("--bytes 8192", ("size", 8192)),
-        ("--bits-per-voxel 0.5", ("bits_per_voxel", 0.5)),
+        ("", Target.ratio(64)),
+        ("--ratio 128", Target.ratio(128)),
+        ("--bytes 8192", Target.size(8192)),
+        ("--bits-per-voxel 0.5", Target.bits_per_voxel(0.5)),
     ],
 )
 def test_every_way_to_say_how_small(tmp_path, source, calls, options, target):
