@@ -7,6 +7,8 @@ from typing import Any
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
+from napari_tinc.plugin.canvas import claim_canvas
+
 _WIDTH = 340  # pixels that the fields and a scroll bar need; a dock in napari's right area starts as narrow as it may
 
 
@@ -55,7 +57,8 @@ class DockedWidget(QWidget):
     def _viewer_events(self) -> list[tuple[Any, Any]]:
         """What the widget listens to: emitters and slots."""
         events = self.viewer.layers.events
-        return [(emitter, self._layers_changed) for emitter in (events.inserted, events.removed, events.reordered)]
+        changes = [(emitter, self._layers_changed) for emitter in (events.inserted, events.removed, events.reordered)]
+        return [*changes, (events.removing, self._before_removal)]
 
     def _follow_viewer(self) -> None:
         for emitter, slot in self._viewer_events():
@@ -64,6 +67,10 @@ class DockedWidget(QWidget):
     def _leave(self) -> None:
         for emitter, slot in self._viewer_events():
             emitter.disconnect(slot)
+
+    def _before_removal(self) -> None:
+        """Keep napari from crashing, whoever removes a layer."""
+        claim_canvas(self.viewer)
 
     def _layers_changed(self) -> None:
         self.form.refresh_layers()
