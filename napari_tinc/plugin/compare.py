@@ -126,7 +126,8 @@ class Comparison(View):
     cells : sequence of sequences of layers
         Per cell an image, the original's first, and what lies over it; all cells have equally many layers.
     temporary : bool
-        Whether what lies over the images was made for the grid: it is added, and removed with it.
+        Whether what lies over the images was made for the grid: it is added as soon as it is shown, and removed with the
+        grid.
     overlays : bool
         Whether what lies over the images is shown.
     """
@@ -134,6 +135,7 @@ class Comparison(View):
     def __init__(
         self, viewer: Any, cells: Sequence[Sequence[Any]], temporary: bool = False, overlays: bool = False
     ) -> None:
+        self._cells = cells
         self._over = [layer for cell in cells for layer in cell[1:]]
         super().__init__(viewer, [cell[0] for cell in cells], self._over * temporary)
         self._order = list(viewer.layers)
@@ -143,23 +145,31 @@ class Comparison(View):
         self._zoom = _Zoom(viewer)
         self._begin()
         with laid_out_once(viewer):
-            for layer in self._temporary:
-                viewer.add_layer(layer)
-            self._show_only([*self._layers, *self._over * overlays])
+            self._show_only(self._layers)
             self._titles.show()
             share_looks(self._layers)
             link_layers(self._layers, SHARED_LOOKS)
-            # napari counts all layers into cells, from the first on, hidden ones as well.
-            _reorder(viewer, [layer for cell in cells for layer in cell])
-            grid.stride, grid.shape, grid.enabled = len(cells[0]), (-1, -1), True
+            self._arrange(overlays)
+            grid.shape, grid.enabled = (-1, -1), True
         self._zoom.suit()
         grid.events.enabled.connect(self._left)
 
     def show_overlays(self, shown: bool) -> None:
         """Show or hide what lies over the images."""
         with laid_out_once(self._viewer):
-            for layer in self._over:
-                layer.visible = shown
+            self._arrange(shown)
+
+    def _arrange(self, overlays: bool) -> None:
+        """Put each image into a cell, and over it what lies over it if that is to be shown."""
+        for layer in self._temporary * overlays:
+            if layer not in self._viewer.layers:
+                self._viewer.add_layer(layer)
+        for layer in self._over:
+            layer.visible = overlays
+        # napari counts all layers into cells, from the first on; cells of hidden layers alone are left out.
+        cells = self._cells if overlays else [cell[:1] for cell in self._cells]
+        _reorder(self._viewer, [layer for cell in cells for layer in cell])
+        self._viewer.canvas.grid.stride = len(cells[0])
 
     def picture(self) -> tuple[Any, list[tuple[float, float, str]]]:
         """Take a picture without titles; see :meth:`napari_tinc.plugin.compare_views.CandidateViews.picture`."""
