@@ -2,9 +2,9 @@
 
     xvfb-run -a -s '-screen 0 1400x900x24' python benchmarks/compare_views.py
 
-Prints the longest time in which the event loop did not come round, for several presses of each button: milliseconds of the
-window's thread, with software rendering, so that other work on the machine counts little. The candidates are run first,
-and kept in a folder of the benchmark's own.
+Prints the longest time in which the event loop did not come round, for several presses of each button: milliseconds of
+the window's thread, so that other work on the machine counts little, with software rendering. The candidates are run
+first, and kept in a folder of the benchmark's own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROUNDS = 3
 
 
 def longest_block(press: Callable[[], None], settled: Callable[[], bool], seconds: float = 1.0) -> float:
-    """Milliseconds of this thread between two beats of a timer of 5 ms, at most, from a press until a second after all is done."""
+    """Milliseconds of this thread between two beats of a timer, at most, from a press until all has been done."""
     beats, heart = [time.thread_time()], QTimer()
     heart.timeout.connect(lambda: beats.append(time.thread_time()))
     heart.start(5)

@@ -126,7 +126,7 @@ class Comparison(View):
     cells : sequence of sequences of layers
         Per cell an image, the original's first, and what lies over it; all cells have equally many layers.
     temporary : bool
-        Whether what lies over the images was made for the grid: it is added as soon as it is shown, and removed with the
+        Whether what lies over the images was made for the grid: it is added when it is shown, and removed with the
         grid.
     overlays : bool
         Whether what lies over the images is shown.
