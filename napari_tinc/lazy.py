@@ -111,7 +111,7 @@ class LazyArray(da.Array):
 
 @dataclass(frozen=True, eq=False)
 class _Decoded:
-    """One channel of a volume, or its only one (``None``), at one resolution."""
+    """A volume (channel ``None``), or one channel of it, at one resolution."""
 
     volume: CompressedVolume
     channel: int | None
@@ -120,12 +120,13 @@ class _Decoded:
 
     @property
     def axes(self) -> str:
-        return self.volume.metadata.axes.replace("c", "")
+        axes = self.volume.metadata.axes
+        return axes if self.channel is None else axes.replace("c", "")
 
     @property
     def shape(self) -> tuple[int, ...]:
         sides = zip(self.volume.metadata.axes, self.volume.scaled_shape(self.scale), strict=True)
-        return tuple(side for axis, side in sides if axis != "c")
+        return tuple(side for axis, side in sides if axis in self.axes)
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
@@ -212,19 +213,19 @@ def lazy_levels(
     ----------
     volume : CompressedVolume
     channel : int, optional
-        Which channel; needed if the volume has a channel axis, which the arrays then lack.
+        Which channel: the arrays then lack the channel axis. By default they have all axes of the volume.
     max_voxels : int
         The coarsest level is the finest one with at most so many voxels at a time point: napari shows it in 3-D.
 
     Returns
     -------
     list of LazyArray
-        At least one, the finest first; axes as in ``volume.metadata.axes`` without ``"c"``.
+        At least one, the finest first; axes as in ``volume.metadata.axes``.
 
     Raises
     ------
     InputError
-        If a channel is missing, not there, or given for a volume without channels.
+        If the channel is not there.
     """
     return [LazyArray(source) for source in _pyramid(volume, channel, max_voxels, 2)]
 
@@ -237,7 +238,7 @@ def lazy_difference(
     Parameters
     ----------
     original : array-like
-        The original without a channel axis: numpy, dask, zarr, … of the shape of ``lazy_levels(...)[0]``.
+        The original: numpy, dask, zarr, … of the shape of ``lazy_levels(...)[0]``.
     volume, channel, max_voxels
         As in :func:`lazy_levels`.
 
@@ -261,8 +262,8 @@ def _pyramid(volume: CompressedVolume, channel: int | None, max_voxels: int, fac
     """Coarsen until a time point fits."""
     axes = volume.metadata.axes
     channels = volume.shape[axes.index("c")] if "c" in axes else 0
-    if (channel is None) != (channels == 0) or (channel is not None and not 0 <= channel < channels):
-        raise InputError(f"expected one of {channels} channels, got {channel}: give a number if there are any")
+    if channel is not None and not 0 <= channel < channels:
+        raise InputError(f"expected one of {channels} channels, got {channel}: give a number below, or none")
     limit = max_voxels if len(volume.header.spatial_shape) == 3 else min(max_voxels, _MAX_COARSE_PIXELS)
     items = math.prod(volume.header.leading_shape)
     name = f"tinc-{uuid.uuid4().hex}"

@@ -20,7 +20,7 @@ from napari_tinc.compare.measures import MEASURES, Measures, Truth
 from napari_tinc.compare.recommend import Facts, facts_of, recommend
 from napari_tinc.compare.results import DEFAULT_BAR, Result, table
 from napari_tinc.compare.store import Store, array_key, default_folder
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.core.metadata import Display, Metadata
 from napari_tinc.errors import InputError
 from napari_tinc.inputs import check_volume
 from napari_tinc.target import Target
@@ -99,7 +99,8 @@ class Comparison:
         clean: Array | None = None,
         cache: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.metadata = metadata or Metadata.default(array.ndim)
+        # How a volume is displayed changes no file's quality: stored results stay valid.
+        self.metadata = (metadata or Metadata.default(array.ndim)).displayed(Display())
         check_volume(array, self.metadata)
         if array.min() == array.max():
             raise InputError(f"expected a volume with different values, got {array.min()} everywhere: nothing to lose")
@@ -204,7 +205,7 @@ class Comparison:
         return {
             "candidate": candidate.as_dict(),
             "budget": self._budgets[ratio],
-            "metadata": asdict(self.metadata),
+            "metadata": {key: value for key, value in asdict(self.metadata).items() if key != "display"},
             "threshold": self.truth.threshold,
         }
 

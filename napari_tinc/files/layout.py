@@ -119,6 +119,7 @@ def transposed(array: NDArray[Any], metadata: Metadata, order: str) -> tuple[NDA
         tuple(metadata.units[i] for i in index),
         metadata.channel_names,
         metadata.name,
+        metadata.display.reordered(index),
     )
     return np.transpose(array, index), reordered
 

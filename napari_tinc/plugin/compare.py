@@ -12,7 +12,7 @@ from qtpy.QtCore import QTimer
 from napari_tinc.plugin.canvas import laid_out_once
 from napari_tinc.plugin.layers import LOOKS
 
-SHARED_LOOKS = ("contrast_limits", "colormap", *LOOKS)
+SHARED_LOOKS = ("contrast_limits", *LOOKS)
 _KEY = "tinc_view"  # in a layer's metadata: the view that shows it together with others for a while
 _FITS = 1.01  # a camera whose zoom is at most so many times the one that shows everything shows everything
 
@@ -63,7 +63,7 @@ class View:
 
     def __init__(self, viewer: Any, layers: Sequence[Any], temporary: Sequence[Any] = ()) -> None:
         stop_views(viewer)
-        self._viewer, self._layers = viewer, [own(viewer, layer) for layer in layers]
+        self._viewer, self._layers = viewer, list(layers)
         self._temporary = list(temporary)
         self._visible = [(layer, layer.visible) for layer in viewer.layers]
         self.running = True
@@ -249,11 +249,6 @@ class _Zoom:
         return fit
 
 
-def own(viewer: Any, layer: Any) -> Any:
-    """Return the viewer's layer itself: what napari hands to a widget may be a proxy of it."""
-    return next((one for one in viewer.layers if one == layer), layer)
-
-
 def share_looks(layers: Sequence[Any]) -> None:
     """Give all images the looks of the first one."""
     for layer in layers[1:]:
@@ -269,4 +264,4 @@ def _reorder(viewer: Any, wanted: Sequence[Any]) -> None:
             viewer.layers.move(viewer.layers.index(layer), place)
 
 
-__all__ = ["Comparison", "Titles", "View", "own", "share_looks", "stop_view", "stop_views", "toggle_comparison"]
+__all__ = ["Comparison", "Titles", "View", "share_looks", "stop_view", "stop_views", "toggle_comparison"]

@@ -69,12 +69,12 @@ def _key(row: Row, source: Any) -> tuple[Any, Any]:
 
 
 def _own(viewer: ViewerModel, volume: CompressedVolume, source: Any) -> tuple[Any, dict[str, Any]]:
-    ((data, options, _),) = layer_data(volume, source, viewer=viewer)
+    data, options, _ = layer_data(volume, source, viewer=viewer)
     return data, options
 
 
 def _array_layer(array: Any, source: Any) -> tuple[Any, dict[str, Any]]:
-    looks = {name: getattr(source, name) for name in (*LOOKS, "contrast_limits", "colormap", "blending")}
+    looks = {name: getattr(source, name) for name in (*LOOKS, "contrast_limits")}
     metadata = {"tinc_derived": True, "tinc_source": weakref.ref(source)}
     return array, {**place_of(source), **looks, "metadata": metadata}
 

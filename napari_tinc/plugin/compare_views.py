@@ -8,9 +8,8 @@ from typing import Any
 from napari_tinc.errors import InputError
 from napari_tinc.plugin import compare_layers
 from napari_tinc.plugin.canvas import laid_out_once
-from napari_tinc.plugin.compare import Comparison, own, stop_views
+from napari_tinc.plugin.compare import Comparison, stop_views
 from napari_tinc.plugin.compare_model import Row
-from napari_tinc.plugin.compress_model import full_resolution
 from napari_tinc.plugin.flicker import Flicker
 from napari_tinc.plugin.split import Split
 
@@ -30,7 +29,7 @@ class CandidateViews:
     """
 
     def __init__(self, viewer: Any, source: Any, axes: str, shape: tuple[int, ...]) -> None:
-        self.viewer, self._source, self._axes, self._shape = viewer, own(viewer, source), axes, shape
+        self.viewer, self._source, self._axes, self._shape = viewer, source, axes, shape
         self.grid: Comparison | None = None
         self.octant_limits = 0.0, 1.0  # dB, of the colours in the grid
         self.split: Split | None = None
@@ -125,7 +124,7 @@ class CandidateViews:
     def show_split(self, row: Row, share: float) -> None:
         """Show the original left of a cut and a candidate right of it."""
         decoded = self.show(row)
-        self.split = Split(self.viewer, self.source, full_resolution(self.source), decoded, share)
+        self.split = Split(self.viewer, self.source, decoded, share)
 
     def move_split(self, share: float) -> None:
         """Move the cut."""

@@ -7,7 +7,7 @@ from typing import Any
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
-from napari_tinc.plugin.canvas import claim_canvas
+from napari_tinc.plugin.viewers import raw_viewer
 
 _WIDTH = 340  # pixels that the fields and a scroll bar need; a dock in napari's right area starts as narrow as it may
 
@@ -25,7 +25,7 @@ class DockedWidget(QWidget):
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
-        self.viewer = viewer
+        self.viewer = raw_viewer(viewer)
 
     def _stack(self, *parts: Any) -> None:
         """Lay widgets and layouts out below one another, in a scroll area."""
@@ -57,8 +57,7 @@ class DockedWidget(QWidget):
     def _viewer_events(self) -> list[tuple[Any, Any]]:
         """What the widget listens to: emitters and slots."""
         events = self.viewer.layers.events
-        changes = [(emitter, self._layers_changed) for emitter in (events.inserted, events.removed, events.reordered)]
-        return [*changes, (events.removing, self._before_removal)]
+        return [(emitter, self._layers_changed) for emitter in (events.inserted, events.removed, events.reordered)]
 
     def _follow_viewer(self) -> None:
         for emitter, slot in self._viewer_events():
@@ -67,10 +66,6 @@ class DockedWidget(QWidget):
     def _leave(self) -> None:
         for emitter, slot in self._viewer_events():
             emitter.disconnect(slot)
-
-    def _before_removal(self) -> None:
-        """Keep napari from crashing, whoever removes a layer."""
-        claim_canvas(self.viewer)
 
     def _layers_changed(self) -> None:
         self.form.refresh_layers()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from napari.utils.transforms import Affine
+
+from napari_tinc.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 
@@ -34,6 +37,48 @@ def coarser(place: dict[str, Any], size: Sequence[float] | Floats) -> dict[str, 
     return {**place, "scale": scale * size, "translate": translate}
 
 
+def cropped(place: dict[str, Any], region: Sequence[slice]) -> dict[str, Any]:
+    """Place a region of the voxels, one slice per axis."""
+    translate = np.asarray(place.get("translate", 0.0), float)
+    return {**place, "translate": translate + linear_of(place) @ [span.start for span in region]}
+
+
+def region_of(layer: Any, shapes: Any) -> tuple[slice, ...]:
+    """Return the voxels of a layer that a rectangle of a Shapes layer encloses, one slice per axis.
+
+    Parameters
+    ----------
+    layer : Image
+    shapes : Shapes
+        Of its selected shapes the first counts, without a selection the last one. Axes along which it does not extend
+        more than a voxel are taken whole.
+
+    Raises
+    ------
+    InputError
+        If there is no shape, or it lies beside the layer.
+    """
+    if not len(shapes.data):
+        raise InputError(f"expected a rectangle in {shapes.name!r}, got none; draw one around what to compress")
+    corners = np.asarray(shapes.data[min(shapes.selected_data, default=len(shapes.data) - 1)], float)
+    world = np.array([shapes.data_to_world(corner) for corner in corners])
+    data = layer.data[0] if layer.multiscale else layer.data
+    missing = layer.ndim - world.shape[1]  # napari aligns layers at their last axes
+    padded = np.pad(world, ((0, 0), (max(missing, 0), 0)))[:, max(-missing, 0) :]
+    voxels = np.array([layer.world_to_data(point) for point in padded])
+    region = []
+    for axis, side in enumerate(data.shape):
+        low, high = voxels[:, axis].min(), voxels[:, axis].max()
+        if axis < missing or high - low <= 1:
+            region.append(slice(0, side))
+            continue
+        span = slice(max(0, math.floor(low + 0.5)), min(side, math.floor(high + 0.5) + 1))
+        if span.stop - span.start < 1:
+            raise InputError(f"expected a rectangle inside {layer.name!r}, got one beside it; move it onto the image")
+        region.append(span)
+    return tuple(region)
+
+
 def linear_of(place: dict[str, Any]) -> Floats:
     """Return the matrix that turns steps of one voxel into steps before ``affine`` is applied."""
     ndim = len(place["scale"])
@@ -49,4 +94,4 @@ def to_world(place: dict[str, Any]) -> Affine:
     return own if affine is None else Affine(affine_matrix=np.asarray(affine)).compose(own)
 
 
-__all__ = ["PLACE", "coarser", "linear_of", "place_of", "to_world"]
+__all__ = ["PLACE", "coarser", "cropped", "linear_of", "place_of", "region_of", "to_world"]

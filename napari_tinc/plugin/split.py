@@ -25,19 +25,17 @@ class Split(View):
     ----------
     viewer : ViewerModel
     source : Image
-        The original's layer, whose looks are shown.
-    original : array
-        In the shape of the decoded.
+        The original's layer, whose looks are shown; of the same shape as the decoded.
     decoded : Image
         The layer on the right.
     share : float
         Where the cut is, 0 to 1 of the width.
     """
 
-    def __init__(self, viewer: Any, source: Any, original: Any, decoded: Any, share: float) -> None:
-        self._halves = Halves(original, full_resolution(decoded), share)
+    def __init__(self, viewer: Any, source: Any, decoded: Any, share: float) -> None:
+        self._halves = Halves(full_resolution(source), full_resolution(decoded), share)
         self._place = place_of(decoded)
-        looks = {name: getattr(source, name) for name in (*SHARED_LOOKS, "blending")}
+        looks = {name: getattr(source, name) for name in SHARED_LOOKS}
         title = f"original | {decoded.name}"
         self.image = Image(self._halves, name=title, multiscale=False, **self._place, **looks)
         pixel = np.broadcast_to(np.array(_LINE, np.uint8), (*self._halves.shape[:-2], 1, 1, len(_LINE)))

@@ -15,8 +15,10 @@ from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.scratch import read_steps, zeros
 from napari_tinc.core.steps import relay
 from napari_tinc.errors import TincError
+from napari_tinc.inputs import looks_like_labels
 from napari_tinc.plugin import engine
 from napari_tinc.plugin.compress_model import importance_weights
+from napari_tinc.plugin.losses import kept_structure, worst_octants
 from napari_tinc.plugin.preview import View
 from napari_tinc.plugin.report import Report, worst_octant_text
 from napari_tinc.target import Target
@@ -49,6 +51,8 @@ class Job:
     settings: dict[str, Any]
     mask: Any = None
     mask_weight: float = 1.0
+    region: tuple[slice, ...] | None = None  # of data and mask; by default all
+    labels_too: bool = False  # compress what looks like a label image, as the user wants it
 
 
 class Control:
@@ -101,6 +105,11 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class LooksLikeLabels:
+    """Nothing was compressed: the voxels look like the numbers of objects, which would become other numbers."""
+
+
+@dataclass(frozen=True)
 class Discarded:
     """The compression was stopped and left nothing."""
 
@@ -113,7 +122,7 @@ class Failed:
     error: BaseException
 
 
-Outcome = Finished | Discarded | Failed
+Outcome = Finished | Discarded | Failed | LooksLikeLabels
 Events = Generator["Progress | Preparing | Previewed | None", None, Outcome]
 
 
@@ -146,10 +155,13 @@ def _explain(error: Exception, device: str) -> str:
 
 def _compress(job: Job, control: Control) -> Events:
     started = time.monotonic()
-    data = yield from read_copy(job.data)
+    # Cut here and not in the interface: a Zarr array reads as soon as it is sliced.
+    data = yield from read_copy(job.data if job.region is None else job.data[job.region])
+    if not job.labels_too and looks_like_labels(data):
+        return LooksLikeLabels()
     weights = None
     if job.mask is not None:
-        mask = yield from read_copy(job.mask)
+        mask = yield from read_copy(job.mask if job.region is None else job.mask[job.region])
         weights = importance_weights(mask, job.mask_weight)
     yield from _prepare(control)
     if control.discarded:
@@ -174,10 +186,10 @@ def _compress(job: Job, control: Control) -> Events:
             if progress.decode is not None and view is not None and pacer.due(view):
                 yield Previewed(view, pacer.timed(view, progress.decode))
         yield None
-        ssim, part = _ssim(data, volume)
+        report = yield from _report(data, volume, started)
     finally:
         steps.close()
-    return Finished(volume, _report(volume, ssim, part, time.monotonic() - started))
+    return Finished(volume, report)
 
 
 def _prepare(control: Control) -> Generator[Preparing | None, None, None]:
@@ -245,11 +257,20 @@ def _ssim(data: Array, volume: CompressedVolume) -> tuple[float, str]:
     return metrics.ssim(original, decoded, spatial), part
 
 
-def _report(volume: CompressedVolume, ssim: float, part: str, seconds: float) -> Report:
+def _report(data: Array, volume: CompressedVolume, started: float) -> Generator[None, None, Report]:
+    seconds = time.monotonic() - started
+    ssim, part = _ssim(data, volume)
+    yield None
+    losses = tuple(worst_octants(data, volume))
+    yield None
+    kept = kept_structure(data, volume)
     worst = min(volume.octants, key=lambda octant: octant.psnr)
     box = worst_octant_text(worst.box, worst.item, len(volume.value_ranges))
     psnr = float(volume.provenance["psnr"])
-    return Report(volume.raw_nbytes, volume.nbytes, psnr, ssim, part, seconds, worst.psnr, box)
+    return Report(
+        volume.raw_nbytes, volume.nbytes, psnr, ssim, part, seconds, worst.psnr, box,
+        "" if kept is None else kept.sentence(), losses,
+    )  # fmt: skip
 
 
 def start(
@@ -310,6 +331,7 @@ __all__ = [
     "Failed",
     "Finished",
     "Job",
+    "LooksLikeLabels",
     "Preparing",
     "Previewed",
     "compress_events",
