@@ -11,6 +11,7 @@ from napari.layers import Image
 from napari.utils.notifications import show_error, show_info
 
 from napari_tinc.errors import InputError, TincError
+from napari_tinc.plugin.channels import toggle_channels
 from napari_tinc.plugin.compare import stop_views, toggle_comparison
 from napari_tinc.plugin.compress_model import full_resolution
 from napari_tinc.plugin.depth import show_depth
@@ -96,6 +97,12 @@ def flicker(viewer: Viewer) -> None:
 
 
 @_tell
+def show_channels(viewer: Viewer) -> None:
+    """Show the channels of the selected result together in colour, or one after the other again."""
+    toggle_channels(viewer, selected_result(viewer))
+
+
+@_tell
 def full_resolution_3d(viewer: Viewer) -> None:
     """Show the selected result at full resolution in 3-D, whatever memory it takes."""
     result = selected_result(viewer)
@@ -178,6 +185,7 @@ __all__ = [
     "save_result",
     "selected_result",
     "show_bytes",
+    "show_channels",
     "show_dice",
     "show_difference",
     "show_largest_error",

@@ -265,7 +265,8 @@ class CompressModel:
         bool
             Whether what was learnt is to be kept.
         """
-        keep = self.keep and self.state is State.TRAINING
+        learnt = self.state is State.TRAINING and bool(self.curve)  # wavelets alone are complete, or nothing
+        keep = self.keep and learnt
         if self.running:
             self._enter(State.STOPPING, "" if keep else "discarding")
         return keep

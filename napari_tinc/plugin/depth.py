@@ -16,6 +16,7 @@ from napari_tinc.core.metadata import LEADING
 
 # Of the memory that is free: the voxels are held decoded, as a texture, and as what napari makes of them on the way.
 _SHARE_OF_MEMORY = 0.2
+_LOCKED = "tinc_locked"
 _following: WeakSet[Any] = WeakSet()
 
 
@@ -52,10 +53,12 @@ def show_depth(viewer: Any, layer: Any, force: bool = False) -> None:
         return
     deep = viewer.dims.ndisplay == 3
     fits = force or _bytes(layer) <= _SHARE_OF_MEMORY * psutil.virtual_memory().available
-    wanted = 0 if deep and fits else None
-    if layer.locked_data_level != wanted:
-        layer.locked_data_level = wanted
-    if deep and not fits:
+    ours = layer.metadata.get(_LOCKED, False)  # and not what the user has locked
+    if deep and fits and layer.locked_data_level is None:
+        layer.locked_data_level, layer.metadata[_LOCKED] = 0, True
+    elif not deep and ours:
+        layer.locked_data_level, layer.metadata[_LOCKED] = None, False
+    if deep and not fits and layer.locked_data_level is None:
         viewer.status = (
             f"{layer.name}: shown at 1/{2 ** (len(layer.data) - 1)} of its resolution for lack of memory; "
             "Layers > Visualize > Full resolution in 3-D shows all of it"

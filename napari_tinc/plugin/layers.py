@@ -7,6 +7,7 @@ import logging
 import math
 import re
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from napari_tinc.plugin.preferences import limit_cache
 from napari_tinc.plugin.viewers import guard_removals
 
 if TYPE_CHECKING:  # these import torch, which takes seconds
+    from napari_tinc.lazy import Source
     from napari_tinc.volume import CompressedVolume
 
 logger = logging.getLogger(__name__)
@@ -84,7 +86,7 @@ def layer_data(
     ``name``. In a ``viewer``, planes that take long to decode are coarse at first, and the layer is refreshed when they
     are not any more.
     """
-    levels = _levels(volume, viewer)
+    levels = levels_of(volume, viewer)
     where = place_of(source_layer, volume.metadata.axes) or file_place(volume)
     if region is not None:
         where = place.cropped(where, region)
@@ -95,22 +97,43 @@ def layer_data(
     return levels if len(levels) > 1 else levels[0], options, "image"
 
 
-def _levels(volume: CompressedVolume, viewer: ViewerModel | None) -> list[Any]:
+def levels_of(
+    volume: CompressedVolume,
+    viewer: ViewerModel | None,
+    wrap: Callable[[Source], Source] = lambda source: source,
+    channel: int | None = None,
+) -> list[Any]:
     """Return the arrays of a layer; in a viewer they are sharpened as long as it shows the volume.
 
     A plane that costs no more than its own samples, as with networks alone, is waited for: a coarse one costs hardly
     less. It is only not decoded before the viewer shows it.
+
+    Parameters
+    ----------
+    volume : CompressedVolume
+    viewer : ViewerModel or None
+    wrap : callable
+        What to make of the voxels before they are shown.
+    channel : int, optional
+        Read this one only.
     """
-    from napari_tinc.lazy import lazy_levels
+    from napari_tinc.lazy import LazyArray, lazy_levels
     from napari_tinc.plugin.sharpening import sharpener_in
 
+    def arrays(read_from: CompressedVolume, **options: int) -> list[Any]:
+        return [LazyArray(wrap(level.source)) for level in lazy_levels(read_from, channel, **options)]
+
     if viewer is None:
-        return lazy_levels(volume)
+        return arrays(volume)
     wide = volume.has_wide_planes
-    sharpener = sharpener_in(viewer, lambda layer: layer.metadata.get("tinc") is volume, patient=not wide)
+    sharpener = sharpener_in(viewer, lambda layer: _shows(layer, volume), patient=not wide)
     fine = copy.copy(volume) if wide else volume  # a copy has a decoder of its own
-    levels, coarse = lazy_levels(fine), lazy_levels(volume, max_voxels=COARSE_VOXELS)[-1]
+    levels, coarse = arrays(fine), arrays(volume, max_voxels=COARSE_VOXELS)[-1]
     return levels if len(levels) == 1 else [sharpener.level(level, coarse) for level in levels]
+
+
+def _shows(layer: Any, volume: CompressedVolume) -> bool:
+    return volume in (layer.metadata.get("tinc"), layer.metadata.get("tinc_channels"))
 
 
 def is_result(layer: Any) -> bool:
@@ -162,7 +185,7 @@ def _looks(volume: CompressedVolume, source: Any) -> dict[str, Any]:
     limits = display.contrast_limits or volume.value_ranges
     low, high = min(pair[0] for pair in limits), max(pair[1] for pair in limits)
     return {
-        "contrast_limits": _apart(low, high),
+        "contrast_limits": apart(low, high),
         "colormap": color_of(display.colors[0]) if len(display.colors) == 1 else "gray",
         "blending": "translucent_no_depth",
     }
@@ -176,7 +199,7 @@ def _title(volume: CompressedVolume, name: str) -> str:
     return f"{name or 'volume'}, {ratio}×{quality}"
 
 
-def _apart(low: float, high: float) -> tuple[float, float]:
+def apart(low: float, high: float) -> tuple[float, float]:
     """Return limits that napari takes: it refuses equal ones."""
     low, high = float(low), float(high)
     return low, high if high > low else max(low + 1.0, math.nextafter(low, math.inf))
@@ -252,11 +275,13 @@ __all__ = [
     "LOOKS",
     "LayerData",
     "add_result",
+    "apart",
     "color_of",
     "display_of",
     "file_place",
     "is_result",
     "layer_data",
+    "levels_of",
     "original_array",
     "place_of",
     "result_volume",

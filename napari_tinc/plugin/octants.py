@@ -96,7 +96,8 @@ class OctantModel:
         volume = result_volume(self.layer)
         boxes = volume.tree.boxes(volume.tree.depth)
         spatial = np.array([[(span.start, span.stop) for span in box] for box in boxes])
-        items = np.array(list(np.ndindex(volume.header.leading_shape)), np.int64).reshape(-1, len(self._leading))
+        count = len(volume.value_ranges)
+        items = np.array(list(np.ndindex(volume.header.leading_shape)), np.int64).reshape(count, len(self._leading))
         ends = np.empty((len(items), len(boxes), len(self.axes), 2), np.int64)
         ends[:, :, self._leading] = np.stack([items, items + 1], axis=-1)[:, None]
         ends[:, :, sorted(self.edges)] = spatial[None]

@@ -8,6 +8,8 @@ from weakref import WeakSet, ref
 from qtpy.compat import isalive
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 
+from napari_tinc.plugin.context_menu import offer_compress
+
 _guarded: WeakSet[Any] = WeakSet()
 
 
@@ -24,6 +26,8 @@ def raw_viewer(viewer: Any) -> Any:
     """
     viewer = getattr(viewer, "__wrapped__", viewer)
     guard_removals(viewer)
+    if hasattr(viewer, "window"):
+        offer_compress()
     return viewer
 
 

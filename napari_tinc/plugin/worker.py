@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ _NEW_VIEW_SECONDS = 0.3  # each preview costs the interface a redraw
 # A preview may cost this share of the time.
 _PREVIEW_SHARE = 0.1
 _SSIM_VOXELS = 1 << 21
+_LABEL_VOXELS = 1 << 23
 _PREPARED_SECONDS = 0.1  # how often one who waits for the engine can be stopped
 # Loading takes a second or two; what takes longer is the compiler.
 _COMPILING_SECONDS = 3.0
@@ -156,13 +158,15 @@ def _explain(error: Exception, device: str) -> str:
 def _compress(job: Job, control: Control) -> Events:
     started = time.monotonic()
     # Cut here and not in the interface: a Zarr array reads as soon as it is sliced.
-    data = yield from read_copy(job.data if job.region is None else job.data[job.region])
-    if not job.labels_too and looks_like_labels(data):
+    data = yield from _read(job.data, job.region, control)
+    if data is None:
+        return Discarded()
+    if not job.labels_too and looks_like_labels(_some_planes(data)):
         return LooksLikeLabels()
     weights = None
     if job.mask is not None:
-        mask = yield from read_copy(job.mask if job.region is None else job.mask[job.region])
-        weights = importance_weights(mask, job.mask_weight)
+        mask = yield from _read(job.mask, job.region, control)
+        weights = None if mask is None else importance_weights(mask, job.mask_weight)
     yield from _prepare(control)
     if control.discarded:
         return Discarded()
@@ -204,10 +208,32 @@ def _prepare(control: Control) -> Generator[Preparing | None, None, None]:
             waited = time.monotonic() - started
         if waited > _COMPILING_SECONDS and not told:
             told = True
-            yield Preparing("compiling the coder, once per installation…")
+            yield Preparing("loading the coder; after an installation it is compiled once, which takes a while…")
         yield None
     if told:
         yield Preparing("")  # what comes now is the rule
+
+
+def _read(data: Any, region: tuple[slice, ...] | None, control: Control) -> Generator[None, None, Array | None]:
+    """Copy a region of an array; return None as soon as nobody waits for it any more."""
+    steps = read_copy(data if region is None else data[region])
+    with closing(steps):
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                array: Array = stop.value
+                return array
+            if control.discarded:
+                return None
+            yield None
+
+
+def _some_planes(data: Array) -> Array:
+    """Return enough of an array to tell what it is, from the middle of its first axis."""
+    planes = max(1, _LABEL_VOXELS // max(1, data[0].size))
+    start = max(0, (len(data) - planes) // 2)
+    return data[start : start + planes]
 
 
 def read_copy(data: Any) -> Generator[None, None, Array]:

@@ -13,14 +13,14 @@ from napari.components import ViewerModel
 from napari_tinc.plugin.compare import toggle_comparison
 from napari_tinc.plugin.flicker import toggle_flicker
 from napari_tinc.plugin.layers import add_result
-from napari_tinc.plugin.overlays import add_quality
+from napari_tinc.plugin.overlays import show_quality
 
 
 @pytest.fixture
 def pair(stack: Any) -> tuple[ViewerModel, Any, Any]:
     viewer = ViewerModel()
     source = viewer.add_image(stack.decode(), name="raw", scale=(2, 0.5, 0.5), units=("um",) * 3)
-    (result,) = add_result(viewer, stack, source)
+    result = add_result(viewer, stack, source)
     return viewer, source, result
 
 
@@ -34,7 +34,7 @@ def test_original_and_decoded_stand_side_by_side_under_their_names(pair: tuple[V
     viewer, source, result = pair
     toggle_comparison(viewer, source, result)
     assert viewer.canvas.grid.actual_shape(viewer.layers) == (1, 2)
-    assert cells(viewer) == [["raw"], ["raw (TINC)"]]
+    assert cells(viewer) == [["raw"], [result.name]]
     assert source.name_overlay.visible
     assert result.name_overlay.visible
 
@@ -60,12 +60,12 @@ def test_contrast_and_colours_are_shared_while_they_are_compared_and_not_after(
 
 def test_a_second_press_leaves_the_viewer_as_it_was(pair: tuple[ViewerModel, Any, Any]) -> None:
     viewer, source, result = pair
-    add_quality(viewer, result)
+    show_quality(viewer, result)
     source.visible = False
     viewer.canvas.grid.stride = 3
     before = [layer.visible for layer in viewer.layers]
     toggle_comparison(viewer, source, result)
-    assert [layer.name for layer in viewer.layers if layer.visible] == ["raw", "raw (TINC)"]
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["raw", result.name]
     toggle_comparison(viewer, source, result)
     assert [layer.visible for layer in viewer.layers] == before
     assert (viewer.canvas.grid.enabled, viewer.canvas.grid.stride) == (False, 3)
@@ -79,10 +79,13 @@ def shown_together(layer: Any) -> bool:
 
 def test_a_comparison_in_three_dimensions_is_not_joined_by_the_overlay(pair: tuple[ViewerModel, Any, Any]) -> None:
     viewer, source, result = pair
-    heat_map, _, _, boxes, _ = add_quality(viewer, result)
+    heat_map = show_quality(viewer, result)[0]
+    viewer.dims.ndisplay = 3
+    boxes = show_quality(viewer, result)[3]
+    viewer.dims.ndisplay = 2
     toggle_comparison(viewer, source, result)
     viewer.dims.ndisplay = 3
-    assert cells(viewer) == [["raw"], ["raw (TINC)"]]
+    assert cells(viewer) == [["raw"], [result.name]]
     toggle_comparison(viewer, source, result)
     assert boxes.visible
     assert not heat_map.visible
@@ -104,7 +107,7 @@ def test_leaving_the_grid_or_deleting_a_layer_ends_it(pair: tuple[ViewerModel, A
 
 def test_comparing_another_result_ends_the_first(pair: tuple[ViewerModel, Any, Any], stack: Any) -> None:
     viewer, source, first = pair
-    (second,) = add_result(viewer, stack, source)
+    second = add_result(viewer, stack, source)
     toggle_comparison(viewer, source, first)
     toggle_comparison(viewer, source, second)
     assert cells(viewer) == [["raw"], [second.name]]
@@ -114,12 +117,12 @@ def test_comparing_another_result_ends_the_first(pair: tuple[ViewerModel, Any, A
     assert copy.deepcopy(second.metadata).get("tinc_view") is None
 
 
-def test_a_channel_is_compared_with_a_source_that_has_them_all(movie: Any) -> None:
+def test_a_result_with_channels_is_compared_with_its_source(movie: Any) -> None:
     viewer = ViewerModel()
     source = viewer.add_image(movie.decode(), name="raw")
-    _, gfp = add_result(viewer, movie, source)
-    toggle_comparison(viewer, source, gfp)
-    assert cells(viewer) == [["raw"], [gfp.name]]
+    result = add_result(viewer, movie, source)
+    toggle_comparison(viewer, source, result)
+    assert cells(viewer) == [["raw"], [result.name]]
 
 
 def camera_of(viewer: ViewerModel) -> tuple[Any, ...]:
@@ -196,7 +199,7 @@ def test_both_halves_of_the_window_show_the_same_picture(
 ) -> None:
     viewer = tinc_viewer(show=True)
     source = viewer.add_image(stack.decode(), name="raw", scale=(2, 0.5, 0.5), units=("um",) * 3)
-    (result,) = add_result(viewer, stack, source)
+    result = add_result(viewer, stack, source)
     toggle_comparison(viewer, source, result)
     for layer in (source, result):
         layer.name_overlay.visible = False  # the titles differ
