@@ -231,13 +231,13 @@ def test_swap_and_flicker_show_one_of_the_two(pair: tuple[Any, Any, Any], qtbot:
     qtbot.waitUntil(lambda: result.visible and not source.visible, timeout=3000)
     run("flicker")
     assert result.visible
-    assert "tinc_flicker" not in result.metadata
+    assert "tinc_view" not in result.metadata
 
 
 def test_flicker_ends_when_the_result_goes(pair: tuple[Any, Any, Any], qtbot: Any) -> None:
     viewer, source, result = pair
     run("flicker")
-    flicker = result.metadata["tinc_flicker"]
+    flicker = result.metadata["tinc_view"]
     viewer.layers.remove(result)
     assert not flicker._timer.isActive()
     visible = source.visible
