@@ -28,7 +28,7 @@ from napari_tinc.options import (
     TimeLimit,
     check_choice,
 )
-from napari_tinc.terminal import print_result, reporting, run_showing
+from napari_tinc.terminal import print_result, reporting, run_showing, say
 
 # torch and the readers of volumes take seconds to import, so each command imports what it needs.
 if TYPE_CHECKING:
@@ -170,7 +170,8 @@ def info(source: TincFile, as_json: AsJson = False) -> None:
         said |= {"raw_bytes": header.raw_nbytes, "file_bytes": len(data), "ratio": header.raw_nbytes / len(data)}
         octants = len(header.items) * 2 ** sum(sum(level) for level in header.splits)
         said |= {"model": FAMILIES[header.model], "levels": 1 + len(header.splits), "octants": octants}
-        said |= {"between levels": frames.BETWEEN[header.between], "within a level": frames.WITHIN[header.within]}
+        said |= {"between levels": _strategy(frames.BETWEEN, header.between)}
+        said |= {"within a level": _strategy(frames.WITHIN, header.within)}
         print_result(said | {"provenance": dict(header.provenance)}, as_json)
 
 
@@ -187,9 +188,9 @@ def check(source: TincFile, as_json: AsJson = False) -> None:
                 {"file": str(source), "ok": not damaged, "segments": [asdict(report) for report in reports]}, True
             )
         elif not damaged:
-            typer.echo(f"{source}: all {len(reports)} parts are intact")
+            say(f"{source}: all {len(reports)} parts are intact")
         for report in () if as_json else damaged:
-            typer.echo(f"damaged: {report.name}, {report.length} bytes at offset {report.offset}")
+            say(f"damaged: {report.name}, {report.length} bytes at offset {report.offset}")
         if damaged:
             raise typer.Exit(1)
 
@@ -281,6 +282,11 @@ def _target(ratio: float | None, size: int | None, bits: float | None, psnr: flo
     if len(given) > 1:
         raise InputError("expected one of --ratio, --bytes, --bits-per-voxel and --psnr, got several; keep one")
     return given[0] if given else Target.ratio(DEFAULT_RATIO)
+
+
+def _strategy(names: tuple[str, ...], code: int) -> str:
+    """Name a strategy; later versions may have more of them, which a decoder need not know."""
+    return names[code] if code < len(names) else f"unknown ({code})"
 
 
 def _memory_limit(megabytes: float | None) -> AbstractContextManager[None]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_tinc.core.text import printable
 from napari_tinc.options import DEFAULT_RATIO, PRESETS, AsJson, Axes, Force, Overwrite, Preset, TimeLimit, check_choice
-from napari_tinc.terminal import print_result, reporting
+from napari_tinc.terminal import print_result, reporting, say
 
 # torch, pandas and the codecs take seconds to import.
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _say(console: Console, event: Event) -> None:
         return
     said = result.problem if result.measures is None else f"{result.measures.psnr:.2f} dB, {result.nbytes} bytes"
     stored = ", stored" if result.stored else ""
-    console.print(f"{event.done}/{event.total} {event.target_ratio:g} {result.label}: {said}{stored}")
+    console.print(printable(f"{event.done}/{event.total} {event.target_ratio:g} {result.label}: {said}{stored}"))
 
 
 def _print(comparison: Comparison, source: Path, bar: float, as_json: bool) -> None:
@@ -139,7 +140,7 @@ def _print(comparison: Comparison, source: Path, bar: float, as_json: bool) -> N
         shown = rows[[column for column in _PRINTED if rows[column].notna().any() and rows[column].ne("").any()]]
         typer.echo(shown.rename(columns=_PRINTED).to_string(index=False, float_format=lambda value: f"{value:.4g}"))
     for row in table[table["problem"] != ""].itertuples():
-        typer.echo(f"{row.candidate} at {row.target_ratio:g}: {row.problem}")
+        say(f"{row.candidate} at {row.target_ratio:g}: {row.problem}")
     typer.echo(f"{advice.strategy}: {advice.reason}")
     for verdict in found:
         typer.echo(f"ratio {verdict.target_ratio:g}: {verdict.text}")

@@ -142,18 +142,26 @@ def compress_steps(
     voxels = yield from _read(array)
     check_volume(voxels, metadata)
     yield Progress.unmeasured("preparing", 0, 1)
-    with one_core_free():
-        source = Source.prepare(voxels, metadata, None if weights is None else (yield from _read(weights)))
-        if settings.model in ("tinc", "hybrid") and not _fits_training(source):
-            raise InputError(
-                f"expected a volume that fits in memory for model {settings.model!r}, got one of "
-                f"{voxels.nbytes / 1e6:.0f} MB; take model 'detail', or raise the memory limit"
-            )
-        if source.is_constant:
-            return drafts.constant(source, settings)
-        if target.kind == "psnr":
-            return (yield from _reach(source, settings, target.value, finish))
-        return (yield from _run(source, settings, target.budget(voxels.nbytes, voxels.size), finish))
+    read_weights = None if weights is None else (yield from _read(weights))
+    steps = _compress(voxels, target, metadata, read_weights, settings, finish)
+    return (yield from relay(steps, lambda progress: progress, one_core_free))
+
+
+def _compress(
+    voxels: Array, target: Target, metadata: Metadata, weights: Array | None, settings: Settings, finish: Finish | None
+) -> Steps:
+    """Compress what has passed the checks."""
+    source = Source.prepare(voxels, metadata, weights)
+    if settings.model in ("tinc", "hybrid") and not _fits_training(source):
+        raise InputError(
+            f"expected a volume that fits in memory for model {settings.model!r}, got one of "
+            f"{voxels.nbytes / 1e6:.0f} MB; take model 'detail', or raise the memory limit"
+        )
+    if source.is_constant:
+        return drafts.constant(source, settings)
+    if target.kind == "psnr":
+        return (yield from _reach(source, settings, target.value, finish))
+    return (yield from _run(source, settings, target.budget(voxels.nbytes, voxels.size), finish))
 
 
 def _read(array: ArrayLike) -> Generator[Progress, None, Array]:

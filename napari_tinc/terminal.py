@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from napari_tinc.core.steps import complete
+from napari_tinc.core.text import printable
 from napari_tinc.errors import TincError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def reporting(as_json: bool) -> Iterator[None]:
         if as_json:
             print_result({"error": str(error)}, True)
         else:
-            typer.echo(f"error: {error}", err=True)
+            say(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         message = "interrupted: nothing was written"
@@ -44,7 +45,12 @@ def print_result(said: Mapping[str, Any], as_json: bool) -> None:
     width = max(map(len, said))
     for key, value in said.items():
         shown = f"{value:.4g}" if isinstance(value, float) else value
-        typer.echo(f"{key.replace('_', ' '):{width}}  {shown}")
+        say(f"{key.replace('_', ' '):{width}}  {shown}")
+
+
+def say(line: str, err: bool = False) -> None:
+    """Print one line; names in it, which come from files, cannot make it two, nor colour or ring the terminal."""
+    typer.echo(printable(line), err=err)
 
 
 def _finite(value: Any) -> Any:

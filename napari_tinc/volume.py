@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -16,7 +17,8 @@ from napari_tinc import format as frames
 from napari_tinc import segments
 from napari_tinc.core.decoder import Decoder
 from napari_tinc.core.detail import BlockCache, DetailReader, detail_bytes
-from napari_tinc.core.device import one_core_free
+from napari_tinc.core.device import one_core_free, resolve_device
+from napari_tinc.core.forks import after_fork, with_fresh_locks
 from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.octree import Box, Octree
 from napari_tinc.core.quantization import Layout
@@ -71,6 +73,7 @@ class Octant:
     dice: float
 
 
+@with_fresh_locks
 class CompressedVolume:
     """A compressed volume: the bytes of one frame and what can be read from them.
 
@@ -85,16 +88,25 @@ class CompressedVolume:
     ------
     FormatError
         If the bytes are not a valid frame.
+    InputError
+        If the device is not there.
 
     Notes
     -----
-    Decoding is thread-safe: calls from several threads take turns on the device, each with torch's threads but one.
+    Decoding is thread-safe: calls from several threads take turns on the device, each with torch's threads but one. A
+    forked process decodes with threads of its own, and torch's one.
     """
 
     def __init__(self, data: bytes, device: str = "auto") -> None:
         self._data = bytes(data)
         self._device = device
+        resolve_device(device)
         self._frame = frames.parse(self._data)
+        self._begin()
+        _volumes.add(self)
+
+    def _begin(self) -> None:
+        """Forget what was decoded, and who is decoding."""
         self._lock = threading.Lock()
         self._details: dict[int, DetailReader | None] = {}
         self._restorations: dict[int, Restoration | None] = {}
@@ -444,6 +456,18 @@ class CompressedVolume:
         order = [a for a in axes if a in LEADING] + [a for a in axes if a not in LEADING]
         arranged = decoded.reshape(*leading, *extent).transpose([order.index(a) for a in axes])
         return arranged.squeeze(squeezed) if squeezed else arranged
+
+
+_volumes: weakref.WeakSet[CompressedVolume] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    """Let the volumes of a forked process decode: another thread of its parent may have been at it."""
+    for volume in _volumes:
+        volume._begin()
+
+
+after_fork(_begin_anew)
 
 
 @dataclass(frozen=True)

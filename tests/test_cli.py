@@ -14,6 +14,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import tifffile
+from hostile import constant_frame
 from typer.testing import CliRunner
 
 from napari_tinc import format as frames
@@ -362,6 +363,26 @@ def test_info_says_what_the_file_holds(tmp_path):
     assert (said["model"], said["levels"], said["octants"]) == ("constant", 2, 8)
     assert said["provenance"] == {"seed": 3}
     assert "micrometer" in run("info", path).stdout
+
+
+@pytest.mark.parametrize(("between", "within"), [(4, 5), (15, 15), (3, 3)])
+def test_info_names_strategies_of_later_versions_by_their_number(tmp_path, between, within):
+    (tmp_path / "a.tinc").write_bytes(constant_frame((2, 3, 4), between=between, within=within))
+    said = json.loads(run("info", tmp_path / "a.tinc", "--json").stdout)
+    assert said["between levels"] == (f"unknown ({between})" if between > 3 else "ratios")
+    assert said["within a level"] == (f"unknown ({within})" if within > 3 else "map")
+
+
+def test_names_cannot_forge_lines_or_steer_the_terminal(tmp_path):
+    forged = "cells\x1b]0;owned\a\nratio    1e9"
+    (tmp_path / "a.tinc").write_bytes(constant_frame((2, 3, 4), name=forged, units=("\x1b[2J", "", "\u202e")))
+    shown = run("info", tmp_path / "a.tinc").stdout
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert shown.count("\nratio ") == 1
+    assert r"cells\x1b]0;owned\x07\nratio" in shown
+    refused = run("info", tmp_path / "no\x1b[31m\nfile.tinc")
+    assert refused.stderr.count("\n") == 1
+    assert refused.stderr.strip().isprintable()
 
 
 def test_check_passes_an_intact_file(tmp_path):

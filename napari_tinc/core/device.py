@@ -10,9 +10,11 @@ from functools import lru_cache
 
 import torch
 
+from napari_tinc.core.forks import after_fork
 from napari_tinc.errors import InputError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+_forked = False
 
 
 def resolve_device(name: str) -> torch.device:
@@ -56,10 +58,10 @@ def one_core_free() -> Iterator[None]:
 
     Its threads wait for one another at every operation. Where something else wants one of their cores, be it a window
     that is drawn, all of them wait for the scheduler each time: ``benchmarks/threads.py``. Torch keeps the setting
-    for every thread by itself.
+    for every thread by itself. A forked process has only the thread that forked, and others would be waited for.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(threads, _cores() - 1)))
+    torch.set_num_threads(1 if _forked else max(1, min(threads, _cores() - 1)))
     try:
         yield
     finally:
@@ -82,3 +84,13 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _begin_anew() -> None:
+    """Make threads of its own in a forked process; its parent's are not there."""
+    global _forked
+    _forked = True
+    block_threads.cache_clear()
+
+
+after_fork(_begin_anew)

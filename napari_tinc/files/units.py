@@ -68,6 +68,17 @@ def unit_name(text: str | None) -> str:
     return ""
 
 
+def shown_unit(name: str) -> str:
+    """Return a unit's name if it is one of ``SYMBOLS``, else ``""`` (which is logged unless it is none).
+
+    Viewers take a unit for an expression and compute it: what a file says must not get there.
+    """
+    if name and name not in SYMBOLS:
+        _log.warning("the unit %s is not known; lengths are shown in pixels", ascii(name[:80]))
+        return ""
+    return name
+
+
 def unit_symbol(name: str) -> str:
     """Return OME-XML's symbol for a unit, ``"pixel"`` where the unit is unknown.
 

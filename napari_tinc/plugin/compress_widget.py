@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.notifications import show_error
 from napari.utils.progress import cancelable_progress
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton
+from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton
 
 from napari_tinc.errors import TincError
 from napari_tinc.plugin import engine, preferences, worker
@@ -17,6 +17,7 @@ from napari_tinc.plugin.compress_form import CompressForm
 from napari_tinc.plugin.compress_model import CompressModel, Form, State, full_resolution, source_of
 from napari_tinc.plugin.curve import PsnrCurve
 from napari_tinc.plugin.docked import DockedWidget
+from napari_tinc.plugin.plain import plain_label
 from napari_tinc.plugin.preview import Placement, Preview, View
 from napari_tinc.plugin.result import Result
 from napari_tinc.plugin.result_card import ResultCard
@@ -79,8 +80,7 @@ class CompressWidget(DockedWidget):
         self.compress_button = self._button("Compress", "Train a network on the source, here and now", self.start)
         self.stop_button = self._button("Stop", "End training now; see Advanced for what is kept", self.stop)
         self.save_button = self._button("Save…", "Write the last result to a .tinc file", self.save)
-        self.status = QLabel()
-        self.status.setWordWrap(True)
+        self.status = plain_label(wrapped=True)
         self.bar = QProgressBar()
         self.bar.setRange(0, _BAR)
         self.curve = PsnrCurve()

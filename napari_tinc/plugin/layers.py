@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import copy
-import logging
+import math
 import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pint
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
 from napari_tinc.core.metadata import LEADING
+from napari_tinc.core.text import printable
 from napari_tinc.errors import InputError
 from napari_tinc.plugin.preferences import limit_cache
 
 if TYPE_CHECKING:  # these import torch, which takes seconds
     from napari_tinc.volume import CompressedVolume
-
-logger = logging.getLogger(__name__)
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -174,14 +172,17 @@ def _looks(volume: CompressedVolume, channel: int | None, source: Any) -> dict[s
 def _title(volume: CompressedVolume, channel: int | None, name: str) -> str:
     names = volume.metadata.channel_names
     part = "" if channel is None else f" {names[channel] if names else f'channel {channel}'}"
-    return f"{name or 'volume'}{part} (TINC)"
+    return printable(f"{name or 'volume'}{part} (TINC)")
 
 
 def _value_range(volume: CompressedVolume, channel: int | None) -> tuple[float, float]:
     """Smallest and largest value of the channel's original; napari refuses equal limits."""
     ranges = [volume.value_ranges[item] for item in items_of(volume, channel)]
     low, high = float(min(limits[0] for limits in ranges)), float(max(limits[1] for limits in ranges))
-    return low, high if high > low else low + 1.0
+    if high > low:
+        return low, high
+    step = max(1.0, 1e-6 * abs(low))  # a smaller one is lost in the digits that a float has, or the display's do
+    return (low, low + step) if math.isfinite(low + step) else (low - step, low)
 
 
 def place_of(source: Any, axes: str) -> dict[str, Any] | None:
@@ -201,6 +202,8 @@ def place_of(source: Any, axes: str) -> dict[str, Any] | None:
 
 
 def _file_place(volume: CompressedVolume) -> dict[str, Any]:
+    from napari_tinc.files.units import shown_unit
+
     metadata = volume.metadata
     entries = zip(metadata.axes, metadata.voxel_size, metadata.units, strict=True)
     labels, sizes, units = zip(*(entry for entry in entries if entry[0] != "c"), strict=True)
@@ -208,20 +211,8 @@ def _file_place(volume: CompressedVolume) -> dict[str, Any]:
         "axis_labels": labels,
         "scale": sizes,
         "translate": (0.0,) * len(labels),
-        "units": tuple(_unit(unit) for unit in units),
+        "units": tuple(shown_unit(unit) or "pixel" for unit in units),
     }
-
-
-def _unit(name: str) -> str:
-    """Return a unit that napari can show: it refuses words it does not know."""
-    if not name:
-        return "pixel"
-    try:
-        pint.get_application_registry().parse_units(name)  # type: ignore[no-untyped-call]
-    except (pint.errors.UndefinedUnitError, pint.errors.DefinitionSyntaxError):
-        logger.warning("expected a unit that napari knows, got %r: lengths are shown in pixels", name)
-        return "pixel"
-    return name
 
 
 __all__ = [

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from psygnal import Signal
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFormLayout, QFrame, QGridLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout
+from qtpy.QtWidgets import QFormLayout, QFrame, QGridLayout, QPushButton, QSizePolicy, QVBoxLayout
 
+from napari_tinc.plugin.plain import plain_label
 from napari_tinc.plugin.report import Report
 
 BUTTONS = {
@@ -30,8 +31,7 @@ class ResultCard(QFrame):
         self._rows = QFormLayout()
         self._rows.setVerticalSpacing(2)
         self._rows.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
-        self._note = QLabel()
-        self._note.setWordWrap(True)
+        self._note = plain_label(wrapped=True)
         grid = QGridLayout()
         self.buttons: dict[str, QPushButton] = {}
         for number, (key, (text, tip)) in enumerate(BUTTONS.items()):
@@ -56,7 +56,7 @@ class ResultCard(QFrame):
         while self._rows.rowCount():
             self._rows.removeRow(0)
         for label, text in report.rows():
-            value = QLabel(text)
+            value = plain_label(text)
             value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             self._rows.addRow(label, value)
         self._note.setText(note)
