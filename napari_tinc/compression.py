@@ -20,7 +20,7 @@ from napari_tinc.core.scratch import ArrayLike, fits_memory, read_steps
 from napari_tinc.core.steps import complete, relay
 from napari_tinc.core.training import Progress
 from napari_tinc.errors import BudgetError, InputError
-from napari_tinc.inputs import check_volume
+from napari_tinc.inputs import check_array, check_volume
 from napari_tinc.planning import Finish
 from napari_tinc.settings import PRESETS, Settings
 from napari_tinc.source import Source
@@ -134,14 +134,19 @@ def compress_steps(
     TrainingError
         If training fails.
     """
-    between = between if isinstance(between, str) else tuple(between)
-    settings = Settings(preset, between, within, levels, device, seed, time_limit, model)
+    settings = Settings(preset, between, within, levels, device, seed, time_limit, model)  # type: ignore[arg-type]
     if within == "map" and weights is None:
         raise InputError("expected a weight per voxel for the strategy 'map', got none: give weights")
-    metadata = metadata or Metadata.default(len(array.shape))
+    if not isinstance(target, Target):
+        raise InputError(f"expected a target such as Target.ratio(64), got {target!r}: make one")
+    check_array(array)
+    metadata = Metadata.default(len(array.shape)) if metadata is None else metadata
     voxels = yield from _read(array)
     check_volume(voxels, metadata)
+    metadata = replace(metadata, voxel_size=tuple(float(step) for step in metadata.voxel_size))
     yield Progress.unmeasured("preparing", 0, 1)
+    if weights is not None:
+        check_array(weights)
     read_weights = None if weights is None else (yield from _read(weights))
     steps = _compress(voxels, target, metadata, read_weights, settings, finish)
     return (yield from relay(steps, lambda progress: progress, one_core_free))

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -98,9 +99,11 @@ class CompressedVolume:
     """
 
     def __init__(self, data: bytes, device: str = "auto") -> None:
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise InputError(f"expected the bytes of a .tinc file, got {type(data).__name__}: read the file first")
+        resolve_device(device)
         self._data = bytes(data)
         self._device = device
-        resolve_device(device)
         self._frame = frames.parse(self._data)
         self._begin()
         _volumes.add(self)
@@ -125,8 +128,8 @@ class CompressedVolume:
         """
         try:
             data = Path(path).read_bytes()
-        except OSError as error:
-            raise InputError(f"expected a readable .tinc file, got {os.fspath(path)!r}: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # a name with NUL is a ValueError
+            raise InputError(f"expected a readable .tinc file, got {os.fspath(path)!r}: {_reason(error)}") from error
         return cls(data, device)
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -348,8 +351,8 @@ class CompressedVolume:
 
     def scaled_shape(self, scale: float) -> tuple[int, ...]:
         """Shape of the whole array decoded at ``scale``; channels and time points keep their number."""
-        if not 0 < scale <= 64:
-            raise InputError(f"expected a scale above 0 and at most 64, got {scale}: 1 is the original's resolution")
+        if not (isinstance(scale, Real) and 0 < scale <= 64):
+            raise InputError(f"expected a scale above 0 and at most 64, got {scale!r}: 1 is the original's resolution")
         pairs = zip(self.shape, self.metadata.axes, strict=True)
         return tuple(side if axis in LEADING else scaled_side(side, scale) for side, axis in pairs)
 
@@ -491,16 +494,28 @@ class _Denormaliser:
         return np.clip(result, self.minimum, self.maximum, out=result).astype(self.dtype)
 
 
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
 def _resolve(region: Region | None, shape: tuple[int, ...]) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
     """Start and stop of every axis, and which axes were given by a number."""
+    if region is not None and not isinstance(region, list | tuple):
+        raise InputError(f"expected a region as a tuple with an entry per axis, got {region!r}: such as (slice(0, 8),)")
     entries = () if region is None else tuple(region)
     if len(entries) > len(shape):
         raise InputError(f"expected at most {len(shape)} entries in a region, got {len(entries)}")
-    bounds, squeezed = [], []
+    bounds: list[tuple[int, int]] = []
+    squeezed: list[int] = []
     for axis, side in enumerate(shape):
         entry = entries[axis] if axis < len(entries) else slice(None)
+        if not isinstance(entry, slice | Integral):
+            raise InputError(f"expected a slice or a whole number on axis {axis}, got {entry!r}")
         if isinstance(entry, slice):
-            start, stop, step = entry.indices(side)
+            try:
+                start, stop, step = entry.indices(side)
+            except (TypeError, ValueError) as error:
+                raise InputError(f"expected a slice of whole numbers on axis {axis}, got {entry!r}") from error
             if step != 1:
                 raise InputError(f"expected slices of step 1, got step {step} on axis {axis}: use scale to skip voxels")
             bounds.append((start, max(start, stop)))

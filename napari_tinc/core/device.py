@@ -25,9 +25,11 @@ def resolve_device(name: str) -> torch.device:
     InputError
         If the name is unknown or the device is not there.
     """
-    kind = name.split(":")[0]
+    kind, colon, number = name.partition(":") if isinstance(name, str) else ("", "", "")
     if kind not in DEVICES:
         raise InputError(f"expected a device among {DEVICES}, got {name!r}")
+    if colon and not (kind == "cuda" and number.isdecimal() and int(number) < torch.cuda.device_count()):
+        raise InputError(f"expected one of {torch.cuda.device_count()} CUDA devices, got {name!r}: count them from 0")
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if kind == "auto":
         return torch.device(next(candidate for candidate in ("cuda", "mps", "cpu") if there[candidate]))

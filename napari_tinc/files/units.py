@@ -64,7 +64,7 @@ def unit_name(text: str | None) -> str:
             return _NAMES[spelling]
         if spelling in SYMBOLS:
             return spelling
-    _log.warning("unit %r is not known; the voxel size is kept without a unit", stripped)
+    _log.warning("unit %s is not known; the voxel size is kept without a unit", ascii(stripped[:80]))
     return ""
 
 

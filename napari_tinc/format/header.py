@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from reprlib import repr as shortened
 
-from napari_tinc.core.metadata import LEADING, SPATIAL, Metadata
+from napari_tinc.core.metadata import LEADING, MAX_ITEMS, SPATIAL, Metadata
 from napari_tinc.errors import FormatError
 from napari_tinc.format._bytes import REMEDY, integer
 
@@ -20,7 +20,6 @@ MODEL_CONSTANT, MODEL_TINC, MODEL_DETAIL = 0, 1, 2
 
 MAX_SIZE = 2**31 - 1
 MAX_VOXELS = 2**48
-MAX_ITEMS = 2**16
 MAX_LEVELS = 16
 MAX_LEAVES = 2**24
 MAX_CONSTANT_LEAVES = 2**16
