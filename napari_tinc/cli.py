@@ -28,7 +28,7 @@ from napari_tinc.options import (
     TimeLimit,
     check_choice,
 )
-from napari_tinc.terminal import print_result, reporting, run_showing, say
+from napari_tinc.terminal import end_if_asked, listen, print_result, reporting, run_showing, say
 
 # torch and the readers of volumes take seconds to import, so each command imports what it needs.
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def compress(
             time_limit=time_limit,
         )
         compressed = run_showing(steps, as_json)
+        end_if_asked()
         compressed.save(output, overwrite=overwrite)
         print_result(_saved(compressed, output, time.perf_counter() - start), as_json)
 
@@ -151,6 +152,7 @@ def decompress(
         start = time.perf_counter()
         data = compressed.decode(box, scale)
         seconds = time.perf_counter() - start
+        end_if_asked()
         extent = tuple(part.stop - part.start for part in box)
         write_volume(output, data, _rescaled(compressed.metadata, extent, data.shape), overwrite)
         said = {"output": str(output), "shape": list(data.shape), "dtype": data.dtype.name, "bytes": data.nbytes}
@@ -163,7 +165,7 @@ def info(source: TincFile, as_json: AsJson = False) -> None:
     with reporting(as_json):
         from napari_tinc import format as frames
 
-        data = _read_bytes(source)
+        data = frames.read(source)
         header = frames.parse(data).header
         metadata = asdict(header.metadata)
         said = {"file": str(source), "shape": list(header.shape), "dtype": header.dtype} | metadata
@@ -179,9 +181,9 @@ def info(source: TincFile, as_json: AsJson = False) -> None:
 def check(source: TincFile, as_json: AsJson = False) -> None:
     """Test the checksums of a .tinc file; name what is damaged and exit with 1."""
     with reporting(as_json):
-        from napari_tinc.format import check as check_segments
+        from napari_tinc import format as frames
 
-        reports = check_segments(_read_bytes(source))
+        reports = frames.check(frames.read(source))
         damaged = [report for report in reports if not report.ok]
         if as_json:
             print_result(
@@ -223,6 +225,7 @@ def main() -> None:
     # Before torch is imported: threads that spin while they wait keep one another from the cores of a busy machine
     # (benchmarks/threads.py).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    listen()
     app()
 
 
@@ -292,7 +295,11 @@ def _strategy(names: tuple[str, ...], code: int) -> str:
 def _memory_limit(megabytes: float | None) -> AbstractContextManager[None]:
     from napari_tinc.core.scratch import memory_limit
 
-    return nullcontext() if megabytes is None else memory_limit(int(megabytes * 1e6))
+    if megabytes is None:
+        return nullcontext()
+    if not math.isfinite(megabytes):
+        raise InputError(f"expected --memory-limit in MB, got {megabytes}; leave it out for an eighth of what is free")
+    return memory_limit(int(megabytes * 1e6))
 
 
 def _between(text: str) -> str | tuple[float, ...]:
@@ -304,13 +311,6 @@ def _between(text: str) -> str | tuple[float, ...]:
         raise InputError(
             f"expected --between as {', '.join(BETWEEN)} or numbers such as '1,0.8,1.5', got {text!r}; choose one"
         ) from None
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"expected a .tinc file, got {path}: {error.strerror}; check the path") from error
 
 
 def _saved(compressed: CompressedVolume, output: Path, seconds: float) -> dict[str, Any]:

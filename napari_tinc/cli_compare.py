@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_tinc.compare.engine import Comparison, Event
 
 NONE = "none"
+_KEPT = "what has finished is kept, the same command goes on from there"
 _PRINTED = {
     "candidate": "candidate", "same_as": "=", "target_ratio": "for", "ratio": "ratio", "psnr": "PSNR", "ssim": "SSIM",
     "dice": "Dice", "cldice": "clDice", "dice_mask": "Dice(mask)", "psnr_clean": "clean", "worst_octant_psnr": "worst",
@@ -52,7 +53,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare our settings with one another and with other codecs, at equal bytes."""
-    with reporting(as_json):
+    with reporting(as_json, kept=_KEPT):
         check_choice("--preset", preset, PRESETS)
         from napari_tinc.files import check_output, read_volume
         from napari_tinc.inputs import check_not_labels
@@ -105,14 +106,10 @@ def _run(comparison: Comparison, jobs: int, scheduler: str | None, quiet: bool) 
     from rich.console import Console
 
     console = Console(stderr=True, quiet=quiet, markup=False, highlight=False)
-    try:
-        with closing(comparison.run(jobs, scheduler)) as events, console.status("starting") as status:
-            for event in events:
-                status.update(f"{event.done}/{event.total} {event.candidate.name}: {event.phase} {event.fraction:.0%}")
-                _say(console, event)
-    except KeyboardInterrupt:
-        console.print("interrupted: what has finished is kept, the same command goes on from there")
-        raise typer.Exit(130) from None
+    with closing(comparison.run(jobs, scheduler)) as events, console.status("starting") as status:
+        for event in events:
+            status.update(f"{event.done}/{event.total} {event.candidate.name}: {event.phase} {event.fraction:.0%}")
+            _say(console, event)
 
 
 def _say(console: Console, event: Event) -> None:
@@ -138,9 +135,11 @@ def _print(comparison: Comparison, source: Path, bar: float, as_json: bool) -> N
     rows = table[table["problem"] == ""].sort_values(["target_ratio", "psnr"], ascending=[True, False])
     if len(rows):
         shown = rows[[column for column in _PRINTED if rows[column].notna().any() and rows[column].ne("").any()]]
-        typer.echo(shown.rename(columns=_PRINTED).to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+        text = shown.rename(columns=_PRINTED).to_string(index=False, float_format=lambda value: f"{value:.4g}")
+        for line in text.splitlines():
+            say(line)
     for row in table[table["problem"] != ""].itertuples():
         say(f"{row.candidate} at {row.target_ratio:g}: {row.problem}")
-    typer.echo(f"{advice.strategy}: {advice.reason}")
+    say(f"{advice.strategy}: {advice.reason}")
     for verdict in found:
-        typer.echo(f"ratio {verdict.target_ratio:g}: {verdict.text}")
+        say(f"ratio {verdict.target_ratio:g}: {verdict.text}")

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from numbers import Integral, Real
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -126,11 +125,7 @@ class CompressedVolume:
         FormatError
             If it is not a valid frame.
         """
-        try:
-            data = Path(path).read_bytes()
-        except (OSError, ValueError) as error:  # a name with NUL is a ValueError
-            raise InputError(f"expected a readable .tinc file, got {os.fspath(path)!r}: {_reason(error)}") from error
-        return cls(data, device)
+        return cls(frames.read(path), device)
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write the frame atomically; an existing file is replaced only if ``overwrite``.
@@ -492,10 +487,6 @@ class _Denormaliser:
         if self.dtype.kind != "f":
             np.rint(result, out=result)
         return np.clip(result, self.minimum, self.maximum, out=result).astype(self.dtype)
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 def _resolve(region: Region | None, shape: tuple[int, ...]) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
