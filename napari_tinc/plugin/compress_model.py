@@ -15,6 +15,7 @@ from napari_tinc.errors import InputError, TincError
 from napari_tinc.inputs import AXIS_LETTERS, check_axes, check_dtype
 from napari_tinc.plugin.axes import guessed_axes, named_axes
 from napari_tinc.plugin.report import Report, duration_text, size_text
+from napari_tinc.speeds import estimate
 from napari_tinc.target import Target
 
 # The library's own names; listing them here keeps torch out of napari's start. A test compares the lists.
@@ -218,6 +219,17 @@ class CompressModel:
         budget = target.budget(source.nbytes, source.voxels)
         details = f"{source.nbytes / budget:.4g} : 1, {8 * budget / source.voxels:.3g} bits/voxel"
         return f"{size_text(source.nbytes)} → {size_text(budget)}\n{details}"
+
+    def expected_time(self) -> str:
+        """Say how long it will take, from what was measured on this machine; empty if that is not known."""
+        if self.error() or self.running or self.source is None:
+            return ""
+        form, source = self.form, self.source
+        expected = estimate(source.voxels, source.dtype, form.preset, form.model, form.device)
+        if expected is None:
+            return ""
+        rounds = ", several times that for a PSNR" * (form.target_kind == "psnr")
+        return f"Expected time: {expected.text()}{rounds}"
 
     def begin(self) -> None:
         """Start a compression.

@@ -89,7 +89,7 @@ def toggle_table(viewer: Any, result_layer: Any) -> None:
     table = _table_in(viewer)
     if table is None:
         viewer.window.add_dock_widget(OctantTable(viewer, result_layer), name=TABLE_NAME, area="right", tabify=True)
-    elif table.isVisible() and table.model is not None and table.model.layer is result_layer:
+    elif _in_front(table) and table.model is not None and table.model.layer is result_layer:
         close_table(viewer)
     else:
         table.show_octants(result_layer)
@@ -103,6 +103,11 @@ def close_table(viewer: Any) -> None:
     table = _table_in(viewer)
     if table is not None:
         viewer.window.remove_dock_widget(table.parent())
+
+
+def _in_front(table: QWidget) -> bool:
+    """Whether the user sees the table, or would if the window were shown; not if it is behind another tab."""
+    return table.isVisible() or not table.window().isVisible()
 
 
 def _table_in(viewer: Any) -> OctantTable | None:

@@ -37,8 +37,10 @@ class Placement:
         return cls(layer.name, axes, shape, place if region is None else cropped(place, region), look)
 
     def voxel_at(self, point: Any) -> Any:
-        """Return the index of a voxel, a float per axis, from a position in the world, which may have more axes."""
-        return to_world(self.place).inverse(np.asarray(point)[-len(self.shape) :])
+        """Return the index of a voxel, a float per axis, from a position in a world of any number of axes."""
+        ndim = len(self.shape)
+        padded = np.pad(np.asarray(point, float), (max(0, ndim - len(point)), 0))  # a viewer that is closing has fewer
+        return to_world(self.place).inverse(padded[-ndim:])
 
 
 @dataclass(frozen=True, slots=True)

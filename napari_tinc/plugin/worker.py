@@ -167,7 +167,7 @@ def _compress(job: Job, control: Control) -> Events:
     if job.mask is not None:
         mask = yield from _read(job.mask, job.region, control)
         weights = None if mask is None else importance_weights(mask, job.mask_weight)
-    yield from _prepare(control)
+    yield from prepare(control)
     if control.discarded:
         return Discarded()
     from napari_tinc.compression import compress_steps
@@ -196,7 +196,7 @@ def _compress(job: Job, control: Control) -> Events:
     return Finished(volume, report)
 
 
-def _prepare(control: Control) -> Generator[Preparing | None, None, None]:
+def prepare(control: Control) -> Generator[Preparing | None, None, None]:
     """Wait until what compresses is loaded and compiled; say so if that takes long."""
     engine_ready, started = engine.prepared(), time.monotonic()
     told = False
@@ -363,6 +363,7 @@ __all__ = [
     "compress_events",
     "follow",
     "guarded",
+    "prepare",
     "read_copy",
     "start",
 ]

@@ -496,7 +496,7 @@ def test_who_is_too_early_is_told_that_the_coder_is_compiled(opened, qtbot, monk
     monkeypatch.setattr(worker, "_COMPILING_SECONDS", 0.0)
     _, widget = opened()
     widget.compress_button.click()
-    qtbot.waitUntil(lambda: "once per installation" in widget.status.text(), timeout=SECONDS)
+    qtbot.waitUntil(lambda: "compiled once" in widget.status.text(), timeout=SECONDS)
     assert widget.model.state is State.PREPARING
     widget.stop_button.click()  # nothing has to be waited for
     wait_for(qtbot, widget, State.IDLE)
