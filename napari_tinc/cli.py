@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_tinc.batch import SUFFIX, Job, Options, compress_file, find_jobs
+from napari_tinc.cli_batch import run_batch, said_of
 from napari_tinc.cli_compare import compare
 from napari_tinc.core.metadata import SPATIAL, Metadata
 from napari_tinc.errors import InputError
 from napari_tinc.options import (
+    DEFAULT_PRESET,
     DEFAULT_RATIO,
     PRESETS,
     AsJson,
@@ -28,14 +31,12 @@ from napari_tinc.options import (
     TimeLimit,
     check_choice,
 )
-from napari_tinc.terminal import print_result, reporting, run_showing
+from napari_tinc.terminal import end_if_asked, listen, print_result, reporting, run_showing, say
 
 # torch and the readers of volumes take seconds to import, so each command imports what it needs.
 if TYPE_CHECKING:
     from napari_tinc.target import Target
-    from napari_tinc.volume import CompressedVolume
 
-SUFFIX = ".tinc"
 BETWEEN = ("auto", "even", "shallow", "deep")
 WITHIN = ("equal", "importance", "variance", "map")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -65,13 +66,19 @@ def _root(show_version: Annotated[bool, typer.Option("--version", help="Print th
 
 @app.command()
 def compress(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A TIFF, NPY or (OME-)Zarr volume.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT.tinc", help="The file to write.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IN OUT.tinc | IN... --out-dir DIR",
+            help="A TIFF, NPY or (OME-)Zarr volume and the file to write; or volumes, and folders of them.",
+        ),
+    ],
+    out_dir: Annotated[Path | None, typer.Option(help="A folder for the files of several volumes.")] = None,
     ratio: Annotated[float | None, typer.Option(help="Raw bytes over file bytes; 64 if no goal is given.")] = None,
     size: Annotated[int | None, typer.Option("--bytes", help="Size of the file.")] = None,
     bits: Annotated[float | None, typer.Option("--bits-per-voxel", help="Bits of the file per voxel.")] = None,
     psnr: Annotated[float | None, typer.Option(help="Quality in dB, over the volume's own range.")] = None,
-    preset: Preset = "balanced",
+    preset: Preset = DEFAULT_PRESET,
     between: Annotated[str, typer.Option(help=f"Spread over levels: {', '.join(BETWEEN)} or '1,0.8,1.5'.")] = "auto",
     model: Annotated[str, typer.Option(help=f"What the file consists of: {', '.join(MODELS)}.")] = "auto",
     within: Annotated[str, typer.Option(help=f"Spread over octants: {', '.join(WITHIN)}.")] = "equal",
@@ -86,7 +93,7 @@ def compress(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compress a volume into a .tinc file."""
+    """Compress a volume into a .tinc file; or several into a folder, one file each."""
     with reporting(as_json), _memory_limit(memory):
         target = _target(ratio, size, bits, psnr)
         strategy = _between(between)
@@ -94,37 +101,31 @@ def compress(
         check_choice("--within", within, WITHIN)
         check_choice("--model", model, MODELS)
         check_choice("--device", device, DEVICES)
+        jobs = find_jobs(paths, out_dir) if out_dir is not None else [_single_job(paths)]
+        settings: dict[str, Any] = {
+            "preset": preset, "between": strategy, "within": within, "model": model, "levels": levels,
+            "device": device, "seed": seed, "time_limit": time_limit,
+        }  # fmt: skip
         from napari_tinc.files import check_output, read_volume
-        from napari_tinc.inputs import check_not_labels, check_volume
 
-        if output.suffix.lower() != SUFFIX:
-            raise InputError(f"expected an output ending in {SUFFIX}, got {output.name}; rename it")
-        check_output(output, overwrite)
-        volume = read_volume(source, axes)
-        mask = None if weights is None else read_volume(weights).data
-        check_volume(volume.data, volume.metadata)
-        if not force:
-            check_not_labels(volume.data)
-        from napari_tinc.compression import compress_steps
+        if out_dir is None:
+            check_output(jobs[0].output, overwrite)
+        settings["weights"] = None if weights is None else read_volume(weights).data
+        options = Options(target, settings, axes, overwrite, force)
+        if out_dir is None:
+            print_result(said_of(run_showing(compress_file(jobs[0], options), as_json)), as_json)
+        else:
+            run_batch(jobs, options, as_json)
 
-        start = time.perf_counter()
-        steps = compress_steps(
-            volume.data,
-            target,
-            metadata=volume.metadata,
-            preset=preset,
-            between=strategy,
-            within=within,
-            model=model,
-            weights=mask,
-            levels=levels,
-            device=device,
-            seed=seed,
-            time_limit=time_limit,
-        )
-        compressed = run_showing(steps, as_json)
-        compressed.save(output, overwrite=overwrite)
-        print_result(_saved(compressed, output, time.perf_counter() - start), as_json)
+
+def _single_job(paths: list[Path]) -> Job:
+    several = "to compress several volumes, give --out-dir"
+    if len(paths) != 2:
+        raise InputError(f"expected IN and OUT{SUFFIX}, got {len(paths)} paths; {several}")
+    source, output = paths
+    if output.suffix.lower() != SUFFIX:
+        raise InputError(f"expected an output ending in {SUFFIX}, got {output.name}; rename it, or {several}")
+    return Job(source, output)
 
 
 @app.command()
@@ -151,6 +152,7 @@ def decompress(
         start = time.perf_counter()
         data = compressed.decode(box, scale)
         seconds = time.perf_counter() - start
+        end_if_asked()
         extent = tuple(part.stop - part.start for part in box)
         write_volume(output, data, _rescaled(compressed.metadata, extent, data.shape), overwrite)
         said = {"output": str(output), "shape": list(data.shape), "dtype": data.dtype.name, "bytes": data.nbytes}
@@ -163,14 +165,15 @@ def info(source: TincFile, as_json: AsJson = False) -> None:
     with reporting(as_json):
         from napari_tinc import format as frames
 
-        data = _read_bytes(source)
+        data = frames.read(source)
         header = frames.parse(data).header
         metadata = asdict(header.metadata)
         said = {"file": str(source), "shape": list(header.shape), "dtype": header.dtype} | metadata
         said |= {"raw_bytes": header.raw_nbytes, "file_bytes": len(data), "ratio": header.raw_nbytes / len(data)}
         octants = len(header.items) * 2 ** sum(sum(level) for level in header.splits)
         said |= {"model": FAMILIES[header.model], "levels": 1 + len(header.splits), "octants": octants}
-        said |= {"between levels": frames.BETWEEN[header.between], "within a level": frames.WITHIN[header.within]}
+        said |= {"between levels": _strategy(frames.BETWEEN, header.between)}
+        said |= {"within a level": _strategy(frames.WITHIN, header.within)}
         print_result(said | {"provenance": dict(header.provenance)}, as_json)
 
 
@@ -178,18 +181,18 @@ def info(source: TincFile, as_json: AsJson = False) -> None:
 def check(source: TincFile, as_json: AsJson = False) -> None:
     """Test the checksums of a .tinc file; name what is damaged and exit with 1."""
     with reporting(as_json):
-        from napari_tinc.format import check as check_segments
+        from napari_tinc import format as frames
 
-        reports = check_segments(_read_bytes(source))
+        reports = frames.check(frames.read(source))
         damaged = [report for report in reports if not report.ok]
         if as_json:
             print_result(
                 {"file": str(source), "ok": not damaged, "segments": [asdict(report) for report in reports]}, True
             )
         elif not damaged:
-            typer.echo(f"{source}: all {len(reports)} parts are intact")
+            say(f"{source}: all {len(reports)} parts are intact")
         for report in () if as_json else damaged:
-            typer.echo(f"damaged: {report.name}, {report.length} bytes at offset {report.offset}")
+            say(f"damaged: {report.name}, {report.length} bytes at offset {report.offset}")
         if damaged:
             raise typer.Exit(1)
 
@@ -222,6 +225,7 @@ def main() -> None:
     # Before torch is imported: threads that spin while they wait keep one another from the cores of a busy machine
     # (benchmarks/threads.py).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    listen()
     app()
 
 
@@ -283,10 +287,19 @@ def _target(ratio: float | None, size: int | None, bits: float | None, psnr: flo
     return given[0] if given else Target.ratio(DEFAULT_RATIO)
 
 
+def _strategy(names: tuple[str, ...], code: int) -> str:
+    """Name a strategy; later versions may have more of them, which a decoder need not know."""
+    return names[code] if code < len(names) else f"unknown ({code})"
+
+
 def _memory_limit(megabytes: float | None) -> AbstractContextManager[None]:
     from napari_tinc.core.scratch import memory_limit
 
-    return nullcontext() if megabytes is None else memory_limit(int(megabytes * 1e6))
+    if megabytes is None:
+        return nullcontext()
+    if not math.isfinite(megabytes):
+        raise InputError(f"expected --memory-limit in MB, got {megabytes}; leave it out for an eighth of what is free")
+    return memory_limit(int(megabytes * 1e6))
 
 
 def _between(text: str) -> str | tuple[float, ...]:
@@ -298,23 +311,3 @@ def _between(text: str) -> str | tuple[float, ...]:
         raise InputError(
             f"expected --between as {', '.join(BETWEEN)} or numbers such as '1,0.8,1.5', got {text!r}; choose one"
         ) from None
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"expected a .tinc file, got {path}: {error.strerror}; check the path") from error
-
-
-def _saved(compressed: CompressedVolume, output: Path, seconds: float) -> dict[str, Any]:
-    worst = min((octant.psnr for octant in compressed.octants), default=math.nan)
-    return {
-        "output": str(output),
-        "raw_bytes": compressed.raw_nbytes,
-        "file_bytes": compressed.nbytes,
-        "ratio": compressed.ratio,
-        "psnr": compressed.provenance.get("psnr"),
-        "worst_octant_psnr": worst,
-        "seconds": seconds,
-    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,16 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tinc import draft as drafts
-from napari_tinc import planning
+from napari_tinc import planning, speeds, trial
 from napari_tinc.attempts import Attempts, restored_detail, restored_network, with_network
-from napari_tinc.core.device import one_core_free
+from napari_tinc.core.device import one_core_free, resolve_device
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.scratch import ArrayLike, fits_memory, read_steps
 from napari_tinc.core.steps import complete, relay
 from napari_tinc.core.training import Progress
 from napari_tinc.errors import BudgetError, InputError
-from napari_tinc.inputs import check_volume
+from napari_tinc.inputs import check_array, check_volume
 from napari_tinc.planning import Finish
+from napari_tinc.samples import neuron_phantom
 from napari_tinc.settings import PRESETS, Settings
 from napari_tinc.source import Source
 from napari_tinc.target import Target
@@ -32,11 +34,14 @@ logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 Steps = Generator[Progress, None, CompressedVolume]
 
+NO_NETWORKS = "a trial showed that networks would not pay here: the file is that of preset fast"
+
 # How much worse than a file without it a short training may end.
 _PROMISING = 10**0.08
 # Larger volumes are tried out on their middle.
 _PILOT_VOXELS = 2**21
 _SLACKS = (0, 16)
+_CALIBRATION = (64, 64, 64)
 _PSNR_RUNS, _PSNR_SLACK, _DB_PER_OCTAVE = 7, 0.25, 3.0
 
 
@@ -45,7 +50,7 @@ def compress(
     target: Target,
     *,
     metadata: Metadata | None = None,
-    preset: str = "balanced",
+    preset: str = "fast",
     between: str | Sequence[float] = "auto",
     within: str = "equal",
     weights: ArrayLike | None = None,
@@ -68,7 +73,7 @@ def compress_steps(
     target: Target,
     *,
     metadata: Metadata | None = None,
-    preset: str = "balanced",
+    preset: str = "fast",
     between: str | Sequence[float] = "auto",
     within: str = "equal",
     weights: ArrayLike | None = None,
@@ -93,8 +98,10 @@ def compress_steps(
         Axes, voxel size, names; by default ``Metadata.default(array.ndim)``.
     preset : str
         ``"fast"``, ``"balanced"`` or ``"best"``: 1, 4 or 20 units of training. With ``model="auto"`` no network is
-        trained for the first; for the others two are tried for a unit each, and the better one gets the rest of the
-        units if it is not far behind wavelets alone.
+        trained for the first. For the others a trial of seconds says whether networks may pay at all, see
+        :mod:`napari_tinc.trial`; if so, two are tried for a unit each, and the better one gets the rest of the units
+        if it is not far behind wavelets alone. If not, the file is that of ``"fast"``, a progress of phase
+        ``"coding"`` says so in its note, and the file's provenance has the decibels promised.
     between : str or sequence of float
         Allocation between levels, see :func:`napari_tinc.core.allocation.level_ratios`.
     within : str
@@ -134,26 +141,67 @@ def compress_steps(
     TrainingError
         If training fails.
     """
-    between = between if isinstance(between, str) else tuple(between)
-    settings = Settings(preset, between, within, levels, device, seed, time_limit, model)
+    settings = Settings(preset, between, within, levels, device, seed, time_limit, model)  # type: ignore[arg-type]
     if within == "map" and weights is None:
         raise InputError("expected a weight per voxel for the strategy 'map', got none: give weights")
-    metadata = metadata or Metadata.default(len(array.shape))
+    if not isinstance(target, Target):
+        raise InputError(f"expected a target such as Target.ratio(64), got {target!r}: make one")
+    check_array(array)
+    metadata = Metadata.default(len(array.shape)) if metadata is None else metadata
     voxels = yield from _read(array)
     check_volume(voxels, metadata)
+    metadata = replace(metadata, voxel_size=tuple(float(step) for step in metadata.voxel_size))
     yield Progress.unmeasured("preparing", 0, 1)
-    with one_core_free():
-        source = Source.prepare(voxels, metadata, None if weights is None else (yield from _read(weights)))
-        if settings.model in ("tinc", "hybrid") and not _fits_training(source):
-            raise InputError(
-                f"expected a volume that fits in memory for model {settings.model!r}, got one of "
-                f"{voxels.nbytes / 1e6:.0f} MB; take model 'detail', or raise the memory limit"
-            )
-        if source.is_constant:
-            return drafts.constant(source, settings)
-        if target.kind == "psnr":
-            return (yield from _reach(source, settings, target.value, finish))
-        return (yield from _run(source, settings, target.budget(voxels.nbytes, voxels.size), finish))
+    if weights is not None:
+        check_array(weights)
+    read_weights = None if weights is None else (yield from _read(weights))
+    steps = _compress(voxels, target, metadata, read_weights, settings, finish)
+    return (yield from relay(steps, lambda progress: progress, one_core_free))
+
+
+def _compress(
+    voxels: Array, target: Target, metadata: Metadata, weights: Array | None, settings: Settings, finish: Finish | None
+) -> Steps:
+    """Compress what has passed the checks."""
+    source = Source.prepare(voxels, metadata, weights)
+    if settings.model in ("tinc", "hybrid") and not _fits_training(source):
+        raise InputError(
+            f"expected a volume that fits in memory for model {settings.model!r}, got one of "
+            f"{voxels.nbytes / 1e6:.0f} MB; take model 'detail', or raise the memory limit"
+        )
+    if source.is_constant:
+        return drafts.constant(source, settings)
+    if target.kind == "psnr":
+        return (yield from _reach(source, settings, target.value, finish))
+    steps = _run(source, settings, target.budget(voxels.nbytes, voxels.size), finish)
+    return (yield from _timed(steps, source, settings, finish))
+
+
+def calibrate() -> None:
+    """Compress a small simulated volume, so that the first estimate of a time knows something; a fraction of a second.
+
+    Nothing is done where runs were measured before, see :mod:`napari_tinc.speeds`.
+    """
+    if speeds.estimate(math.prod(_CALIBRATION), np.uint16) is None:
+        compress(neuron_phantom(_CALIBRATION).noisy, Target.ratio(64), preset="fast", device="cpu")
+
+
+def _timed(steps: Steps, source: Source, settings: Settings, finish: Finish | None) -> Steps:
+    """Run to the end, and remember how long it took unless it was cut short."""
+    began, phases = time.perf_counter(), set()
+
+    def seen(progress: Progress) -> Progress:
+        phases.add(progress.phase)
+        return progress
+
+    result = yield from relay(steps, seen)
+    if settings.time_limit is None and not (finish and finish()):
+        name = "cpu" if settings.model == "detail" else resolve_device(settings.device).type
+        trained, seconds = "training" in phases, time.perf_counter() - began
+        items = source.items
+        run = speeds.Run(settings.preset, settings.model, name, items.dtype.name, items.size, trained, seconds)
+        speeds.remember(run)
+    return result
 
 
 def _read(array: ArrayLike) -> Generator[Progress, None, Array]:
@@ -187,24 +235,26 @@ def _best_attempt(source: Source, settings: Settings, budget: int, finish: Finis
     long = PRESETS[settings.preset]
     if settings.model == "hybrid":
         return (yield from restored_network(source, settings, planning.NETWORK_SHARE, budget, long, finish))
-    best = yield from restored_detail(source, settings, budget)
     if settings.model == "detail" or settings.preset == "fast":
-        return best
+        return (yield from restored_detail(source, settings, budget))
     if not _fits_training(source):
         logger.warning("no networks are tried, for %d voxels are too many to train on in memory", source.items.size)
-        return best
-    # Successive halving: short trainings show whether a long one is worth its time, and with which share of the bytes.
-    # Together they take what the preset allows.
+        return (yield from restored_detail(source, settings, budget))
+    # Successive halving: a trial of seconds, then short trainings, show whether a long one is worth its time, and with
+    # which share of the bytes. Together they take what the preset allows.
     short = PRESETS["fast"]
     long = max(short, long - 2 * short)
-    limits: tuple[float | None, float | None] = None, None
-    if settings.time_limit is not None:
-        unit = settings.time_limit / (2 * short + long)
-        limits = short * unit, long * unit
-    tried = source.middle(_PILOT_VOXELS)
-    allowed = budget * tried.items.size // source.items.size
-    if tried.is_constant or allowed < planning.smallest_budget(tried, replace(settings, model="hybrid")):
+    step_seconds = None if settings.time_limit is None else settings.time_limit / (sum(trial.STEPS) + 2 * short + long)
+    promised = yield from trial.promised_gain(source, settings, budget, long, step_seconds, finish)
+    settings = replace(settings, promised=promised)
+    best = yield from restored_detail(source, settings, budget)
+    middle = trial.middle_to_try(source, settings, budget, _PILOT_VOXELS)
+    if promised < 0 or middle is None:
+        logger.info("no networks are trained: %s", NO_NETWORKS)
+        yield Progress.unmeasured("coding", 1, 1, NO_NETWORKS)
         return best
+    limits = [None if step_seconds is None else steps * step_seconds for steps in (short, long)]
+    tried, allowed = middle
     to_beat = best
     if tried is not source:
         to_beat = yield from restored_detail(tried, settings, allowed)

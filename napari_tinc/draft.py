@@ -145,6 +145,8 @@ class Draft:
             "seed": self.settings.seed,
             "psnr": round(psnr, 2) if math.isfinite(psnr) else "inf",
         }
+        if self.settings.promised is not None and math.isfinite(self.settings.promised):
+            made["promised_dB"] = round(self.settings.promised, 1)
         if self.consistency is not None:
             made["consistency"] = round(self.consistency, 2)
         return made

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_tinc.core.metadata import LEADING, SPATIAL, Metadata
+from napari_tinc.core.axes import item_count
+from napari_tinc.core.metadata import LEADING, MAX_ITEMS, MAX_JSON_BYTES, SPATIAL, Metadata
 from napari_tinc.errors import InputError
 
 AXIS_LETTERS = LEADING + SPATIAL
@@ -21,6 +25,24 @@ LABEL_RUN_FRACTION = 0.9
 # The same for 8 and 16 bits: of the volumes this was tried on, real ones have at most half of their neighbours equal,
 # or most of the others next to each other; simulated labels have neither.
 _FEWEST_LABELS, _SAME_SHARE, _NEXT_SHARE = 8, 0.7, 0.3
+# For voxel sizes, provenance and the names of the JSON's keys.
+_SPARE_JSON_BYTES = 2048
+
+
+def check_array(array: object) -> None:
+    """Refuse what is no array, and an array that hides some of its values.
+
+    Raises
+    ------
+    InputError
+        With what makes an array of it.
+    """
+    if not all(hasattr(array, name) for name in ("shape", "dtype", "__getitem__")):
+        raise InputError(
+            f"expected a numpy, dask or zarr array, got {type(array).__name__}; make one of it with numpy.asarray"
+        )
+    if isinstance(array, np.ma.MaskedArray):
+        raise InputError("expected an array without a mask, got a masked one; fill it, for example with filled(0)")
 
 
 def check_volume(array: NDArray[Any], metadata: Metadata) -> None:
@@ -38,7 +60,10 @@ def check_volume(array: NDArray[Any], metadata: Metadata) -> None:
     InputError
         For a dtype, shape, axis string or value that cannot be used; the text says what to do about it.
     """
+    check_array(array)
     check_dtype(array.dtype)
+    if not isinstance(metadata, Metadata) or not isinstance(metadata.axes, str):
+        raise InputError(f"expected Metadata with axes such as 'zyx', got {metadata!r:.200}; make one")
     check_axes(metadata.axes, array.ndim)
     if array.size == 0:
         raise InputError(f"expected at least one voxel, got the empty shape {array.shape}; check the crop or the file")
@@ -127,12 +152,42 @@ def _check_metadata(array: NDArray[Any], metadata: Metadata) -> None:
             f"expected a voxel size and a unit for each of the {ndim} axes, got {len(metadata.voxel_size)} and "
             f"{len(metadata.units)}; give one of each per axis"
         )
-    if not all(np.isfinite(step) and step > 0 for step in metadata.voxel_size):
-        raise InputError(f"expected positive voxel sizes, got {metadata.voxel_size}; use 1.0 where unknown")
+    if not all(_is_step(step) for step in metadata.voxel_size):
+        raise InputError(f"expected positive voxel sizes, got {metadata.voxel_size!r:.200}; use 1.0 where unknown")
+    _check_texts([*metadata.units, *metadata.channel_names, metadata.name])
     names = len(metadata.channel_names)
     channels = array.shape[metadata.axes.index("c")] if "c" in metadata.axes else 1
     if names not in (0, channels):
         raise InputError(f"expected {channels} channel names or none, got {names}; name every channel or none")
+    items = item_count(metadata.axes, array.shape)
+    if items > MAX_ITEMS:
+        raise InputError(f"expected at most {MAX_ITEMS} channels times time points, got {items}; split the volume")
+
+
+def _is_step(step: object) -> bool:
+    if not isinstance(step, Real) or isinstance(step, bool):
+        return False
+    try:
+        return 0 < float(step) <= sys.float_info.max
+    except OverflowError:
+        return False
+
+
+def _check_texts(texts: list[str]) -> None:
+    """Refuse names and units that a file cannot hold."""
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError(f"expected names and units as text, got {texts!r:.200}; use '' where unknown")
+    try:
+        fits = fits_file(texts)
+    except UnicodeEncodeError as error:
+        raise InputError(f"expected names and units in Unicode, got {error.object!a:.200}; rename it") from error
+    if not fits:
+        raise InputError(f"expected names and units of less than {MAX_JSON_BYTES} bytes, got more; shorten them")
+
+
+def fits_file(texts: list[str]) -> bool:
+    """Whether a file has room for these names and units; UnicodeEncodeError if they are no Unicode."""
+    return len(json.dumps(texts, ensure_ascii=False).encode()) <= MAX_JSON_BYTES - _SPARE_JSON_BYTES
 
 
 def _check_finite(array: NDArray[Any]) -> None:

@@ -25,6 +25,8 @@ CHUNK_SIDE = 512
 # napari shows the coarsest level in 3-D: the finest one that decodes within seconds on two cores.
 MAX_COARSE_VOXELS = 2**23
 _MAX_COARSE_PIXELS = 2**20
+# An array lists all of its chunks: those of a volume so large that they would be more have longer sides.
+_MAX_CHUNKS = 2**13
 
 Bounds = tuple[slice | int, ...]
 
@@ -285,6 +287,10 @@ def _cuts(source: Source, bounds: Bounds) -> list[list[slice]]:
     spans = [(bound, axis) for bound, axis in zip(bounds, source.axes, strict=True) if isinstance(bound, slice)]
     wide = sum(bound.stop - bound.start > 1 for bound, axis in spans if axis not in LEADING)
     side = CHUNK_SIDE if wide <= 2 else CHUNK_SIDE // 2
+    items = math.prod(bound.stop - bound.start for bound, axis in spans if axis in LEADING)
+    sides = [bound.stop - bound.start for bound, axis in spans if axis not in LEADING]
+    while side < max(sides, default=1) and items * math.prod(-(-n // side) for n in sides) > _MAX_CHUNKS:
+        side *= 2
     return [_cut(bound, 1 if axis in LEADING else side) for bound, axis in spans]
 
 

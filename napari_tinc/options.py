@@ -9,11 +9,15 @@ import typer
 from napari_tinc.errors import InputError
 
 DEFAULT_RATIO = 64.0
+DEFAULT_PRESET = "fast"
 PRESETS = ("fast", "balanced", "best")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
-Preset = Annotated[str, typer.Option(help=f"How long to train: {', '.join(PRESETS)}.")]
+Preset = Annotated[
+    str,
+    typer.Option(help=f"{', '.join(PRESETS)}. fast takes seconds; the others also train networks where they may pay."),
+]
 Axes = Annotated[str | None, typer.Option(help="Axis letters of tczyx, where the file is silent or wrong.")]
 TimeLimit = Annotated[float | None, typer.Option(help="Seconds after which training stops.")]
 MemoryLimit = Annotated[

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,6 +12,7 @@ import torch
 from synthetic import blobs
 
 from napari_tinc import compression as story
+from napari_tinc import speeds
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
@@ -16,6 +20,15 @@ from napari_tinc.volume import CompressedVolume
 Array = npt.NDArray[np.generic]
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_speeds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Leave the user's own measured speeds alone."""
+    folder = tmp_path_factory.mktemp("speeds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speeds, "store", lambda: Path(folder) / "speeds.json")
+        yield
 
 
 def _compress_quickly(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import threading
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from synthetic import blobs
 
 from napari_tinc import compression as story
-from napari_tinc import planning
+from napari_tinc import planning, trial
 from napari_tinc.core import allocation, training
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.models.tinc import TincNetwork
@@ -420,11 +421,17 @@ def test_tissue_in_three_percent_of_the_range_is_still_learnt(monkeypatch: pytes
     assert error < 0.5 * tissue[usual].var()
 
 
+def promising_trial(*_: Any) -> Generator[Progress, None, float]:
+    yield from ()
+    return 1.0
+
+
 @pytest.mark.parametrize("promising", [False, True])
 def test_large_volumes_are_tried_out_on_their_middle(promising: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(story.PRESETS, "balanced", 30)
     monkeypatch.setattr(story, "_PILOT_VOXELS", 8000)
     monkeypatch.setattr(story, "_PROMISING", math.inf if promising else 0)
+    monkeypatch.setattr(trial, "promised_gain", promising_trial)
     trained: list[tuple[int, ...]] = []
     prepare = planning.prepare_training
 
@@ -435,7 +442,7 @@ def test_large_volumes_are_tried_out_on_their_middle(promising: bool, monkeypatc
     monkeypatch.setattr(planning, "prepare_training", noted)
     volume = blobs((2, 24, 32, 16))
     metadata = Metadata("czyx", (1.0,) * 4, ("",) * 4)
-    result = story.compress(volume, Target.size(6000), metadata=metadata, device="cpu")
+    result = story.compress(volume, Target.size(6000), metadata=metadata, preset="balanced", device="cpu")
     assert result.nbytes <= 6000
     assert result.shape == volume.shape
     pilot = (2, 17, 22, 11)

@@ -42,7 +42,7 @@ RECIPES = {
     "balanced": Recipe({"preset": "balanced"}),
     "best": Recipe({"preset": "best"}),
     "tinc-fast": Recipe({"model": "tinc", "preset": "fast"}),
-    "tinc-balanced": Recipe({"model": "tinc"}),
+    "tinc-balanced": Recipe({"model": "tinc", "preset": "balanced"}),
     "tinc-best": Recipe({"model": "tinc", "preset": "best"}),
     "detail": _detail(),
     "detail-no-rdo": _detail(TRADE_OFF=0.0),
@@ -56,7 +56,9 @@ RECIPES = {
     "detail-filter-of-1": Recipe({"model": "detail"}, {"restoring.MAX_BINS": 1}),
     "detail-filter-of-4": Recipe({"model": "detail"}, {"restoring.MAX_BINS": 4}),
     **{
-        f"hybrid-{100 * share:.0f}": Recipe({"model": "hybrid"}, {"planning.NETWORK_SHARE": share})
+        f"hybrid-{100 * share:.0f}": Recipe(
+            {"model": "hybrid", "preset": "balanced"}, {"planning.NETWORK_SHARE": share}
+        )
         for share in (0.3, 0.45, 0.6, 0.75, 0.9)
     },
     "hybrid-fast-60": Recipe({"model": "hybrid", "preset": "fast"}),

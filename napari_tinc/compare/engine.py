@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -178,18 +178,18 @@ class Comparison:
         files = list(dict.fromkeys((self._resolved(candidate), ratio) for candidate, ratio in open_tasks))
         if not files:
             return
-        with tempfile.TemporaryDirectory(prefix="tinc-compare-") as folder:
-            volumes = (self.truth.array, self.truth.mask, self.truth.clean)
+        volumes = (self.truth.array, self.truth.mask, self.truth.clean)
+        with ExitStack() as stack:
+            runner: runners.Runner
             if scheduler is None:
-                process.save_volumes(Path(folder), *volumes)
-                runner: runners.Runner = runners.Local(Path(folder), jobs)
+                runner = runners.Local(stack.enter_context(process.shared_volumes(*volumes)), jobs)
             else:
                 runner = runners.Cluster(scheduler, volumes)
-            with runner:
-                for index, file in enumerate(files):
-                    runner.submit(index, self._job(*file), self._made(*file))
-                for index, said in runner.news(len(files)):
-                    yield from self._take(*files[index], said)
+            stack.enter_context(runner)
+            for index, file in enumerate(files):
+                runner.submit(index, self._job(*file), self._made(*file))
+            for index, said in runner.news(len(files)):
+                yield from self._take(*files[index], said)
 
     def _tasks(self) -> list[tuple[Candidate, float]]:
         return [(candidate, ratio) for ratio in self.ratios for candidate in self.candidates]

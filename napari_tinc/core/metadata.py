@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from napari_tinc.errors import InputError
+
 SPATIAL = "zyx"
 LEADING = "tc"
+# What a file holds: channels times time points, and bytes of JSON for metadata and provenance.
+MAX_ITEMS = 2**16
+MAX_JSON_BYTES = 64 * 1024
+_DEFAULT_AXES = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +73,18 @@ class Metadata:
 
     @classmethod
     def default(cls, ndim: int, name: str = "") -> Metadata:
-        """Metadata of a bare array: 2-D is YX, 3-D ZYX, 4-D CZYX, 5-D TCZYX; unit steps."""
-        axes = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}[ndim]
-        return cls(axes, (1.0,) * ndim, ("",) * ndim, name=name)
+        """Metadata of a bare array: 2-D is YX, 3-D ZYX, 4-D CZYX, 5-D TCZYX; unit steps.
+
+        Raises
+        ------
+        InputError
+            For any other number of axes.
+        """
+        if ndim not in _DEFAULT_AXES:
+            raise InputError(
+                f"expected 2 to 5 axes (yx to tczyx), got {ndim}; select or squeeze axes until they fit, or name them"
+            )
+        return cls(_DEFAULT_AXES[ndim], (1.0,) * ndim, ("",) * ndim, name=name)
 
     def named(self, name: str) -> Metadata:
         """Return a copy with another name."""

@@ -41,7 +41,7 @@ class Progress:
     Parameters
     ----------
     phase : str
-        ``"preparing"``, ``"training"``, ``"quantising"`` or ``"measuring"``.
+        ``"preparing"``, ``"coding"``, ``"trying"``, ``"training"``, ``"quantising"`` or ``"measuring"``.
     step, steps : int
         Optimiser steps done and planned.
     loss : float
@@ -53,6 +53,8 @@ class Progress:
     decode : callable, optional
         Decodes a region with the weights as they are now, like :meth:`napari_tinc.volume.CompressedVolume.decode`; only
         between two steps of the generator, in the thread that drives it.
+    note : str
+        What the user should know, such as that networks would not pay; mostly empty.
     """
 
     phase: str
@@ -65,11 +67,12 @@ class Progress:
     eta: float
 
     @classmethod
-    def unmeasured(cls, phase: str, step: int, steps: int) -> Progress:
+    def unmeasured(cls, phase: str, step: int, steps: int, note: str = "") -> Progress:
         """Progress of a phase that knows neither loss nor time."""
-        return cls(phase, step, steps, math.nan, math.nan, math.nan, math.nan, math.nan)
+        return cls(phase, step, steps, math.nan, math.nan, math.nan, math.nan, math.nan, note=note)
 
     decode: Callable[..., npt.NDArray[np.generic]] | None = field(default=None, repr=False, compare=False)
+    note: str = ""
 
 
 @dataclass

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from reprlib import repr as shortened
 
-from napari_tinc.core.metadata import LEADING, SPATIAL, Display, Metadata
+from napari_tinc.core.metadata import LEADING, MAX_ITEMS, SPATIAL, Display, Metadata
 from napari_tinc.errors import FormatError
 from napari_tinc.format._bytes import REMEDY, integer
 
@@ -21,7 +21,6 @@ MODEL_CONSTANT, MODEL_TINC, MODEL_DETAIL = 0, 1, 2
 
 MAX_SIZE = 2**31 - 1
 MAX_VOXELS = 2**48
-MAX_ITEMS = 2**16
 MAX_LEVELS = 16
 MAX_LEAVES = 2**24
 MAX_CONSTANT_LEAVES = 2**16

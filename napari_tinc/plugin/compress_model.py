@@ -66,7 +66,7 @@ class Form:
 
     target_kind: str = "ratio"
     target_value: float = TARGETS["ratio"]
-    preset: str = "balanced"
+    preset: str = "fast"
     model: str = "auto"
     between: str = "auto"
     within: str = "equal"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.notifications import show_error
 from napari.utils.progress import cancelable_progress
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton
+from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton
 
 from napari_tinc.errors import TincError
 from napari_tinc.plugin import engine, preferences, worker
@@ -23,6 +23,7 @@ from napari_tinc.plugin.losses import Loss
 from napari_tinc.plugin.octants import OctantModel, go_to_octant
 from napari_tinc.plugin.overlays import shown_measure
 from napari_tinc.plugin.place import region_of
+from napari_tinc.plugin.plain import plain_label
 from napari_tinc.plugin.preview import Placement, Preview, View
 from napari_tinc.plugin.result import Result
 from napari_tinc.plugin.result_card import ResultCard
@@ -90,8 +91,7 @@ class CompressWidget(DockedWidget):
         self.compress_button = self._button("Compress", "Train a network on the source, here and now", self.start)
         self.stop_button = self._button("Stop", "End training now; see Advanced for what is kept", self.stop)
         self.save_button = self._button("Save…", "Write the last result to a .tinc file", self.save)
-        self.status = QLabel()
-        self.status.setWordWrap(True)
+        self.status = plain_label(wrapped=True)
         self.bar = QProgressBar()
         self.bar.setRange(0, _BAR)
         self.curve = PsnrCurve()

@@ -88,7 +88,7 @@ def warm_up() -> None:
     """Compress and decode a tiny volume: after an installation that compiles the coder, which takes a while."""
     import numpy as np
 
-    from napari_tinc.compression import compress
+    from napari_tinc.compression import calibrate, compress
     from napari_tinc.core import entropy
     from napari_tinc.target import Target
 
@@ -104,6 +104,7 @@ def warm_up() -> None:
     model, _ = entropy.fit_model(symbols)
     coder = entropy.default_coder()
     entropy.decode(entropy.encode([symbols], [model], coder), [4], [model], coder)
+    calibrate()
 
 
 __all__ = ["THREAD", "load", "prepared", "warm_up"]

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pint
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from napari.utils.colormaps import AVAILABLE_COLORMAPS
 from napari.utils.transforms import Affine
 
 from napari_tinc.core.metadata import Display
+from napari_tinc.core.text import printable
 from napari_tinc.errors import InputError
 from napari_tinc.plugin import place
 from napari_tinc.plugin.depth import follow_depth
@@ -39,6 +39,8 @@ LOOKS = (
 )  # fmt: skip
 # What is shown until finer voxels are decoded has at most so many: it decodes in milliseconds.
 COARSE_VOXELS = 2**18
+# Beyond that the digits of a float leave nothing of a position; and what bends space so much cannot be unbent.
+_FARTHEST = 1e9
 
 
 def add_result(
@@ -196,13 +198,16 @@ def _title(volume: CompressedVolume, name: str) -> str:
     ratio = f"{volume.ratio:.0f}" if volume.ratio >= 10 else f"{volume.ratio:.1f}"
     psnr = volume.provenance.get("psnr")
     quality = f", {psnr:.1f} dB" if isinstance(psnr, float) else ", exact" if psnr == "inf" else ""
-    return f"{name or 'volume'}, {ratio}×{quality}"
+    return printable(f"{name or 'volume'}, {ratio}×{quality}")
 
 
 def apart(low: float, high: float) -> tuple[float, float]:
     """Return limits that napari takes: it refuses equal ones."""
     low, high = float(low), float(high)
-    return low, high if high > low else max(low + 1.0, math.nextafter(low, math.inf))
+    if high > low:
+        return low, high
+    step = max(1.0, 1e-6 * abs(low))  # a smaller one is lost in the digits that a float has, or the display's do
+    return (low, low + step) if math.isfinite(low + step) else (low - step, low)
 
 
 def place_of(source: Any, axes: str) -> dict[str, Any] | None:
@@ -214,16 +219,22 @@ def place_of(source: Any, axes: str) -> dict[str, Any] | None:
 
 def file_place(volume: CompressedVolume) -> dict[str, Any]:
     """Return the options that put a volume where its file says."""
+    from napari_tinc.files.units import shown_unit
+
     metadata, ndim = volume.metadata, len(volume.shape)
-    translate = metadata.display.translate or (0.0,) * ndim
+    translate = np.array(metadata.display.translate or (0.0,) * ndim)
+    if not np.abs(translate).max() < _FARTHEST:
+        logger.warning("expected a place that can be shown, got %s: shown at 0", translate)
+        translate = np.zeros(ndim)
     where: dict[str, Any] = {"translate": translate}
-    if metadata.display.linear:
+    linear = np.array(metadata.display.linear or np.eye(ndim), float)
+    if metadata.display.linear and np.abs(linear).max() < _FARTHEST and np.linalg.cond(linear) < _FARTHEST:
         # What the file holds applies to positions in voxel sizes, as napari's ``affine`` does.
-        where = {"affine": Affine(linear_matrix=np.array(metadata.display.linear), translate=translate)}
+        where = {"affine": Affine(linear_matrix=linear, translate=translate)}
     return {
         "axis_labels": tuple(metadata.axes),
         "scale": metadata.voxel_size,
-        "units": tuple(_unit(unit) for unit in metadata.units),
+        "units": tuple(shown_unit(unit) or "pixel" for unit in metadata.units),
         **where,
     }
 
@@ -257,18 +268,6 @@ def display_of(where: dict[str, Any], layer: Any) -> Display:
 def _rounded(value: float) -> float:
     """Keep what a position or an intensity needs; a file has few bytes to spare."""
     return float(f"{value:.9g}")
-
-
-def _unit(name: str) -> str:
-    """Return a unit that napari can show: it refuses words it does not know."""
-    if not name:
-        return "pixel"
-    try:
-        pint.get_application_registry().parse_units(name)  # type: ignore[no-untyped-call]
-    except (pint.errors.UndefinedUnitError, pint.errors.DefinitionSyntaxError):
-        logger.warning("expected a unit that napari knows, got %r: lengths are shown in pixels", name)
-        return "pixel"
-    return name
 
 
 __all__ = [

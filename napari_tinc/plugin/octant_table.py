@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from napari.components import ViewerModel
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QLabel, QTableView, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QVBoxLayout, QWidget
 
 from napari_tinc.plugin.docked import TabbedWidget
 from napari_tinc.plugin.layers import is_result
 from napari_tinc.plugin.octants import MEASURES, OctantModel, go_to_octant
+from napari_tinc.plugin.plain import plain_label
 from napari_tinc.plugin.viewers import raw_viewer
 
 TABLE_NAME = "Octant table (TINC)"
@@ -35,8 +36,7 @@ class OctantTable(TabbedWidget):
         super().__init__()
         self.viewer = raw_viewer(napari_viewer)
         self.model: OctantModel | None = None
-        self.title = QLabel(_HINT)
-        self.title.setWordWrap(True)
+        self.title = plain_label(_HINT, wrapped=True)
         self.table: Any = QTableView()
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)

@@ -29,7 +29,7 @@ class Preferences:
         Limit of napari's cache of decoded chunks; 0 leaves it to napari.
     """
 
-    preset: str = "balanced"
+    preset: str = "fast"
     device: str = "auto"
     target_kind: str = "ratio"
     target_value: float = 64.0

@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 
 from napari_tinc.plugin.losses import Loss
 from napari_tinc.plugin.octants import MEASURES
+from napari_tinc.plugin.plain import plain_label
 from napari_tinc.plugin.report import Report
 
 BUTTONS = {
@@ -59,10 +60,7 @@ class ResultCard(QFrame):
         self._rows = QFormLayout()
         self._rows.setVerticalSpacing(2)
         self._rows.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
-        self.kept, self._note = QLabel(), QLabel()
-        for label in (self.kept, self._note):
-            label.setWordWrap(True)
-            label.setTextFormat(Qt.TextFormat.PlainText)
+        self.kept, self._note = plain_label(wrapped=True), plain_label(wrapped=True)
         self.worst = LossPictures()
         self.worst.visited.connect(self.visited.emit)
         self.overlay = QComboBox()
@@ -114,8 +112,7 @@ class ResultCard(QFrame):
         while self._rows.rowCount():
             self._rows.removeRow(0)
         for label, text in report.rows():
-            value = QLabel(text)
-            value.setTextFormat(Qt.TextFormat.PlainText)
+            value = plain_label(text)
             value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             self._rows.addRow(label, value)
         self.kept.setText(report.kept)

@@ -1,0 +1,87 @@
+"""Presets that train: a trial of seconds says whether networks may pay; if not, the file of ``fast`` comes at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic import blobs
+
+from napari_tinc import compression as story
+from napari_tinc import planning, trial
+from napari_tinc.core.steps import complete
+from napari_tinc.core.training import Progress
+from napari_tinc.target import Target
+
+NOISE = np.random.default_rng(3).integers(0, 1000, (24, 30, 28), np.uint16)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Optimiser steps asked of every training."""
+    asked: list[int] = []
+    prepare = planning.prepare_training
+
+    def noted(draft: Any, bits: float, steps: int, *rest: Any) -> Any:
+        asked.append(steps)
+        return prepare(draft, bits, steps, *rest)
+
+    monkeypatch.setattr(planning, "prepare_training", noted)
+    return asked
+
+
+def compressed(volume: Any, preset: str) -> tuple[Any, list[Progress]]:
+    seen: list[Progress] = []
+    steps = story.compress_steps(volume, Target.ratio(12), preset=preset, device="cpu")
+    return complete(steps, seen.append), seen
+
+
+@pytest.mark.parametrize("preset", ["balanced", "best"])
+def test_where_networks_cannot_pay_the_file_of_fast_comes_after_two_short_trainings(
+    preset: str, trained: list[int]
+) -> None:
+    fast, _ = compressed(NOISE, "fast")
+    assert trained == []
+    result, seen = compressed(NOISE, preset)
+    assert trained == [75, 150]
+    assert result.nbytes <= NOISE.nbytes / 12
+    # The same but for the few bytes that say what the trial found.
+    assert float(result.provenance["psnr"]) == pytest.approx(float(fast.provenance["psnr"]), abs=0.1)
+    assert result.header.model == fast.header.model
+    assert float(result.provenance["promised_dB"]) < 0
+    assert {"trying", "coding"} <= {progress.phase for progress in seen}
+    assert [progress.note for progress in seen if progress.note] == [story.NO_NETWORKS]
+
+
+def test_where_networks_may_pay_they_are_trained(trained: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(story.PRESETS, "fast", 40)
+    monkeypatch.setitem(story.PRESETS, "balanced", 160)
+    monkeypatch.setattr(trial, "extrapolated", lambda gains, steps: 0.4)
+    result, seen = compressed(blobs((24, 30, 28)), "balanced")
+    assert trained[:4] == [75, 150, 40, 40]
+    assert result.provenance["promised_dB"] == 0.4
+    assert not any(progress.note for progress in seen)
+
+
+def test_a_trial_can_be_stopped_and_the_file_of_fast_remains(trained: list[int]) -> None:
+    volume = blobs((24, 30, 28))
+    steps = story.compress_steps(volume, Target.ratio(12), preset="best", device="cpu", finish=lambda: len(trained) > 0)
+    result = complete(steps)
+    assert trained == [75]
+    np.testing.assert_array_equal(result.decode(), compressed(volume, "fast")[0].decode())
+
+
+def test_gains_that_fall_evenly_to_nothing_are_added_up() -> None:
+    """0.8 dB for the doubling seen; over the four ahead 7, 5, 3 and 1 eighths of that."""
+    expected = -1.0 + 0.8 * sum((7, 5, 3, 1)) / 8
+    assert trial.extrapolated([-1.8, -1.0], 150 * 2**4) == pytest.approx(expected)
+    assert trial.extrapolated([-1.8, -1.0], 10) == -1.0
+
+
+def test_a_volume_too_small_for_networks_is_not_tried(trained: list[int]) -> None:
+    volume = blobs((6, 8, 8)).astype(np.uint8)
+    fast, best = (story.compress(volume, Target.size(260), preset=preset, device="cpu") for preset in ("fast", "best"))
+    assert trained == []
+    assert replace(best.header, provenance={}) == replace(fast.header, provenance={})
