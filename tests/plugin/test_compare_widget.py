@@ -140,10 +140,20 @@ def test_the_form_says_what_the_files_may_take_and_what_is_wrong(opened):
     viewer, widget = opened()
     size = widget.form.fields["size"]
     assert "→ 4.32 kB, 1.73 kB" in size.value  # 24 · 36 · 40 · 2 bytes / 16 and / 40
-    for ratios, said in (("", "at least one ratio"), ("many", "'64, 256'"), ("0.5", "smaller than the volume")):
+    wrong = {
+        "": "at least one ratio", "many": "'64, 256'", "0.5": "smaller than the volume", "16, 5000": "got 13",
+        "1e6": "smallest file", "1e300": "smallest file",
+    }  # fmt: skip
+    for ratios, said in wrong.items():
         widget.form.fields["ratios"].value = ratios
         assert said in size.value
+        assert "color" in size.native.styleSheet(), "in red"
         assert not widget.controls.buttons["compare"].isEnabled()
+    widget.form.fields["ratios"].value = "1500"  # 46 bytes: a codec's file may be so small, ours is not
+    assert widget.controls.buttons["compare"].isEnabled()
+    widget.form.tick(["detail"])
+    assert not widget.controls.buttons["compare"].isEnabled()
+    widget.form.tick(QUICK)
     widget.form.fields["ratios"].value = "16"
     widget.form.tick([])
     assert "tick some" in size.value
