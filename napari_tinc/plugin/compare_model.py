@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
+from napari_tinc.compare.container import overhead
 from napari_tinc.errors import InputError, TincError
-from napari_tinc.plugin.compress_model import Source
+from napari_tinc.plugin.compress_model import Source, budget_of
 from napari_tinc.plugin.report import size_text
 from napari_tinc.target import Target
 
@@ -160,7 +161,7 @@ class CompareModel:
             return "expected at least one strategy or codec, got none; tick some"
         try:
             for ratio in self.choice.ratio_values():
-                Target.ratio(ratio).budget(self.source.nbytes, self.source.voxels)
+                budget_of(Target.ratio(ratio), self.source, self._least())
         except TincError as error:
             return str(error)
         return ""
@@ -171,8 +172,19 @@ class CompareModel:
             return problem
         assert self.source is not None
         source, ratios = self.source, self.choice.ratio_values()
-        budgets = [size_text(Target.ratio(ratio).budget(source.nbytes, source.voxels)) for ratio in ratios]
+        budgets = [size_text(budget_of(Target.ratio(ratio), source, self._least())) for ratio in ratios]
         return f"{size_text(source.nbytes)} → {', '.join(budgets)}"
+
+    def _least(self) -> int:
+        """Bytes that no file of what is ticked is smaller than."""
+        assert self.source is not None
+        source, least = self.source, []
+        if self.choice.strategies:
+            least.append(source.least)
+        if self.choice.peers:
+            codec = 1 if source.varied else 0
+            least.append(overhead(source.shape, source.metadata.axes, source.dtype.itemsize) + codec)
+        return min(least)
 
     def begin(self) -> None:
         """Start a comparison.

@@ -33,7 +33,7 @@ class CompareWidget(DockedWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self.model = CompareModel()
-        self.form = CompareForm(napari_viewer)
+        self.form = CompareForm(self.viewer)
         self._control: worker.Control | None = None
         self._worker: Any = None
         self._aside = compare_worker.Aside(self)

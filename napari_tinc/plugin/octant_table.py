@@ -10,6 +10,7 @@ from napari.components import ViewerModel
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QVBoxLayout, QWidget
 
+from napari_tinc.plugin.docked import TabbedWidget
 from napari_tinc.plugin.layers import is_result
 from napari_tinc.plugin.octants import MEASURES, OctantModel, go_to_octant
 from napari_tinc.plugin.plain import plain_label
@@ -21,7 +22,7 @@ _NARROWEST = 440  # all columns of a common volume
 _FORMATS = {"psnr": "{:.1f}", "nbytes": "{:.0f}", "max_error": "{:.4g}", "dice": "{:.3f}"}
 
 
-class OctantTable(QWidget):
+class OctantTable(TabbedWidget):
     """Octants of a result layer, the lowest PSNR first.
 
     Parameters

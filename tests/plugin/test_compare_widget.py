@@ -26,6 +26,7 @@ from superqt.utils import WorkerBase
 from synthetic import blobs
 
 from napari_tinc.compare import candidates, engine, peers
+from napari_tinc.compare.results import Result
 from napari_tinc.core import metrics
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.plugin import compare_model
@@ -139,10 +140,20 @@ def test_the_form_says_what_the_files_may_take_and_what_is_wrong(opened):
     viewer, widget = opened()
     size = widget.form.fields["size"]
     assert "→ 4.32 kB, 1.73 kB" in size.value  # 24 · 36 · 40 · 2 bytes / 16 and / 40
-    for ratios, said in (("", "at least one ratio"), ("many", "'64, 256'"), ("0.5", "smaller than the volume")):
+    wrong = {
+        "": "at least one ratio", "many": "'64, 256'", "0.5": "smaller than the volume", "16, 5000": "got 13",
+        "1e6": "smallest file", "1e300": "smallest file",
+    }  # fmt: skip
+    for ratios, said in wrong.items():
         widget.form.fields["ratios"].value = ratios
         assert said in size.value
+        assert "color" in size.native.styleSheet(), "in red"
         assert not widget.controls.buttons["compare"].isEnabled()
+    widget.form.fields["ratios"].value = "1500"  # 46 bytes: a codec's file may be so small, ours is not
+    assert widget.controls.buttons["compare"].isEnabled()
+    widget.form.tick(["detail"])
+    assert not widget.controls.buttons["compare"].isEnabled()
+    widget.form.tick(QUICK)
     widget.form.fields["ratios"].value = "16"
     widget.form.tick([])
     assert "tick some" in size.value
@@ -204,6 +215,29 @@ def test_the_table_sorts_by_any_column_and_the_bar_is_counted_again(opened, qtbo
     assert set(column(widget, 6)) == {"100%"}
     widget.form.fields["bar"].value = 0
     assert set(column(widget, 6)) == {"0%"}
+
+
+def test_in_a_narrow_dock_names_are_cut_and_numbers_are_not(opened, qtbot):
+    viewer, widget = opened(show=True)
+    viewer.window.resize(900, 700)
+    widget.form.tick(["even/importance", *QUICK])
+    widget.model.open(
+        engine.Comparison(VOLUME, candidates=[candidates.Candidate.tinc("shallow/importance", "fast")], ratios=(16,))
+    )
+    (row,) = widget.model.rows
+    row.result = Result(candidates.Candidate.tinc("shallow/importance", "fast"), 16, 4000)
+    row.values = {"psnr": 101.25, "ssim": 0.9912, "dice": 0.987}
+    widget.model.row_changed.emit(0)
+    qtbot.wait(50)
+    table = widget.table
+    assert table.width() < 350
+    for number in range(2, 5):
+        assert table.columnViewportPosition(number) + table.columnWidth(number) <= table.viewport().width()
+        assert table.columnWidth(number) >= table.sizeHintForColumn(number), "all digits"
+    assert table.verticalScrollBar().sizeHint().width() < table.viewport().width() - (
+        table.columnViewportPosition(4) + table.columnWidth(4)
+    ), "nor will they be when there are more rows"
+    assert "shallow/importance fast" in table.model().index(0, 0).data(Qt.ItemDataRole.ToolTipRole)
 
 
 def test_a_double_click_shows_a_candidate_in_the_sources_place_once(opened, qtbot):
