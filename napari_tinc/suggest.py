@@ -133,6 +133,12 @@ class Suggestion:
         """Original minus decoded."""
         return np.subtract(self.original, self.decoded, dtype=np.float64)
 
+    @property
+    def planes(self) -> tuple[Array, Array, Floats]:
+        """Original, decoded and error in the middle plane of the region."""
+        middle = (self.original.shape[0] // 2,) * (self.original.ndim - 2)
+        return self.original[middle], self.decoded[middle], self.error[middle]
+
 
 def advised(suggestions: Sequence[Suggestion]) -> Suggestion | None:
     """Return the last, by ratio, up to which every loss looks like noise; None if there is none."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
+import imagecodecs
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
+from typer.testing import CliRunner
 
 from napari_tinc import Target, compress, sample_blocks, samples
+from napari_tinc.cli import app
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.steps import complete
 from napari_tinc.core.training import Progress
@@ -216,3 +221,46 @@ def test_every_kind_of_voxel_is_understood(dtype: str) -> None:
     assert one.decoded.dtype == dtype
     assert one.decoded.min() >= scaled.min()
     assert one.decoded.max() <= scaled.max()
+
+
+# --- on the command line
+
+
+def run(*arguments: object) -> Any:
+    result = CliRunner().invoke(app, ["suggest", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result
+
+
+def test_the_command_line_prints_a_row_per_ratio_and_the_advice(tmp_path: Path) -> None:
+    np.save(tmp_path / "spots.npy", spots(25)[1])
+    result = run(tmp_path / "spots.npy", "--ratio", 16, "--ratio", 400, "--region", "4:20,0:40,0:40")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert "the loss looks like noise" in lines[1]
+    assert "structure is lost" in lines[2]
+    assert lines[-1].startswith("advised: 16,")
+
+
+def test_json_and_pictures_say_the_same_and_nothing_is_overwritten(tmp_path: Path) -> None:
+    np.save(tmp_path / "spots.npy", spots(25)[1])
+    picture = tmp_path / "tried.png"
+    result = run(tmp_path / "spots.npy", "--ratio", 16, "--ratio", 400, "--json", "--report", picture)
+    said = json.loads(result.stdout)
+    assert [row["verdict"] for row in said["ratios"]] == ["noise", "structure"]
+    assert said["advised"] == 16
+    assert said["noise"]["gain"] >= 0
+    assert imagecodecs.png_decode(picture.read_bytes()).ndim == 3
+    before = picture.read_bytes()
+    again = run(tmp_path / "spots.npy", "--ratio", 16, "--report", picture)
+    assert again.exit_code == 1
+    assert "--overwrite" in again.stderr
+    assert picture.read_bytes() == before
+
+
+def test_without_noise_no_ratio_is_advised_and_the_reason_is_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "clean.npy", np.rint(spots(0)[0]).astype(np.uint16))
+    assert "no noise was found" in run(tmp_path / "clean.npy", "--ratio", 16).stdout.splitlines()[-1]
+    said = json.loads(run(tmp_path / "clean.npy", "--ratio", 16, "--json").stdout)
+    assert said["advised"] is None
+    assert said["ratios"][0]["distance_here"] is None
