@@ -1,6 +1,17 @@
 """``python -m napari_tinc`` is the command line."""
 
-from napari_tinc.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line, or say that it was interrupted before it began."""
+    try:
+        from napari_tinc.cli import main as run
+    except KeyboardInterrupt:
+        print("interrupted: nothing was begun", file=sys.stderr)
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -179,11 +179,13 @@ def compress_file(job: Job, options: Options) -> Generator[Progress, None, Done]
     if not options.accept_labels:
         check_not_labels(volume.data)
     from napari_tinc.compression import compress_steps
+    from napari_tinc.core.training import Progress
 
     if (note := _time_note(volume.data, options)) is not None:
         yield note
     steps = compress_steps(volume.data, options.target, metadata=volume.metadata, **options.settings)
     compressed: CompressedVolume = yield from steps
+    yield Progress.unmeasured("saving", 0, 1)  # the last moment to be stopped
     compressed.save(job.output, overwrite=options.overwrite)
     worst = min((octant.psnr for octant in compressed.octants), default=math.nan)
     psnr, seconds = float(compressed.provenance["psnr"]), time.perf_counter() - began

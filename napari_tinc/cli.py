@@ -33,7 +33,7 @@ from napari_tinc.options import (
     check_choice,
     parse_region,
 )
-from napari_tinc.terminal import print_result, reporting, run_showing
+from napari_tinc.terminal import end_if_asked, listen, print_result, reporting, run_showing, say
 
 # torch and the readers of volumes take seconds to import, so each command imports what it needs.
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ def decompress(
         start = time.perf_counter()
         data = compressed.decode(box, scale)
         seconds = time.perf_counter() - start
+        end_if_asked()
         extent = tuple(part.stop - part.start for part in box)
         write_volume(output, data, _rescaled(compressed.metadata, extent, data.shape), overwrite)
         said = {"output": str(output), "shape": list(data.shape), "dtype": data.dtype.name, "bytes": data.nbytes}
@@ -166,14 +167,15 @@ def info(source: TincFile, as_json: AsJson = False) -> None:
     with reporting(as_json):
         from napari_tinc import format as frames
 
-        data = _read_bytes(source)
+        data = frames.read(source)
         header = frames.parse(data).header
         metadata = asdict(header.metadata)
         said = {"file": str(source), "shape": list(header.shape), "dtype": header.dtype} | metadata
         said |= {"raw_bytes": header.raw_nbytes, "file_bytes": len(data), "ratio": header.raw_nbytes / len(data)}
         octants = len(header.items) * 2 ** sum(sum(level) for level in header.splits)
         said |= {"model": FAMILIES[header.model], "levels": 1 + len(header.splits), "octants": octants}
-        said |= {"between levels": frames.BETWEEN[header.between], "within a level": frames.WITHIN[header.within]}
+        said |= {"between levels": _strategy(frames.BETWEEN, header.between)}
+        said |= {"within a level": _strategy(frames.WITHIN, header.within)}
         print_result(said | {"provenance": dict(header.provenance)}, as_json)
 
 
@@ -181,18 +183,18 @@ def info(source: TincFile, as_json: AsJson = False) -> None:
 def check(source: TincFile, as_json: AsJson = False) -> None:
     """Test the checksums of a .tinc file; name what is damaged and exit with 1."""
     with reporting(as_json):
-        from napari_tinc.format import check as check_segments
+        from napari_tinc import format as frames
 
-        reports = check_segments(_read_bytes(source))
+        reports = frames.check(frames.read(source))
         damaged = [report for report in reports if not report.ok]
         if as_json:
             print_result(
                 {"file": str(source), "ok": not damaged, "segments": [asdict(report) for report in reports]}, True
             )
         elif not damaged:
-            typer.echo(f"{source}: all {len(reports)} parts are intact")
+            say(f"{source}: all {len(reports)} parts are intact")
         for report in () if as_json else damaged:
-            typer.echo(f"damaged: {report.name}, {report.length} bytes at offset {report.offset}")
+            say(f"damaged: {report.name}, {report.length} bytes at offset {report.offset}")
         if damaged:
             raise typer.Exit(1)
 
@@ -226,6 +228,7 @@ def main() -> None:
     # Before torch is imported: threads that spin while they wait keep one another from the cores of a busy machine
     # (benchmarks/threads.py).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    listen()
     app()
 
 
@@ -249,10 +252,19 @@ def _target(ratio: float | None, size: int | None, bits: float | None, psnr: flo
     return given[0] if given else Target.ratio(DEFAULT_RATIO)
 
 
+def _strategy(names: tuple[str, ...], code: int) -> str:
+    """Name a strategy; later versions may have more of them, which a decoder need not know."""
+    return names[code] if code < len(names) else f"unknown ({code})"
+
+
 def _memory_limit(megabytes: float | None) -> AbstractContextManager[None]:
     from napari_tinc.core.scratch import memory_limit
 
-    return nullcontext() if megabytes is None else memory_limit(int(megabytes * 1e6))
+    if megabytes is None:
+        return nullcontext()
+    if not math.isfinite(megabytes):
+        raise InputError(f"expected --memory-limit in MB, got {megabytes}; leave it out for an eighth of what is free")
+    return memory_limit(int(megabytes * 1e6))
 
 
 def _between(text: str) -> str | tuple[float, ...]:
@@ -264,10 +276,3 @@ def _between(text: str) -> str | tuple[float, ...]:
         raise InputError(
             f"expected --between as {', '.join(BETWEEN)} or numbers such as '1,0.8,1.5', got {text!r}; choose one"
         ) from None
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"expected a .tinc file, got {path}: {error.strerror}; check the path") from error

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_tinc.core.text import printable
 from napari_tinc.options import DEFAULT_RATIO, PRESETS, AsJson, Axes, Force, Overwrite, Preset, TimeLimit, check_choice
-from napari_tinc.terminal import print_result, reporting
+from napari_tinc.terminal import print_result, reporting, say
 
 # torch, pandas and the codecs take seconds to import.
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from napari_tinc.compare.engine import Comparison, Event
 
 NONE = "none"
+_KEPT = "what has finished is kept, the same command goes on from there"
 _PRINTED = {
     "candidate": "candidate", "same_as": "=", "target_ratio": "for", "ratio": "ratio", "psnr": "PSNR", "ssim": "SSIM",
     "dice": "Dice", "cldice": "clDice", "dice_mask": "Dice(mask)", "psnr_clean": "clean", "worst_octant_psnr": "worst",
@@ -51,7 +53,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare our settings with one another and with other codecs, at equal bytes."""
-    with reporting(as_json):
+    with reporting(as_json, kept=_KEPT):
         check_choice("--preset", preset, PRESETS)
         from napari_tinc.files import check_output, read_volume
         from napari_tinc.inputs import check_not_labels
@@ -104,14 +106,10 @@ def _run(comparison: Comparison, jobs: int, scheduler: str | None, quiet: bool) 
     from rich.console import Console
 
     console = Console(stderr=True, quiet=quiet, markup=False, highlight=False)
-    try:
-        with closing(comparison.run(jobs, scheduler)) as events, console.status("starting") as status:
-            for event in events:
-                status.update(f"{event.done}/{event.total} {event.candidate.name}: {event.phase} {event.fraction:.0%}")
-                _say(console, event)
-    except KeyboardInterrupt:
-        console.print("interrupted: what has finished is kept, the same command goes on from there")
-        raise typer.Exit(130) from None
+    with closing(comparison.run(jobs, scheduler)) as events, console.status("starting") as status:
+        for event in events:
+            status.update(f"{event.done}/{event.total} {event.candidate.name}: {event.phase} {event.fraction:.0%}")
+            _say(console, event)
 
 
 def _say(console: Console, event: Event) -> None:
@@ -120,7 +118,7 @@ def _say(console: Console, event: Event) -> None:
         return
     said = result.problem if result.measures is None else f"{result.measures.psnr:.2f} dB, {result.nbytes} bytes"
     stored = ", stored" if result.stored else ""
-    console.print(f"{event.done}/{event.total} {event.target_ratio:g} {result.label}: {said}{stored}")
+    console.print(printable(f"{event.done}/{event.total} {event.target_ratio:g} {result.label}: {said}{stored}"))
 
 
 def _print(comparison: Comparison, source: Path, bar: float, as_json: bool) -> None:
@@ -137,9 +135,11 @@ def _print(comparison: Comparison, source: Path, bar: float, as_json: bool) -> N
     rows = table[table["problem"] == ""].sort_values(["target_ratio", "psnr"], ascending=[True, False])
     if len(rows):
         shown = rows[[column for column in _PRINTED if rows[column].notna().any() and rows[column].ne("").any()]]
-        typer.echo(shown.rename(columns=_PRINTED).to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+        text = shown.rename(columns=_PRINTED).to_string(index=False, float_format=lambda value: f"{value:.4g}")
+        for line in text.splitlines():
+            say(line)
     for row in table[table["problem"] != ""].itertuples():
-        typer.echo(f"{row.candidate} at {row.target_ratio:g}: {row.problem}")
-    typer.echo(f"{advice.strategy}: {advice.reason}")
+        say(f"{row.candidate} at {row.target_ratio:g}: {row.problem}")
+    say(f"{advice.strategy}: {advice.reason}")
     for verdict in found:
-        typer.echo(f"ratio {verdict.target_ratio:g}: {verdict.text}")
+        say(f"ratio {verdict.target_ratio:g}: {verdict.text}")

@@ -21,7 +21,7 @@ from napari_tinc.core.scratch import ArrayLike, fits_memory, read_steps
 from napari_tinc.core.steps import complete, relay
 from napari_tinc.core.training import Progress
 from napari_tinc.errors import BudgetError, InputError
-from napari_tinc.inputs import check_volume
+from napari_tinc.inputs import check_array, check_volume
 from napari_tinc.planning import Finish
 from napari_tinc.samples import neuron_phantom
 from napari_tinc.settings import PRESETS, Settings
@@ -141,27 +141,40 @@ def compress_steps(
     TrainingError
         If training fails.
     """
-    between = between if isinstance(between, str) else tuple(between)
-    settings = Settings(preset, between, within, levels, device, seed, time_limit, model)
+    settings = Settings(preset, between, within, levels, device, seed, time_limit, model)  # type: ignore[arg-type]
     if within == "map" and weights is None:
         raise InputError("expected a weight per voxel for the strategy 'map', got none: give weights")
-    metadata = metadata or Metadata.default(len(array.shape))
+    if not isinstance(target, Target):
+        raise InputError(f"expected a target such as Target.ratio(64), got {target!r}: make one")
+    check_array(array)
+    metadata = Metadata.default(len(array.shape)) if metadata is None else metadata
     voxels = yield from _read(array)
     check_volume(voxels, metadata)
+    metadata = replace(metadata, voxel_size=tuple(float(step) for step in metadata.voxel_size))
     yield Progress.unmeasured("preparing", 0, 1)
-    with one_core_free():
-        source = Source.prepare(voxels, metadata, None if weights is None else (yield from _read(weights)))
-        if settings.model in ("tinc", "hybrid") and not _fits_training(source):
-            raise InputError(
-                f"expected a volume that fits in memory for model {settings.model!r}, got one of "
-                f"{voxels.nbytes / 1e6:.0f} MB; take model 'detail', or raise the memory limit"
-            )
-        if source.is_constant:
-            return drafts.constant(source, settings)
-        if target.kind == "psnr":
-            return (yield from _reach(source, settings, target.value, finish))
-        steps = _run(source, settings, target.budget(voxels.nbytes, voxels.size), finish)
-        return (yield from _timed(steps, source, settings, finish))
+    if weights is not None:
+        check_array(weights)
+    read_weights = None if weights is None else (yield from _read(weights))
+    steps = _compress(voxels, target, metadata, read_weights, settings, finish)
+    return (yield from relay(steps, lambda progress: progress, one_core_free))
+
+
+def _compress(
+    voxels: Array, target: Target, metadata: Metadata, weights: Array | None, settings: Settings, finish: Finish | None
+) -> Steps:
+    """Compress what has passed the checks."""
+    source = Source.prepare(voxels, metadata, weights)
+    if settings.model in ("tinc", "hybrid") and not _fits_training(source):
+        raise InputError(
+            f"expected a volume that fits in memory for model {settings.model!r}, got one of "
+            f"{voxels.nbytes / 1e6:.0f} MB; take model 'detail', or raise the memory limit"
+        )
+    if source.is_constant:
+        return drafts.constant(source, settings)
+    if target.kind == "psnr":
+        return (yield from _reach(source, settings, target.value, finish))
+    steps = _run(source, settings, target.budget(voxels.nbytes, voxels.size), finish)
+    return (yield from _timed(steps, source, settings, finish))
 
 
 def calibrate() -> None:

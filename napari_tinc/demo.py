@@ -23,8 +23,10 @@ from napari_tinc.core.training import Progress
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.figure import save_figure
 from napari_tinc.files import check_output
+from napari_tinc.output import PARTIAL_PREFIX
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume, Octant
+from napari_tinc.working import working_folder
 
 FILE_NAME = "demo.tinc"
 FIGURE_NAME = "demo.png"
@@ -119,8 +121,8 @@ def _publish(
     compressed: CompressedVolume, sample: str, original: NDArray[Any], file: Path, figure: Path
 ) -> tuple[NDArray[Any], float]:
     """Write both files; they take their places together at the end, so that Ctrl-C leaves nothing behind."""
-    with tempfile.TemporaryDirectory(prefix=".demo-", dir=file.parent) as partial:
-        new_file, new_figure = Path(partial, file.name), Path(partial, figure.name)
+    with working_folder(file.parent, PARTIAL_PREFIX) as partial:
+        new_file, new_figure = partial / file.name, partial / figure.name
         compressed.save(new_file)
         decoded, decode_seconds = decode_in_new_process(new_file)
         ratio = original.nbytes / new_file.stat().st_size
@@ -146,8 +148,8 @@ def decode_in_new_process(file: Path) -> tuple[NDArray[Any], float]:
     TincError
         The process failed; the text is its own.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder, "decoded.npy")
+    with working_folder(Path(tempfile.gettempdir()), "tinc-demo-") as folder:
+        target = folder / "decoded.npy"
         command = [sys.executable, "-m", "napari_tinc", "decompress", str(file), str(target), "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         try:

@@ -25,6 +25,8 @@ CHUNK_SIDE = 512
 # napari shows the coarsest level in 3-D: the finest one that decodes within seconds on two cores.
 MAX_COARSE_VOXELS = 2**23
 _MAX_COARSE_PIXELS = 2**20
+# An array lists all of its chunks: those of a volume so large that they would be more have longer sides.
+_MAX_CHUNKS = 2**13
 
 Bounds = tuple[slice | int, ...]
 
@@ -111,7 +113,7 @@ class LazyArray(da.Array):
 
 @dataclass(frozen=True, eq=False)
 class _Decoded:
-    """One channel of a volume, or its only one (``None``), at one resolution."""
+    """A volume (channel ``None``), or one channel of it, at one resolution."""
 
     volume: CompressedVolume
     channel: int | None
@@ -120,12 +122,13 @@ class _Decoded:
 
     @property
     def axes(self) -> str:
-        return self.volume.metadata.axes.replace("c", "")
+        axes = self.volume.metadata.axes
+        return axes if self.channel is None else axes.replace("c", "")
 
     @property
     def shape(self) -> tuple[int, ...]:
         sides = zip(self.volume.metadata.axes, self.volume.scaled_shape(self.scale), strict=True)
-        return tuple(side for axis, side in sides if axis != "c")
+        return tuple(side for axis, side in sides if axis in self.axes)
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
@@ -212,19 +215,19 @@ def lazy_levels(
     ----------
     volume : CompressedVolume
     channel : int, optional
-        Which channel; needed if the volume has a channel axis, which the arrays then lack.
+        Which channel: the arrays then lack the channel axis. By default they have all axes of the volume.
     max_voxels : int
         The coarsest level is the finest one with at most so many voxels at a time point: napari shows it in 3-D.
 
     Returns
     -------
     list of LazyArray
-        At least one, the finest first; axes as in ``volume.metadata.axes`` without ``"c"``.
+        At least one, the finest first; axes as in ``volume.metadata.axes``.
 
     Raises
     ------
     InputError
-        If a channel is missing, not there, or given for a volume without channels.
+        If the channel is not there.
     """
     return [LazyArray(source) for source in _pyramid(volume, channel, max_voxels, 2)]
 
@@ -237,7 +240,7 @@ def lazy_difference(
     Parameters
     ----------
     original : array-like
-        The original without a channel axis: numpy, dask, zarr, … of the shape of ``lazy_levels(...)[0]``.
+        The original: numpy, dask, zarr, … of the shape of ``lazy_levels(...)[0]``.
     volume, channel, max_voxels
         As in :func:`lazy_levels`.
 
@@ -261,8 +264,8 @@ def _pyramid(volume: CompressedVolume, channel: int | None, max_voxels: int, fac
     """Coarsen until a time point fits."""
     axes = volume.metadata.axes
     channels = volume.shape[axes.index("c")] if "c" in axes else 0
-    if (channel is None) != (channels == 0) or (channel is not None and not 0 <= channel < channels):
-        raise InputError(f"expected one of {channels} channels, got {channel}: give a number if there are any")
+    if channel is not None and not 0 <= channel < channels:
+        raise InputError(f"expected one of {channels} channels, got {channel}: give a number below, or none")
     limit = max_voxels if len(volume.header.spatial_shape) == 3 else min(max_voxels, _MAX_COARSE_PIXELS)
     items = math.prod(volume.header.leading_shape)
     name = f"tinc-{uuid.uuid4().hex}"
@@ -284,6 +287,10 @@ def _cuts(source: Source, bounds: Bounds) -> list[list[slice]]:
     spans = [(bound, axis) for bound, axis in zip(bounds, source.axes, strict=True) if isinstance(bound, slice)]
     wide = sum(bound.stop - bound.start > 1 for bound, axis in spans if axis not in LEADING)
     side = CHUNK_SIDE if wide <= 2 else CHUNK_SIDE // 2
+    items = math.prod(bound.stop - bound.start for bound, axis in spans if axis in LEADING)
+    sides = [bound.stop - bound.start for bound, axis in spans if axis not in LEADING]
+    while side < max(sides, default=1) and items * math.prod(-(-n // side) for n in sides) > _MAX_CHUNKS:
+        side *= 2
     return [_cut(bound, 1 if axis in LEADING else side) for bound, axis in spans]
 
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import secrets
-import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from napari_tinc.errors import InputError
+from napari_tinc.working import working_folder
 
 ZARR_MARKERS = ("zarr.json", ".zgroup", ".zarray")
+# Of the hidden folders in which files are made, beside where they go: a rename cannot leave its disk.
+PARTIAL_PREFIX = ".tinc-part-"
+# Swapping the names of two files or folders in one step: renameat2 of Linux, renameatx_np of macOS, and their flags.
+_SWAPS = {"linux": ("renameat2", -100, 2), "darwin": ("renameatx_np", -2, 2)}
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -34,6 +41,12 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> None:
     """
     target = _target(path)
     if os.path.lexists(target):
+        try:
+            kind = os.stat(target).st_mode
+        except OSError as error:  # a circle of links, or a folder that may not be looked into
+            raise _write_error(path, error) from error
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            raise InputError(f"expected a file to write, got the pipe or device {os.fspath(path)}; choose another name")
         if not overwrite:
             raise _exists_error(path)
         if target.is_dir() and not is_zarr(target):
@@ -53,8 +66,9 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> None:
 def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
     """Give a sibling path to write to; it takes the name of ``path`` when the block ends without an error.
 
-    After an error or Ctrl-C the sibling is removed and what was at ``path`` is still there. A file reaches the disk
-    before it takes the name; the many files of a Zarr are left to the system, for they can be decoded again.
+    After an error or Ctrl-C the sibling is removed and what was at ``path`` is still there. After a kill it is the next
+    one to write into the same folder that removes it, see :mod:`napari_tinc.working`. A file reaches the disk before
+    it takes the name; the many files of a Zarr are left to the system, for they can be decoded again.
 
     Parameters
     ----------
@@ -70,18 +84,16 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
     """
     check_output(path, overwrite)
     target = _target(path)
-    partial = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        yield partial
-        _sync(partial)
-        _publish(partial, target, overwrite)
+        with working_folder(target.parent, PARTIAL_PREFIX) as folder:
+            partial = folder / target.name
+            yield partial
+            _sync(partial)
+            _publish(partial, target, overwrite)
     except FileExistsError as error:
         raise _exists_error(path) from error
     except OSError as error:
         raise _write_error(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            _remove(partial)
     _sync_folder(target.parent)
 
 
@@ -127,17 +139,30 @@ def _publish(partial: Path, target: Path, overwrite: bool) -> None:
 
 
 def _swap(partial: Path, target: Path) -> None:
-    # A folder cannot be replaced in one step: the old one steps aside until the new one is in place.
-    aside = target.with_name(f".{secrets.token_hex(8)}.old")
-    if os.path.lexists(target):
-        os.replace(target, aside)
+    """Put a folder in the place of another, or of a file; the old one is left where the new one was."""
+    if not os.path.lexists(target):
+        os.replace(partial, target)
+        return
+    if _exchanged(partial, target):
+        return
+    # In two steps: the old one steps aside until the new one is in place. Not into the working folder, which goes.
+    aside = target.with_name(f"{target.name}.old-{secrets.token_hex(4)}")
+    os.replace(target, aside)
     try:
         os.replace(partial, target)
     except BaseException:
-        if os.path.lexists(aside):
-            os.replace(aside, target)
+        os.replace(aside, target)
         raise
-    _remove(aside)
+    os.replace(aside, partial)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Swap two names in one step; False where the system or the disk cannot."""
+    if sys.platform not in _SWAPS:
+        return False
+    name, here, flag = _SWAPS[sys.platform]
+    swap = getattr(ctypes.CDLL(None), name, None)
+    return swap is not None and swap(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(flag)) == 0
 
 
 def _claim(partial: Path, target: Path) -> None:
@@ -155,13 +180,6 @@ def _claim(partial: Path, target: Path) -> None:
         except BaseException:
             os.unlink(target)
             raise
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _sync(partial: Path) -> None:
@@ -188,6 +206,7 @@ def _exists_error(path: str | os.PathLike[str]) -> InputError:
 
 
 def _write_error(path: str | os.PathLike[str], error: OSError) -> InputError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # numpy says in a text without a number that not everything was written.
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
     advice = "free some space or choose another disk" if full else "choose a folder that you may write to"
     return InputError(f"expected to write {os.fspath(path)}, got {error.strerror or error}; {advice}")

@@ -26,6 +26,9 @@ Array = npt.NDArray[Any]
 
 # Squares of a larger range overflow.
 _LARGEST_RANGE = 1e150
+# The scale of a smaller one is 0, or has lost digits.
+_SMALLEST_RANGE = 1e-300
+_SMALLEST_WEIGHT, _LARGEST_WEIGHT = 1e-30, 1e30
 _BOX_VOXELS = 2**21
 # Standard deviation over range that the coarsest scale code stands for.
 _LEAST_DEVIATION = 2 ** (-255 / 16)
@@ -169,9 +172,12 @@ def _item_range(item: Array) -> ItemRange:
         raise InputError(f"expected a range below {_LARGEST_RANGE:g}, got {low} to {high}: rescale the volume")
     if not span:
         return ItemRange(low, high, 0, 0)
+    if span < _SMALLEST_RANGE:
+        raise InputError(f"expected a range above {_SMALLEST_RANGE:g}, got {low} to {high}: rescale the volume")
     mean, deviation = _mean_and_deviation(item)
     scale = round(-16 * math.log2(max(deviation / span, _LEAST_DEVIATION)))
-    return ItemRange(low, high, round(65535 * (mean - low) / span), min(max(scale, 0), 255))
+    offset = round(65535 * (mean - low) / span)  # beyond the range where a float cannot tell the mean from its ends
+    return ItemRange(low, high, min(max(offset, 0), 65535), min(max(scale, 0), 255))
 
 
 def _mean_and_deviation(item: Array) -> tuple[float, float]:
@@ -193,9 +199,14 @@ def _check_weights(weights: Array, shape: tuple[int, ...], items: Array, axes: s
         arranged = weights[None]
     else:
         raise InputError(f"expected weights of shape {shape} or {items.shape[1:]}, got {weights.shape}")
-    low, high = arranged.min(), arranged.max()
-    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or not high > 0:
-        raise InputError("expected weights that are finite, not negative and not all 0: mark what matters with 1")
+    if arranged.dtype.kind not in "biuf":
+        raise InputError(f"expected weights that are numbers, got {arranged.dtype}: mark what matters with 1")
+    low, high = float(arranged.min()), float(arranged.max())
+    if not (low >= 0 and _SMALLEST_WEIGHT <= high <= _LARGEST_WEIGHT):
+        raise InputError(
+            f"expected weights that are not negative, the largest from {_SMALLEST_WEIGHT:g} to {_LARGEST_WEIGHT:g}, "
+            f"got {low:g} to {high:g}: mark what matters with 1"
+        )
     narrow = scratch.zeros(arranged.shape, np.float32)
     narrow[...] = arranged
     return narrow

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 from napari_tinc.errors import BudgetError, InputError
+
+_KINDS = ("ratio", "bytes", "bits_per_voxel", "psnr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,11 @@ class Target:
     value: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.value) and self.value > 0):
-            raise InputError(f"expected a positive target, got {self.kind} = {self.value}: give a number above 0")
+        if self.kind not in _KINDS:
+            raise InputError(f"expected a target of {', '.join(_KINDS)}, got {self.kind!r}: choose one")
+        number = isinstance(self.value, Real) and not isinstance(self.value, bool)
+        if not (number and math.isfinite(self.value) and self.value > 0):
+            raise InputError(f"expected a positive target, got {self.kind} = {self.value!r}: give a number above 0")
 
     @classmethod
     def ratio(cls, value: float) -> Target:
@@ -71,9 +77,9 @@ class Target:
         }
         if self.kind not in budgets:
             raise BudgetError(f"expected a target that is a size, got {self.kind}: use ratio, bytes or bits per voxel")
-        budget = int(budgets[self.kind])
+        budget = budgets[self.kind]
         if budget >= nbytes:
             raise BudgetError(
-                f"expected a file smaller than the volume ({nbytes} bytes), got a budget of {budget}: raise the ratio"
+                f"expected a file smaller than the volume ({nbytes} bytes), got {budget:.0f}: raise the ratio"
             )
-        return budget
+        return int(budget)

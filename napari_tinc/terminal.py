@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from napari_tinc.core.steps import complete
+from napari_tinc.core.text import printable
 from napari_tinc.errors import TincError
 
 if TYPE_CHECKING:
@@ -20,32 +23,94 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM): like Ctrl-C, by somebody else."""
+
+
+class _UnprintedError(TincError):
+    """Nobody can be told the result."""
+
+
+_WORDS = {KeyboardInterrupt: ("interrupted", signal.SIGINT), Terminated: ("terminated", signal.SIGTERM)}
+# Whether a command runs that reports what becomes of it; and the signals that have asked it to end.
+_commands: list[str] = []
+_asked: list[type[KeyboardInterrupt]] = []
+
+
+def listen() -> None:
+    """Unwind at Ctrl-C and at SIGTERM, so that unfinished files and working folders are removed."""
+    signal.signal(signal.SIGINT, _end)
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, frame: object) -> None:
+    kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    if not _commands:  # what reads the command line would end without a word
+        typer.echo(f"{_WORDS[kind][0]}: nothing was begun", err=True)
+        raise SystemExit(128 + number)
+    _asked.append(kind)
+    raise kind
+
+
+def end_if_asked() -> None:
+    """Unwind now if that was asked for: an exception does not get through the compiler's callbacks, for example."""
+    if _asked:
+        raise _asked[-1]
+
+
 @contextmanager
-def reporting(as_json: bool) -> Iterator[None]:
-    """Turn an error, or Ctrl-C, into one line and an exit code."""
+def reporting(as_json: bool, kept: str = "no unfinished file is left") -> Iterator[None]:
+    """Turn an error, Ctrl-C or SIGTERM into one line and an exit code; ``kept`` says what the command leaves then."""
+    _commands.append(kept)
     try:
         yield
     except TincError as error:
-        if as_json:
-            print_result({"error": str(error)}, True)
-        else:
-            typer.echo(f"error: {error}", err=True)
+        _tell({"error": str(error)}, f"error: {error}", as_json and not isinstance(error, _UnprintedError))
         raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        message = "interrupted: nothing was written"
-        typer.echo(json.dumps({"error": message}) if as_json else message, err=not as_json)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as error:
+        word, number = _WORDS[type(error)]
+        _tell({"error": f"{word}: {kept}"}, f"{word}: {kept}", as_json)
+        raise typer.Exit(128 + number) from None
+    finally:
+        _commands.pop()
+
+
+def _tell(said: Mapping[str, Any], line: str, as_json: bool) -> None:
+    if as_json:
+        print_result(said, True)
+    else:
+        say(line, err=True)
 
 
 def print_result(said: Mapping[str, Any], as_json: bool) -> None:
     """Print a result on stdout, as a table or as one JSON object."""
     if as_json:
-        typer.echo(json.dumps(_finite(said), allow_nan=False))
+        say(json.dumps(_finite(said), allow_nan=False))
         return
     width = max(map(len, said))
     for key, value in said.items():
         shown = f"{value:.4g}" if isinstance(value, float) else value
-        typer.echo(f"{key.replace('_', ' '):{width}}  {shown}")
+        say(f"{key.replace('_', ' '):{width}}  {shown}")
+
+
+def say(line: str, err: bool = False) -> None:
+    """Print one line; names in it, which come from files, cannot make it two, nor colour or ring the terminal.
+
+    Raises
+    ------
+    TincError
+        If what stdout goes to is full.
+    """
+    try:
+        typer.echo(printable(line), err=err)
+    except BrokenPipeError:
+        raise  # whoever reads has seen enough
+    except OSError as error:
+        if err:
+            raise
+        # What could not be written waits in a buffer, and would raise again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise _UnprintedError(f"expected to print the result, got: {error.strerror}; the work is done") from error
 
 
 def _finite(value: Any) -> Any:
@@ -60,7 +125,12 @@ def _finite(value: Any) -> Any:
 def run_showing(steps: Generator[Progress, None, Result], quiet: bool) -> Result:
     """Drive a compression to its end, showing its progress, and what is to be known, on stderr unless quiet."""
     with display(quiet) as show:
-        return complete(steps, show)
+
+        def show_or_end(progress: Progress) -> None:
+            end_if_asked()
+            show(progress)
+
+        return complete(steps, show_or_end)
 
 
 @contextmanager

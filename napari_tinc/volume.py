@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from pathlib import Path
+from numbers import Integral, Real
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,8 @@ from napari_tinc import format as frames
 from napari_tinc import segments
 from napari_tinc.core.decoder import Decoder
 from napari_tinc.core.detail import BlockCache, DetailReader, detail_bytes
-from napari_tinc.core.device import one_core_free
+from napari_tinc.core.device import one_core_free, resolve_device
+from napari_tinc.core.forks import after_fork, with_fresh_locks
 from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.octree import Box, Octree
 from napari_tinc.core.quantization import Layout
@@ -71,6 +73,7 @@ class Octant:
     dice: float
 
 
+@with_fresh_locks
 class CompressedVolume:
     """A compressed volume: the bytes of one frame and what can be read from them.
 
@@ -85,16 +88,27 @@ class CompressedVolume:
     ------
     FormatError
         If the bytes are not a valid frame.
+    InputError
+        If the device is not there.
 
     Notes
     -----
-    Decoding is thread-safe: calls from several threads take turns on the device, each with torch's threads but one.
+    Decoding is thread-safe: calls from several threads take turns on the device, each with torch's threads but one. A
+    forked process decodes with threads of its own, and torch's one.
     """
 
     def __init__(self, data: bytes, device: str = "auto") -> None:
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise InputError(f"expected the bytes of a .tinc file, got {type(data).__name__}: read the file first")
+        resolve_device(device)
         self._data = bytes(data)
         self._device = device
         self._frame = frames.parse(self._data)
+        self._begin()
+        _volumes.add(self)
+
+    def _begin(self) -> None:
+        """Forget what was decoded, and who is decoding."""
         self._lock = threading.Lock()
         self._details: dict[int, DetailReader | None] = {}
         self._restorations: dict[int, Restoration | None] = {}
@@ -111,11 +125,7 @@ class CompressedVolume:
         FormatError
             If it is not a valid frame.
         """
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise InputError(f"expected a readable .tinc file, got {os.fspath(path)!r}: {error.strerror}") from error
-        return cls(data, device)
+        return cls(frames.read(path), device)
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write the frame atomically; an existing file is replaced only if ``overwrite``.
@@ -336,8 +346,8 @@ class CompressedVolume:
 
     def scaled_shape(self, scale: float) -> tuple[int, ...]:
         """Shape of the whole array decoded at ``scale``; channels and time points keep their number."""
-        if not 0 < scale <= 64:
-            raise InputError(f"expected a scale above 0 and at most 64, got {scale}: 1 is the original's resolution")
+        if not (isinstance(scale, Real) and 0 < scale <= 64):
+            raise InputError(f"expected a scale above 0 and at most 64, got {scale!r}: 1 is the original's resolution")
         pairs = zip(self.shape, self.metadata.axes, strict=True)
         return tuple(side if axis in LEADING else scaled_side(side, scale) for side, axis in pairs)
 
@@ -446,6 +456,18 @@ class CompressedVolume:
         return arranged.squeeze(squeezed) if squeezed else arranged
 
 
+_volumes: weakref.WeakSet[CompressedVolume] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    """Let the volumes of a forked process decode: another thread of its parent may have been at it."""
+    for volume in _volumes:
+        volume._begin()
+
+
+after_fork(_begin_anew)
+
+
 @dataclass(frozen=True)
 class _Denormaliser:
     """Map the network's output to intensities: rounded for integers, clipped to the original's range."""
@@ -469,14 +491,22 @@ class _Denormaliser:
 
 def _resolve(region: Region | None, shape: tuple[int, ...]) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
     """Start and stop of every axis, and which axes were given by a number."""
+    if region is not None and not isinstance(region, list | tuple):
+        raise InputError(f"expected a region as a tuple with an entry per axis, got {region!r}: such as (slice(0, 8),)")
     entries = () if region is None else tuple(region)
     if len(entries) > len(shape):
         raise InputError(f"expected at most {len(shape)} entries in a region, got {len(entries)}")
-    bounds, squeezed = [], []
+    bounds: list[tuple[int, int]] = []
+    squeezed: list[int] = []
     for axis, side in enumerate(shape):
         entry = entries[axis] if axis < len(entries) else slice(None)
+        if not isinstance(entry, slice | Integral):
+            raise InputError(f"expected a slice or a whole number on axis {axis}, got {entry!r}")
         if isinstance(entry, slice):
-            start, stop, step = entry.indices(side)
+            try:
+                start, stop, step = entry.indices(side)
+            except (TypeError, ValueError) as error:
+                raise InputError(f"expected a slice of whole numbers on axis {axis}, got {entry!r}") from error
             if step != 1:
                 raise InputError(f"expected slices of step 1, got step {step} on axis {axis}: use scale to skip voxels")
             bounds.append((start, max(start, stop)))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import signal
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +17,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import tifffile
+from hostile import constant_frame
 from typer.testing import CliRunner
 
 from napari_tinc import format as frames
@@ -287,10 +291,13 @@ def test_ctrl_c_ends_with_130_and_one_line_and_leaves_nothing(tmp_path, source, 
     monkeypatch.setattr(sys.modules["napari_tinc.compression"], "compress_steps", interrupted)
     result = run("compress", source, tmp_path / "out.tinc")
     assert result.exit_code == 130
-    assert result.stderr.splitlines()[-1] == "interrupted: nothing was written"
+    assert result.stderr.splitlines()[-1] == "interrupted: no unfinished file is left"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tif"]
     as_json = run("compress", source, tmp_path / "out.tinc", "--json")
-    assert (as_json.exit_code, json.loads(as_json.stdout)) == (130, {"error": "interrupted: nothing was written"})
+    assert (as_json.exit_code, json.loads(as_json.stdout)) == (
+        130,
+        {"error": "interrupted: no unfinished file is left"},
+    )
 
 
 # --- decompress
@@ -359,6 +366,26 @@ def test_info_says_what_the_file_holds(tmp_path):
     assert "micrometer" in run("info", path).stdout
 
 
+@pytest.mark.parametrize(("between", "within"), [(4, 5), (15, 15), (3, 3)])
+def test_info_names_strategies_of_later_versions_by_their_number(tmp_path, between, within):
+    (tmp_path / "a.tinc").write_bytes(constant_frame((2, 3, 4), between=between, within=within))
+    said = json.loads(run("info", tmp_path / "a.tinc", "--json").stdout)
+    assert said["between levels"] == (f"unknown ({between})" if between > 3 else "ratios")
+    assert said["within a level"] == (f"unknown ({within})" if within > 3 else "map")
+
+
+def test_names_cannot_forge_lines_or_steer_the_terminal(tmp_path):
+    forged = "cells\x1b]0;owned\a\nratio    1e9"
+    (tmp_path / "a.tinc").write_bytes(constant_frame((2, 3, 4), name=forged, units=("\x1b[2J", "", "\u202e")))
+    shown = run("info", tmp_path / "a.tinc").stdout
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert shown.count("\nratio ") == 1
+    assert r"cells\x1b]0;owned\x07\nratio" in shown
+    refused = run("info", tmp_path / "no\x1b[31m\nfile.tinc")
+    assert refused.stderr.count("\n") == 1
+    assert refused.stderr.strip().isprintable()
+
+
 def test_check_passes_an_intact_file(tmp_path):
     path = write_frame(tmp_path / "a.tinc")
     assert "intact" in run("check", path).stdout
@@ -407,7 +434,7 @@ def test_a_process_reports_errors_by_its_exit_code_too(tmp_path):
     command = [sys.executable, "-m", "napari_tinc", "info", str(tmp_path / "none.tinc")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: expected a .tinc file")
+    assert done.stderr.startswith("error: expected a readable .tinc file")
     assert "Traceback" not in done.stderr
 
 
@@ -465,3 +492,107 @@ def test_octants_are_laid_out_as_they_lie_in_space(demo):
     grid, edges = demo.octant_grid([*reversed(octants), Octant(boxes[0], 1, 1, 99.0, 0.0, 0.0, 1.0)])
     np.testing.assert_array_equal(grid, [[0, 1, 2], [3, 4, 5]])
     assert [list(edge) for edge in edges] == [[0, 3, 5], [0, 4, 8, 9]]
+
+
+# --- processes
+
+
+def start(*arguments: object, **options) -> subprocess.Popen:
+    command = [sys.executable, "-m", "napari_tinc", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.fixture
+def large(tmp_path) -> Path:
+    """A volume that takes some seconds to compress."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    np.save(tmp_path / "in.npy", rng.integers(0, 60000, (96, 96, 96), dtype="u2"))
+    return tmp_path / "in.npy"
+
+
+@pytest.mark.parametrize(("number", "word", "code"), [("SIGINT", "interrupted", 130), ("SIGTERM", "terminated", 143)])
+def test_a_command_that_is_asked_to_end_says_so_and_leaves_nothing(tmp_path, large, number, word, code):
+    process = start("compress", large, tmp_path / "out.tinc", "--preset", "fast")
+    process.stderr.readline()  # it has begun
+    process.send_signal(getattr(signal, number))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert errors.splitlines()[-1] == f"{word}: no unfinished file is left"
+    assert [path.name for path in tmp_path.iterdir()] == ["in.npy"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_stdout_is_one_line_on_stderr(tmp_path):
+    path = write_frame(tmp_path / "a.tinc")
+    for options in ((), ("--json",)):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "napari_tinc", "info", path, *options],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert "No space left" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a device without an end")
+@pytest.mark.parametrize("command", ["info", "check"])
+def test_a_device_without_an_end_is_refused_at_once(command):
+    result = run(command, "/dev/zero")
+    assert result.exit_code == 1
+    assert "not a .tinc file" in result.stderr
+
+
+@pytest.mark.parametrize("value", ["inf"])
+def test_a_memory_limit_without_a_limit_is_refused(tmp_path, source, calls, value):
+    result = run("compress", source, tmp_path / "out.tinc", "--memory-limit", value)
+    assert result.exit_code == 1
+    assert "expected --memory-limit" in result.stderr
+
+
+def test_a_ratio_below_all_numbers_is_refused(tmp_path, source):
+    result = run("compress", source, tmp_path / "out.tinc", "--ratio", "1e-308")
+    assert result.exit_code == 1
+    assert "smaller than the volume" in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+@pytest.mark.parametrize("name", ["out.tinc", "out.npy", "out.tif", "out.zarr"])
+def test_a_pipe_as_output_is_refused_and_stays_a_pipe(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    result = run("decompress", write_frame(tmp_path / "a.tinc"), tmp_path / name, "--overwrite")
+    assert result.exit_code == 1
+    assert ("pipe or device" in result.stderr) == (name != "out.tinc")
+    with pytest.raises(InputError, match="pipe or device"):
+        frames.write_atomic(tmp_path / name, b"", True)
+    assert stat.S_ISFIFO((tmp_path / name).stat().st_mode)
+
+
+FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+sys.argv = ["napari-tinc", *sys.argv[1:]]
+from napari_tinc.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system sets no such limits")
+@pytest.mark.parametrize("name", ["out.npy", "out.tif", "out.zarr"])
+def test_a_full_disk_is_called_full_whatever_is_written(tmp_path, name):
+    rng = np.random.Generator(np.random.PCG64(0))
+    (tmp_path / "a.tinc").write_bytes(constant_frame((40, 50, 60), "u2"))
+    arguments = ["decompress", str(tmp_path / "a.tinc"), str(tmp_path / name)]
+    if name == "out.zarr":  # whose chunks are compressed: a constant takes no room
+        from napari_tinc.compression import compress
+        from napari_tinc.target import Target
+
+        compress(rng.integers(0, 60000, (40, 80, 90), dtype="u2"), Target.ratio(2), preset="fast").save(
+            tmp_path / "a.tinc", True
+        )
+    done = subprocess.run([sys.executable, "-c", FULL, *arguments], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "free some space" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tinc"]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import re
+import struct
+import tracemalloc
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,6 +20,7 @@ import zarr
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.errors import InputError
 from napari_tinc.files import check_output, read_volume, write_volume
+from napari_tinc.inputs import check_volume
 
 FULL = Metadata(
     "zcyx",
@@ -182,6 +186,54 @@ def test_an_ome_tiff_with_a_missing_sister_file_is_refused(tmp_path):
     xml = tifffile.tiffcomment(path)
     tifffile.tiffcomment(path, xml.replace('SizeZ="4"', 'SizeZ="8"').encode())
     refusal(read_volume, path)
+
+
+def with_tag(data: bytes, code: int, count: int, entries: bytes) -> bytes:
+    """Give a tag of the first page of a little-endian TIFF other 32-bit entries, appended to the file."""
+    (directory,) = struct.unpack_from("<I", data, 4)
+    (tags,) = struct.unpack_from("<H", data, directory)
+    changed = bytearray(data)
+    for place in range(directory + 2, directory + 2 + 12 * tags, 12):
+        if struct.unpack_from("<H", data, place)[0] == code:
+            value = entries if len(entries) == 4 else struct.pack("<I", len(data))
+            struct.pack_into("<HHI4s", changed, place, code, 4, count, value)
+    return bytes(changed) + entries
+
+
+TILED = {"tile": (16, 16), "photometric": "minisblack", "metadata": None}
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("layout", ["tiles", "strips"])
+@pytest.mark.parametrize("code", ["offsets", "sizes"])
+def test_a_tiff_with_fewer_tiles_or_strips_than_its_shape_needs_is_refused(tmp_path, compression, layout, code):
+    path = tmp_path / "a.tif"
+    kept = {"tile": (16, 16)} if layout == "tiles" else {"rowsperstrip": 16}
+    tifffile.imwrite(path, ramp(64, 64), photometric="minisblack", metadata=None, compression=compression, **kept)
+    with tifffile.TiffFile(path) as whole:
+        page = whole.pages[0]
+        listed = page.dataoffsets if code == "offsets" else page.databytecounts
+    number = {"tiles": {"offsets": 324, "sizes": 325}, "strips": {"offsets": 273, "sizes": 279}}[layout][code]
+    data = path.read_bytes()
+    for entries in (listed[:-1], listed[:1], (0,) * len(listed) if code == "sizes" else listed[:2]):
+        path.write_bytes(with_tag(data, number, len(entries), struct.pack(f"<{len(entries)}I", *entries)))
+        assert "expected a complete TIFF" in refusal(read_volume, path)
+
+
+def test_a_small_tiff_cannot_ask_for_gigabytes_of_zeros(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, ramp(64, 64), **TILED, compression="zlib")
+    data = path.read_bytes()
+    for code in (256, 257):
+        data = with_tag(data, code, 1, struct.pack("<I", 2**16))
+    path.write_bytes(data)
+    assert len(data) < 8000
+    tracemalloc.start()
+    try:
+        assert "expected a complete TIFF" in refusal(read_volume, path)
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
 
 
 # --- any file in
@@ -504,3 +556,38 @@ def test_an_unknown_unit_is_refused_on_writing_and_dropped_on_reading(tmp_path, 
     read = read_volume(tmp_path / "b.tif")
     assert (read.metadata.voxel_size, read.metadata.units) == ((1.0, 2.0), ("", ""))
     assert "furlong" in caplog.text
+
+
+HOSTILE_NAMES = ["a\0b", "a\tb", "a\nb", "\x1b[31m", "\ufffe", "\x85", "\u202ea", "a&<>\"'b", "é😀"]
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".zarr"])
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_any_name_that_is_written_can_be_read_again(tmp_path, suffix, name, caplog):
+    metadata = Metadata("cyx", (1.0,) * 3, ("",) * 3, (name, "red"), name)
+    write_volume(tmp_path / f"a{suffix}", ramp(2, 8, 9), metadata)
+    spelt = re.sub(
+        "[\x00-\x1f\x7f-\x9f\ufffe]",
+        lambda found: {"\t": "\\t", "\n": "\\n", "\ufffe": "\\ufffe"}.get(found[0], f"\\x{ord(found[0]):02x}"),
+        name,
+    )
+    read = read_volume(tmp_path / f"a{suffix}").metadata
+    assert (read.name, read.channel_names) == (spelt, (spelt, "red"))
+    assert ("spelt out" in caplog.text) == (spelt != name)
+
+
+def test_names_and_steps_of_other_peoples_files_are_made_fit_for_ours(tmp_path, caplog):
+    volume = ome_zarr(tmp_path / "a.zarr", "0.5", name="a\x1b[31m\nb")
+    assert read_volume(tmp_path / "a.zarr").metadata.name == r"a\x1b[31m\nb"
+    ome_zarr(tmp_path / "b.zarr", "0.5", name="x" * 70000)
+    assert read_volume(tmp_path / "b.zarr").metadata.name == ""
+    assert "left out" in caplog.text
+    for number, step in enumerate(["1e-400", "1e400", "-1", "0", "nan", "9" * 400, "one"]):
+        path = tmp_path / f"{number}.ome.tif"
+        tifffile.imwrite(
+            path, ramp(4, 8, 9), ome=True, photometric="minisblack", metadata={"axes": "ZYX", "PhysicalSizeX": 2}
+        )
+        tifffile.tiffcomment(path, tifffile.tiffcomment(path).replace('X="2"', f'X="{step}"').encode())
+        read = read_volume(path).metadata
+        check_volume(volume[0, :4, :8, :9], read)
+        assert read.voxel_size == (1.0, 1.0, 1.0)

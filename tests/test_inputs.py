@@ -114,8 +114,8 @@ def smooth_spots() -> np.ndarray:
     return 3000 * np.exp(-((z - 12) ** 2 + (y - 20) ** 2 + (x - 30) ** 2) / 60)
 
 
-@pytest.mark.parametrize("dtype", ["i4", "u4"])
-def test_a_32_bit_label_image_is_refused(dtype):
+@pytest.mark.parametrize("dtype", ["i4", "u4", "u2", "i2", "u1"])
+def test_a_label_image_is_refused(dtype):
     with pytest.raises(InputError, match="--force"):
         check_not_labels(labels(dtype))
 
@@ -125,9 +125,22 @@ def test_an_image_the_caller_calls_labels_is_refused():
         check_not_labels(labels("u2"), is_labels=True)
 
 
-@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "f4"])
-def test_8_and_16_bit_images_and_floats_are_never_taken_for_labels(dtype):
-    check_not_labels(labels(dtype))
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2"])
+def test_8_and_16_bit_images_are_not_taken_for_labels(dtype):
+    rng = np.random.Generator(np.random.PCG64(0))
+    top = np.iinfo(dtype).max
+    spots = smooth_spots() / 3000 * min(top, 3000)
+    check_not_labels(spots.astype(dtype))  # noise-free, on a wide dark background
+    check_not_labels((spots // 25 * 25).astype(dtype))  # of few grey levels
+    check_not_labels(rng.poisson(spots).clip(0, top // 3).astype(dtype))  # noisy, and saturated
+    check_not_labels((labels("u2") > 0).astype(dtype))  # a mask
+    check_not_labels(labels("u2").astype(dtype).clip(0, 4))  # tissue classes
+    check_not_labels(np.full((8, 8, 8), 7, dtype))
+    check_not_labels(np.zeros((3, 0), dtype))
+
+
+def test_floats_are_not_taken_for_labels():
+    check_not_labels(labels("f4"))
 
 
 def test_32_bit_microscopy_is_not_taken_for_labels():

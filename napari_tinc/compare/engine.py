@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from napari_tinc.compare.measures import MEASURES, Measures, Truth
 from napari_tinc.compare.recommend import Facts, facts_of, recommend
 from napari_tinc.compare.results import DEFAULT_BAR, Result, table
 from napari_tinc.compare.store import Store, array_key, default_folder
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.core.metadata import Display, Metadata
 from napari_tinc.errors import InputError
 from napari_tinc.inputs import check_volume
 from napari_tinc.target import Target
@@ -99,7 +99,8 @@ class Comparison:
         clean: Array | None = None,
         cache: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.metadata = metadata or Metadata.default(array.ndim)
+        # How a volume is displayed changes no file's quality: stored results stay valid.
+        self.metadata = (metadata or Metadata.default(array.ndim)).displayed(Display())
         check_volume(array, self.metadata)
         if array.min() == array.max():
             raise InputError(f"expected a volume with different values, got {array.min()} everywhere: nothing to lose")
@@ -177,18 +178,18 @@ class Comparison:
         files = list(dict.fromkeys((self._resolved(candidate), ratio) for candidate, ratio in open_tasks))
         if not files:
             return
-        with tempfile.TemporaryDirectory(prefix="tinc-compare-") as folder:
-            volumes = (self.truth.array, self.truth.mask, self.truth.clean)
+        volumes = (self.truth.array, self.truth.mask, self.truth.clean)
+        with ExitStack() as stack:
+            runner: runners.Runner
             if scheduler is None:
-                process.save_volumes(Path(folder), *volumes)
-                runner: runners.Runner = runners.Local(Path(folder), jobs)
+                runner = runners.Local(stack.enter_context(process.shared_volumes(*volumes)), jobs)
             else:
                 runner = runners.Cluster(scheduler, volumes)
-            with runner:
-                for index, file in enumerate(files):
-                    runner.submit(index, self._job(*file), self._made(*file))
-                for index, said in runner.news(len(files)):
-                    yield from self._take(*files[index], said)
+            stack.enter_context(runner)
+            for index, file in enumerate(files):
+                runner.submit(index, self._job(*file), self._made(*file))
+            for index, said in runner.news(len(files)):
+                yield from self._take(*files[index], said)
 
     def _tasks(self) -> list[tuple[Candidate, float]]:
         return [(candidate, ratio) for ratio in self.ratios for candidate in self.candidates]
@@ -204,7 +205,7 @@ class Comparison:
         return {
             "candidate": candidate.as_dict(),
             "budget": self._budgets[ratio],
-            "metadata": asdict(self.metadata),
+            "metadata": {key: value for key, value in asdict(self.metadata).items() if key != "display"},
             "threshold": self.truth.threshold,
         }
 

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_tinc.compare import worker
+from napari_tinc.errors import InputError
+from napari_tinc.working import working_folder
 
 Job = dict[str, Any]
 
@@ -27,11 +30,34 @@ class Stopped(Exception):  # noqa: N818 (nothing went wrong)
     """The comparison was stopped while this candidate ran."""
 
 
-def save_volumes(folder: Path, original: NDArray[Any], mask: NDArray[Any] | None, clean: NDArray[Any] | None) -> None:
-    """Write the volumes to where workers read them."""
-    for name, array in ((worker.ORIGINAL, original), (worker.MASK, mask), (worker.CLEAN, clean)):
-        if array is not None:
-            np.save(folder / name, array, allow_pickle=False)
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a folder for volumes or files, for as long as the block runs; see :mod:`napari_tinc.working`."""
+    with working_folder(Path(tempfile.gettempdir()), "tinc-compare-") as folder:
+        yield folder
+
+
+@contextmanager
+def shared_volumes(original: NDArray[Any], mask: NDArray[Any] | None, clean: NDArray[Any] | None) -> Iterator[Path]:
+    """Write the volumes to a folder where workers read them, for as long as the block runs.
+
+    Raises
+    ------
+    InputError
+        If there is no room for them.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder())
+            for name, array in ((worker.ORIGINAL, original), (worker.MASK, mask), (worker.CLEAN, clean)):
+                if array is not None:
+                    np.save(folder / name, array, allow_pickle=False)
+        except OSError as error:
+            raise InputError(
+                f"expected {original.nbytes / 1e6:.0f} MB of room in {tempfile.gettempdir()}, got: "
+                f"{error.strerror or error}; make room, or name another folder in TMPDIR"
+            ) from error
+        yield folder
 
 
 def run(job: Job, data: bytes | None, threads: int, report: Callable[[Job], None], stopped: Callable[[], bool]) -> Job:
@@ -61,8 +87,8 @@ def run(job: Job, data: bytes | None, threads: int, report: Callable[[Job], None
         If it was.
     """
     environment = {"OMP_NUM_THREADS": str(threads)} | dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="tinc-compare-") as folder, tempfile.TemporaryFile() as errors:
-        file = Path(folder, "file")
+    with temporary_folder() as folder, tempfile.TemporaryFile() as errors:
+        file = folder / "file"
         if data is not None:
             file.write_bytes(data)
         told = {**job, "file": str(file), "made": data is not None}

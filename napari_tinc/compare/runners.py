@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import queue
-import tempfile
 import threading
 import uuid
 from abc import ABC, abstractmethod
@@ -68,7 +67,7 @@ class Local(Runner):
     Parameters
     ----------
     folder : Path
-        Where the volumes are, see :func:`napari_tinc.compare.process.save_volumes`.
+        Where the volumes are, see :func:`napari_tinc.compare.process.shared_volumes`.
     jobs : int
         Processes at a time; they share the cores.
     """
@@ -158,9 +157,8 @@ def _run_there(job: Job, data: bytes | None, *said: Any) -> Job:
     distributed: Any = import_module("distributed")
     *volumes, stop = said
     stopped = distributed.Event(stop)
-    with tempfile.TemporaryDirectory(prefix="tinc-compare-") as folder:
-        process.save_volumes(Path(folder), *volumes)
-        return process.run({**job, "folder": folder}, data, _cores(), lambda news: None, stopped.is_set)
+    with process.shared_volumes(*volumes) as folder:
+        return process.run({**job, "folder": str(folder)}, data, _cores(), lambda news: None, stopped.is_set)
 
 
 def _cores() -> int:

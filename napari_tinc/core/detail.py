@@ -21,6 +21,7 @@ import numpy.typing as npt
 from napari_tinc.core import coefficients, wavelet
 from napari_tinc.core.coefficients import NO_PARENT, Parent, Statistics
 from napari_tinc.core.device import block_threads
+from napari_tinc.core.forks import with_fresh_locks
 from napari_tinc.core.octree import Octree
 from napari_tinc.core.sampling import interpolate, neighbours
 from napari_tinc.core.wavelet import Axes, Bands, Floats
@@ -41,6 +42,7 @@ def step_of(code: int) -> float:
     return float(2.0 ** (code / 256 - 40))
 
 
+@with_fresh_locks
 @dataclass(frozen=True)
 class Pyramid:
     """Which axes every level of the transform splits, and into which blocks its bands are cut.

@@ -10,9 +10,11 @@ from functools import lru_cache
 
 import torch
 
+from napari_tinc.core.forks import after_fork
 from napari_tinc.errors import InputError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+_forked = False
 
 
 def resolve_device(name: str) -> torch.device:
@@ -23,9 +25,11 @@ def resolve_device(name: str) -> torch.device:
     InputError
         If the name is unknown or the device is not there.
     """
-    kind = name.split(":")[0]
+    kind, colon, number = name.partition(":") if isinstance(name, str) else ("", "", "")
     if kind not in DEVICES:
         raise InputError(f"expected a device among {DEVICES}, got {name!r}")
+    if colon and not (kind == "cuda" and number.isdecimal() and int(number) < torch.cuda.device_count()):
+        raise InputError(f"expected one of {torch.cuda.device_count()} CUDA devices, got {name!r}: count them from 0")
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if kind == "auto":
         return torch.device(next(candidate for candidate in ("cuda", "mps", "cpu") if there[candidate]))
@@ -56,10 +60,10 @@ def one_core_free() -> Iterator[None]:
 
     Its threads wait for one another at every operation. Where something else wants one of their cores, be it a window
     that is drawn, all of them wait for the scheduler each time: ``benchmarks/threads.py``. Torch keeps the setting
-    for every thread by itself.
+    for every thread by itself. A forked process has only the thread that forked, and others would be waited for.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(threads, _cores() - 1)))
+    torch.set_num_threads(1 if _forked else max(1, min(threads, _cores() - 1)))
     try:
         yield
     finally:
@@ -82,3 +86,13 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _begin_anew() -> None:
+    """Make threads of its own in a forked process; its parent's are not there."""
+    global _forked
+    _forked = True
+    block_threads.cache_clear()
+
+
+after_fork(_begin_anew)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_tinc.core.forks import with_fresh_locks
+
 Splits = tuple[tuple[bool, ...], ...]
 Box = tuple[slice, ...]
 
@@ -21,6 +23,7 @@ Box = tuple[slice, ...]
 MIN_LEAF_SIDE = 4
 
 
+@with_fresh_locks
 @dataclass(frozen=True)
 class Octree:
     """A full tree over a box of voxels.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from napari_tinc.core.entropy import MAX_SYMBOL, SymbolModel, fit_model
+from napari_tinc.core.forks import with_fresh_locks
 from napari_tinc.core.models import Network
 
 Codes = npt.NDArray[np.int64]
@@ -35,6 +36,7 @@ MAX_STEP_CODE = 255
 TENSOR_OVERHEAD_BITS = 8 * 4
 
 
+@with_fresh_locks
 @dataclass(frozen=True)
 class Layout:
     """Which tensor (item, level, layer, weight or bias) every parameter belongs to.

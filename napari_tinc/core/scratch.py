@@ -107,7 +107,7 @@ def read_steps(source: ArrayLike) -> Generator[tuple[int, int], None, Array]:
     chunks read, all chunks
     """
     if isinstance(source, np.ndarray):
-        return source
+        return np.asarray(source)  # not a matrix, whose slices have two axes
     import dask.array as da
 
     lazy: Any = source

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from napari_tinc.core.metadata import Metadata
+from napari_tinc.core.text import storable
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.files import npy, tiff, zarr
 from napari_tinc.files.layout import Volume
@@ -16,6 +19,8 @@ from napari_tinc.inputs import check_axes
 from napari_tinc.output import check_output, is_zarr, replacing
 
 __all__ = ["SUFFIXES", "Volume", "check_output", "check_suffix", "read_volume", "replacing", "write_volume"]
+
+_log = logging.getLogger(__name__)
 
 _WRITERS: dict[str, Callable[[Path, NDArray[Any], Metadata], None]] = {
     ".tif": tiff.write_tiff,
@@ -70,7 +75,8 @@ def read_volume(path: str | Path, axes: str | None = None) -> Volume:
 def write_volume(path: str | Path, array: NDArray[Any], metadata: Metadata, overwrite: bool = False) -> None:
     """Write a volume as OME-TIFF, NPY or OME-Zarr 0.5, chosen by the suffix; all of it or nothing.
 
-    Axes, voxel size, units, channel names and name are kept in TIFF and Zarr; NPY holds only the voxels.
+    Axes, voxel size, units, channel names and name are kept in TIFF and Zarr, but for control characters in names,
+    which are spelt out; NPY holds only the voxels.
 
     Parameters
     ----------
@@ -92,8 +98,18 @@ def write_volume(path: str | Path, array: NDArray[Any], metadata: Metadata, over
     path = Path(path)
     check_suffix(path)
     check_axes(metadata.axes, array.ndim)
+    metadata = _storable(metadata)
     with replacing(path, overwrite) as partial:
         _WRITERS[path.suffix.lower()](partial, array, metadata)
+
+
+def _storable(metadata: Metadata) -> Metadata:
+    """Spell out the control characters of names, which readers would refuse, or change in silence."""
+    names = tuple(map(storable, metadata.channel_names))
+    name = storable(metadata.name)
+    if (names, name) != (metadata.channel_names, metadata.name):
+        _log.warning("control characters in names are spelt out in the file, such as \\n for a new line")
+    return replace(metadata, channel_names=names, name=name)
 
 
 def check_suffix(path: str | Path) -> None:
@@ -117,8 +133,9 @@ def _reader(path: Path) -> Callable[[Path, str | None], Volume]:
             raise InputError(f"expected a volume, got the folder {path} which is not a Zarr; give a file, or {advice}")
         with path.open("rb") as file:
             start = file.read(8)
-    except OSError as error:
-        raise InputError(f"expected a readable volume, got {path}: {error.strerror}; check the path") from error
+    except (OSError, ValueError) as error:  # a name with NUL is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"expected a readable volume, got {path}: {reason}; check the path") from error
     if start.startswith(tiff.MAGICS):
         return tiff.read_tiff
     if start.startswith(npy.MAGIC):

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from napari_tinc.core.metadata import SPATIAL, Metadata
 from napari_tinc.core.scratch import zeros
+from napari_tinc.core.text import storable
 from napari_tinc.errors import InputError
-from napari_tinc.inputs import AXIS_LETTERS, check_axes
+from napari_tinc.inputs import AXIS_LETTERS, check_axes, fits_file
 
 _log = logging.getLogger(__name__)
 
@@ -78,8 +79,12 @@ def assemble(data: NDArray[Any], letters: str, said: Description, axes: str | No
             "%d channel names for %d channels in the file; the names are left out", len(channel_names), channels
         )
         channel_names = ()
+    channel_names, name = tuple(map(storable, channel_names)), storable(said.name)
+    if not fits_file([name, *channel_names]):
+        _log.warning("the names in the file are longer than a .tinc file can hold; they are left out")
+        channel_names, name = (), ""
     steps = [said.steps.get(letter, (1.0, "")) for letter in names]
-    metadata = Metadata(names, tuple(s for s, _ in steps), tuple(u for _, u in steps), channel_names, said.name)
+    metadata = Metadata(names, tuple(s for s, _ in steps), tuple(u for _, u in steps), channel_names, name)
     if not data.dtype.isnative:
         native = zeros(data.shape, data.dtype.newbyteorder("="))
         native[...] = data
@@ -119,6 +124,7 @@ def transposed(array: NDArray[Any], metadata: Metadata, order: str) -> tuple[NDA
         tuple(metadata.units[i] for i in index),
         metadata.channel_names,
         metadata.name,
+        metadata.display.reordered(index),
     )
     return np.transpose(array, index), reordered
 
@@ -127,6 +133,6 @@ def positive_step(value: object) -> float | None:
     """Return a physical step as a float, None where a file holds no usable one (missing, zero, negative, text)."""
     try:
         step = float(value)  # type: ignore[arg-type]  # files hold anything here
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return step if np.isfinite(step) and step > 0 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,14 +70,26 @@ def _check_complete(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, com
     pages = list(series.pages)
     present = [page for page in pages if page is not None]
     short = len(present) < len(pages)
-    if series.dataoffset is not None:
+    if series.dataoffset is not None:  # all pages lie together, and only the first may be described
         short = short or series.dataoffset + series.nbytes > tif.filehandle.size
+    else:
+        short = short or any(_lacks_parts(page) for page in present)
     for page in present:
         ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False))
         short = short or max(ends, default=0) > page.parent.filehandle.size
     if short or complaints:
         reason = complaints[0] if complaints else "voxels are missing"
         raise InputError(f"expected a complete TIFF, got {path.name}, cut short or damaged ({reason}); copy it again")
+
+
+def _lacks_parts(page: Any) -> bool:
+    """Whether a page lists fewer strips or tiles than its shape needs, or empty ones: tifffile takes zeros for them."""
+    like = page.keyframe  # which has what pages of a stack share
+    needed, sizes = math.prod(like.chunked), page.databytecounts
+    if len(page.dataoffsets) < needed or len(sizes) < needed or not all(sizes[:needed]):
+        return True
+    whole = like.compression == tifffile.COMPRESSION.NONE and like.bitspersample == 8 * like.dtype.itemsize
+    return bool(whole and sum(sizes) < like.nbytes)
 
 
 @contextmanager

@@ -64,8 +64,19 @@ def unit_name(text: str | None) -> str:
             return _NAMES[spelling]
         if spelling in SYMBOLS:
             return spelling
-    _log.warning("unit %r is not known; the voxel size is kept without a unit", stripped)
+    _log.warning("unit %s is not known; the voxel size is kept without a unit", ascii(stripped[:80]))
     return ""
+
+
+def shown_unit(name: str) -> str:
+    """Return a unit's name if it is one of ``SYMBOLS``, else ``""`` (which is logged unless it is none).
+
+    Viewers take a unit for an expression and compute it: what a file says must not get there.
+    """
+    if name and name not in SYMBOLS:
+        _log.warning("the unit %s is not known; lengths are shown in pixels", ascii(name[:80]))
+        return ""
+    return name
 
 
 def unit_symbol(name: str) -> str:

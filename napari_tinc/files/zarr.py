@@ -38,8 +38,24 @@ def read_zarr(path: Path, axes: str | None) -> Volume:
     Raises
     ------
     InputError
-        The group is not an image of OME-Zarr 0.4 or 0.5, or its axes cannot be named.
+        The group is not an image of OME-Zarr 0.4 or 0.5, its axes cannot be named, or it was replaced meanwhile.
     """
+    before = _identity(path)
+    volume = _read(path, axes)
+    if _identity(path) != before:
+        raise InputError(
+            f"expected a Zarr that stays as it is, got {path.name}, which was replaced meanwhile; read it again"
+        )
+    return volume
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    """What is another one when a folder has been replaced: its chunks are files of their own, opened one by one."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def _read(path: Path, axes: str | None) -> Volume:
     node = zarr.open(path, mode="r")
     if isinstance(node, zarr.Array):
         return assemble(to_array(node), _array_letters(node), Description({}, name=_stem(path)), axes)

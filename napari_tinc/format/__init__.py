@@ -5,7 +5,7 @@ chunk are both exactly one frame. `parse` trusts nothing: it checks every number
 memory than a small multiple of the bytes it was given, and raises `FormatError` for whatever is wrong.
 """
 
-from napari_tinc.format.frame import MAGIC, VERSION, Frame, SegmentReport, check, pack, parse
+from napari_tinc.format.frame import MAGIC, VERSION, Frame, SegmentReport, check, pack, parse, read
 from napari_tinc.format.header import (
     BETWEEN,
     DTYPES,
@@ -40,5 +40,6 @@ __all__ = [
     "check",
     "pack",
     "parse",
+    "read",
     "write_atomic",
 ]

@@ -11,10 +11,10 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from napari_tinc.core.metadata import MAX_JSON_BYTES
 from napari_tinc.errors import FormatError
 
 MAX_VARINT_BYTES = 9
-MAX_JSON_BYTES = 64 * 1024
 REMEDY = "no reader accepts such a frame: get an undamaged copy or compress the volume again"
 
 _U16 = struct.Struct("<H")

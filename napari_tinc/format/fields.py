@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from napari_tinc.core.metadata import LEADING, SPATIAL, Metadata
+from napari_tinc.core.metadata import LEADING, SPATIAL, Display, Metadata
 from napari_tinc.errors import FormatError
 from napari_tinc.format._bytes import REMEDY, Cursor, deflate_json, inflate_json, integer, scalar, u16, varint
 from napari_tinc.format.header import DTYPES, MAX_LEVELS, Header, ItemRange, sizes_of, validate, validate_array
@@ -52,8 +52,19 @@ def _metadata_of(fields: Mapping[str, Any], axes: str) -> tuple[Metadata, dict[s
     voxel_size = _array("voxel_size", fields.get("voxel_size", list(default.voxel_size)))
     units = _array("units", fields.get("units", list(default.units)))
     channel_names = _array("channel_names", fields.get("channel_names", []))
-    metadata = Metadata(axes, voxel_size, units, channel_names, fields.get("name", ""))
+    display = _display_of(fields.get("display", {}))
+    metadata = Metadata(axes, voxel_size, units, channel_names, fields.get("name", ""), display)
     return metadata, fields.get("provenance", {})
+
+
+def _display_of(said: object) -> Display:
+    if not isinstance(said, dict):
+        raise FormatError(f"metadata display: expected an object, got {type(said).__name__}; {REMEDY}")
+    translate, linear, limits, colors = (
+        _array(f"display {key}", said.get(key, [])) for key in ("translate", "linear", "contrast_limits", "colors")
+    )
+    rows, pairs = (tuple(_array("display", row) for row in table) for table in (linear, limits))
+    return Display(translate, rows, pairs, colors)  # checked with the header
 
 
 def _array(key: str, value: object) -> tuple[Any, ...]:
@@ -85,6 +96,7 @@ def _fields_of(header: Header) -> dict[str, Any]:
         "units": [] if metadata.units == default.units else list(metadata.units),
         "channel_names": list(metadata.channel_names),
         "name": metadata.name,
+        "display": {key: value for key, value in asdict(metadata.display).items() if value},
         "provenance": dict(header.provenance),
     }
     return {key: value for key, value in fields.items() if value}

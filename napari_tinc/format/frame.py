@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from dataclasses import dataclass
 
-from napari_tinc.errors import FormatError
+from napari_tinc.errors import FormatError, InputError
 from napari_tinc.format._bytes import MAX_VARINT_BYTES, REMEDY, Cursor, integer, u32, varint
 from napari_tinc.format.fields import read_header, write_header
 from napari_tinc.format.header import Header, validate
@@ -160,6 +161,28 @@ def _read_head(view: memoryview) -> tuple[Header, list[Entry], int]:
         raise FormatError(f"header: expected its end, got {cursor.remaining} more bytes; {REMEDY}")
     validate_table(header, entries)
     return header, entries, end + 4
+
+
+def read(path: str | os.PathLike[str]) -> bytes:
+    """Read the bytes of a ``.tinc`` file; of anything else only the first few.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    FormatError
+        It does not begin like a frame: a device, or a pipe, may have no end.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(MAGIC))
+            _check_magic(head + b"\0")
+            return head + file.read()
+    except FormatError:
+        raise
+    except (OSError, ValueError) as error:  # a name with NUL is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"expected a readable .tinc file, got {os.fspath(path)}: {reason}; check the path") from error
 
 
 def _check_magic(head: bytes) -> None:

@@ -6,9 +6,10 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from reprlib import repr as shortened
 
-from napari_tinc.core.metadata import LEADING, SPATIAL, Metadata
+from napari_tinc.core.metadata import LEADING, MAX_ITEMS, SPATIAL, Display, Metadata
 from napari_tinc.errors import FormatError
 from napari_tinc.format._bytes import REMEDY, integer
 
@@ -20,7 +21,6 @@ MODEL_CONSTANT, MODEL_TINC, MODEL_DETAIL = 0, 1, 2
 
 MAX_SIZE = 2**31 - 1
 MAX_VOXELS = 2**48
-MAX_ITEMS = 2**16
 MAX_LEVELS = 16
 MAX_LEAVES = 2**24
 MAX_CONSTANT_LEAVES = 2**16
@@ -216,11 +216,38 @@ def _validate_metadata(metadata: Metadata, channels: int) -> None:
         )
     for text in (*metadata.units, *metadata.channel_names, metadata.name):
         _validate_text(text)
+    _validate_display(metadata.display, ndim, channels)
+
+
+def _validate_display(display: Display, ndim: int, channels: int) -> None:
+    """Check what places and colours a volume: as many numbers as there are axes, as many colours as channels."""
+    counts: list[tuple[str, int, tuple[int, ...]]] = [
+        ("translate", len(display.translate), (0, ndim)),
+        ("linear", len(display.linear), (0, ndim)),
+    ]
+    counts += [("linear", len(row), (ndim,)) for row in display.linear]
+    counts += [("contrast_limits", len(display.contrast_limits), (0, 1, channels))]
+    counts += [("contrast_limits", len(pair), (2,)) for pair in display.contrast_limits]
+    counts += [("colors", len(display.colors), (0, 1, channels))]
+    for key, got, allowed in counts:
+        if got not in allowed:
+            expected = " or ".join(map(str, sorted(set(allowed))))
+            raise FormatError(f"metadata display {key}: expected {expected} entries, got {got}; {REMEDY}")
+    for value in (*display.translate, *chain(*display.linear), *chain(*display.contrast_limits)):
+        if not _is_number(value):
+            raise FormatError(f"metadata display: expected finite numbers, got {shortened(value)}; {REMEDY}")
+    for color in display.colors:
+        _validate_text(color)
 
 
 def _is_positive(value: object) -> bool:
+    return _is_number(value) and value > 0  # type: ignore[operator]
+
+
+def _is_number(value: object) -> bool:
     # The comparison also keeps out NaN, infinity, and integers that no float can hold.
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+    largest = sys.float_info.max
+    return isinstance(value, int | float) and not isinstance(value, bool) and -largest <= value <= largest
 
 
 def _validate_text(value: object) -> None:

@@ -150,8 +150,7 @@ class CandidateActions:
         missing = views.missing(rows)
 
         def opened(contents: Sequence[Any]) -> None:
-            for row, content in zip(missing, contents, strict=True):
-                views.show(row, content)
+            views.add(missing, contents)
             views.show(rows[0])
             then()
 

@@ -15,8 +15,9 @@ from napari.utils.colormaps import Colormap, DirectLabelColormap
 from napari_tinc.core.metadata import LEADING
 from napari_tinc.plugin.compare_model import Row
 from napari_tinc.plugin.compress_model import full_resolution
-from napari_tinc.plugin.layers import LOOKS, layer_data, place_of
+from napari_tinc.plugin.layers import LOOKS, layer_data
 from napari_tinc.plugin.overlays import BAD_TO_GOOD, HEAT_OPACITY
+from napari_tinc.plugin.place import coarser, place_of
 
 if TYPE_CHECKING:
     from napari_tinc.volume import CompressedVolume
@@ -30,14 +31,13 @@ LEGEND = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc
 _BEST_OPACITY = 0.45
 
 
-def find_candidate(viewer: ViewerModel, row: Row, source: Any) -> list[Any]:
-    """Return the layers that already show a candidate's file in the place of a source."""
-    assert row.result is not None
-    return [layer for layer in viewer.layers if layer.metadata.get(_KEY) == (row.result.path, id(source))]
+def find_candidate(viewer: ViewerModel, row: Row, source: Any) -> Any:
+    """Return the layer that already shows a candidate's file in the place of a source, or None."""
+    return next((layer for layer in viewer.layers if layer.metadata.get(_KEY) == _key(row, source)), None)
 
 
-def add_candidate(viewer: ViewerModel, row: Row, content: Any, axes: str, source: Any) -> list[Any]:
-    """Show a candidate's decoded volume, a layer per channel, unless it is there already.
+def add_candidate(viewer: ViewerModel, row: Row, content: Any, source: Any) -> Any:
+    """Show a candidate's decoded volume, unless it is there already.
 
     Parameters
     ----------
@@ -45,54 +45,42 @@ def add_candidate(viewer: ViewerModel, row: Row, content: Any, axes: str, source
     row : Row
     content : CompressedVolume or ndarray
         See :func:`napari_tinc.plugin.compare_worker.content_of`: our own files decode where one looks.
-    axes : str
-        Of the volume.
     source : Image
         The original's layer: place, contrast and colours are taken from it.
 
     Returns
     -------
-    list of Image
+    Image
         With the file's path and the source in ``metadata["tinc_candidate"]``.
     """
     if present := find_candidate(viewer, row, source):
         return present
+    data, options = _array_layer(content, source) if isinstance(content, np.ndarray) else _own(viewer, content, source)
+    options["metadata"][_KEY] = _key(row, source)
+    layer = Image(data, **{**options, "name": row.title(), "visible": False})
+    viewer.add_layer(layer)
+    layer.visible = True  # a layer that is visible when it is added is sliced twice
+    return layer
+
+
+def _key(row: Row, source: Any) -> tuple[Any, Any]:
     assert row.result is not None
-    described = (
-        _array_layers(content, axes, source) if isinstance(content, np.ndarray) else _own(viewer, content, source)
-    )
-    layers = []
-    for part, (data, options) in described:
-        options["metadata"][_KEY] = (row.result.path, id(source))
-        options["name"] = row.title() + part
-        layer = viewer.add_layer(Image(data, **{**options, "visible": False}))
-        layer.visible = True  # a layer that is visible when it is added is sliced twice
-        layers.append(layer)
-    return layers
+    return row.result.path, source.unique_id
 
 
-def _own(viewer: ViewerModel, volume: CompressedVolume, source: Any) -> list[tuple[str, tuple[Any, dict[str, Any]]]]:
-    described = layer_data(volume, source, viewer=viewer)
-    return [(_channel_title(i, len(described)), (data, options)) for i, (data, options, _) in enumerate(described)]
+def _own(viewer: ViewerModel, volume: CompressedVolume, source: Any) -> tuple[Any, dict[str, Any]]:
+    data, options, _ = layer_data(volume, source, viewer=viewer)
+    return data, options
 
 
-def _array_layers(array: Any, axes: str, source: Any) -> list[tuple[str, tuple[Any, dict[str, Any]]]]:
-    looks = {name: getattr(source, name) for name in (*LOOKS, "contrast_limits", "colormap", "blending")}
-    options = {**(place_of(source, axes) or {}), **looks}
-    channels = np.moveaxis(array, axes.index("c"), 0) if "c" in axes else array[None]
+def _array_layer(array: Any, source: Any) -> tuple[Any, dict[str, Any]]:
+    looks = {name: getattr(source, name) for name in (*LOOKS, "contrast_limits")}
     metadata = {"tinc_derived": True, "tinc_source": weakref.ref(source)}
-    return [
-        (_channel_title(i, len(channels)), (channel, {**options, "metadata": dict(metadata)}))
-        for i, channel in enumerate(channels)
-    ]
+    return array, {**place_of(source), **looks, "metadata": metadata}
 
 
-def _channel_title(channel: int, channels: int) -> str:
-    return f", channel {channel}" if channels > 1 else ""
-
-
-def octant_grid(octants: Floats, shape: Sequence[int], axes: str, channel: int = 0) -> Floats:
-    """Lay the PSNR of the octants of one channel out along the axes of its layer.
+def octant_grid(octants: Floats, shape: Sequence[int], axes: str) -> Floats:
+    """Lay the PSNR of the octants out along the axes of the volume.
 
     Parameters
     ----------
@@ -102,15 +90,10 @@ def octant_grid(octants: Floats, shape: Sequence[int], axes: str, channel: int =
         Of the volume.
     axes : str
         Of the volume.
-    channel : int
-        Ignored if there are none.
     """
-    leading = [axis for axis in axes if axis in LEADING]
-    sides = [shape[axes.index(axis)] for axis in leading]
-    grid: Floats = octants.reshape(*sides, *octants.shape[1:])
-    if "c" in leading:
-        grid = np.take(grid, channel, axis=leading.index("c"))
-    return np.moveaxis(grid, 0, axes.replace("c", "").index("t")) if "t" in leading else grid
+    leading = [i for i, axis in enumerate(axes) if axis in LEADING]
+    grid: Floats = octants.reshape(*(shape[i] for i in leading), *octants.shape[1:])
+    return np.moveaxis(grid, range(len(leading)), leading)
 
 
 def heat_maps(grids: Sequence[Floats], layers: Sequence[Any]) -> list[Image]:
@@ -134,13 +117,13 @@ def heat_maps(grids: Sequence[Floats], layers: Sequence[Any]) -> list[Image]:
             "name": f"PSNR (dB): {layer.name}", "contrast_limits": limits, "opacity": HEAT_OPACITY, "visible": False,
             "colormap": Colormap(BAD_TO_GOOD, name="octant psnr"), "blending": "translucent_no_depth",
             "interpolation2d": "nearest", "metadata": {"tinc_derived": True},
-            **_over(_place(layer), full_resolution(layer).shape, grid.shape),
+            **_over(layer, grid.shape),
         }  # fmt: skip
         maps.append(Image(shown, **options))
     return maps
 
 
-def best_map(grids: Sequence[Floats], names: Sequence[str], sides: Sequence[int], place: dict[str, Any]) -> Labels:
+def best_map(grids: Sequence[Floats], names: Sequence[str], source: Any) -> Labels:
     """Draw which of several candidates is best in every octant.
 
     Parameters
@@ -149,10 +132,8 @@ def best_map(grids: Sequence[Floats], names: Sequence[str], sides: Sequence[int]
         See :func:`octant_grid`; of one ratio.
     names : sequence of str
         Of the candidates. Label ``i + 1`` stands for the i-th one; the status bar tells it under the cursor.
-    sides : sequence of int
-        Voxels of every axis of the volume, without channels.
-    place : dict
-        Of the volume, see :func:`napari_tinc.plugin.layers.place_of`.
+    source : Image
+        The original's layer.
     """
     stacked = np.stack(grids)
     best = stacked.argmax(0)
@@ -161,7 +142,7 @@ def best_map(grids: Sequence[Floats], names: Sequence[str], sides: Sequence[int]
     return Labels(
         (best + 1).astype(np.uint8), name="best codec per octant", features=features, opacity=_BEST_OPACITY,
         colormap=DirectLabelColormap(color_dict=colours | {None: "transparent"}),
-        metadata={"tinc_derived": True}, **_over(place, sides, best.shape),
+        metadata={"tinc_derived": True}, **_over(source, best.shape),
     )  # fmt: skip
 
 
@@ -178,14 +159,9 @@ def legend_colour(index: int) -> str:
     return LEGEND[index % len(LEGEND)]
 
 
-def _place(layer: Any) -> dict[str, Any]:
-    return {name: getattr(layer, name) for name in ("scale", "translate", "units", "axis_labels")}
-
-
-def _over(place: dict[str, Any], sides: Sequence[int], cells: Sequence[int]) -> dict[str, Any]:
+def _over(layer: Any, cells: Sequence[int]) -> dict[str, Any]:
     """Place a layer of one voxel per octant over one of all voxels."""
-    size, scale = np.array(sides) / np.array(cells), np.array(place["scale"])
-    return {**place, "scale": scale * size, "translate": np.array(place["translate"]) + scale * (size - 1) / 2}
+    return coarser(place_of(layer), np.array(full_resolution(layer).shape) / np.array(cells))
 
 
 __all__ = ["add_candidate", "best_map", "find_candidate", "heat_maps", "legend_colour", "octant_grid", "shares"]

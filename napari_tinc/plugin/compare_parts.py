@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 from napari_tinc.plugin.compare_export import EXPORTS, Legend
 from napari_tinc.plugin.compare_plot import MEASURES, PlotView
 from napari_tinc.plugin.overlays import BAD_TO_GOOD
+from napari_tinc.plugin.plain import plain_label
 
 BUTTONS = {
     "compare": ("Compare", "Run what is ticked, every file within the same bytes; what was run before comes at once"),
@@ -60,9 +61,8 @@ class Controls(QObject):
             action.setData(key)
         menu.triggered.connect(self._on_export)
         self.export.setMenu(menu)
-        self.status, self.task, self.legend = QLabel(), QLabel(), QLabel()
-        for label in (self.status, self.task, self.legend):
-            label.setWordWrap(True)
+        self.status, self.task, self.legend = plain_label(wrapped=True), plain_label(wrapped=True), QLabel()
+        self.legend.setWordWrap(True)
         self.task.hide()
         self.legend.hide()
         self.explained: Legend = ()  # what the legend says

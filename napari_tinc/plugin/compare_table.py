@@ -11,6 +11,7 @@ from qtpy.QtGui import QColor, QStandardItem, QStandardItemModel
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
 from napari_tinc.plugin.compare_model import CompareModel, Row
+from napari_tinc.plugin.plain import plain_tip
 
 # Column of the engine's table, title, format, what it means.
 COLUMNS = (
@@ -142,7 +143,7 @@ def _filled(item: QStandardItem, row: Row, column: int) -> QStandardItem:
     item.setText(_text(row, column))
     # Qt would put what is empty before the largest.
     item.setData(-math.inf if value is None else value, Qt.ItemDataRole.UserRole)
-    item.setToolTip(row.status or row.title())
+    item.setToolTip(plain_tip(row.status or row.title()))
     item.setData(None if row.ok else QColor("#999999"), Qt.ItemDataRole.ForegroundRole)
     if column and row.ok:
         item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)

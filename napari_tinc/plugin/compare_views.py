@@ -7,12 +7,10 @@ from typing import Any
 
 from napari_tinc.errors import InputError
 from napari_tinc.plugin import compare_layers
+from napari_tinc.plugin.canvas import laid_out_once
 from napari_tinc.plugin.compare import Comparison, stop_views
 from napari_tinc.plugin.compare_model import Row
-from napari_tinc.plugin.compress_model import full_resolution
-from napari_tinc.plugin.difference import OneChannel
 from napari_tinc.plugin.flicker import Flicker
-from napari_tinc.plugin.layers import place_of
 from napari_tinc.plugin.split import Split
 
 
@@ -51,24 +49,25 @@ class CandidateViews:
 
     def missing(self, rows: Sequence[Row]) -> list[Row]:
         """Rows whose volume is not in the viewer yet."""
-        return [row for row in rows if not compare_layers.find_candidate(self.viewer, row, self.source)]
+        return [row for row in rows if compare_layers.find_candidate(self.viewer, row, self.source) is None]
 
-    def show(self, row: Row, content: Any = None) -> Any:
-        """Put a candidate's volume into the viewer, or find it there; return its (first channel's) layer."""
-        layers = compare_layers.find_candidate(self.viewer, row, self.source)
-        if not layers:
-            layers = compare_layers.add_candidate(self.viewer, row, content, self._axes, self.source)
-        self.viewer.layers.selection.active = layers[0]
-        return layers[0]
+    def add(self, rows: Sequence[Row], contents: Sequence[Any]) -> None:
+        """Put candidates' volumes into the viewer; see :func:`napari_tinc.plugin.compare_worker.content_of`."""
+        with laid_out_once(self.viewer):
+            for row, content in zip(rows, contents, strict=True):
+                compare_layers.add_candidate(self.viewer, row, content, self.source)
 
-    def reveal(self, row: Row) -> bool:
+    def show(self, row: Row) -> Any:
+        """Make the layer of a candidate, which is in the viewer, active, and return it."""
+        layer = compare_layers.find_candidate(self.viewer, row, self.source)
+        self.viewer.layers.selection.active = layer
+        return layer
+
+    def reveal(self, row: Row) -> None:
         """Make the layer of a candidate active, if it has one."""
-        if self._source not in self.viewer.layers:
-            return False
-        layers = compare_layers.find_candidate(self.viewer, row, self._source)
-        if layers:
-            self.viewer.layers.selection.active = layers[0]
-        return bool(layers)
+        layer = compare_layers.find_candidate(self.viewer, row, self._source)
+        if layer is not None:
+            self.viewer.layers.selection.active = layer
 
     def stop(self) -> None:
         """Go back to the single view."""
@@ -81,24 +80,15 @@ class CandidateViews:
         of that: name, colour, share.
         """
         layers = [self.show(row) for row in rows]
-        self.stop()
         grids = self._octants(rows)
-        best = self._best(rows, grids)
-        best.visible = False
+        best = compare_layers.best_map(grids, [row.name for row in rows], self.source)
         maps = compare_layers.heat_maps(grids, layers)
         comparable = len(rows) > 1 and len({row.ratio for row in rows}) == 1
         if not comparable:  # nothing to tell: the partner only fills the original's cell
             best.opacity = 0.0
-        for layer in (best, *maps):
-            self.viewer.add_layer(layer)
-        low, high = maps[0].contrast_limits
-        self.octant_limits = float(low), float(high)
-        self.grid = Comparison(
-            self.viewer,
-            [[self.source, best], *([a, b] for a, b in zip(layers, maps, strict=True))],
-            temporary=True,
-            overlays=overlays,
-        )
+        self.octant_limits = float(maps[0].contrast_limits[0]), float(maps[0].contrast_limits[1])
+        cells = [[self.source, best], *([a, b] for a, b in zip(layers, maps, strict=True))]
+        self.grid = Comparison(self.viewer, cells, temporary=True, overlays=overlays)
         self.viewer.layers.selection.active = layers[0]
         return compare_layers.shares(best, [row.name for row in rows]) if comparable else []
 
@@ -134,10 +124,7 @@ class CandidateViews:
     def show_split(self, row: Row, share: float) -> None:
         """Show the original left of a cut and a candidate right of it."""
         decoded = self.show(row)
-        original = full_resolution(self.source)
-        if "c" in self._axes and self.source.ndim == len(self._axes):
-            original = OneChannel(original, self._axes.index("c"), 0)
-        self.split = Split(self.viewer, original, decoded, share)
+        self.split = Split(self.viewer, self.source, decoded, share)
 
     def move_split(self, share: float) -> None:
         """Move the cut."""
@@ -146,12 +133,13 @@ class CandidateViews:
 
     def show_best(self, rows: Sequence[Row]) -> list[tuple[str, str, float]]:
         """Add a map of which candidate is best in every octant; return its legend: name, colour, share."""
-        best = self._best(rows, self._octants(rows))
-        self.stop()
-        for layer in [one for one in self.viewer.layers if one.metadata.get(_BEST)]:
-            self.viewer.layers.remove(layer)
+        best = compare_layers.best_map(self._octants(rows), [row.name for row in rows], self.source)
         best.metadata[_BEST] = True
-        self.viewer.add_layer(best)
+        self.stop()
+        with laid_out_once(self.viewer, removing=True):
+            for layer in [one for one in self.viewer.layers if one.metadata.get(_BEST)]:
+                self.viewer.layers.remove(layer)
+            self.viewer.add_layer(best)
         return compare_layers.shares(best, [row.name for row in rows])
 
     def _octants(self, rows: Sequence[Row]) -> list[Any]:
@@ -159,14 +147,6 @@ class CandidateViews:
             raise InputError("expected a finished candidate, got none; select some in the table")
         found = [row.result.octants for row in rows if row.result is not None and row.result.octants is not None]
         return [compare_layers.octant_grid(octants, self._shape, self._axes) for octants in found]
-
-    def _best(self, rows: Sequence[Row], grids: Sequence[Any]) -> Any:
-        place = place_of(self.source, self._axes)
-        assert place is not None
-        return compare_layers.best_map(grids, [row.name for row in rows], self._sides(), place)
-
-    def _sides(self) -> tuple[int, ...]:
-        return tuple(side for side, axis in zip(self._shape, self._axes, strict=True) if axis != "c")
 
 
 _BEST = "tinc_best"

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, Label, LineEdit, SpinBox
+from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, Label, SpinBox
+from napari.layers import Shapes
 from superqt import QCollapsible
 
-from napari_tinc.plugin.compress_model import BETWEEN, DEVICES, MODELS, PRESETS, TARGETS, WITHIN, Form
+from napari_tinc.plugin.axes import axes_text, possible_axes
+from napari_tinc.plugin.compress_model import (
+    BETWEEN,
+    DEVICES,
+    MODELS,
+    PRESETS,
+    TARGETS,
+    WITHIN,
+    Form,
+    axes_of,
+    full_resolution,
+)
 from napari_tinc.plugin.layer_form import LayerForm, rows_of
 
 TOOLTIPS = {
@@ -26,7 +38,10 @@ TOOLTIPS = {
     "mask": "Labels, or an image: voxels that are not 0 count more. Choose 'map' above to give them more bytes, too.",
     "device": "Where to train. auto takes CUDA, then MPS, then the CPU.",
     "mask_weight": "How many times as much as the others the marked voxels count.",
-    "axes": "One letter per axis, from t c z y x in the layer's order. Channels and time points share one file.",
+    "axes": "What each axis of the layer is: t time, c channel, z y x space. Taken from the layer's axis labels, or "
+    "guessed where its shape leaves no doubt. What you choose here is written to the layer's axis labels.",
+    "region": "Compress only what the selected rectangle of a Shapes layer encloses, or its last one. Axes that "
+    "it does not span are taken whole.",
     "levels": "Levels of the octree, root included. automatic: as many as the budget feeds.",
     "seed": "Same seed, same device, same threads: the same file, byte for byte.",
     "time_limit": "Training ends after this time; its schedule is shortened to fit.",
@@ -47,6 +62,7 @@ _LABELS = {
     "device": "Device",
     "mask_weight": "Mark counts",
     "axes": "Axes",
+    "region": "Region",
     "levels": "Levels",
     "seed": "Seed",
     "time_limit": "Time limit",
@@ -71,8 +87,11 @@ class CompressForm(LayerForm):
 
     def __init__(self, viewer: Any) -> None:
         super().__init__(viewer)
+        self._suiting = False
         basic = rows_of(
             self._field("source", ComboBox, choices=self._images, nullable=True),
+            self._field("axes", ComboBox, choices=self._axes_choices),
+            self._field("region", ComboBox, choices=self._shapes, nullable=True),
             self._field("target_kind", ComboBox, choices=[(text, kind) for kind, text in _TARGET_LABELS.items()]),
             self._field("target_value", FloatSpinBox, min=0.001, max=1e9, value=TARGETS["ratio"], step=1),
             self._field("size", Label, value=""),
@@ -86,7 +105,6 @@ class CompressForm(LayerForm):
         levels = [("automatic", None), *((str(n), n) for n in range(1, _MAX_LEVELS + 1))]
         advanced = rows_of(
             self._field("mask_weight", FloatSpinBox, min=1, max=1000, value=10, step=1),
-            self._field("axes", LineEdit),
             self._field("levels", ComboBox, choices=levels),
             self._field("seed", SpinBox, min=0, max=2**31 - 1),
             self._field("time_limit", FloatSpinBox, min=0, max=1e6, value=0, step=10),
@@ -100,7 +118,46 @@ class CompressForm(LayerForm):
         self.folded.addWidget(advanced)
         self._suit_target(self.fields["target_kind"].value)
         self.fields["target_kind"].changed.connect(self._suit_target)
+        self.fields["source"].changed.connect(self._suit_source)
+        self.fields["axes"].changed.connect(self._label_axes)
         self._lay_out(basic, self.folded)
+
+    def _axes_choices(self, _: Any = None) -> list[tuple[str, str]]:
+        layer = self.source
+        if layer is None or layer.rgb:
+            return [("", "")]
+        shape = full_resolution(layer).shape
+        known = axes_of(layer)
+        choices = list(dict.fromkeys([*[known] * bool(known), *possible_axes(shape)]))
+        asked = [("which axes are these? choose", "")] * (not known)
+        return asked + [(axes_text(axes, shape), axes) for axes in choices]
+
+    def _shapes(self, _: Any = None) -> list[tuple[str, Any]]:
+        return [(layer.name, layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]
+
+    def refresh_layers(self) -> None:
+        """Offer the layers that the viewer has now; a choice that is still there stays."""
+        super().refresh_layers()
+        self.fields["region"].reset_choices()
+
+    def _suit_source(self) -> None:
+        """Offer the axes that the source may have, and take those that are known."""
+        self._suiting = True
+        try:
+            self.fields["axes"].reset_choices()
+            self.fields["axes"].value = self.fields["axes"].choices[0]
+        finally:
+            self._suiting = False
+
+    def _label_axes(self, axes: str) -> None:
+        """Write what the user has chosen to the layer, where everything else finds it."""
+        if axes and not self._suiting and self.source is not None:
+            self.source.axis_labels = tuple(axes)
+
+    @property
+    def region(self) -> Any:
+        """The Shapes layer whose rectangle is to be compressed, or None."""
+        return self.fields["region"].value
 
     def _suit_target(self, kind: str) -> None:
         """Give the number field the unit of the target, and the number it had there last time."""
@@ -116,7 +173,7 @@ class CompressForm(LayerForm):
         return Form(
             target_kind=values["target_kind"], target_value=values["target_value"], preset=values["preset"],
             model=values["model"], between=values["between"], within=values["within"], device=values["device"],
-            mask_weight=values["mask_weight"], axes=values["axes"].strip().lower(), levels=values["levels"],
+            mask_weight=values["mask_weight"], axes=values["axes"] or "", levels=values["levels"],
             seed=values["seed"], time_limit=values["time_limit"] or None,
         )  # fmt: skip
 

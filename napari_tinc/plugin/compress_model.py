@@ -13,6 +13,7 @@ from psygnal import Signal
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.inputs import AXIS_LETTERS, check_axes, check_dtype
+from napari_tinc.plugin.axes import guessed_axes, named_axes
 from napari_tinc.plugin.report import Report, duration_text, size_text
 from napari_tinc.target import Target
 
@@ -117,7 +118,7 @@ def full_resolution(layer: Any) -> Any:
     return layer.data[0] if layer.multiscale else layer.data
 
 
-def source_of(layer: Any, axes: str = "") -> Source:
+def source_of(layer: Any, axes: str = "", region: tuple[slice, ...] | None = None) -> Source:
     """Describe the volume of a napari image layer.
 
     Parameters
@@ -126,26 +127,35 @@ def source_of(layer: Any, axes: str = "") -> Source:
         Its scale and units become the voxel size; its axis labels the axes if they are letters of ``tczyx``.
     axes : str
         Axes that the user has named; they win.
+    region : tuple of slice, optional
+        The part of it that is taken, one slice per axis.
 
     Raises
     ------
     InputError
-        If the layer is RGB, or its dtype or number of axes cannot be compressed.
+        If the layer is RGB, its dtype or number of axes cannot be compressed, or nobody can tell which axes it has.
     """
     if layer.rgb:
         raise InputError("expected intensities, got an RGB layer; split it into channels (context menu: Split RGB)")
     data = full_resolution(layer)
     check_dtype(np.dtype(data.dtype))
-    labels = "".join(layer.axis_labels)
-    named = len(labels) == data.ndim == len(set(labels) & set(AXIS_LETTERS))
-    letters = axes or (labels if named else "")
-    if letters or not 2 <= data.ndim <= len(AXIS_LETTERS):
-        check_axes(letters, data.ndim)
+    whole = tuple(map(int, data.shape))
+    letters = axes or axes_of(layer)
+    if not letters and 2 <= data.ndim <= len(AXIS_LETTERS):
+        sides = " × ".join(map(str, whole))
+        raise InputError(
+            f"expected to know the axes, got a layer of {sides} that does not name them: choose them in Compress (TINC)"
+        )
+    check_axes(letters, data.ndim)
     units = tuple("" if str(unit) in _UNKNOWN_UNITS else str(unit) for unit in layer.units)
-    metadata = Metadata(
-        letters or Metadata.default(data.ndim).axes, tuple(float(step) for step in layer.scale), units, name=layer.name
-    )
-    return Source(tuple(map(int, data.shape)), np.dtype(data.dtype), metadata)
+    metadata = Metadata(letters, tuple(float(step) for step in layer.scale), units, name=layer.name)
+    shape = whole if region is None else tuple(span.stop - span.start for span in region)
+    return Source(shape, np.dtype(data.dtype), metadata)
+
+
+def axes_of(layer: Any) -> str:
+    """Return the axes that a layer names, or that its shape leaves no doubt about; else empty."""
+    return named_axes(layer.axis_labels) or guessed_axes(full_resolution(layer).shape)
 
 
 def importance_weights(mask: np.ndarray[Any, Any], factor: float) -> np.ndarray[Any, Any]:
@@ -255,7 +265,8 @@ class CompressModel:
         bool
             Whether what was learnt is to be kept.
         """
-        keep = self.keep and self.state is State.TRAINING
+        learnt = self.state is State.TRAINING and bool(self.curve)  # wavelets alone are complete, or nothing
+        keep = self.keep and learnt
         if self.running:
             self._enter(State.STOPPING, "" if keep else "discarding")
         return keep

@@ -9,14 +9,21 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.notifications import show_error
 from napari.utils.progress import cancelable_progress
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton
+from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton
 
 from napari_tinc.errors import TincError
 from napari_tinc.plugin import engine, preferences, worker
 from napari_tinc.plugin.compress_form import CompressForm
 from napari_tinc.plugin.compress_model import CompressModel, Form, State, full_resolution, source_of
 from napari_tinc.plugin.curve import PsnrCurve
+from napari_tinc.plugin.dialogs import ask_whether
 from napari_tinc.plugin.docked import DockedWidget
+from napari_tinc.plugin.layers import display_of
+from napari_tinc.plugin.losses import Loss
+from napari_tinc.plugin.octants import OctantModel, go_to_octant
+from napari_tinc.plugin.overlays import shown_measure
+from napari_tinc.plugin.place import region_of
+from napari_tinc.plugin.plain import plain_label
 from napari_tinc.plugin.preview import Placement, Preview, View
 from napari_tinc.plugin.result import Result
 from napari_tinc.plugin.result_card import ResultCard
@@ -25,6 +32,10 @@ if TYPE_CHECKING:
     from napari_tinc.plugin.report import Report
     from napari_tinc.volume import CompressedVolume
 
+_LABELS = (
+    "{} looks like a label image: numbers of objects in long constant runs. Compression is lossy and would turn them "
+    "into the numbers of other objects. Keep labels in a lossless format."
+)
 _BAR = 1000  # resolution of the progress bar
 _REDRAW_SECONDS = 0.25
 _IDLE_MILLISECONDS = 500  # after which the window has surely been drawn
@@ -38,6 +49,7 @@ class _Session:
     control: worker.Control
     placement: Placement
     preview: Preview
+    region: tuple[slice, ...] | None = None
     activity: Any = None
     worker: Any = None
     source_changed: bool = False
@@ -55,7 +67,7 @@ class CompressWidget(DockedWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self.model = CompressModel()
-        self.form = CompressForm(napari_viewer)
+        self.form = CompressForm(self.viewer)
         self._session: _Session | None = None
         self._result: Result | None = None
         self._build()
@@ -79,13 +91,14 @@ class CompressWidget(DockedWidget):
         self.compress_button = self._button("Compress", "Train a network on the source, here and now", self.start)
         self.stop_button = self._button("Stop", "End training now; see Advanced for what is kept", self.stop)
         self.save_button = self._button("Save…", "Write the last result to a .tinc file", self.save)
-        self.status = QLabel()
-        self.status.setWordWrap(True)
+        self.status = plain_label(wrapped=True)
         self.bar = QProgressBar()
         self.bar.setRange(0, _BAR)
         self.curve = PsnrCurve()
         self.card = ResultCard()
         self.card.pressed.connect(self._card_pressed)
+        self.card.measured.connect(self._choose_overlay)
+        self.card.visited.connect(self._visit)
         buttons = QHBoxLayout()
         for button in (self.compress_button, self.stop_button, self.save_button):
             buttons.addWidget(button)
@@ -124,7 +137,8 @@ class CompressWidget(DockedWidget):
         model.source, model.problem = None, ""
         if layer is not None:
             try:
-                model.source = source_of(layer, model.form.axes)
+                region = None if self.form.region is None else region_of(layer, self.form.region)
+                model.source = source_of(layer, model.form.axes, region)
             except TincError as error:
                 model.problem = str(error)
         self.form.show_size(model.size_preview(), bool(model.error()))
@@ -142,6 +156,9 @@ class CompressWidget(DockedWidget):
 
     def start(self) -> None:
         """Compress the chosen layer."""
+        self._start()
+
+    def _start(self, labels_too: bool = False) -> None:
         self._read_form()
         try:
             self.model.begin()
@@ -151,14 +168,17 @@ class CompressWidget(DockedWidget):
         source, form = self.model.source, self.model.form
         assert source is not None
         layer, mask = self.form.source, self.form.mask
-        placement = Placement.of(layer, source.metadata.axes, source.shape)
-        session = _Session(layer, worker.Control(), placement, Preview(self.viewer, placement))
+        region = None if self.form.region is None else region_of(layer, self.form.region)
+        placement = Placement.of(layer, source.metadata.axes, source.shape, region)
+        session = _Session(layer, worker.Control(), placement, Preview(self.viewer, placement), region)
         self._session = session
         self._look()
         session.activity = cancelable_progress(total=100, desc=f"Compress {layer.name}")
+        data, weights = (None if one is None else full_resolution(one) for one in (layer, mask))
+        display = display_of(placement.place, layer)
         job = worker.Job(
-            full_resolution(layer), form.target(), source.metadata, form.settings(),
-            None if mask is None else full_resolution(mask), form.mask_weight,
+            data, form.target(), source.metadata.displayed(display), form.settings(), weights, form.mask_weight,
+            region, labels_too,
         )  # fmt: skip
         layer.events.data.connect(self._source_changed)
         self.destroyed.connect(session.control.discard)
@@ -206,6 +226,10 @@ class CompressWidget(DockedWidget):
             case worker.Failed(message):
                 self.model.fail(message)
                 show_error(f"Compressing {session.placement.name} failed: {message}")
+            case worker.LooksLikeLabels():
+                self.model.discard()
+                if ask_whether(self, "Label image?", _LABELS.format(session.placement.name), "Compress anyway"):
+                    self._start(labels_too=True)
             case _:
                 self.model.discard()
 
@@ -234,19 +258,37 @@ class CompressWidget(DockedWidget):
 
     def _show_result(self, session: _Session, volume: CompressedVolume, report: Report) -> None:
         try:
-            self._result = Result.add(self.viewer, volume, session.source)
+            self._result = Result.add(self.viewer, volume, session.source, session.region)
         except Exception as error:
             self.model.fail(f"the result cannot be shown: {error}")
             raise
-        for key in ("difference", "compare", "codecs"):
-            self.card.buttons[key].setEnabled(self._result.source is not None)
         self.model.finish(report)
+        self._suit_card()
         note = "The source was changed after the start; the result shows what it was." * session.source_changed
         self.card.show_report(report, note)
         QTimer.singleShot(0, self._reveal_card)  # not before the layout knows its height
 
     def _reveal_card(self) -> None:
         self.area.ensureWidgetVisible(self.card)
+
+    def _suit_card(self) -> None:
+        """Offer on the card what can be done with the layers that are left, and say which overlay is shown."""
+        if self._result is not None:
+            self.card.enable(self._result.shown, self._result.comparable)
+            self.card.show_measure(shown_measure(self.viewer, self._result.layer))
+
+    def _layers_changed(self) -> None:
+        super()._layers_changed()
+        self._suit_card()
+
+    def _choose_overlay(self, measure: str) -> None:
+        if self._result is not None:
+            self._result.show_measure(measure)
+
+    def _visit(self, loss: Loss) -> None:
+        """Go to an octant, and to the plane of it where the error is largest."""
+        if self._result is not None:
+            go_to_octant(self.viewer, OctantModel(self._result.layer), loss.octant, loss.voxel)
 
     def save(self) -> None:
         """Ask for a file name and write the result."""

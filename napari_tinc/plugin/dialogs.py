@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_tinc.errors import InputError
 
@@ -41,3 +42,12 @@ def ask_path(parent: Any, title: str, name: str, suffix: str, kind: str) -> Path
     if str(target) != path and target.exists():
         raise InputError(f"expected a new file, got {target}, which exists; choose it in the dialog to replace it")
     return target
+
+
+def ask_whether(parent: Any, title: str, text: str, yes: str) -> bool:
+    """Ask a question whose safe answer is no; ``yes`` names what is done otherwise."""
+    box = QMessageBox(QMessageBox.Icon.Warning, title, text, QMessageBox.StandardButton.Cancel, parent)
+    agree = box.addButton(yes, QMessageBox.ButtonRole.AcceptRole)
+    box.setTextFormat(Qt.TextFormat.PlainText)
+    box.exec()
+    return box.clickedButton() is agree

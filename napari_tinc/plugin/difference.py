@@ -10,7 +10,8 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from napari.utils.colormaps import Colormap
 
-from napari_tinc.plugin.layers import items_of, result_volume
+from napari_tinc.plugin.layers import original_array, result_volume
+from napari_tinc.plugin.place import place_of
 
 _BLACK_AT_ZERO = Colormap(
     ((0.45, 0.75, 1.0), (0.05, 0.30, 0.80), (0.0, 0.0, 0.0), (0.80, 0.25, 0.05), (1.0, 0.75, 0.35)),
@@ -20,6 +21,19 @@ _BLACK_AT_ZERO = Colormap(
 _SIGMAS = 4.0
 
 
+def toggle_difference(viewer: ViewerModel, source_layer: Any, result_layer: Any) -> None:
+    """Show original minus decoded; if it is shown already, remove it."""
+    present = [layer for layer in viewer.layers if _is_difference(layer, source_layer, result_layer)]
+    for layer in present:
+        viewer.layers.remove(layer)
+    if not present:
+        add_difference(viewer, source_layer, result_layer)
+
+
+def _is_difference(layer: Any, source_layer: Any, result_layer: Any) -> bool:
+    return bool(layer.metadata.get("tinc_between") == (source_layer.unique_id, result_layer.unique_id))
+
+
 def add_difference(viewer: ViewerModel, source_layer: Any, result_layer: Any) -> Layer:
     """Show original minus decoded, computed for the voxels that are looked at.
 
@@ -27,7 +41,7 @@ def add_difference(viewer: ViewerModel, source_layer: Any, result_layer: Any) ->
     ----------
     viewer : ViewerModel
     source_layer : Image
-        The original; with or without the channel axis that results lack.
+        The original.
     result_layer : Image
         A result layer, see :func:`napari_tinc.plugin.layers.add_result`.
 
@@ -45,14 +59,12 @@ def add_difference(viewer: ViewerModel, source_layer: Any, result_layer: Any) ->
     from napari_tinc.lazy import lazy_difference
     from napari_tinc.plugin.sharpening import sharpener_in
 
-    volume, channel = result_volume(result_layer), result_layer.metadata["tinc_channel"]
-    data = source_layer.data[0] if source_layer.multiscale else source_layer.data
-    if tuple(data.shape) == volume.shape and channel is not None:
-        data = OneChannel(data, volume.metadata.axes.index("c"), channel)
+    volume = result_volume(result_layer)
+    data = original_array(source_layer, result_layer)
     # With the decoder of the result's fine voxels: what one has decoded, the other need not.
     fine = result_layer.data[0] if result_layer.multiscale else result_layer.data
     decoded = getattr(getattr(fine, "source", None), "volume", volume)
-    levels = lazy_difference(data, decoded, channel)
+    levels = lazy_difference(data, decoded)
     if len(levels) > 1 and volume.has_wide_planes:
         sharpener = sharpener_in(viewer, lambda layer: layer.metadata.get("tinc_difference") is volume)
         levels = [sharpener.level(level, None) for level in levels]
@@ -65,12 +77,13 @@ def add_difference(viewer: ViewerModel, source_layer: Any, result_layer: Any) ->
         colormap=_BLACK_AT_ZERO,
         blending="translucent_no_depth",
         rendering="average",
-        scale=result_layer.scale,
-        translate=result_layer.translate,
-        units=result_layer.units,
-        axis_labels=result_layer.axis_labels,
-        metadata={"tinc_derived": True, "tinc_difference": volume},
+        metadata={
+            "tinc_derived": True,
+            "tinc_difference": volume,
+            "tinc_between": (source_layer.unique_id, result_layer.unique_id),
+        },
         visible=False,
+        **place_of(result_layer),
     )
     viewer.add_layer(layer)
     layer.colorbar.visible = True
@@ -84,29 +97,13 @@ def swap(source_layer: Any, result_layer: Any) -> None:
     result_layer.visible = not source_layer.visible
 
 
-class OneChannel:
-    """One channel of an array, read only where it is sliced."""
-
-    def __init__(self, data: Any, axis: int, channel: int) -> None:
-        self._data, self._axis, self._channel = data, axis, channel
-        self.shape = tuple(side for i, side in enumerate(data.shape) if i != axis)
-
-    def __getitem__(self, region: tuple[Any, ...]) -> Any:
-        entries = list(region)
-        entries.insert(self._axis, self._channel)
-        return self._data[tuple(entries)]
-
-
 def _error(layer: Any) -> float:
     """Root of the mean squared error, from the octants' PSNR in the file; 1 if there is none."""
     volume = result_volume(layer)
-    leaves = volume.tree.leaves
-    squared = []
-    for item in items_of(volume, layer.metadata["tinc_channel"]):
-        low, high = volume.value_ranges[item]
-        psnr = np.array([octant.psnr for octant in volume.octants[item * leaves : (item + 1) * leaves]])
-        squared.append(float(np.mean((high - low) ** 2 * 10 ** (-psnr / 10))))
+    spans = np.array([high - low for low, high in volume.value_ranges])
+    psnr = np.array([octant.psnr for octant in volume.octants]).reshape(len(spans), -1)
+    squared = spans[:, None] ** 2 * 10 ** (-psnr / 10)
     return math.sqrt(float(np.mean(squared))) or 1.0
 
 
-__all__ = ["OneChannel", "add_difference", "swap"]
+__all__ = ["add_difference", "swap", "toggle_difference"]

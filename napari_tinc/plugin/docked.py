@@ -7,6 +7,8 @@ from typing import Any
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
+from napari_tinc.plugin.viewers import raw_viewer
+
 _WIDTH = 340  # pixels that the fields and a scroll bar need; a dock in napari's right area starts as narrow as it may
 
 
@@ -23,7 +25,7 @@ class DockedWidget(QWidget):
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
-        self.viewer = viewer
+        self.viewer = raw_viewer(viewer)
 
     def _stack(self, *parts: Any) -> None:
         """Lay widgets and layouts out below one another, in a scroll area."""

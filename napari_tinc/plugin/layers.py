@@ -1,40 +1,52 @@
-"""Result layers: a compressed volume as lazy image layers that lie exactly on the original."""
+"""Result layers: a compressed volume as a lazy image layer that lies exactly on the original."""
 
 from __future__ import annotations
 
 import copy
 import logging
+import math
+import re
 import weakref
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pint
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
+from napari.utils.colormaps import AVAILABLE_COLORMAPS
+from napari.utils.transforms import Affine
 
-from napari_tinc.core.metadata import LEADING
+from napari_tinc.core.metadata import Display
+from napari_tinc.core.text import printable
 from napari_tinc.errors import InputError
+from napari_tinc.plugin import place
+from napari_tinc.plugin.depth import follow_depth
 from napari_tinc.plugin.preferences import limit_cache
+from napari_tinc.plugin.viewers import guard_removals
 
 if TYPE_CHECKING:  # these import torch, which takes seconds
+    from napari_tinc.lazy import Source
     from napari_tinc.volume import CompressedVolume
 
 logger = logging.getLogger(__name__)
 
 LayerData = tuple[Any, dict[str, Any], str]
+Region = tuple[slice, ...]
 
 # What a result takes from the layer it was made from, besides its place in space.
-LOOKS = ("gamma", "rendering", "attenuation", "iso_threshold", "interpolation2d", "interpolation3d")
+LOOKS = (
+    "gamma", "rendering", "attenuation", "iso_threshold", "interpolation2d", "interpolation3d", "colormap", "blending",
+)  # fmt: skip
 # What is shown until finer voxels are decoded has at most so many: it decodes in milliseconds.
 COARSE_VOXELS = 2**18
-_CHANNEL_COLORS = {1: ("gray",), 2: ("magenta", "green")}
-_MANY_COLORS = ("cyan", "yellow", "magenta", "red", "green", "blue")
+# Beyond that the digits of a float leave nothing of a position; and what bends space so much cannot be unbent.
+_FARTHEST = 1e9
 
 
-def add_result(viewer: ViewerModel, volume: CompressedVolume, source_layer: Any = None) -> list[Layer]:
-    """Show a compressed volume: one lazy layer per channel, time as a slider.
+def add_result(
+    viewer: ViewerModel, volume: CompressedVolume, source_layer: Any = None, region: Region | None = None
+) -> Layer:
+    """Show a compressed volume as one lazy layer with the axes of the volume.
 
     Parameters
     ----------
@@ -44,72 +56,91 @@ def add_result(viewer: ViewerModel, volume: CompressedVolume, source_layer: Any 
     source_layer : Image, optional
         The layer it was made from: place, units, contrast limits and looks are taken from it. Otherwise they come
         from the file.
+    region : tuple of slice, optional
+        What was compressed of the source, one slice per axis; by default all.
 
     Returns
     -------
-    list of Image
-        With ``metadata["tinc"]`` the volume, ``metadata["tinc_channel"]`` the channel and
-        ``metadata["tinc_provenance"]`` how it was made.
+    Image
+        With ``metadata["tinc"]`` the volume and ``metadata["tinc_provenance"]`` how it was made.
     """
     limit_cache()
-    layers = []
-    for data, options, _ in layer_data(volume, source_layer, viewer=viewer):
-        # A layer that is visible when it is added is sliced at plane 0 before it is sliced where the user is.
-        layer = viewer.add_layer(Image(data, **{**options, "visible": False}))
-        layer.visible = True
-        layers.append(layer)
-    return layers
+    guard_removals(viewer)
+    follow_depth(viewer)
+    data, options, _ = layer_data(volume, source_layer, viewer=viewer, region=region)
+    # A layer that is visible when it is added is sliced at plane 0 before it is sliced where the user is.
+    layer = viewer.add_layer(Image(data, **{**options, "visible": False}))
+    layer.visible = True
+    return layer
 
 
 def layer_data(
-    volume: CompressedVolume, source_layer: Any = None, name: str = "", viewer: ViewerModel | None = None
-) -> list[LayerData]:
-    """Describe the result layers of a volume as napari's (data, options, type) tuples; nothing is decoded.
+    volume: CompressedVolume,
+    source_layer: Any = None,
+    name: str = "",
+    viewer: ViewerModel | None = None,
+    region: Region | None = None,
+) -> LayerData:
+    """Describe the result layer of a volume as napari's (data, options, type) tuple; nothing is decoded.
 
-    A volume and a source without a name take ``name``. In a ``viewer``, planes that take long to decode are coarse at
-    first, and its layers are refreshed when they are not any more.
+    It has all axes of the volume, channels included: napari aligns the layers of a viewer at their last axes, so that
+    only layers of the same axes show the same voxel at the same sliders. A volume and a source without a name take
+    ``name``. In a ``viewer``, planes that take long to decode are coarse at first, and the layer is refreshed when they
+    are not any more.
     """
-    channels, read = _channels(volume), _reader(volume, viewer)
-    title = (source_layer.name if source_layer is not None else volume.metadata.name) or name
-    described: list[LayerData] = []
-    for channel in range(channels) if channels else [None]:
-        levels = read(channel)
-        options = (place_of(source_layer, volume.metadata.axes) or _file_place(volume)) | _looks(
-            volume, channel, source_layer
-        )
-        options["name"] = _title(volume, channel, title)
-        options["metadata"] = _provenance(volume, channel, source_layer)
-        options["multiscale"] = len(levels) > 1
-        described.append((levels if len(levels) > 1 else levels[0], options, "image"))
-    return described
+    levels = levels_of(volume, viewer)
+    where = place_of(source_layer, volume.metadata.axes) or file_place(volume)
+    if region is not None:
+        where = place.cropped(where, region)
+    options = where | _looks(volume, source_layer)
+    options["name"] = _title(volume, (source_layer.name if source_layer is not None else volume.metadata.name) or name)
+    options["metadata"] = _provenance(volume, source_layer) | {"tinc_region": region}
+    options["multiscale"] = len(levels) > 1
+    return levels if len(levels) > 1 else levels[0], options, "image"
 
 
-def _reader(volume: CompressedVolume, viewer: ViewerModel | None) -> Callable[[int | None], list[Any]]:
-    """Return what makes the levels of a channel; in a viewer they are sharpened as long as it shows the volume.
+def levels_of(
+    volume: CompressedVolume,
+    viewer: ViewerModel | None,
+    wrap: Callable[[Source], Source] = lambda source: source,
+    channel: int | None = None,
+) -> list[Any]:
+    """Return the arrays of a layer; in a viewer they are sharpened as long as it shows the volume.
 
-    Not if a plane costs no more than its own samples, as with networks alone: a coarse one costs hardly less. Those are
-    only not decoded before the viewer shows them.
+    A plane that costs no more than its own samples, as with networks alone, is waited for: a coarse one costs hardly
+    less. It is only not decoded before the viewer shows it.
+
+    Parameters
+    ----------
+    volume : CompressedVolume
+    viewer : ViewerModel or None
+    wrap : callable
+        What to make of the voxels before they are shown.
+    channel : int, optional
+        Read this one only.
     """
-    from napari_tinc.lazy import lazy_levels
+    from napari_tinc.lazy import LazyArray, lazy_levels
     from napari_tinc.plugin.sharpening import sharpener_in
 
+    def arrays(read_from: CompressedVolume, **options: int) -> list[Any]:
+        return [LazyArray(wrap(level.source)) for level in lazy_levels(read_from, channel, **options)]
+
     if viewer is None:
-        return partial(lazy_levels, volume)
+        return arrays(volume)
     wide = volume.has_wide_planes
-    sharpener = sharpener_in(viewer, lambda layer: layer.metadata.get("tinc") is volume, patient=not wide)
+    sharpener = sharpener_in(viewer, lambda layer: _shows(layer, volume), patient=not wide)
     fine = copy.copy(volume) if wide else volume  # a copy has a decoder of its own
+    levels, coarse = arrays(fine), arrays(volume, max_voxels=COARSE_VOXELS)[-1]
+    return levels if len(levels) == 1 else [sharpener.level(level, coarse) for level in levels]
 
-    def read(channel: int | None) -> list[Any]:
-        levels = lazy_levels(fine, channel)
-        coarse = lazy_levels(volume, channel, COARSE_VOXELS)[-1] if wide else None
-        return levels if len(levels) == 1 else [sharpener.level(level, coarse) for level in levels]
 
-    return read
+def _shows(layer: Any, volume: CompressedVolume) -> bool:
+    return volume in (layer.metadata.get("tinc"), layer.metadata.get("tinc_channels"))
 
 
 def is_result(layer: Any) -> bool:
     """Tell whether a layer shows a compressed volume."""
-    return isinstance(layer, Image) and "tinc" in layer.metadata and "tinc_channel" in layer.metadata
+    return isinstance(layer, Image) and "tinc" in layer.metadata
 
 
 def result_volume(layer: Any) -> CompressedVolume:
@@ -132,105 +163,125 @@ def source_layer_of(viewer: ViewerModel, result: Any) -> Any:
     """Return the layer that a result was made from, or ``None`` if it is not in the viewer any more."""
     reference = result.metadata.get("tinc_source")
     source = None if reference is None else reference()
-    return source if source in viewer.layers else None
+    return source if source is not None and source in viewer.layers else None
 
 
-def items_of(volume: CompressedVolume, channel: int | None) -> list[int]:
-    """Item numbers (see :class:`napari_tinc.volume.Octant`) of a channel, one per time point."""
-    leading = [axis for axis in volume.metadata.axes if axis in LEADING]
-    grid = np.arange(len(volume.value_ranges)).reshape(volume.header.leading_shape)
-    return [int(item) for item in np.ravel(grid if channel is None else grid.take(channel, leading.index("c")))]
+def original_array(source: Any, result: Any) -> Any:
+    """Return what a result was made from: the array of a source layer at full resolution, or the region taken of it."""
+    data = source.data[0] if source.multiscale else source.data
+    region = result.metadata.get("tinc_region")
+    return data if region is None else data[region]
 
 
-def _channels(volume: CompressedVolume) -> int:
-    """Length of the channel axis, 0 without one."""
-    axes = volume.metadata.axes
-    return volume.shape[axes.index("c")] if "c" in axes else 0
-
-
-def _provenance(volume: CompressedVolume, channel: int | None, source: Any) -> dict[str, Any]:
+def _provenance(volume: CompressedVolume, source: Any) -> dict[str, Any]:
     made = {**volume.provenance, "bytes": volume.nbytes, "ratio": round(volume.ratio, 2)}
-    metadata: dict[str, Any] = {"tinc": volume, "tinc_channel": channel, "tinc_provenance": made}
+    metadata: dict[str, Any] = {"tinc": volume, "tinc_provenance": made}
     return metadata if source is None else metadata | {"tinc_source": weakref.ref(source)}
 
 
-def _looks(volume: CompressedVolume, channel: int | None, source: Any) -> dict[str, Any]:
-    channels = _channels(volume)
-    looks = {} if source is None else {look: getattr(source, look) for look in LOOKS}
-    if source is not None and not channels:
-        return looks | {
-            "contrast_limits": tuple(source.contrast_limits),
-            "colormap": source.colormap,
-            "blending": source.blending,
-        }
-    colors = _CHANNEL_COLORS.get(max(channels, 1), _MANY_COLORS)
-    return looks | {
-        "contrast_limits": _value_range(volume, channel),
-        "colormap": colors[(channel or 0) % len(colors)],
-        "blending": "additive" if channels > 1 else "translucent_no_depth",
+def _looks(volume: CompressedVolume, source: Any) -> dict[str, Any]:
+    if source is not None:
+        return {look: getattr(source, look) for look in LOOKS} | {"contrast_limits": tuple(source.contrast_limits)}
+    display = volume.metadata.display
+    # In one layer all channels share limits and colours.
+    limits = display.contrast_limits or volume.value_ranges
+    low, high = min(pair[0] for pair in limits), max(pair[1] for pair in limits)
+    return {
+        "contrast_limits": apart(low, high),
+        "colormap": color_of(display.colors[0]) if len(display.colors) == 1 else "gray",
+        "blending": "translucent_no_depth",
     }
 
 
-def _title(volume: CompressedVolume, channel: int | None, name: str) -> str:
-    names = volume.metadata.channel_names
-    part = "" if channel is None else f" {names[channel] if names else f'channel {channel}'}"
-    return f"{name or 'volume'}{part} (TINC)"
+def _title(volume: CompressedVolume, name: str) -> str:
+    """Name a result by what it is: "neuron, 64×, 49.2 dB"."""
+    ratio = f"{volume.ratio:.0f}" if volume.ratio >= 10 else f"{volume.ratio:.1f}"
+    psnr = volume.provenance.get("psnr")
+    quality = f", {psnr:.1f} dB" if isinstance(psnr, float) else ", exact" if psnr == "inf" else ""
+    return printable(f"{name or 'volume'}, {ratio}×{quality}")
 
 
-def _value_range(volume: CompressedVolume, channel: int | None) -> tuple[float, float]:
-    """Smallest and largest value of the channel's original; napari refuses equal limits."""
-    ranges = [volume.value_ranges[item] for item in items_of(volume, channel)]
-    low, high = float(min(limits[0] for limits in ranges)), float(max(limits[1] for limits in ranges))
-    return low, high if high > low else low + 1.0
+def apart(low: float, high: float) -> tuple[float, float]:
+    """Return limits that napari takes: it refuses equal ones."""
+    low, high = float(low), float(high)
+    if high > low:
+        return low, high
+    step = max(1.0, 1e-6 * abs(low))  # a smaller one is lost in the digits that a float has, or the display's do
+    return (low, low + step) if math.isfinite(low + step) else (low - step, low)
 
 
 def place_of(source: Any, axes: str) -> dict[str, Any] | None:
-    """Return the options that put a channel in the place of its source, which may have the channel axis or lack it.
-
-    None without a source, or if it has other axes.
-    """
-    if source is None:
+    """Return the options that put a volume in the place of its source; None without one, or if it has other axes."""
+    if source is None or source.ndim != len(axes):
         return None
-    kept = [i for i, axis in enumerate(axes) if axis != "c"]
-    if source.ndim == len(kept) != len(axes):
-        kept = list(range(source.ndim))
-    elif source.ndim != len(axes):
-        return None
-    place = {name: getattr(source, name) for name in ("axis_labels", "scale", "translate", "units")}
-    return {name: tuple(values[i] for i in kept) for name, values in place.items()}
+    return place.place_of(source)
 
 
-def _file_place(volume: CompressedVolume) -> dict[str, Any]:
-    metadata = volume.metadata
-    entries = zip(metadata.axes, metadata.voxel_size, metadata.units, strict=True)
-    labels, sizes, units = zip(*(entry for entry in entries if entry[0] != "c"), strict=True)
+def file_place(volume: CompressedVolume) -> dict[str, Any]:
+    """Return the options that put a volume where its file says."""
+    from napari_tinc.files.units import shown_unit
+
+    metadata, ndim = volume.metadata, len(volume.shape)
+    translate = np.array(metadata.display.translate or (0.0,) * ndim)
+    if not np.abs(translate).max() < _FARTHEST:
+        logger.warning("expected a place that can be shown, got %s: shown at 0", translate)
+        translate = np.zeros(ndim)
+    where: dict[str, Any] = {"translate": translate}
+    linear = np.array(metadata.display.linear or np.eye(ndim), float)
+    if metadata.display.linear and np.abs(linear).max() < _FARTHEST and np.linalg.cond(linear) < _FARTHEST:
+        # What the file holds applies to positions in voxel sizes, as napari's ``affine`` does.
+        where = {"affine": Affine(linear_matrix=linear, translate=translate)}
     return {
-        "axis_labels": labels,
-        "scale": sizes,
-        "translate": (0.0,) * len(labels),
-        "units": tuple(_unit(unit) for unit in units),
+        "axis_labels": tuple(metadata.axes),
+        "scale": metadata.voxel_size,
+        "units": tuple(shown_unit(unit) or "pixel" for unit in metadata.units),
+        **where,
     }
 
 
-def _unit(name: str) -> str:
-    """Return a unit that napari can show: it refuses words it does not know."""
-    if not name:
-        return "pixel"
-    try:
-        pint.get_application_registry().parse_units(name)  # type: ignore[no-untyped-call]
-    except (pint.errors.UndefinedUnitError, pint.errors.DefinitionSyntaxError):
-        logger.warning("expected a unit that napari knows, got %r: lengths are shown in pixels", name)
-        return "pixel"
-    return name
+def color_of(name: str) -> Any:
+    """Return a colour map that napari knows, or makes from a colour such as ``"#00ff00"``; gray for anything else."""
+    if name in AVAILABLE_COLORMAPS or re.fullmatch("#[0-9a-fA-F]{6}", name):
+        return name
+    logger.warning("expected a colour or a colour map of napari, got %r: shown gray", name)
+    return "gray"
+
+
+def display_of(where: dict[str, Any], layer: Any) -> Display:
+    """Return what a file keeps of a place and of the looks of a layer: only what is not the rule, to save bytes."""
+    ndim = layer.ndim
+    world = place.to_world(where)
+    translate = tuple(_rounded(value) for value in world.translate)
+    linear = world.linear_matrix / np.asarray(layer.scale, float)
+    rows = tuple(tuple(_rounded(value) for value in row) for row in linear)
+    straight = np.allclose(linear, np.eye(ndim), rtol=0, atol=1e-9)
+    low, high = (_rounded(value) for value in layer.contrast_limits)
+    color = layer.colormap.name
+    return Display(
+        translate if any(translate) else (),
+        () if straight else rows,
+        ((low, high),),
+        (color,) if color != "gray" and (color in AVAILABLE_COLORMAPS or color.startswith("#")) else (),
+    )
+
+
+def _rounded(value: float) -> float:
+    """Keep what a position or an intensity needs; a file has few bytes to spare."""
+    return float(f"{value:.9g}")
 
 
 __all__ = [
     "LOOKS",
     "LayerData",
     "add_result",
+    "apart",
+    "color_of",
+    "display_of",
+    "file_place",
     "is_result",
-    "items_of",
     "layer_data",
+    "levels_of",
+    "original_array",
     "place_of",
     "result_volume",
     "source_layer_of",

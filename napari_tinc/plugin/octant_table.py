@@ -8,11 +8,14 @@ import numpy as np
 import numpy.typing as npt
 from napari.components import ViewerModel
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QLabel, QTableView, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QVBoxLayout, QWidget
 
 from napari_tinc.plugin.layers import is_result
 from napari_tinc.plugin.octants import MEASURES, OctantModel, go_to_octant
+from napari_tinc.plugin.plain import plain_label
+from napari_tinc.plugin.viewers import raw_viewer
 
+TABLE_NAME = "Octant table (TINC)"
 _HINT = "Select a compressed volume: its octants are listed here."
 _NARROWEST = 440  # all columns of a common volume
 _FORMATS = {"psnr": "{:.1f}", "nbytes": "{:.0f}", "max_error": "{:.4g}", "dice": "{:.3f}"}
@@ -30,10 +33,9 @@ class OctantTable(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel, result_layer: Any = None) -> None:
         super().__init__()
-        self.viewer = napari_viewer
+        self.viewer = raw_viewer(napari_viewer)
         self.model: OctantModel | None = None
-        self.title = QLabel(_HINT)
-        self.title.setWordWrap(True)
+        self.title = plain_label(_HINT, wrapped=True)
         self.table: Any = QTableView()
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
@@ -43,12 +45,12 @@ class OctantTable(QWidget):
         layout = QVBoxLayout(self)
         layout.addWidget(self.title)
         layout.addWidget(self.table)
-        self._follow(result_layer)
+        self.show_octants(result_layer)
         self.viewer.layers.selection.events.active.connect(self._on_active)
         self.viewer.layers.events.removed.connect(self._on_removed)
 
     def _on_active(self) -> None:
-        self._follow(self.viewer.layers.selection.active)
+        self.show_octants(self.viewer.layers.selection.active)
 
     def _on_removed(self) -> None:
         if self.model is not None and self.model.layer not in self.viewer.layers:
@@ -56,7 +58,7 @@ class OctantTable(QWidget):
             self.table.setModel(None)
             self.title.setText(_HINT)
 
-    def _follow(self, layer: Any) -> None:
+    def show_octants(self, layer: Any) -> None:
         """List the octants of a layer if it shows a compressed volume; else keep the list."""
         layer = layer or self.viewer.layers.selection.active
         if layer not in self.viewer.layers or not is_result(layer):
@@ -74,6 +76,38 @@ class OctantTable(QWidget):
     def _on_row(self, current: QModelIndex) -> None:
         if self.model is not None and current.isValid():
             go_to_octant(self.viewer, self.model, self.table.model().octant(current.row()))
+
+
+def toggle_table(viewer: Any, result_layer: Any) -> None:
+    """List the octants of a result in the viewer's one table; if that is what it shows, close it.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    result_layer : Image
+    """
+    table = _table_in(viewer)
+    if table is None:
+        viewer.window.add_dock_widget(OctantTable(viewer, result_layer), name=TABLE_NAME, area="right", tabify=True)
+    elif table.isVisible() and table.model is not None and table.model.layer is result_layer:
+        close_table(viewer)
+    else:
+        table.show_octants(result_layer)
+        dock: Any = table.parent()
+        dock.show()
+        dock.raise_()
+
+
+def close_table(viewer: Any) -> None:
+    """Close the viewer's table of octants, if there is one."""
+    table = _table_in(viewer)
+    if table is not None:
+        viewer.window.remove_dock_widget(table.parent())
+
+
+def _table_in(viewer: Any) -> OctantTable | None:
+    docked = (widget for widget in viewer.window.dock_widgets.values())
+    return next((widget for widget in docked if isinstance(widget, OctantTable)), None)
 
 
 class _Rows(QAbstractTableModel):
@@ -124,4 +158,4 @@ class _Rows(QAbstractTableModel):
         self.layoutChanged.emit()
 
 
-__all__ = ["OctantTable"]
+__all__ = ["TABLE_NAME", "OctantTable", "close_table", "toggle_table"]

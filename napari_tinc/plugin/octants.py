@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from napari.components import ViewerModel
 
-from napari_tinc.plugin.layers import items_of, result_volume
+from napari_tinc.core.metadata import LEADING
+from napari_tinc.plugin.layers import result_volume
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,34 +33,26 @@ class OctantModel:
 
     @cached_property
     def axes(self) -> str:
-        """Axes of the layer."""
-        return str(result_volume(self.layer).metadata.axes.replace("c", ""))
+        """Axes of the layer, which are the volume's."""
+        return str(result_volume(self.layer).metadata.axes)
 
     @cached_property
     def sides(self) -> tuple[int, ...]:
         """Voxels of every axis."""
-        volume = result_volume(self.layer)
-        pairs = zip(volume.metadata.axes, volume.shape, strict=True)
-        return tuple(side for axis, side in pairs if axis != "c")
+        return tuple(result_volume(self.layer).shape)
 
     @cached_property
     def edges(self) -> dict[int, npt.NDArray[np.int64]]:
         """Cuts between octants, both ends included, by spatial axis of the layer."""
         tree = result_volume(self.layer).tree
-        spatial = [i for i, axis in enumerate(self.axes) if axis != "t"]
+        spatial = [i for i, axis in enumerate(self.axes) if axis not in LEADING]
         return dict(zip(spatial, tree.edges(tree.depth), strict=True))
 
     @cached_property
     def values(self) -> dict[str, Floats]:
-        """Every measure of all octants that the layer shows."""
-        volume = result_volume(self.layer)
-        leaves, octants = volume.tree.leaves, volume.octants
-        shown = [
-            i
-            for item in items_of(volume, self.layer.metadata["tinc_channel"])
-            for i in range(item * leaves, (item + 1) * leaves)
-        ]
-        return {name: np.array([getattr(octants[i], name) for i in shown]) for name in MEASURES}
+        """Every measure of all octants."""
+        octants = result_volume(self.layer).octants
+        return {name: np.array([getattr(octant, name) for octant in octants]) for name in MEASURES}
 
     @cached_property
     def starts(self) -> npt.NDArray[np.int64]:
@@ -74,24 +67,25 @@ class OctantModel:
     def grid(self, name: str) -> Floats:
         """Lay a measure out on the octant grid, axes as in the layer."""
         volume = result_volume(self.layer)
-        cells = volume.tree.leaf_of_cell
-        by_time = self.values[name].reshape(-1, volume.tree.leaves)[:, cells]
-        return np.moveaxis(by_time, 0, self.axes.index("t")) if "t" in self.axes else by_time[0]
+        by_item = self.values[name].reshape(*volume.header.leading_shape, volume.tree.leaves)
+        return self._in_axes_of_layer(by_item[..., volume.tree.leaf_of_cell])
 
     @cached_property
     def numbers(self) -> npt.NDArray[np.int64]:
         """Lay the octants' numbers out on the octant grid, counted from 1 as labels are."""
         volume = result_volume(self.layer)
-        times = len(self.starts) // volume.tree.leaves
-        offsets = np.arange(times) * volume.tree.leaves
-        by_time = 1 + offsets.reshape(-1, *(1,) * volume.tree.leaf_of_cell.ndim) + volume.tree.leaf_of_cell
-        return np.moveaxis(by_time, 0, self.axes.index("t")) if "t" in self.axes else by_time[0]
+        octants = np.arange(1, len(volume.octants) + 1).reshape(*volume.header.leading_shape, volume.tree.leaves)
+        return self._in_axes_of_layer(octants[..., volume.tree.leaf_of_cell])
 
-    def grid_place(self) -> tuple[Floats, Floats]:
-        """Size of a cell of the octant grid, and centre of the first one, in voxels."""
+    def _in_axes_of_layer(self, grid: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Reorder the axes of a grid: time and channel come first in it, in the layer they may be anywhere."""
+        order = sorted(self.axes, key=lambda axis: axis not in LEADING)
+        return grid.transpose([order.index(axis) for axis in self.axes])
+
+    def cell_size(self) -> Floats:
+        """Voxels of a cell of the octant grid along every axis; 1 along channels and time."""
         counts = np.array([len(self.edges[i]) - 1 if i in self.edges else n for i, n in enumerate(self.sides)])
-        size = np.array(self.sides) / counts
-        return size, (size - 1) / 2
+        return np.asarray(np.array(self.sides) / counts, float)
 
     def worst(self, count: int) -> list[int]:
         """Octants of the lowest PSNR, the worst first."""
@@ -101,21 +95,33 @@ class OctantModel:
     def _corners(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         volume = result_volume(self.layer)
         boxes = volume.tree.boxes(volume.tree.depth)
-        starts, stops = [], []
-        for time in range(self.sides[self.axes.index("t")] if "t" in self.axes else 1):
-            for box in boxes:
-                spatial = iter(box)
-                spans = [slice(time, time + 1) if axis == "t" else next(spatial) for axis in self.axes]
-                starts.append([span.start for span in spans])
-                stops.append([span.stop for span in spans])
-        return np.array(starts), np.array(stops)
+        spatial = np.array([[(span.start, span.stop) for span in box] for box in boxes])
+        count = len(volume.value_ranges)
+        items = np.array(list(np.ndindex(volume.header.leading_shape)), np.int64).reshape(count, len(self._leading))
+        ends = np.empty((len(items), len(boxes), len(self.axes), 2), np.int64)
+        ends[:, :, self._leading] = np.stack([items, items + 1], axis=-1)[:, None]
+        ends[:, :, sorted(self.edges)] = spatial[None]
+        return ends[..., 0].reshape(-1, len(self.axes)), ends[..., 1].reshape(-1, len(self.axes))
+
+    @property
+    def _leading(self) -> list[int]:
+        return [i for i, axis in enumerate(self.axes) if axis in LEADING]
 
 
-def go_to_octant(viewer: ViewerModel, model: OctantModel, octant: int) -> None:
-    """Move the sliders and the camera to the middle of an octant, and zoom so that it fills a third of the view."""
+def go_to_octant(viewer: ViewerModel, model: OctantModel, octant: int, voxel: tuple[int, ...] | None = None) -> None:
+    """Move sliders and camera to an octant, and zoom so that it fills a third of the view.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    model : OctantModel
+    octant : int
+    voxel : tuple of int, optional
+        Where in it; by default its middle.
+    """
     start, stop = model.starts[octant], model.stops[octant]
     low, high = (np.array(model.layer.data_to_world(corner)) for corner in (start, stop - 1))
-    middle = np.array(model.layer.data_to_world((start + stop - 1) // 2))
+    middle = np.array(model.layer.data_to_world((start + stop - 1) // 2 if voxel is None else voxel))
     first = viewer.dims.ndim - len(middle)
     for axis in viewer.dims.not_displayed:
         if axis >= first:

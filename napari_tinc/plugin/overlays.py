@@ -14,9 +14,11 @@ from napari.utils.colormaps import Colormap
 
 from napari_tinc.errors import InputError
 from napari_tinc.plugin.octants import MEASURES, OctantModel
+from napari_tinc.plugin.place import coarser, place_of
 
 Floats = npt.NDArray[np.float64]
 
+_KEY = "tinc_overlay"  # under it every layer of an overlay holds the overlay
 # Boxes in 3-D: more are a tangle, and of few octants not all are the worst.
 _WORST, _WORST_SHARE = 8, 8
 # Bad is orange, good is blue: told apart by every kind of colour vision, and neither is the grey of the volume.
@@ -33,8 +35,8 @@ _TRIANGLES = np.array(
 _EDGES = [(i, j) for i in range(8) for j in range(i) if np.abs(_CUBE[i] - _CUBE[j]).sum() == 1]
 
 
-def add_quality(viewer: ViewerModel, result_layer: Any, measure: str = "psnr") -> list[Layer]:
-    """Show how well every octant of a result is kept.
+def show_quality(viewer: ViewerModel, result_layer: Any, measure: str = "psnr") -> list[Layer]:
+    """Show how well every octant of a result is kept, instead of what was shown of it before.
 
     In 2-D: a heat-map with a colour bar, the octants' outlines in the plane that is shown, and their numbers in the
     status bar under the cursor. In 3-D: the octants of the lowest PSNR as translucent boxes. Everything comes from the
@@ -51,8 +53,7 @@ def add_quality(viewer: ViewerModel, result_layer: Any, measure: str = "psnr") -
     Returns
     -------
     list of layers
-        Heat-map, outlines, numbers and, for a volume with three spatial axes, boxes and their edges. They go when
-        the result goes.
+        Heat-map, outlines and numbers; in 3-D also boxes and their edges. They go when the result goes.
 
     Raises
     ------
@@ -61,16 +62,43 @@ def add_quality(viewer: ViewerModel, result_layer: Any, measure: str = "psnr") -
     """
     if measure not in MEASURES:
         raise InputError(f"expected a measure among {tuple(MEASURES)}, got {measure!r}")
-    overlay = QualityOverlay(viewer, OctantModel(result_layer), measure)
-    for layer in overlay.layers:
-        viewer.add_layer(layer)
-    overlay.follow()
+    overlay = _overlay_of(viewer, result_layer)
+    if overlay is None:
+        overlay = QualityOverlay(viewer, OctantModel(result_layer), measure)
+        overlay.follow()
+    else:
+        overlay.show(measure)
     viewer.layers.selection.active = overlay.numbers
     return list(overlay.layers)
 
 
+def hide_quality(viewer: ViewerModel, result_layer: Any) -> None:
+    """Remove what is shown of a result's octants."""
+    if (overlay := _overlay_of(viewer, result_layer)) is not None:
+        overlay.remove()
+
+
+def toggle_quality(viewer: ViewerModel, result_layer: Any, measure: str) -> None:
+    """Show a measure of a result's octants; asked for the one that is shown, hide it."""
+    if shown_measure(viewer, result_layer) == measure:
+        hide_quality(viewer, result_layer)
+    else:
+        show_quality(viewer, result_layer, measure)
+
+
+def shown_measure(viewer: ViewerModel, result_layer: Any) -> str:
+    """Return which measure of a result's octants is shown; empty if none is."""
+    overlay = _overlay_of(viewer, result_layer)
+    return "" if overlay is None else overlay.measure
+
+
+def _overlay_of(viewer: ViewerModel, result_layer: Any) -> QualityOverlay | None:
+    overlays = (layer.metadata.get(_KEY) for layer in viewer.layers)
+    return next((one for one in overlays if one is not None and one.model.layer is result_layer), None)
+
+
 class QualityOverlay:
-    """The layers of :func:`add_quality`, kept in step with the viewer.
+    """The layers of :func:`show_quality`, kept in step with the viewer.
 
     Parameters
     ----------
@@ -80,20 +108,43 @@ class QualityOverlay:
     """
 
     def __init__(self, viewer: ViewerModel, model: OctantModel, measure: str) -> None:
-        self._viewer, self.model = viewer, model
+        self._viewer, self.model, self.measure = viewer, model, measure
         self.heat_map = heat_map(model, measure)
         self.outlines = Vectors(self._lines(), **_look_of(model, "octants"), **_line_style(model))
         self.numbers = numbers(model)
-        self.layers: list[Layer] = [self.heat_map, self.outlines, self.numbers]
         self._flat: list[Layer] = [self.heat_map, self.outlines, self.numbers]
-        self._solid: list[Layer] = list(worst_boxes(model)) if len(model.edges) == 3 else []
-        self.layers += self._solid
-        # The viewer refers to its listeners weakly: the overlay lives as long as the layer that it redraws.
-        self.outlines.metadata["tinc_overlay"] = self
+        self._solid: list[Layer] = []  # made when the viewer goes to 3-D
+        for layer in self._flat:
+            # The viewer refers to its listeners weakly: the overlay lives as long as a layer of it.
+            layer.metadata[_KEY] = self
+            viewer.add_layer(layer)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> QualityOverlay:
-        """Copy nothing: a duplicate of the layer must not bring a viewer of its own."""
-        return self
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """Copy nothing: a duplicate of a layer is no overlay."""
+
+    @property
+    def layers(self) -> list[Layer]:
+        """What there is of it."""
+        return self._flat + self._solid
+
+    def show(self, measure: str) -> None:
+        """Show another measure in the layers that are there."""
+        made = heat_map(self.model, measure)
+        self.measure = measure
+        self.heat_map.data = made.data
+        self.heat_map.contrast_limits_range = made.contrast_limits_range
+        for name in ("contrast_limits", "colormap", "name"):
+            setattr(self.heat_map, name, getattr(made, name))
+        for layer in self._flat:
+            layer.visible = True
+        self.switch()
+
+    def remove(self) -> None:
+        """Take all of it out of the viewer."""
+        self._unfollow()
+        for layer in self.layers:
+            if layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
 
     def follow(self) -> None:
         """Listen to the viewer until the result or the outlines are removed."""
@@ -105,8 +156,13 @@ class QualityOverlay:
 
     def switch(self) -> None:
         """Show what reads well in 2-D or in 3-D, unless the user has hidden all of it."""
-        solid = self._viewer.dims.ndisplay == 3 and bool(self._solid)
-        leaving, entering = (self._flat, self._solid) if solid else (self._solid, self._flat)
+        deep = self._viewer.dims.ndisplay == 3 and len(self.model.edges) == 3
+        if deep and not self._solid:
+            self._solid = list(worst_boxes(self.model))
+            for layer in self._solid:
+                layer.metadata[_KEY] = self
+                self._viewer.add_layer(layer)
+        leaving, entering = (self._flat, self._solid) if deep else (self._solid, self._flat)
         if any(layer.visible for layer in leaving):
             for layer in self.layers:
                 layer.visible = layer in entering
@@ -116,17 +172,16 @@ class QualityOverlay:
         if self._viewer.dims.ndisplay == 2:
             self.outlines.data = self._lines()
 
+    def _unfollow(self) -> None:
+        self._viewer.dims.events.current_step.disconnect(self._redraw)
+        self._viewer.dims.events.order.disconnect(self._redraw)
+        self._viewer.dims.events.ndisplay.disconnect(self.switch)
+        self._viewer.layers.events.removed.disconnect(self._forget)
+
     def _forget(self, event: Any) -> None:
-        """Go with the result; each layer may be removed by itself."""
-        if event.value is self.outlines or event.value is self.model.layer:
-            self._viewer.dims.events.current_step.disconnect(self._redraw)
-            self._viewer.dims.events.order.disconnect(self._redraw)
-            self._viewer.dims.events.ndisplay.disconnect(self.switch)
-            self._viewer.layers.events.removed.disconnect(self._forget)
-        if event.value is self.model.layer:
-            for layer in self.layers:
-                if layer in self._viewer.layers:
-                    self._viewer.layers.remove(layer)
+        """Go with the result, or with the heat-map; other layers may be removed by themselves."""
+        if event.value is self.model.layer or event.value is self.heat_map:
+            self.remove()
 
     def _lines(self) -> Floats:
         """Octant borders in the plane that is shown: (lines, 2, axes), start and direction in voxels."""
@@ -214,22 +269,23 @@ def _line_style(model: OctantModel) -> dict[str, Any]:
 def _look_of(model: OctantModel, title: str) -> dict[str, Any]:
     """Place a layer whose coordinates are the result's voxels."""
     layer = model.layer
-    return {
-        "name": f"{title}: {layer.name}",
-        "scale": layer.scale,
-        "translate": layer.translate,
-        "units": layer.units,
-        "axis_labels": layer.axis_labels,
-    }
+    return {"name": f"{title}: {layer.name}", "metadata": {"tinc_derived": True}, **place_of(layer)}
 
 
 def _on_grid(model: OctantModel, title: str) -> dict[str, Any]:
     """Place a layer with one voxel per octant."""
-    size, centre = model.grid_place()
-    place = _look_of(model, title)
-    place["translate"] = model.layer.translate + model.layer.scale * centre
-    place["scale"] = model.layer.scale * size
-    return place
+    return coarser(_look_of(model, title), model.cell_size())
 
 
-__all__ = ["BAD_TO_GOOD", "HEAT_OPACITY", "QualityOverlay", "add_quality", "heat_map", "numbers", "worst_boxes"]
+__all__ = [
+    "BAD_TO_GOOD",
+    "HEAT_OPACITY",
+    "QualityOverlay",
+    "heat_map",
+    "hide_quality",
+    "numbers",
+    "show_quality",
+    "shown_measure",
+    "toggle_quality",
+    "worst_boxes",
+]

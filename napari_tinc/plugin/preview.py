@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from napari_tinc.core.metadata import LEADING
+from napari_tinc.plugin.place import coarser, cropped, place_of, to_world
 
 Image = np.ndarray[Any, Any]
 
 # A plane of 512 × 512 at full resolution; larger ones are decoded coarser.
 MAX_SAMPLES = 1 << 18
 PREVIEW = "tinc_preview"
-_COPIED = ("rotate", "shear", "units", "axis_labels", "contrast_limits", "colormap", "gamma", "interpolation2d")
+_COPIED = ("contrast_limits", "colormap", "gamma", "interpolation2d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +26,19 @@ class Placement:
     name: str
     axes: str
     shape: tuple[int, ...]
-    scale: tuple[float, ...]
-    translate: tuple[float, ...]
+    place: dict[str, Any]
     look: dict[str, Any]
 
     @classmethod
-    def of(cls, layer: Any, axes: str, shape: tuple[int, ...]) -> Placement:
-        """Read it from a layer."""
+    def of(cls, layer: Any, axes: str, shape: tuple[int, ...], region: tuple[slice, ...] | None = None) -> Placement:
+        """Read it from a layer, or from a region of one."""
         look = {name: getattr(layer, name) for name in _COPIED}
-        scale, translate = tuple(map(float, layer.scale)), tuple(map(float, layer.translate))
-        return cls(layer.name, axes, shape, scale, translate, look)
+        place = place_of(layer)
+        return cls(layer.name, axes, shape, place if region is None else cropped(place, region), look)
+
+    def voxel_at(self, point: Any) -> Any:
+        """Return the index of a voxel, a float per axis, from a position in the world, which may have more axes."""
+        return to_world(self.place).inverse(np.asarray(point)[-len(self.shape) :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,33 +62,31 @@ class View:
         spatial = [a for a in displayed if a >= 0 and placement.axes[a] not in LEADING]
         samples = math.prod(placement.shape[a] for a in displayed if a >= 0)
         scale = min(1.0, (MAX_SAMPLES / samples) ** (1 / max(1, len(spatial))))
+        here = placement.voxel_at(dims.point)
         region: list[int | slice] = []
         for axis, side in enumerate(placement.shape):
             if axis in displayed:
                 region.append(slice(None))
                 continue
-            point = dims.point[axis + dims.ndim - ndim]
-            index = round((point - placement.translate[axis]) / placement.scale[axis])
-            fine = min(max(index, 0), side - 1)
+            fine = min(max(round(float(here[axis])), 0), side - 1)
             region.append(fine if placement.axes[axis] in LEADING else int((fine + 0.5) * scale))
         return cls(tuple(region), scale)
 
 
 def preview_layer(image: Image, view: View, placement: Placement) -> dict[str, Any]:
-    """Return data, scale and translate of a layer that shows a decoded view in its place.
+    """Return data, and the place, of a layer that shows a decoded view where it lies.
 
     Along the axes that are sliced away the one plane stands for all, without memory: the layer has the source's
     extent, and shows the latest plane until the next one arrives.
     """
-    shape, scale, translate = [], list(placement.scale), list(placement.translate)
+    shape, size = [], []
     sides = iter(image.shape)
     for axis, entry in enumerate(view.region):
-        shape.append(placement.shape[axis] if isinstance(entry, int) else next(sides))
-        if isinstance(entry, slice) and placement.axes[axis] not in LEADING:
-            scale[axis] = placement.scale[axis] / view.scale
-            translate[axis] += (0.5 / view.scale - 0.5) * placement.scale[axis]
-    sliced = tuple(slice(None) if isinstance(entry, slice) else None for entry in view.region)
-    return {"data": np.broadcast_to(image[sliced], shape), "scale": scale, "translate": translate}
+        sliced = isinstance(entry, int)
+        shape.append(placement.shape[axis] if sliced else next(sides))
+        size.append(1.0 if sliced or placement.axes[axis] in LEADING else 1 / view.scale)
+    index = tuple(slice(None) if isinstance(entry, slice) else None for entry in view.region)
+    return {"data": np.broadcast_to(image[index], shape), **coarser(placement.place, size)}
 
 
 class Preview:

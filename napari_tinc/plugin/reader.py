@@ -8,8 +8,10 @@ from pathlib import Path
 from napari import current_viewer
 
 from napari_tinc.plugin import engine
+from napari_tinc.plugin.depth import follow_depth
 from napari_tinc.plugin.layers import LayerData, layer_data
 from napari_tinc.plugin.preferences import limit_cache, read
+from napari_tinc.plugin.viewers import raw_viewer
 
 SUFFIX = ".tinc"
 Paths = str | Sequence[str]
@@ -34,12 +36,12 @@ def open_files(path: Paths) -> list[LayerData]:
 
     limit_cache()
     viewer = current_viewer()  # which is about to get the layers
+    if viewer is not None:
+        viewer = raw_viewer(viewer)
+        follow_depth(viewer)
     paths = [path] if isinstance(path, str) else list(path)
     device = read().device
-    layers = []
-    for one in paths:
-        layers += layer_data(CompressedVolume.open(one, device), name=Path(one).stem, viewer=viewer)
-    return layers
+    return [layer_data(CompressedVolume.open(one, device), name=Path(one).stem, viewer=viewer) for one in paths]
 
 
 __all__ = ["get_reader", "open_files"]

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_tinc.plugin.losses import Loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,10 @@ class Report:
         dB, of the worst octant.
     worst_box : str
         Where it lies, in voxels.
+    kept : str
+        A sentence on the bright structure that is kept; empty if there is none.
+    losses : tuple of Loss
+        The worst octants, to be looked at.
     """
 
     raw_bytes: int
@@ -35,6 +43,8 @@ class Report:
     seconds: float
     worst_psnr: float
     worst_box: str
+    kept: str = ""
+    losses: tuple[Loss, ...] = ()
 
     def rows(self) -> list[tuple[str, str]]:
         """Return label and text of every row of the result card."""

@@ -30,7 +30,7 @@ def compressed_brain() -> list[LayerData]:
     from napari_tinc.volume import CompressedVolume
 
     file = resources.files("napari_tinc").joinpath("data", COMPRESSED_BRAIN)
-    return layer_data(CompressedVolume(file.read_bytes()), name="brain")
+    return [layer_data(CompressedVolume(file.read_bytes()), name="brain")]
 
 
 def _sample(name: str) -> list[LayerData]:

@@ -35,6 +35,8 @@ _SAME_LOOK_SECONDS = 0.02
 # A layer that is new is sliced at its first plane, then where the user is, before anything is drawn: nothing fine is
 # decoded until then.
 ARRIVAL_SECONDS = 0.3
+# What the status bar says.
+COARSE, SHARP = "coarse, sharpening…", "sharp"
 # Rows decoded at a time: between them the blocks of a coarse level, or what was asked for later, get their turn.
 _ROWS = 64
 _TELL_SECONDS = 0.3
@@ -52,11 +54,20 @@ class Sharpener:
     tell : callable
         Called in the thread when something is sharper than when it was read: what shows it should read it again.
     patient : bool
-        Wait for all voxels, but for those that nobody sees.
+        Wait for all voxels of a plane, but for those that nobody sees.
+    report : callable, optional
+        Called in the thread again and again while what is shown is coarse, with True, and at last with False.
     """
 
-    def __init__(self, wanted: Callable[[], bool], tell: Callable[[], object], patient: bool = False) -> None:
+    def __init__(
+        self,
+        wanted: Callable[[], bool],
+        tell: Callable[[], object],
+        patient: bool = False,
+        report: Callable[[bool], object] | None = None,
+    ) -> None:
         self._wanted, self._tell, self._patient, self._lock = wanted, tell, patient, threading.Lock()
+        self._report = report
         self._waiting: OrderedDict[_Chunk, _Task] = OrderedDict()  # what was asked for last comes last
         self._done: OrderedDict[_Chunk, _Task] = OrderedDict()
         self._versions: Counter[_Chunk] = Counter()
@@ -84,7 +95,7 @@ class Sharpener:
         if not self._wanted():  # not yet: nobody sees this; or not here: nobody would tell that viewer
             self._versions[key] += 1
             return None if now < self._arrives else source.read(bounds)
-        if self._patient:
+        if self.waits_for(bounds):
             return source.read(bounds)
         with self._lock:
             task = self._done.get(key) or self._waiting.get(key) or _Task(source, bounds)
@@ -95,6 +106,11 @@ class Sharpener:
         with self._lock:
             task.shown_coarse = not task.done.is_set()
         return None if task.shown_coarse else task.result()
+
+    def waits_for(self, bounds: Bounds) -> bool:
+        """Whether a region is shown when it is decoded, and never coarse before."""
+        wide = sum(bound.stop - bound.start > 1 for bound in bounds if isinstance(bound, slice))
+        return self._patient and wide <= 2
 
     def read_coarse(self, source: Source, ends: Ends) -> Array:
         """Return what is shown instead."""
@@ -124,8 +140,12 @@ class Sharpener:
 
     def _work(self) -> None:
         time.sleep(max(0.0, self._arrives - time.monotonic()))
-        told, news = time.monotonic(), False
+        told = reported = time.monotonic()
+        news = coarse = False
         while (task := self._latest()) is not None:
+            if task.shown_coarse and (not coarse or time.monotonic() > reported + _TELL_SECONDS):
+                coarse, reported = True, time.monotonic()
+                self._say(True)
             if task.advance():
                 news |= self._finish(task)
             if news and time.monotonic() > told + _TELL_SECONDS:
@@ -133,6 +153,12 @@ class Sharpener:
                 told, news = time.monotonic(), False
         if news:
             self._tell()
+        if coarse:
+            self._say(False)
+
+    def _say(self, coarse: bool) -> None:
+        if self._report is not None:
+            self._report(coarse)
 
     def _latest(self) -> _Task | None:
         wanted = self._wanted()
@@ -259,7 +285,10 @@ class _Sharpened:
             return self.fine.read(bounds)
         array = self.sharpener.read(self.fine, bounds)
         if array is None:
-            array = _nothing(self.fine, bounds) if self.coarse is None else self._stretched(self.coarse, bounds)
+            if self.coarse is None or self.sharpener.waits_for(bounds):
+                array = _nothing(self.fine, bounds)
+            else:
+                array = self._stretched(self.coarse, bounds)
             self.sharpener.give_up()
         return array
 
@@ -317,7 +346,10 @@ class ShownArray(LazyArray):
 
 
 def sharpener_in(viewer: ViewerModel, belongs: Callable[[Layer], bool], patient: bool = False) -> Sharpener:
-    """Return what sharpens those layers of a viewer that belong to it, as long as there are any."""
+    """Return what sharpens those layers of a viewer that belong to it, as long as there are any.
+
+    While they are coarse the viewer's status bar says so.
+    """
     known = weakref.ref(viewer)
 
     def showing() -> list[Layer]:
@@ -328,10 +360,23 @@ def sharpener_in(viewer: ViewerModel, belongs: Callable[[Layer], bool], patient:
         for layer in showing():
             layer.refresh(highlight=False, extent=False)
 
+    def say(coarse: bool) -> None:
+        there, layers = known(), showing()
+        if there is None or not layers:
+            return
+        text = f"{layers[0].name}: {COARSE}"
+        if coarse:
+            there.status = text
+        elif there.status == text:  # nothing else was said meanwhile
+            there.status = f"{layers[0].name}: {SHARP}"
+
     def tell() -> None:  # a viewer model without a window may be changed in any thread
         refresh() if QCoreApplication.instance() is None else ensure_main_thread(refresh)()
 
-    return Sharpener(lambda: bool(showing()), tell, patient)
+    def report(coarse: bool) -> None:
+        say(coarse) if QCoreApplication.instance() is None else ensure_main_thread(say)(coarse)
+
+    return Sharpener(lambda: bool(showing()), tell, patient, report)
 
 
-__all__ = ["PATIENCE_SECONDS", "Sharpener", "ShownArray", "sharpener_in"]
+__all__ = ["COARSE", "PATIENCE_SECONDS", "SHARP", "Sharpener", "ShownArray", "sharpener_in"]

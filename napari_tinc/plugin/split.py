@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from napari.layers import Image, Vectors
+from napari.layers import Image
 
-from napari_tinc.plugin.compare import stop_views
+from napari_tinc.plugin.canvas import laid_out_once
+from napari_tinc.plugin.compare import SHARED_LOOKS, View
 from napari_tinc.plugin.compress_model import full_resolution
-from napari_tinc.plugin.layers import LOOKS
+from napari_tinc.plugin.place import coarser, linear_of, place_of
 
-_KEY = "tinc_split"
-_LINE = "#ffb000"
+_LINE = (255, 176, 0, 255)  # RGBA, of an image of one pixel a plane
+_THIN = 400  # the line takes one such part of the width
 
 
-class Split:
+class Split(View):
     """A layer made of two, cut across the last axis; all others are hidden meanwhile.
 
     It is for slices: it ends when the viewer goes to 3-D or turns its axes, or when one of the layers is removed.
@@ -23,67 +24,51 @@ class Split:
     Parameters
     ----------
     viewer : ViewerModel
-    original : array
-        Without channel axis, in the shape of the decoded.
+    source : Image
+        The original's layer, whose looks are shown; of the same shape as the decoded.
     decoded : Image
         The layer on the right.
     share : float
         Where the cut is, 0 to 1 of the width.
     """
 
-    def __init__(self, viewer: Any, original: Any, decoded: Any, share: float) -> None:
-        stop_views(viewer)
-        self._viewer, self._decoded = viewer, decoded
-        self.running = True
-        self._halves = Halves(original, full_resolution(decoded), share)
-        place = {name: getattr(decoded, name) for name in ("scale", "translate", "units", "axis_labels")}
-        looks = {name: getattr(decoded, name) for name in (*LOOKS, "contrast_limits", "colormap", "blending")}
-        self._visible = [(layer, layer.visible) for layer in viewer.layers]
-        for layer in viewer.layers:
-            layer.visible = False
+    def __init__(self, viewer: Any, source: Any, decoded: Any, share: float) -> None:
+        self._halves = Halves(full_resolution(source), full_resolution(decoded), share)
+        self._place = place_of(decoded)
+        looks = {name: getattr(source, name) for name in SHARED_LOOKS}
         title = f"original | {decoded.name}"
-        self.image = Image(self._halves, name=title, metadata={_KEY: self}, multiscale=False, **place, **looks)
-        plane = {"scale": decoded.scale[-2:], "translate": decoded.translate[-2:], "units": decoded.units[-2:]}
-        self.line = Vectors(
-            self._cut(), name="split", edge_color=_LINE, vector_style="line", metadata={"tinc_derived": True},
-            edge_width=max(self._halves.shape[-2:]) / 400, **plane,
-        )  # fmt: skip
-        viewer.add_layer(self.image)
-        viewer.add_layer(self.line)
+        self.image = Image(self._halves, name=title, multiscale=False, **self._place, **looks)
+        pixel = np.broadcast_to(np.array(_LINE, np.uint8), (*self._halves.shape[:-2], 1, 1, len(_LINE)))
+        self.line = Image(pixel, rgb=True, name="split", metadata={"tinc_derived": True}, **self._at_cut())
+        super().__init__(viewer, [decoded, self.image, self.line], [self.image, self.line])
+        self._begin()
+        with laid_out_once(viewer):
+            self._show_only([])
+            viewer.add_layer(self.image)
+            viewer.add_layer(self.line)
         viewer.layers.selection.active = self.image
         viewer.dims.events.ndisplay.connect(self.stop)
         viewer.dims.events.order.connect(self.stop)
-        viewer.layers.events.removed.connect(self._removed)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        """Copy nothing: a duplicate of the layer is a picture of the moment."""
 
     def move(self, share: float) -> None:
         """Put the cut somewhere else; what is shown is not decoded again."""
         self._halves.share = share
-        self.line.data = self._cut()
+        self.line.translate = self._at_cut()["translate"]
         self.image.refresh()
 
-    def stop(self) -> None:
-        """Go back to what was shown before."""
-        self.running = False
+    def _restore(self) -> None:
         self._viewer.dims.events.ndisplay.disconnect(self.stop)
         self._viewer.dims.events.order.disconnect(self.stop)
-        self._viewer.layers.events.removed.disconnect(self._removed)
-        self.image.metadata.pop(_KEY, None)
-        for layer in (self.image, self.line):
-            if layer in self._viewer.layers:
-                self._viewer.layers.remove(layer)
-        for layer, visible in self._visible:
-            layer.visible = visible
+        super()._restore()
 
-    def _removed(self, event: Any) -> None:
-        if event.value in (self.image, self.line, self._decoded):
-            self.stop()
-
-    def _cut(self) -> Any:
-        height = self._halves.shape[-2]
-        return np.array([[[0, self._halves.column - 0.5], [height - 1, 0]]])
+    def _at_cut(self) -> dict[str, Any]:
+        """Place a pixel as high as the image, and thin, on the cut."""
+        *leading, height, width = self._halves.shape
+        thin = width / _THIN
+        place = coarser(self._place, [*(1 for _ in leading), height, thin])
+        shift = np.zeros(self._halves.ndim)
+        shift[-1] = self._halves.column - thin / 2  # from the left edge of the image to the cut
+        return {**place, "translate": place["translate"] + linear_of(self._place) @ shift}
 
 
 class Halves:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,10 @@ from napari_tinc.core.metadata import LEADING, Metadata
 from napari_tinc.core.scratch import read_steps, zeros
 from napari_tinc.core.steps import relay
 from napari_tinc.errors import TincError
+from napari_tinc.inputs import looks_like_labels
 from napari_tinc.plugin import engine
 from napari_tinc.plugin.compress_model import importance_weights
+from napari_tinc.plugin.losses import kept_structure, worst_octants
 from napari_tinc.plugin.preview import View
 from napari_tinc.plugin.report import Report, worst_octant_text
 from napari_tinc.target import Target
@@ -34,6 +37,7 @@ _NEW_VIEW_SECONDS = 0.3  # each preview costs the interface a redraw
 # A preview may cost this share of the time.
 _PREVIEW_SHARE = 0.1
 _SSIM_VOXELS = 1 << 21
+_LABEL_VOXELS = 1 << 23
 _PREPARED_SECONDS = 0.1  # how often one who waits for the engine can be stopped
 # Loading takes a second or two; what takes longer is the compiler.
 _COMPILING_SECONDS = 3.0
@@ -49,6 +53,8 @@ class Job:
     settings: dict[str, Any]
     mask: Any = None
     mask_weight: float = 1.0
+    region: tuple[slice, ...] | None = None  # of data and mask; by default all
+    labels_too: bool = False  # compress what looks like a label image, as the user wants it
 
 
 class Control:
@@ -101,6 +107,11 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class LooksLikeLabels:
+    """Nothing was compressed: the voxels look like the numbers of objects, which would become other numbers."""
+
+
+@dataclass(frozen=True)
 class Discarded:
     """The compression was stopped and left nothing."""
 
@@ -113,7 +124,7 @@ class Failed:
     error: BaseException
 
 
-Outcome = Finished | Discarded | Failed
+Outcome = Finished | Discarded | Failed | LooksLikeLabels
 Events = Generator["Progress | Preparing | Previewed | None", None, Outcome]
 
 
@@ -146,11 +157,16 @@ def _explain(error: Exception, device: str) -> str:
 
 def _compress(job: Job, control: Control) -> Events:
     started = time.monotonic()
-    data = yield from read_copy(job.data)
+    # Cut here and not in the interface: a Zarr array reads as soon as it is sliced.
+    data = yield from _read(job.data, job.region, control)
+    if data is None:
+        return Discarded()
+    if not job.labels_too and looks_like_labels(_some_planes(data)):
+        return LooksLikeLabels()
     weights = None
     if job.mask is not None:
-        mask = yield from read_copy(job.mask)
-        weights = importance_weights(mask, job.mask_weight)
+        mask = yield from _read(job.mask, job.region, control)
+        weights = None if mask is None else importance_weights(mask, job.mask_weight)
     yield from _prepare(control)
     if control.discarded:
         return Discarded()
@@ -174,10 +190,10 @@ def _compress(job: Job, control: Control) -> Events:
             if progress.decode is not None and view is not None and pacer.due(view):
                 yield Previewed(view, pacer.timed(view, progress.decode))
         yield None
-        ssim, part = _ssim(data, volume)
+        report = yield from _report(data, volume, started)
     finally:
         steps.close()
-    return Finished(volume, _report(volume, ssim, part, time.monotonic() - started))
+    return Finished(volume, report)
 
 
 def _prepare(control: Control) -> Generator[Preparing | None, None, None]:
@@ -192,10 +208,32 @@ def _prepare(control: Control) -> Generator[Preparing | None, None, None]:
             waited = time.monotonic() - started
         if waited > _COMPILING_SECONDS and not told:
             told = True
-            yield Preparing("compiling the coder, once per installation…")
+            yield Preparing("loading the coder; after an installation it is compiled once, which takes a while…")
         yield None
     if told:
         yield Preparing("")  # what comes now is the rule
+
+
+def _read(data: Any, region: tuple[slice, ...] | None, control: Control) -> Generator[None, None, Array | None]:
+    """Copy a region of an array; return None as soon as nobody waits for it any more."""
+    steps = read_copy(data if region is None else data[region])
+    with closing(steps):
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                array: Array = stop.value
+                return array
+            if control.discarded:
+                return None
+            yield None
+
+
+def _some_planes(data: Array) -> Array:
+    """Return enough of an array to tell what it is, from the middle of its first axis."""
+    planes = max(1, _LABEL_VOXELS // max(1, data[0].size))
+    start = max(0, (len(data) - planes) // 2)
+    return data[start : start + planes]
 
 
 def read_copy(data: Any) -> Generator[None, None, Array]:
@@ -245,11 +283,20 @@ def _ssim(data: Array, volume: CompressedVolume) -> tuple[float, str]:
     return metrics.ssim(original, decoded, spatial), part
 
 
-def _report(volume: CompressedVolume, ssim: float, part: str, seconds: float) -> Report:
+def _report(data: Array, volume: CompressedVolume, started: float) -> Generator[None, None, Report]:
+    seconds = time.monotonic() - started
+    ssim, part = _ssim(data, volume)
+    yield None
+    losses = tuple(worst_octants(data, volume))
+    yield None
+    kept = kept_structure(data, volume)
     worst = min(volume.octants, key=lambda octant: octant.psnr)
     box = worst_octant_text(worst.box, worst.item, len(volume.value_ranges))
     psnr = float(volume.provenance["psnr"])
-    return Report(volume.raw_nbytes, volume.nbytes, psnr, ssim, part, seconds, worst.psnr, box)
+    return Report(
+        volume.raw_nbytes, volume.nbytes, psnr, ssim, part, seconds, worst.psnr, box,
+        "" if kept is None else kept.sentence(), losses,
+    )  # fmt: skip
 
 
 def start(
@@ -310,6 +357,7 @@ __all__ = [
     "Failed",
     "Finished",
     "Job",
+    "LooksLikeLabels",
     "Preparing",
     "Previewed",
     "compress_events",

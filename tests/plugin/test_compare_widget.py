@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
@@ -25,6 +27,7 @@ from synthetic import blobs
 
 from napari_tinc.compare import candidates, engine, peers
 from napari_tinc.core import metrics
+from napari_tinc.core.metadata import Metadata
 from napari_tinc.plugin import compare_model
 from napari_tinc.plugin.compare_export import titled, with_legend
 from napari_tinc.plugin.compare_form import TOOLTIPS
@@ -33,6 +36,8 @@ from napari_tinc.plugin.compare_parts import BUTTONS
 from napari_tinc.plugin.compare_views import CandidateViews
 from napari_tinc.plugin.compare_widget import CompareWidget
 from napari_tinc.plugin.compare_worker import content_of
+from napari_tinc.plugin.preferences import PLUGIN
+from napari_tinc.plugin.result import COMPARE_WIDGET
 from napari_tinc.plugin.split import Halves
 
 SECONDS = 120_000  # what anything may take at most on a busy machine, in ms
@@ -56,8 +61,7 @@ def opened(
     def make(show: bool = False, data: Any = VOLUME, ratios: str = "16, 40") -> tuple[Any, CompareWidget]:
         viewer = tinc_viewer(show=show)
         viewer.add_image(data, name="cells", scale=(2, 1, 1), units=("um",) * 3, contrast_limits=(0, 4000))
-        widget = CompareWidget(viewer)
-        viewer.window.add_dock_widget(widget, name="Compare codecs (TINC)")
+        _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, COMPARE_WIDGET)  # as the menu does
         widget.form.tick(QUICK)
         widget.form.fields["ratios"].value = ratios
         return viewer, widget
@@ -503,29 +507,56 @@ def test_a_volume_that_cannot_be_compared_is_an_error_in_words(opened, qtbot, no
     assert widget.controls.buttons["compare"].isEnabled()
 
 
-def test_channels_and_time_are_shown_channel_by_channel(cache, movie):
-    array = movie.decode()
+@pytest.mark.parametrize("axes", ["tczyx", "zcyx"])
+def test_channels_and_time_of_a_candidate_follow_the_sliders_of_the_original(cache, movie, axes):
+    array = movie.decode() if axes == "tczyx" else np.moveaxis(movie.decode()[0], 0, 1)
+    metadata = Metadata(axes, (1.0,) * array.ndim, ("",) * array.ndim)
     comparison = engine.Comparison(
-        array, metadata=movie.metadata, candidates=[candidates.Candidate("sz3")], ratios=(8,), cache=cache
+        array, metadata=metadata, candidates=[candidates.Candidate("sz3")], ratios=(8,), cache=cache
     )
     model = CompareModel()
     model.open(comparison)
     for event in comparison.run():
         model.advance(event)
     viewer = ViewerModel()
-    source = viewer.add_image(array, name="movie")
-    views = CandidateViews(viewer, source, movie.metadata.axes, array.shape)
+    turned = {"scale": (2.0, 1.0, 1.0), "rotate": 30.0, "translate": (7.0, 8.0, 9.0)}
+    place = {name: value if name == "rotate" else (1.0,) * (array.ndim - 3) + value for name, value in turned.items()}
+    source = viewer.add_image(array, name="movie", colormap="green", **(place if axes == "tczyx" else {}))
+    views = CandidateViews(viewer, source, axes, array.shape)
     (row,) = model.rows
-    views.show(row, content_of(row.result))
-    decoded = row.result.decode()
-    assert len(viewer.layers) == 3
-    for channel in range(2):
-        np.testing.assert_array_equal(viewer.layers[1 + channel].data, decoded[:, channel])
+    views.add([row], [content_of(row.result)])
+    layer, decoded = views.show(row), row.result.decode()
+    np.testing.assert_array_equal(layer.data, decoded)
+    centre = tuple(side // 2 for side in array.shape)
+    at = source.data_to_world(centre)
+    viewer.dims.set_point(range(array.ndim), at)
+    assert source.get_value(at, world=True) == array[centre]
+    assert layer.get_value(at, world=True) == decoded[centre]
+    octants = views.show_best([row]) and viewer.layers["best codec per octant"]
+    assert octants.data.shape[axes.index("c")] == 2, "an octant grid for every channel"
+    for end in (0, 1):  # outer faces, not the outermost voxels' centres
+        faces = [end * np.array(layer.data.shape) - 0.5 for layer in (octants, source)]
+        np.testing.assert_allclose(octants.data_to_world(faces[0]), source.data_to_world(faces[1]), atol=1e-9)
     views.show_grid([row], overlays=True)
-    heat = viewer.layers[f"PSNR (dB): {row.title()}, channel 0"]
-    assert heat.data.shape[0] == array.shape[0], "an octant grid for every time point"
+    heat = viewer.layers[f"PSNR (dB): {row.title()}"]
+    assert heat.data.shape == octants.data.shape
+    views.stop()
+    views.show_split(row, 0.5)
+    plane, cut = np.asarray(views.split.image._slice.image.raw), array.shape[-1] // 2
+    index = centre[:-2]
+    np.testing.assert_array_equal(plane[:, :cut], array[index][:, :cut])
+    np.testing.assert_array_equal(plane[:, cut:], decoded[index][:, cut:])
+    here = [*index, (array.shape[-2] - 1) / 2, cut - 0.5]
+    line = views.split.line.world_to_data(source.data_to_world(here))
+    np.testing.assert_allclose(line[-2:], 0, atol=1e-6, err_msg="the line is in the middle of the picture, on the cut")
     views.stop()
     assert len(viewer.layers) == 3
+
+
+def test_nothing_that_is_looked_at_or_deleted_ends_napari(cache):
+    script = Path(__file__).with_name("compare_journey.py")
+    done = subprocess.run([sys.executable, "-W", "ignore", script, cache], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["survived"], done.stderr[-3000:]
 
 
 def test_the_window_stays_alive_while_it_compares(opened, qtbot, tmp_path, monkeypatch, record_property):

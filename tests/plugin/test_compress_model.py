@@ -16,6 +16,7 @@ from napari_tinc.core import allocation, device
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.errors import InputError
 from napari_tinc.plugin import compress_model
+from napari_tinc.plugin.axes import axes_text, possible_axes
 from napari_tinc.plugin.compress_model import (
     CompressModel,
     Form,
@@ -201,7 +202,29 @@ def test_axis_labels_that_are_axes_are_believed_and_the_users_own_win():
     layer = image((4, 5, 6, 7), axis_labels=("t", "z", "y", "x"))
     assert source_of(layer).metadata.axes == "tzyx"
     assert source_of(layer, "czyx").metadata.axes == "czyx"
-    assert source_of(image((4, 5, 6, 7))).metadata.axes == "czyx"
+    assert source_of(image((4, 5, 6, 7), axis_labels=("Time", "Z", "Y", "X"))).metadata.axes == "tzyx"
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((20, 30), "yx"), ((3, 20, 30), "zyx"), ((3, 40, 20, 30), "czyx"), ((40, 3, 20, 30), "zcyx"),
+     ((9, 4, 40, 20, 30), "tczyx"), ((9, 40, 4, 20, 30), "tzcyx"), ((2, 9, 40, 20, 30), "ctzyx")],
+)  # fmt: skip
+def test_the_short_axis_is_taken_for_channels(shape, axes):
+    assert source_of(image(shape)).metadata.axes == axes
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 20, 30), (12, 40, 20, 30), (9, 12, 40, 20, 30), (2, 3, 4, 20, 30)])
+def test_in_doubt_the_axes_are_asked_for(shape):
+    with pytest.raises(InputError, match="does not name them: choose them"):
+        source_of(image(shape))
+    assert len(possible_axes(shape)) == 6
+
+
+def test_axes_are_put_into_words():
+    assert axes_text("zcyx", (20, 3, 64, 64)) == "z c y x: 3 channels of 20 planes"
+    assert axes_text("tzyx", (1, 7, 64, 64)) == "t z y x: 1 time point of 7 planes"
+    assert axes_text("yx", (64, 64)) == "y x: one plane"
 
 
 def test_pixels_are_no_unit():
@@ -252,7 +275,7 @@ def test_the_preview_follows_rolled_axes_and_a_viewer_of_more_axes():
 def test_the_preview_never_costs_more_than_a_bounded_number_of_samples(ndisplay):
     shape = (500, 3000, 2000)
     dims = Dims(ndim=3, ndisplay=ndisplay, range=tuple((0, side - 1, 1) for side in shape), point=(250, 0, 0))
-    placement = Placement("big", "zyx", shape, (1.0,) * 3, (0.0,) * 3, {})
+    placement = Placement("big", "zyx", shape, {"scale": (1.0,) * 3, "translate": (0.0,) * 3}, {})
     view = View.of(dims, placement)
     sides = [math.ceil(n * view.scale) for n, entry in zip(shape, view.region, strict=True) if entry == slice(None)]
     assert len(sides) == ndisplay

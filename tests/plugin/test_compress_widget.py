@@ -50,8 +50,7 @@ def opened(tinc_viewer: Callable[..., Any], qtbot: Any) -> Iterator[Callable[...
         viewer = tinc_viewer(show=show)
         image = waves() if data is None else data
         viewer.add_image(image, name="waves", scale=(2, 1, 1), units=("um",) * 3, contrast_limits=(0, 4000))
-        widget = CompressWidget(viewer)
-        viewer.window.add_dock_widget(widget, name="Compress (TINC)")
+        _, widget = viewer.window.add_plugin_dock_widget("napari-tinc", "Compress (TINC)")
         widget.form.write(model="tinc", preset="fast", device="cpu", target_value=8)
         return viewer, widget
 
@@ -169,18 +168,33 @@ def test_every_button_of_the_card_does_its_work(opened, qtbot, tmp_path, monkeyp
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, **__: (str(path), ""))
     widget.card.buttons["save"].click()
     assert path.read_bytes() == widget._result.volume.to_bytes()
-    for key in ("quality", "difference"):
-        before = len(viewer.layers)
-        widget.card.buttons[key].click()
-        assert len(viewer.layers) > before, key
+    result = widget._result.layer
+    before = len(viewer.layers)
+    widget.card.measured.emit("psnr")
+    assert len(viewer.layers) == before + 3
+    assert widget.card.overlay.currentData() == "psnr"
+    widget.card.measured.emit("")
+    widget.card.buttons["difference"].click()
+    assert len(viewer.layers) == before + 1
+    widget.card.buttons["difference"].click()
+    assert len(viewer.layers) == before
+    assert "Dice" in widget.card.kept.text()
+    worst = widget.model.report.losses[0]
+    assert worst.psnr == min(octant.psnr for octant in result.metadata["tinc"].octants)
+    np.testing.assert_array_equal(worst.original, np.asarray(viewer.layers["waves"].data)[worst.voxel[0]][
+        result.metadata["tinc"].octants[worst.octant].box[1:]])  # fmt: skip
+    widget.card.worst.buttons[0].click()
+    assert viewer.dims.current_step[0] == worst.voxel[0]
     widget.card.buttons["compare"].click()
     assert viewer.canvas.grid.enabled
-    assert [layer.name for layer in viewer.layers if layer.visible] == ["waves", "waves (TINC)"]
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["waves", result.name]
     widget.card.buttons["compare"].click()
     assert not viewer.canvas.grid.enabled
     docks = len(viewer.window.dock_widgets)
     widget.card.buttons["table"].click()
     assert len(viewer.window.dock_widgets) == docks + 1
+    widget.card.buttons["table"].click()
+    assert len(viewer.window.dock_widgets) == docks
     widget.card.buttons["codecs"].click()
     (dock,) = [one for one in viewer.window.dock_widgets.values() if isinstance(one, CompareWidget)]
     assert dock.form.source is viewer.layers["waves"]
@@ -277,8 +291,8 @@ def test_the_next_compression_may_begin_the_moment_the_last_one_ends(opened, qtb
     qtbot.waitUntil(lambda: seen.count(State.DONE) == 2 or State.IDLE in seen, timeout=SECONDS)
     assert State.IDLE not in seen
     # The end is shown before the preview goes.
-    names = ["waves", "waves (TINC)", "waves (TINC) [1]"]
-    qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == names, timeout=SECONDS)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 3, timeout=SECONDS)
+    assert all(layer.name.startswith("waves") for layer in viewer.layers)
 
 
 @pytest.mark.usefixtures("slow")
@@ -292,6 +306,10 @@ def test_the_source_may_be_deleted_while_it_is_compressed(opened, qtbot):
     assert viewer.layers[-1].metadata["tinc"].shape == (12, 24, 20)
     assert not widget.card.buttons["difference"].isEnabled()
     assert not widget.card.buttons["compare"].isEnabled()
+    assert widget.card.overlay.isEnabled()
+    viewer.layers.remove(widget._result.layer)
+    assert not widget.card.overlay.isEnabled()
+    assert widget.card.buttons["save"].isEnabled(), "the volume is still there"
 
 
 @pytest.mark.usefixtures("slow")
@@ -529,8 +547,7 @@ def test_the_whole_journey_open_compress_overlay_save_reopen(tinc_viewer, qtbot,
     viewer.window.resize(1300, 850)
     brain, _ = samples.load("brain")
     viewer.add_image(brain[8:40, 8:56, 8:56], name="brain")
-    widget = CompressWidget(viewer)
-    viewer.window.add_dock_widget(widget, name="Compress (TINC)")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-tinc", "Compress (TINC)")
     widget.form.write(preset="fast", target_value=32, time_limit=6, device="cpu")
     widget.compress_button.click()
     wait_for(qtbot, widget, State.DONE)
@@ -539,7 +556,7 @@ def test_the_whole_journey_open_compress_overlay_save_reopen(tinc_viewer, qtbot,
     assert colours(widget.curve) > 5
     canvas = viewer.screenshot(flash=False)
     assert np.ptp(canvas[..., :3].astype(int)) > 100
-    widget.card.buttons["quality"].click()
+    widget.card.measured.emit("psnr")
     with_overlay = viewer.screenshot(flash=False)
     assert (with_overlay != canvas).mean() > 0.05
     path = tmp_path / "brain.tinc"

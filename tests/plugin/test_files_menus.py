@@ -36,7 +36,7 @@ def pair(tinc_viewer: Callable[..., Any], stack: Any) -> tuple[Any, Any, Any]:
     """A viewer with an original and its result."""
     viewer = tinc_viewer()
     source = viewer.add_image(stack.decode() + np.uint16(3), name="raw", scale=(2, 0.5, 0.5), units=("um",) * 3)
-    (result,) = add_result(viewer, stack, source)
+    result = add_result(viewer, stack, source)
     viewer.layers.selection.active = result
     return viewer, source, result
 
@@ -63,7 +63,8 @@ def test_only_files_named_tinc_are_read() -> None:
 
 def test_opening_a_file_decodes_nothing(file: Path, decoded_voxels: list[int]) -> None:
     ((data, options, kind),) = reader.open_files(str(file))
-    assert (data.shape, kind, options["name"]) == ((18, 33, 30), "image", "waves (TINC)")
+    assert (data.shape, kind) == ((18, 33, 30), "image")
+    assert options["name"].startswith("waves, ")
     assert decoded_voxels == []
 
 
@@ -81,7 +82,11 @@ def test_several_files_dropped_on_the_viewer_are_several_layers(
     movie.save(tmp_path / "movie.tinc")
     viewer = tinc_viewer()
     layers = viewer.open([str(file), str(tmp_path / "movie.tinc")], plugin="napari-tinc")
-    assert [layer.name for layer in layers] == ["waves (TINC)", "movie DAPI (TINC)", "movie GFP (TINC)"]
+    made = [(v.metadata.name, v) for v in (layer.metadata["tinc"] for layer in layers)]
+    assert [name for name, _ in made] == ["waves", "movie"]
+    assert [layer.name for layer in layers] == [
+        f"{name}, {v.ratio:.1f}×, {v.provenance['psnr']:.1f} dB" for name, v in made
+    ]
 
 
 def test_a_gigavoxel_file_shows_its_first_plane_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +98,7 @@ def test_a_gigavoxel_file_shows_its_first_plane_at_once(tmp_path: Path, monkeypa
     monkeypatch.setattr(type(volume), "scaled_shape", lambda self, scale: tuple([int(1024 * scale)] * 3))
     viewer = ViewerModel()
     started = time.perf_counter()
-    ((levels, options, _),) = layer_data(volume, name="big")
+    (levels, options, _) = layer_data(volume, name="big")
     assert time.perf_counter() - started < 0.25
     assert [level.shape for level in levels] == [(1024,) * 3, (512,) * 3, (256,) * 3, (128,) * 3]
     assert options["multiscale"]
@@ -187,12 +192,34 @@ def run(command: str) -> None:
 
 @pytest.mark.parametrize(
     ("command", "layers"),
-    [("show_quality", 5), ("show_bytes", 5), ("show_largest_error", 5), ("show_difference", 1)],
+    [("show_quality", 3), ("show_bytes", 3), ("show_largest_error", 3), ("show_dice", 3), ("show_difference", 1)],
 )
-def test_commands_add_their_layers(pair: tuple[Any, Any, Any], command: str, layers: int) -> None:
+def test_commands_add_their_layers_and_asked_again_remove_them(
+    pair: tuple[Any, Any, Any], command: str, layers: int
+) -> None:
     viewer, *_ = pair
-    run(command)
-    assert len(viewer.layers) == 2 + layers
+    for count in (layers, 0, layers):
+        run(command)
+        assert len(viewer.layers) == 2 + count
+
+
+def test_one_command_removes_everything_but_originals_and_results(pair: tuple[Any, Any, Any]) -> None:
+    viewer, source, result = pair
+    for command in ("show_quality", "show_difference", "show_octant_table", "flicker"):
+        run(command)
+    run("remove_extras")
+    assert list(viewer.layers) == [source, result]
+    assert not any(isinstance(widget, OctantTable) for widget in viewer.window.dock_widgets.values())
+    assert "tinc_flicker" not in result.metadata
+
+
+def test_a_command_on_an_overlay_is_one_on_its_result(pair: tuple[Any, Any, Any], stack: Any) -> None:
+    viewer, _, result = pair
+    other = add_result(viewer, stack)
+    viewer.layers.selection.active = result
+    run("show_quality")
+    assert viewer.layers.selection.active not in (result, other)
+    assert commands.selected_result(viewer) is result
 
 
 def test_swap_and_flicker_show_one_of_the_two(pair: tuple[Any, Any, Any], qtbot: Any) -> None:
@@ -204,13 +231,13 @@ def test_swap_and_flicker_show_one_of_the_two(pair: tuple[Any, Any, Any], qtbot:
     qtbot.waitUntil(lambda: result.visible and not source.visible, timeout=3000)
     run("flicker")
     assert result.visible
-    assert "tinc_flicker" not in result.metadata
+    assert "tinc_view" not in result.metadata
 
 
 def test_flicker_ends_when_the_result_goes(pair: tuple[Any, Any, Any], qtbot: Any) -> None:
     viewer, source, result = pair
     run("flicker")
-    flicker = result.metadata["tinc_flicker"]
+    flicker = result.metadata["tinc_view"]
     viewer.layers.remove(result)
     assert not flicker._timer.isActive()
     visible = source.visible
@@ -222,7 +249,7 @@ def test_commands_tell_what_is_missing(tinc_viewer: Callable[..., Any], stack: A
     viewer = tinc_viewer()
     with pytest.raises(InputError, match="expected a compressed volume, got none"):
         commands.selected_result(viewer)
-    (first,) = add_result(viewer, stack)
+    first = add_result(viewer, stack)
     add_result(viewer, stack)
     viewer.layers.selection.clear()
     with pytest.raises(InputError, match="got 2: select one"):
@@ -254,9 +281,9 @@ def test_the_save_command_writes_the_result(
 def test_the_octant_table_lists_the_worst_first_and_moves_the_view(
     pair: tuple[Any, Any, Any], qtbot: Any, stack: Any
 ) -> None:
-    viewer, _, result = pair
+    viewer, *_ = pair
     run("show_octant_table")
-    table = viewer.window.dock_widgets[f"Octants of {result.name}"]
+    table = viewer.window.dock_widgets["Octant table (TINC)"]
     rows = table.table.model()
     assert rows.rowCount() == len(stack.octants)
     shown = [float(rows.data(rows.index(i, 0))) for i in range(rows.rowCount())]
@@ -277,11 +304,11 @@ def test_the_octant_table_follows_the_active_result(tinc_viewer: Callable[..., A
     _, table = viewer.window.add_plugin_dock_widget("napari-tinc", "Octant table (TINC)")
     assert isinstance(table, OctantTable)
     assert table.table.model() is None
-    (result,) = add_result(viewer, stack)
+    result = add_result(viewer, stack)
     viewer.layers.selection.active = result
     assert table.table.model().rowCount() == len(stack.octants)
     add_result(viewer, movie)
-    assert table.table.model().rowCount() == 3 * movie.tree.leaves
+    assert table.table.model().rowCount() == 6 * movie.tree.leaves
     viewer.layers.clear()
     assert table.table.model() is None
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import dask.array as da
@@ -10,11 +12,14 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
 
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.core.metadata import Display, Metadata
 from napari_tinc.errors import InputError
+from napari_tinc.format import Frame, pack
 from napari_tinc.lazy import CHUNK_SIDE, lazy_difference, lazy_levels
-from napari_tinc.plugin.difference import add_difference, swap
-from napari_tinc.plugin.layers import add_result, items_of, layer_data, result_volume, source_layer_of
+from napari_tinc.plugin.channels import toggle_channels
+from napari_tinc.plugin.difference import add_difference, swap, toggle_difference
+from napari_tinc.plugin.layers import add_result, layer_data, result_volume, source_layer_of
+from napari_tinc.volume import CompressedVolume
 
 
 def array_of(level: Any) -> Any:
@@ -105,9 +110,7 @@ def test_channels_are_arrays_of_their_own_and_time_stays(movie: Any) -> None:
         assert level.shape == (3, 18, 20, 20)
         assert level.chunks[0] == (1, 1, 1)
         assert_same_voxels(level[2], full[2, channel])
-        assert items_of(movie, channel) == [channel, 2 + channel, 4 + channel]
-    with pytest.raises(InputError, match="expected one of 2 channels, got None"):
-        lazy_levels(movie)
+    assert_same_voxels(lazy_levels(movie)[0][1:, 1], full[1:, 1])
     with pytest.raises(InputError, match="got 2"):
         lazy_levels(movie, 2)
 
@@ -140,7 +143,7 @@ def test_a_result_lies_on_its_source_and_looks_like_it(stack: Any) -> None:
         stack.decode(), name="raw", scale=(3, 0.5, 0.25), translate=(7, 8, 9), units=("um",) * 3,
         axis_labels=("z", "y", "x"), contrast_limits=(100, 900), colormap="magenta", gamma=0.7, rendering="iso",
     )  # fmt: skip
-    (result,) = add_result(viewer, stack, source)
+    result = add_result(viewer, stack, source)
     for name in ("scale", "translate", "contrast_limits"):
         np.testing.assert_array_equal(getattr(result, name), getattr(source, name))
     for name in ("units", "axis_labels", "gamma", "rendering"):
@@ -155,32 +158,53 @@ def test_a_result_lies_on_its_source_and_looks_like_it(stack: Any) -> None:
 
 
 def test_without_a_source_the_file_says_how_a_result_looks(stack: Any) -> None:
-    (result,) = add_result(ViewerModel(), stack)
-    assert result.name == "waves (TINC)"
+    result = add_result(ViewerModel(), stack)
+    assert result.name == f"waves, {stack.ratio:.1f}×, {stack.provenance['psnr']:.1f} dB"
     assert tuple(result.scale) == (2.0, 0.5, 0.5)
     assert [str(unit) for unit in result.units] == ["micrometer"] * 3
     assert tuple(result.axis_labels) == ("z", "y", "x")
     assert tuple(result.contrast_limits) == stack.value_ranges[0]
 
 
-def test_channels_become_layers_and_time_a_slider(movie: Any) -> None:
+def test_channels_and_times_are_sliders_as_in_the_source(movie: Any) -> None:
     viewer = ViewerModel()
-    dapi, gfp = add_result(viewer, movie)
-    assert [dapi.name, gfp.name] == ["movie DAPI (TINC)", "movie GFP (TINC)"]
+    result = add_result(viewer, movie)
+    assert result.data.shape == movie.shape
+    assert tuple(result.axis_labels) == tuple("tczyx")
+    assert tuple(result.scale) == (1, 1, 2.0, 0.5, 0.5)
+    low, high = zip(*movie.value_ranges, strict=True)
+    assert tuple(result.contrast_limits) == (min(low), max(high))
+
+
+def test_channels_can_be_shown_together_in_colour_at_any_channel(movie: Any) -> None:
+    viewer = ViewerModel()
+    result = add_result(viewer, movie)
+    toggle_channels(viewer, result)
+    dapi, gfp = (layer for layer in viewer.layers if layer is not result)
+    assert (dapi.name, gfp.name) == (f"DAPI: {result.name}", f"GFP: {result.name}")
     assert dapi.colormap.name != gfp.colormap.name
-    assert dapi.blending == "additive"
-    assert viewer.dims.ndim == 4
-    assert viewer.dims.nsteps[0] == 3
-    assert tuple(gfp.scale) == (1.0, 2.0, 0.5, 0.5)
+    assert (dapi.blending, result.visible) == ("additive", False)
     assert tuple(gfp.contrast_limits) == (movie.value_ranges[1][0], movie.value_ranges[5][1])
+    full = movie.decode()
+    for channel in range(2):
+        viewer.dims.set_current_step((0, 1, 2), (2, channel, 7))
+        assert_same_voxels(gfp._slice.image.raw, full[2, 1, 7])
+    assert_same_voxels(gfp.data[1:, :, 3], np.broadcast_to(full[1:, 1:2, 3], (2, 2, 20, 20)))
+    toggle_channels(viewer, result)
+    assert list(viewer.layers) == [result]
+    assert result.visible
 
 
-def test_a_source_with_a_channel_axis_gives_its_place_to_every_channel(movie: Any) -> None:
+def test_colours_and_limits_of_channels_come_from_the_file(movie: Any) -> None:
+    display = Display(contrast_limits=((5, 50), (7, 70)), colors=("#00ff00", "no such colour"))
+    header = replace(movie.header, metadata=movie.metadata.displayed(display))
+    coloured = CompressedVolume(pack(Frame(header, movie._frame.segments)))
     viewer = ViewerModel()
-    source = viewer.add_image(movie.decode(), scale=(1, 1, 3, 2, 2), translate=(0, 0, 5, 6, 7))
-    for layer in add_result(viewer, movie, source):
-        assert tuple(layer.scale) == (1, 3, 2, 2)
-        assert tuple(layer.translate) == (0, 5, 6, 7)
+    toggle_channels(viewer, add_result(viewer, coloured))
+    _, dapi, gfp = viewer.layers
+    assert tuple(dapi.contrast_limits) == (5, 50)
+    np.testing.assert_array_equal(dapi.colormap.map(np.array([1.0]))[0], (0, 1, 0, 1))
+    assert gfp.colormap.name == "gray"
 
 
 def test_a_uniform_volume_can_be_shown() -> None:
@@ -188,7 +212,7 @@ def test_a_uniform_volume_can_be_shown() -> None:
     from napari_tinc.target import Target
 
     volume = compress(np.full((5, 6, 7), 3, np.uint8), Target.ratio(1.1))
-    (layer,) = add_result(ViewerModel(), volume)
+    layer = add_result(ViewerModel(), volume)
     assert tuple(layer.contrast_limits) == (3, 4)
 
 
@@ -198,7 +222,7 @@ def test_a_unit_that_napari_does_not_know_is_shown_as_pixels(stack: Any, caplog:
 
     metadata = Metadata("zyx", (1.0,) * 3, ("furlongs_per_fortnite",) * 3)
     volume = compress(np.full((5, 6, 7), 3, np.uint8), Target.ratio(1.1), metadata=metadata)
-    (_, options, _), = layer_data(volume, name="x")  # fmt: skip
+    _, options, _ = layer_data(volume, name="x")
     assert options["units"] == ("pixel",) * 3
     assert "furlongs_per_fortnite" in caplog.text
 
@@ -233,16 +257,23 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("napari_tinc.plugin.sharpening.ARRIVAL_SECONDS", 0)
 
 
-def test_three_dimensions_show_the_finest_level_that_fits(
-    stack: Any, decoded_voxels: list[int], monkeypatch: pytest.MonkeyPatch, patient: None
+@pytest.mark.parametrize("memory", [2**40, 1000])
+def test_three_dimensions_show_full_resolution_where_memory_allows_it(
+    stack: Any, decoded_voxels: list[int], monkeypatch: pytest.MonkeyPatch, patient: None, memory: int
 ) -> None:
     monkeypatch.setattr("napari_tinc.lazy.lazy_levels.__defaults__", (None, 5000))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=memory))
     viewer = ViewerModel()
-    (layer,) = add_result(viewer, stack)
+    layer = add_result(viewer, stack)
     decoded_voxels.clear()
     viewer.dims.ndisplay = 3
-    assert layer._slice.image.raw.shape == (9, 17, 15)
-    assert sum(decoded_voxels) == 9 * 17 * 15
+    full, coarse = (18, 33, 30), (9, 17, 15)
+    assert layer._slice.image.raw.shape == (full if memory > 1000 else coarse)
+    assert ("1/2 of its resolution" in str(viewer.status)) == (memory == 1000)
+    viewer.dims.ndisplay = 2
+    viewer.dims.set_current_step(0, 3)
+    assert layer._slice.image.raw.ndim == 2
+    assert layer.locked_data_level is None
 
 
 def test_zoomed_in_only_the_chunks_on_the_canvas_are_decoded(
@@ -252,7 +283,7 @@ def test_zoomed_in_only_the_chunks_on_the_canvas_are_decoded(
     from napari_tinc.target import Target
 
     viewer = tinc_viewer(show=True)
-    (layer,) = add_result(viewer, compress(np.full((12, 2048, 2048), 3, np.uint8), Target.ratio(2)))
+    layer = add_result(viewer, compress(np.full((12, 2048, 2048), 3, np.uint8), Target.ratio(2)))
     qtbot.wait(200)
     assert layer.data_level == len(layer.data) - 1 == 1
     assert sum(decoded_voxels) <= 2 * 1024 * 1024, "the whole plane, coarse; once more at most, for the first place"
@@ -272,7 +303,7 @@ def test_the_difference_layer_is_lazy_and_right(stack: Any, decoded_voxels: list
     original = stack.decode() + np.uint16(7)
     viewer = ViewerModel()
     source = viewer.add_image(original, scale=(2, 1, 1), units=("um",) * 3)
-    (result,) = add_result(viewer, stack, source)
+    result = add_result(viewer, stack, source)
     decoded_voxels.clear()
     layer = add_difference(viewer, source, result)
     assert sum(decoded_voxels) == 33 * 30
@@ -282,18 +313,27 @@ def test_the_difference_layer_is_lazy_and_right(stack: Any, decoded_voxels: list
     assert -low == high > 0
 
 
-def test_the_difference_of_a_channel_takes_that_channel_of_the_source(movie: Any) -> None:
+def test_the_difference_of_channels_has_them_all(movie: Any) -> None:
     viewer = ViewerModel()
     source = viewer.add_image(movie.decode())
-    _, gfp = add_result(viewer, movie, source)
-    layer = add_difference(viewer, source, gfp)
-    assert np.abs(layer.data).max() <= 1
+    layer = add_difference(viewer, source, add_result(viewer, movie, source))
+    assert layer.data.shape == movie.shape
+    assert np.abs(layer.data).max() == 0
+
+
+def test_asking_twice_for_a_difference_removes_it(stack: Any) -> None:
+    viewer = ViewerModel()
+    source = viewer.add_image(stack.decode())
+    result = add_result(viewer, stack, source)
+    for count in (3, 2, 3):
+        toggle_difference(viewer, source, result)
+        assert len(viewer.layers) == count
 
 
 def test_swap_shows_one_of_the_two(stack: Any) -> None:
     viewer = ViewerModel()
     source = viewer.add_image(stack.decode())
-    (result,) = add_result(viewer, stack, source)
+    result = add_result(viewer, stack, source)
     seen = []
     for _ in range(3):
         swap(source, result)
@@ -323,7 +363,7 @@ def test_napari_draws_a_coarse_level_where_the_decoder_samples_it(
     volume = _spot_volume()
     monkeypatch.setattr(type(volume), "decode", spot)
     viewer = tinc_viewer(show=True)
-    (layer,) = add_result(viewer, volume)
+    layer = add_result(viewer, volume)
     layer.contrast_limits = (0, 4000)
     layer.interpolation2d = "linear"
     assert [level.shape[0] for level in layer.data] == [48, 24, 12]

@@ -10,14 +10,14 @@ from napari.components import ViewerModel
 
 from napari_tinc.errors import InputError
 from napari_tinc.plugin.layers import add_result
-from napari_tinc.plugin.octants import OctantModel, go_to_octant
-from napari_tinc.plugin.overlays import add_quality
+from napari_tinc.plugin.octants import MEASURES, OctantModel, go_to_octant
+from napari_tinc.plugin.overlays import show_quality, shown_measure, toggle_quality
 
 
 @pytest.fixture
 def shown(stack: Any) -> tuple[ViewerModel, Any]:
     viewer = ViewerModel()
-    (result,) = add_result(viewer, stack)
+    result = add_result(viewer, stack)
     return viewer, result
 
 
@@ -32,7 +32,7 @@ def octant_at(volume: Any, *voxel: int) -> Any:
 
 def test_the_heat_map_shows_every_octants_psnr_where_it_lies(shown: tuple[ViewerModel, Any], stack: Any) -> None:
     viewer, result = shown
-    heat_map = add_quality(viewer, result)[0]
+    heat_map = show_quality(viewer, result)[0]
     for octant in stack.octants:
         middle = [(span.start + span.stop - 1) / 2 for span in octant.box]
         world = result.data_to_world(middle)
@@ -43,19 +43,19 @@ def test_the_heat_map_shows_every_octants_psnr_where_it_lies(shown: tuple[Viewer
 @pytest.mark.parametrize("measure", ["nbytes", "max_error", "dice"])
 def test_the_heat_map_shows_other_measures(shown: tuple[ViewerModel, Any], stack: Any, measure: str) -> None:
     viewer, result = shown
-    heat_map = add_quality(viewer, result, measure)[0]
+    heat_map = show_quality(viewer, result, measure)[0]
     assert heat_map.data[0, 0, 0] == pytest.approx(getattr(octant_at(stack, 0, 0, 0), measure), rel=1e-6)
     assert heat_map.data[-1, -1, -1] == pytest.approx(getattr(octant_at(stack, 17, 32, 29), measure), rel=1e-6)
 
 
 def test_an_unknown_measure_is_refused(shown: tuple[ViewerModel, Any]) -> None:
     with pytest.raises(InputError, match="expected a measure among"):
-        add_quality(*shown, "beauty")
+        show_quality(*shown, "beauty")
 
 
 def test_the_status_bar_tells_the_psnr_under_the_cursor(shown: tuple[ViewerModel, Any], stack: Any) -> None:
     viewer, result = shown
-    numbers = add_quality(viewer, result)[2]
+    numbers = show_quality(viewer, result)[2]
     assert viewer.layers.selection.active is numbers
     for voxel in ((0, 0, 0), (15, 3, 28), (7, 30, 2)):
         viewer.dims.current_step = voxel
@@ -66,7 +66,7 @@ def test_the_status_bar_tells_the_psnr_under_the_cursor(shown: tuple[ViewerModel
 def test_no_slider_changes_its_range(shown: tuple[ViewerModel, Any]) -> None:
     viewer, result = shown
     before = viewer.dims.range
-    add_quality(viewer, result)
+    show_quality(viewer, result)
     assert viewer.dims.range == before
     viewer.dims.order = (2, 1, 0)
     assert viewer.dims.range == before
@@ -76,7 +76,7 @@ def test_outlines_lie_on_the_octants_borders_in_the_plane_that_is_shown(
     shown: tuple[ViewerModel, Any], stack: Any
 ) -> None:
     viewer, result = shown
-    outlines = add_quality(viewer, result)[1]
+    outlines = show_quality(viewer, result)[1]
     viewer.dims.set_point(0, 6.0)  # plane 3: voxels are 2 µm high
     cuts = {axis: {o.box[axis].start - 0.5 for o in stack.octants} - {-0.5} for axis in range(3)}
     assert (outlines.data[:, 0, 0] == 3).all()
@@ -90,9 +90,10 @@ def test_outlines_lie_on_the_octants_borders_in_the_plane_that_is_shown(
 
 def test_in_three_dimensions_the_worst_octants_are_boxes(shown: tuple[ViewerModel, Any], stack: Any) -> None:
     viewer, result = shown
-    heat_map, outlines, _, boxes, edges = add_quality(viewer, result)
-    assert [layer.visible for layer in (heat_map, outlines, boxes, edges)] == [True, True, False, False]
+    heat_map, outlines, _ = show_quality(viewer, result)
+    assert [layer.visible for layer in (heat_map, outlines)] == [True, True]
     viewer.dims.ndisplay = 3
+    boxes, edges = viewer.layers[-2:]
     assert [layer.visible for layer in (heat_map, outlines, boxes, edges)] == [False, False, True, True]
     vertices, faces, psnr = boxes.data
     count = len(psnr) // 8
@@ -109,10 +110,11 @@ def test_in_three_dimensions_the_worst_octants_are_boxes(shown: tuple[ViewerMode
 
 def test_an_overlay_that_was_hidden_stays_hidden_in_three_dimensions(shown: tuple[ViewerModel, Any]) -> None:
     viewer, result = shown
-    layers = add_quality(viewer, result)
+    layers = show_quality(viewer, result)
     for layer in layers:
         layer.visible = False
     viewer.dims.ndisplay = 3
+    assert not any(layer.visible for layer in viewer.layers if layer is not result)
     viewer.dims.ndisplay = 2
     assert not any(layer.visible for layer in layers)
 
@@ -121,7 +123,7 @@ def test_the_dice_of_a_file_that_was_opened_again_is_true(shown: tuple[ViewerMod
     grid = np.stack(np.meshgrid(*(np.linspace(0, 4, n) for n in (18, 33, 30)), indexing="ij"))
     original = (2000 + 1500 * np.sin(grid[0] * 2) * np.cos(grid[1] + grid[2])).astype(np.uint16)
     marked, found = (volume >= stack.threshold() for volume in (original, stack.decode()))
-    heat_map = add_quality(*shown, "dice")[0]
+    heat_map = show_quality(*shown, "dice")[0]
     for octant in stack.octants:
         both, either = (marked & found)[octant.box].sum(), marked[octant.box].sum() + found[octant.box].sum()
         middle = shown[1].data_to_world([(span.start + span.stop - 1) / 2 for span in octant.box])
@@ -129,22 +131,41 @@ def test_the_dice_of_a_file_that_was_opened_again_is_true(shown: tuple[ViewerMod
         assert there == pytest.approx(2 * both / either if either else 1, abs=1 / 255)
 
 
-def test_a_series_shows_the_octants_of_its_channel_at_every_time_point(movie: Any) -> None:
+def test_a_series_shows_the_octants_of_every_channel_and_time_point(movie: Any) -> None:
     viewer = ViewerModel()
-    _, gfp = add_result(viewer, movie)
-    heat_map, _, numbers, *_ = add_quality(viewer, gfp)
-    assert heat_map.data.shape == numbers.data.shape == (3, 2, 2, 2)
+    heat_map, _, numbers = show_quality(viewer, add_result(viewer, movie))
+    assert heat_map.data.shape == numbers.data.shape == (3, 2, 2, 2, 2)
     leaves = movie.tree.leaves
-    for time in range(3):
-        octants = movie.octants[(2 * time + 1) * leaves :][:leaves]
-        assert sorted(heat_map.data[time].ravel()) == pytest.approx(sorted(o.psnr for o in octants))
-        assert heat_map.data[time, 0, 0, 0] == pytest.approx(octants[0].psnr)
-    assert len(np.unique(numbers.data)) == 3 * leaves
+    for time, channel in np.ndindex(3, 2):
+        octants = movie.octants[(2 * time + channel) * leaves :][:leaves]
+        assert sorted(heat_map.data[time, channel].ravel()) == pytest.approx(sorted(o.psnr for o in octants))
+        assert heat_map.data[time, channel, 0, 0, 0] == pytest.approx(octants[0].psnr)
+    assert len(np.unique(numbers.data)) == 6 * leaves
+
+
+def test_a_result_has_one_overlay_that_shows_what_was_asked_for_last(
+    shown: tuple[ViewerModel, Any], stack: Any
+) -> None:
+    viewer, result = shown
+    show_quality(viewer, result)
+    there = list(viewer.layers)
+    for measure, title in MEASURES.items():
+        show_quality(viewer, result, measure)
+        assert list(viewer.layers) == there
+        assert shown_measure(viewer, result) == measure
+        heat_map = next(layer for layer in viewer.layers if layer.name.startswith(title))
+        values = [getattr(octant, measure) for octant in stack.octants]
+        assert sorted(heat_map.data.ravel()) == pytest.approx(sorted(values), rel=1e-5)
+        low, high = min(values), max(values)
+        assert heat_map.contrast_limits == pytest.approx([low, high if high > low else low + 1], rel=1e-5)
+    toggle_quality(viewer, result, "dice")
+    assert list(viewer.layers) == [result]
+    assert shown_measure(viewer, result) == ""
 
 
 def test_the_overlay_goes_with_the_result(shown: tuple[ViewerModel, Any]) -> None:
     viewer, result = shown
-    add_quality(viewer, result)
+    show_quality(viewer, result)
     gc.collect()
     viewer.dims.current_step = (2, 0, 0)
     viewer.layers.remove(result)
@@ -154,10 +175,12 @@ def test_the_overlay_goes_with_the_result(shown: tuple[ViewerModel, Any]) -> Non
 
 def test_parts_of_the_overlay_can_be_removed_and_duplicated(shown: tuple[ViewerModel, Any]) -> None:
     viewer, result = shown
-    heat_map, outlines, *_ = add_quality(viewer, result)
-    assert copy.deepcopy(outlines.metadata)["tinc_overlay"] is outlines.metadata["tinc_overlay"]
-    viewer.layers.remove(heat_map)
+    heat_map, outlines, _ = show_quality(viewer, result)
+    assert copy.deepcopy(outlines.metadata)["tinc_overlay"] is None
     viewer.layers.remove(outlines)
+    viewer.dims.current_step = (1, 0, 0)
+    viewer.layers.remove(heat_map)
+    assert list(viewer.layers) == [result], "without the heat-map there is nothing left to see"
     viewer.dims.current_step = (2, 0, 0)
     viewer.dims.ndisplay = 3
     viewer.layers.remove(result)
@@ -180,8 +203,8 @@ def test_a_uniform_volume_has_an_overlay() -> None:
 
     viewer = ViewerModel()
     volume = compress(np.full((5, 6, 7), 3, np.uint8), Target.ratio(1.1))
-    (result,) = add_result(viewer, volume)
-    heat_map, *_ = add_quality(viewer, result)
+    result = add_result(viewer, volume)
+    heat_map, *_ = show_quality(viewer, result)
     assert np.isinf(heat_map.data).all()
     viewer.dims.ndisplay = 3
 
@@ -193,5 +216,5 @@ def test_a_flat_image_has_an_overlay_without_boxes() -> None:
     image = np.random.default_rng(0).integers(0, 255, (40, 40), dtype=np.uint8)
     volume = compress(image, Target.ratio(4), preset="fast", time_limit=0.5, levels=2, device="cpu")
     viewer = ViewerModel()
-    (result,) = add_result(viewer, volume)
-    assert len(add_quality(viewer, result)) == 3
+    result = add_result(viewer, volume)
+    assert len(show_quality(viewer, result)) == 3

@@ -218,7 +218,7 @@ def test_a_difference_appears_when_it_is_known(
     monkeypatch.setattr(sharpening._Task, "advance", lambda task: decoding.wait(10) and advance(task))
     viewer = tinc_viewer(show=True)
     source = viewer.add_image(stack.decode() + np.uint16(7))
-    (result,) = add_result(viewer, stack, source)
+    result = add_result(viewer, stack, source)
     layer = add_difference(viewer, source, result)
     layer.locked_data_level = 0
     viewer.dims.set_current_step(0, 7)
@@ -237,7 +237,7 @@ def test_a_plane_in_the_viewer_becomes_sharp_by_itself(
     decoding, advance = threading.Event(), sharpening._Task.advance
     monkeypatch.setattr(sharpening._Task, "advance", lambda task: decoding.wait(10) and advance(task))
     viewer = tinc_viewer(show=True)
-    (layer,) = add_result(viewer, stack)
+    layer = add_result(viewer, stack)
     layer.locked_data_level = 0
     viewer.dims.set_current_step(0, 7)
     viewer.layers.selection = {layer}

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from napari_tinc.core.forks import with_fresh_locks
 from napari_tinc.core.octree import Octree
 
 Nodes = npt.NDArray[np.int64]
@@ -61,6 +62,7 @@ class Group:
     """Children per parent if the group is all children of all those parents in order, else 0."""
 
 
+@with_fresh_locks
 class TincNetwork:
     """Structure of a TINC network; parameters are passed in as a list of tensors that follows :attr:`arrays`.
 

@@ -1,0 +1,148 @@
+"""One journey per kind of data, through the menu: the same voxel at the same place, in the result and in its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+from superqt.utils import WorkerBase
+
+from napari_tinc.plugin.compress_model import State
+
+SECONDS = 60_000
+
+
+def block(*shape: int) -> np.ndarray[Any, Any]:
+    """Smooth in the last three axes, of another level at every position before them."""
+    before, last = shape[:-3], shape[-3:]
+    grid = np.meshgrid(*(np.linspace(0, 3, n) for n in last), indexing="ij")
+    smooth = 500 * np.sin(sum(grid)) + 600
+    levels = 1000 * (1 + np.arange(int(np.prod(before, dtype=int)))).reshape(*before, *(1,) * len(last))
+    return np.rint(smooth + levels).astype("u2")
+
+
+def moved(array: np.ndarray[Any, Any], first: int, second: int) -> np.ndarray[Any, Any]:
+    return np.ascontiguousarray(np.moveaxis(array, first, second))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Data as a user opens it, and what the form has to find out."""
+
+    data: Callable[[], Any]
+    axes: str
+    options: dict[str, Any] = field(default_factory=dict)
+    chosen: str = ""  # where the form has to ask
+
+
+ROTATED = {"scale": (2, 1, 1), "translate": (5, -3, 8), "rotate": 30}
+SHEARED = {"scale": (2, 1, 1), "shear": (0, 0, 0.4), "affine": np.diag([1, 1.5, 0.5, 1])}
+KINDS = {
+    "plain": Kind(lambda: block(10, 24, 20), "zyx"),
+    "z c y x": Kind(lambda: moved(block(3, 10, 24, 20), 0, 1), "zcyx"),
+    "c z y x": Kind(lambda: block(2, 10, 24, 20), "czyx"),
+    "t c z y x": Kind(lambda: block(2, 2, 8, 24, 20), "tczyx", {"axis_labels": tuple("tczyx")}),
+    "t z y x, unlabelled": Kind(lambda: block(6, 8, 24, 20), "tzyx", chosen="tzyx"),
+    "rotated": Kind(lambda: block(10, 24, 20), "zyx", ROTATED),
+    "sheared, with an affine": Kind(lambda: block(10, 24, 20), "zyx", SHEARED),
+    "cropped, with an offset": Kind(
+        lambda: block(10, 24, 20), "zyx", {"translate": (100, 40.5, -7), "scale": (3, 1, 1)}
+    ),
+    "2-D": Kind(lambda: block(1, 40, 50)[0], "yx"),
+    "dask": Kind(lambda: da.from_array(block(10, 24, 20), chunks=(4, 10, 10)), "zyx"),
+    "multiscale": Kind(lambda: [block(16, 32, 24), block(16, 32, 24)[::2, ::2, ::2]], "zyx", {"multiscale": True}),
+}
+
+
+@pytest.fixture
+def compressing(tinc_viewer: Callable[..., Any], qtbot: Any) -> Iterator[Callable[..., Any]]:
+    """Open a viewer with an image, and the widget as the menu does: it then gets a proxy of the viewer."""
+
+    def make(kind: Kind, **values: Any) -> tuple[Any, Any]:
+        viewer = tinc_viewer()
+        viewer.add_image(kind.data(), name="source", **kind.options)
+        _, widget = viewer.window.add_plugin_dock_widget("napari-tinc", "Compress (TINC)")
+        widget.form.write(**{"preset": "fast", "target_value": 8, **values})
+        return viewer, widget
+
+    yield make
+    WorkerBase.await_workers(10_000)
+
+
+def compress(widget: Any, qtbot: Any) -> None:
+    assert widget.compress_button.isEnabled(), widget.model.error()
+    widget.compress_button.click()
+    qtbot.waitUntil(lambda: widget.model.state in (State.DONE, State.FAILED), timeout=SECONDS)
+    assert widget.model.state is State.DONE, widget.model.message
+
+
+def finest(layer: Any) -> Any:
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def value_at(layer: Any, world: Any) -> float:
+    """The voxel of a layer at a position in the world, as its own transform finds it."""
+    index = tuple(np.round(layer.world_to_data(world)).astype(int))
+    return float(np.asarray(finest(layer)[index]))
+
+
+def same_voxels(source: Any, other: Any, tolerance: float) -> None:
+    """At random voxels of the source, the other layer has about the same value at the same place in the world."""
+    rng = np.random.default_rng(0)
+    for _ in range(25):
+        voxel = [int(rng.integers(side)) for side in finest(source).shape]
+        world = source.data_to_world(voxel)
+        assert value_at(other, world) == pytest.approx(float(np.asarray(finest(source)[tuple(voxel)])), abs=tolerance)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_source_result_and_file_show_the_same_voxel_at_the_same_place(name, compressing, qtbot, tmp_path):
+    kind = KINDS[name]
+    viewer, widget = compressing(kind)
+    source = viewer.layers["source"]
+    if kind.chosen:
+        assert not widget.compress_button.isEnabled()
+        assert "choose" in widget.form.fields["size"].value
+        widget.form.fields["axes"].value = kind.chosen
+    assert widget.form.fields["axes"].value == kind.axes
+    compress(widget, qtbot)
+    (result,) = [layer for layer in viewer.layers if "tinc" in layer.metadata]
+    volume = result.metadata["tinc"]
+    assert volume.metadata.axes == kind.axes
+    error = max(octant.max_error for octant in volume.octants)
+    assert error < 400, "less than from one channel or time to the next"
+    assert result.ndim == source.ndim
+    same_voxels(source, result, error + 1)
+    widget.card.measured.emit("psnr")
+    (heat,) = [layer for layer in viewer.layers if layer.name.startswith("PSNR")]
+    for octant in volume.octants:
+        item, spatial = iter(np.unravel_index(octant.item, volume.header.leading_shape)), iter(octant.box)
+        spans = [next(item) if axis in "tc" else next(spatial) for axis in kind.axes]
+        middle = [(s.start + s.stop - 1) / 2 if isinstance(s, slice) else float(s) for s in spans]
+        assert value_at(heat, source.data_to_world(middle)) == pytest.approx(octant.psnr)
+    if not source.multiscale:
+        widget.card.buttons["difference"].click()
+        (difference,) = [layer for layer in viewer.layers if "minus" in layer.name]
+        world = source.data_to_world([side // 2 for side in finest(source).shape])
+        assert value_at(difference, world) == value_at(source, world) - value_at(result, world)
+    path = tmp_path / "saved.tinc"
+    volume.save(path)
+    (again,) = viewer.open(str(path), plugin="napari-tinc")
+    same_voxels(source, again, error + 1)
+    assert again.contrast_limits == pytest.approx(source.contrast_limits)
+
+
+def test_the_picture_follows_the_same_slider_in_source_and_result(compressing, qtbot):
+    kind = KINDS["z c y x"]
+    viewer, widget = compressing(kind)
+    compress(widget, qtbot)
+    source, result = viewer.layers["source"], next(layer for layer in viewer.layers if "tinc" in layer.metadata)
+    for z, channel in ((0, 0), (4, 2), (9, 1)):
+        viewer.dims.set_current_step((0, 1), (z, channel))
+        shown = [np.asarray(layer._slice.image.raw) for layer in (source, result)]
+        assert shown[0].mean() == pytest.approx(kind.data()[z, channel].mean())
+        assert abs(shown[0].mean() - shown[1].mean()) < 50
