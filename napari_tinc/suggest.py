@@ -24,7 +24,6 @@ from napari_tinc import planning
 from napari_tinc.attempts import Attempt, restored_detail
 from napari_tinc.core import metrics
 from napari_tinc.core.detail import SIDE_CODES, Detail, DetailHead, Pyramid, dyadic_splits
-from napari_tinc.core.device import one_core_free
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.core.noise import Noise, estimate_noise
 from napari_tinc.core.scratch import ArrayLike
@@ -196,19 +195,18 @@ def suggest_steps(
     metadata = metadata or Metadata.default(len(array.shape))
     sample = yield from relay(draw(array, region, metadata), lambda read: Progress.unmeasured("preparing", *read))
     noise = estimate_noise(sample.blocks)
-    with one_core_free():
-        trial = _Trial.of(sample, noise)
-        chosen = trial.ratios(ratios)
-        done: list[Suggestion] = []
-        near: DetailHead | None = None
+    trial = _Trial.of(sample, noise)
+    chosen = trial.ratios(ratios)
+    done: list[Suggestion] = []
+    near: DetailHead | None = None
 
-        def told(_: Progress) -> Progress:
-            return Progress.unmeasured("trying", len(done), len(chosen))
+    def told(_: Progress) -> Progress:
+        return Progress.unmeasured("trying", len(done), len(chosen))
 
-        for ratio in chosen:
-            found, near = yield from relay(trial.at(ratio, near), told)
-            done.append(found)
-            yield found
+    for ratio in chosen:
+        found, near = yield from relay(trial.at(ratio, near), told)
+        done.append(found)
+        yield found
     return done
 
 
