@@ -55,14 +55,28 @@ class Attempt:
         return self.draft.unmeasured(self.content).decode
 
 
-def restored_detail(source: Source, settings: Settings, budget: int) -> Attempts:
-    """Fill a file with a detail layer and restoration filters."""
+def restored_detail(
+    source: Source, settings: Settings, budget: int, near: DetailHead | None = None, refill: bool = True
+) -> Attempts:
+    """Fill a file with a detail layer and restoration filters.
+
+    Parameters
+    ----------
+    source : Source
+    settings : Settings
+    budget : int
+        Bytes of the file.
+    near : DetailHead, optional
+        Of a file like it, which saves most of the search.
+    refill : bool
+        Whether the bytes that filters leave of theirs, up to 3 %, go back to the coefficients.
+    """
     least = planning.smallest_budget(source, replace(settings, model="detail"))
 
     def make(room: int) -> Attempts:
-        return _with_detail(planning.plan_detail(source, settings, room), {}, room)
+        return _with_detail(planning.plan_detail(source, settings, room), {}, room, near)
 
-    return (yield from _restored(make, source, least, budget))
+    return (yield from _restored(make, source, least, budget, refill))
 
 
 def restored_network(
@@ -78,7 +92,9 @@ def restored_network(
     return (yield from _restored(make, source, least, budget))
 
 
-def _restored(make: Callable[[int], Attempts], source: Source, least: int, budget: int) -> Attempts:
+def _restored(
+    make: Callable[[int], Attempts], source: Source, least: int, budget: int, refill: bool = True
+) -> Attempts:
     """Make a file in what its restoration filters leave of the budget, if that is enough, and find these."""
     items = len(source.items)
     bins = [restoring.affordable(budget, items)] * items
@@ -90,7 +106,7 @@ def _restored(make: Callable[[int], Attempts], source: Source, least: int, budge
         content, error = yield from restoring.restore(attempt.draft, attempt.content, bins, attempt.error)
         restored = replace(attempt, content=content, error=error)
         taken = restored.nbytes - attempt.nbytes
-        if budget - room - taken <= _LEFT * budget:
+        if budget - room - taken <= _LEFT * budget or not refill:
             return restored
         # They need less: fill the rest. No filter may grow now, so that the next ones fit and this ends.
         bins, room = restored.bins, budget - taken

@@ -1,4 +1,4 @@
-"""The command line: compress, decompress, info, check, demo, compare."""
+"""The command line: compress, suggest, decompress, info, check, demo, compare."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import typer
 from napari_tinc.batch import SUFFIX, Job, Options, compress_file, find_jobs
 from napari_tinc.cli_batch import run_batch, said_of
 from napari_tinc.cli_compare import compare
-from napari_tinc.core.metadata import SPATIAL, Metadata
+from napari_tinc.cli_suggest import suggest
+from napari_tinc.core.metadata import Metadata
 from napari_tinc.errors import InputError
 from napari_tinc.options import (
     DEFAULT_PRESET,
@@ -30,6 +31,7 @@ from napari_tinc.options import (
     Preset,
     TimeLimit,
     check_choice,
+    parse_region,
 )
 from napari_tinc.terminal import end_if_asked, listen, print_result, reporting, run_showing, say
 
@@ -218,6 +220,7 @@ def demo(
 
 
 app.command()(compare)
+app.command()(suggest)
 
 
 def main() -> None:
@@ -227,44 +230,6 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     listen()
     app()
-
-
-def parse_region(text: str | None, axes: str, shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """Turn ``"0:16,:,5"`` into slices, one per axis; a single number keeps its axis.
-
-    Parameters
-    ----------
-    text : str or None
-        One part for every axis, or for every spatial axis; None is everything.
-    axes : str
-        The volume's axis letters.
-    shape : tuple of int
-        The volume's shape.
-
-    Raises
-    ------
-    InputError
-        The text is not a region of the volume.
-    """
-    whole = ",".join(":" for _ in axes)
-    parts = (whole if text is None else text).split(",")
-    wanted = axes if len(parts) == len(axes) else "".join(letter for letter in axes if letter in SPATIAL)
-    if len(parts) != len(wanted):
-        raise InputError(f"expected --region with a part for each of the axes {axes}, got {text!r}; such as {whole!r}")
-    by_letter = dict(zip(wanted, parts, strict=True))
-    return tuple(_slice(by_letter.get(letter, ":"), letter, size) for letter, size in zip(axes, shape, strict=True))
-
-
-def _slice(text: str, letter: str, size: int) -> slice:
-    first, colon, last = text.partition(":")
-    try:
-        start = int(first or 0) if colon else int(first)
-        stop = int(last or size) if colon else start + 1
-    except ValueError:
-        start = stop = -1
-    if not 0 <= start < stop <= size:
-        raise InputError(f"expected --region to give {letter} as start:stop within 0:{size}, got {text!r}; correct it")
-    return slice(start, stop)
 
 
 def _rescaled(metadata: Metadata, extent: tuple[int, ...], shape: tuple[int, ...]) -> Metadata:
