@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_tinc.core.metadata import LEADING, Metadata
-from napari_tinc.core.scratch import read_steps, zeros
+from napari_tinc.core.scratch import read_steps
 from napari_tinc.core.steps import relay
 from napari_tinc.errors import TincError
 from napari_tinc.inputs import looks_like_labels
@@ -237,13 +237,8 @@ def _some_planes(data: Array) -> Array:
 
 
 def read_copy(data: Any) -> Generator[None, None, Array]:
-    """Copy an array, so that what the user does to the layer meanwhile does no harm; dask chunks one by one."""
-    if isinstance(data, np.ndarray):
-        yield None
-        copied = zeros(data.shape, data.dtype)
-        copied[...] = data
-        return copied
-    return (yield from relay(read_steps(data), lambda read: None))
+    """Copy an array, so that what the user does to the layer meanwhile does no harm."""
+    return (yield from relay(read_steps(data, copy=True), lambda read: None))
 
 
 class _Pacer:
