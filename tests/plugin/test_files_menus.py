@@ -7,13 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import npe2
 import numpy as np
 import pytest
 import yaml
+import zarr
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt
+from superqt.utils import WorkerBase
 
+from napari_tinc.core.metadata import Display, Metadata
 from napari_tinc.errors import FormatError, InputError
 from napari_tinc.plugin import commands, reader, sample_data
 from napari_tinc.plugin.layers import add_result, layer_data
@@ -103,6 +107,56 @@ def test_a_gigavoxel_file_shows_its_first_plane_at_once(tmp_path: Path, monkeypa
     assert [level.shape for level in levels] == [(1024,) * 3, (512,) * 3, (256,) * 3, (128,) * 3]
     assert options["multiscale"]
     assert len(viewer.layers) == 0
+
+
+def test_an_ome_zarr_is_a_source_like_any_other_and_results_are_exported_as_one(
+    tinc_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_tinc.files import read_volume, write_volume
+
+    stack = np.rint(900 + 800 * np.sin(np.indices((2, 10, 24, 20)).sum(0) / 5)).astype("u2")
+    display = Display((0, 5, 6.5, -7), (), ((0, 1500), (100, 1600)), ("#ff00ff", "#00ff00"))
+    units = ("", *("micrometer",) * 3)
+    metadata = Metadata("czyx", (1, 2, 0.5, 0.5), units, ("DAPI", "GFP"), "cells", display)
+    write_volume(tmp_path / "in.ome.zarr", stack, metadata)
+    assert read_volume(tmp_path / "in.ome.zarr").metadata == metadata
+    viewer = tinc_viewer()
+    (source,) = viewer.open(str(tmp_path / "in.ome.zarr"), plugin="napari-tinc")
+    assert isinstance(source.data, da.Array)
+    np.testing.assert_allclose(source.data_to_world((0, 0, 0, 0)), (0, 5, 6.5, -7))
+    assert (tuple(source.axis_labels), str(source.units[1])) == (tuple("czyx"), "micrometer")
+    assert tuple(source.contrast_limits) == (0, 1600)
+    _, widget = viewer.window.add_plugin_dock_widget("napari-tinc", "Compress")
+    widget.form.write(target_value=8)
+    widget.compress_button.click()
+    qtbot.waitUntil(lambda: widget.card.isVisibleTo(widget), timeout=60_000)
+    target = tmp_path / "out.zarr"
+    monkeypatch.setattr("qtpy.QtWidgets.QFileDialog.getSaveFileName", lambda *args: (str(target), ""))
+    widget.card.buttons["zarr"].click()
+    qtbot.waitUntil(lambda: target.exists(), timeout=60_000)
+    exported = read_volume(target)
+    result = viewer.layers[-1].metadata["tinc"]
+    np.testing.assert_array_equal(exported.data, result.decode())
+    assert exported.metadata.voxel_size == (1, 2, 0.5, 0.5)
+    assert exported.metadata.display.translate == (0, 5, 6.5, -7)
+    WorkerBase.await_workers(10_000)
+
+
+def test_a_zarr_of_several_resolutions_is_a_lazy_pyramid(tinc_viewer: Callable[..., Any], tmp_path: Path) -> None:
+    full = np.arange(8 * 32 * 24, dtype="u2").reshape(8, 32, 24)
+    scales = [{"type": "scale", "scale": [2.0, 1.0, 1.0]}], [{"type": "scale", "scale": [4.0, 2.0, 2.0]}]
+    axes = [{"name": letter, "type": "space", "unit": "micrometer"} for letter in "zyx"]
+    levels = [{"path": str(i), "coordinateTransformations": scale} for i, scale in enumerate(scales)]
+    ome = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": levels}]}
+    group = zarr.open_group(tmp_path / "pyramid.zarr", mode="w", zarr_format=3, attributes={"ome": ome})
+    for number, data in enumerate((full, full[::2, ::2, ::2])):
+        group.create_array(str(number), data=data, chunks=(4, 8, 8))
+    (layer,) = tinc_viewer().open(str(tmp_path / "pyramid.zarr"), plugin="napari-tinc")
+    assert layer.multiscale
+    assert [level.shape for level in layer.data] == [(8, 32, 24), (4, 16, 12)]
+    assert tuple(layer.scale) == (2, 1, 1)
+    np.testing.assert_array_equal(layer.data[0], full)
+    assert reader.get_zarr_reader(str(tmp_path)) is None
 
 
 def test_a_result_is_saved_as_the_bytes_it_has(pair: tuple[Any, Any, Any], tmp_path: Path, stack: Any) -> None:
