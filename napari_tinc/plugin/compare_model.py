@@ -242,6 +242,15 @@ class CompareModel:
         assert self.comparison is not None
         return self.comparison.table(self.choice.bar)
 
+    def answer(self) -> str:
+        """Say what to use, as far as that is known."""
+        if self.comparison is None:
+            return ""
+        from napari_tinc.compare.recommend import answer
+
+        said = answer(self.comparison.results)
+        return f"So far: {said}" if said and self.active else said
+
     def stop(self) -> None:
         """Ask to stop; what has finished stays."""
         if self.active:

@@ -199,10 +199,11 @@ class Findings(QWidget):
         """What is plotted, a column of the table."""
         return str(self.measures.currentData())
 
-    def show_words(self, advice: str, verdict: str) -> None:
-        """Show what is recommended, and afterwards whether that was right."""
-        paragraphs = [f"<b>Recommended:</b> {escape(advice)}"] * bool(advice)
+    def show_words(self, answer: str, verdict: str, advice: str) -> None:
+        """Show what to use first, then how the candidates did, and last what is advised for networks alone."""
+        paragraphs = [f"<b>{escape(line)}</b>" for line in answer.splitlines()]
         paragraphs += [escape(line) for line in verdict.splitlines()]
+        paragraphs += [f"If it has to be a network (model tinc): {escape(advice)}"] * bool(advice)
         self.words.setText("".join(f"<p>{paragraph}</p>" for paragraph in paragraphs))
 
     def _on_measure(self) -> None:

@@ -198,11 +198,12 @@ class CompareWidget(DockedWidget):
         self.controls.show_task(saying)
 
     def _show_words(self) -> None:
-        self.findings.show_words(self.model.advice, self.model.verdict)
+        self.findings.show_words(self.model.answer(), self.model.verdict, self.model.advice)
 
     def _on_row(self, index: int) -> None:
         if self.model.rows[index].ok:
             self._draw()
+            self._show_words()
             self._enable()
 
     def _draw(self, _: Any = None) -> None:

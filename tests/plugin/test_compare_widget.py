@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 import imagecodecs
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 from napari.components import ViewerModel
@@ -34,6 +35,7 @@ from napari_tinc.plugin.compare_export import titled, with_legend
 from napari_tinc.plugin.compare_form import TOOLTIPS
 from napari_tinc.plugin.compare_model import CompareModel, State
 from napari_tinc.plugin.compare_parts import BUTTONS
+from napari_tinc.plugin.compare_plot import NARROWEST, draw_plot
 from napari_tinc.plugin.compare_views import CandidateViews
 from napari_tinc.plugin.compare_widget import CompareWidget
 from napari_tinc.plugin.compare_worker import content_of
@@ -188,7 +190,11 @@ def test_results_stream_in_and_the_next_time_they_come_from_the_cache(opened, qt
         assert row.ok
         assert row.values["bytes"] <= VOLUME.nbytes / row.ratio
         assert row.values["psnr"] == pytest.approx(metrics.psnr(VOLUME, row.result.decode()))
-    assert "Recommended" in widget.findings.words.text()
+    first, *_, last = widget.findings.words.text().split("</p><p>")
+    best = max((row for row in widget.model.rows if row.ratio == 16), key=lambda row: row.values["psnr"])
+    assert first.startswith("<p><b>At 16 times smaller use "), "the answer comes first"
+    assert f"{best.values['psnr']:.2f} dB" in first
+    assert last.startswith("If it has to be a network"), "and what holds for networks alone last"
     assert "Done: 6 of 6" in widget.controls.status.text()
     started = time.monotonic()
     run(qtbot, widget)
@@ -313,6 +319,37 @@ def test_the_cells_of_the_grid_show_what_their_titles_say(opened, qtbot):
     assert not viewer.canvas.grid.enabled
     assert len(viewer.layers) == 4
     assert all(layer.visible for layer in viewer.layers)
+
+
+def test_the_three_best_of_the_grid_differ(opened, qtbot):
+    viewer, widget = opened(ratios="16")
+    widget.form.tick(["default", *QUICK])  # default and detail are the same file in two places
+    run(qtbot, widget)
+    paths = {row.name: row.result.path for row in widget.model.rows}
+    assert paths["default fast"] != paths["detail fast"]
+    assert paths["default fast"].read_bytes() == paths["detail fast"].read_bytes()
+    press(widget, "grid")
+    settle(qtbot, widget)
+    names = [name.partition(",")[0].split()[0] for (name,) in cells(viewer)]
+    assert names[0] == "cells"
+    assert sorted(names[1:]) in (["default", "sperr", "sz3"], ["detail", "sperr", "sz3"])
+
+
+@pytest.mark.parametrize("measure", ["psnr", "ssim", "dice"])
+@pytest.mark.parametrize("values", [(40.0, 41.0), (40.0, 40.0), (0.0, 0.0), (np.inf, 1.0), (np.nan, np.nan)])
+@pytest.mark.parametrize("ratios", [(64.0,), (64.0, 256.0)])
+def test_the_plot_is_drawn_without_a_warning(ratios, values, measure):
+    """Warnings are errors here, and notifications in napari."""
+    names = ("shallow/importance balanced", "sperr")
+    rows = [
+        dict.fromkeys(("psnr", "ssim", "dice"), value)
+        | {"candidate": name, "target_ratio": ratio, "ratio": ratio, "problem": "", "codec": "tinc"}
+        for ratio in ratios
+        for name, value in zip(names, values, strict=True)
+    ]
+    for height in (180, 420):
+        drawn = draw_plot(pd.DataFrame(rows), names, measure, (NARROWEST, height), 1.0, "#ffffff")
+        assert drawn.pixels.shape == (height, NARROWEST, 4)
 
 
 def test_the_exported_grid_explains_its_colours_below_the_image():
