@@ -27,14 +27,20 @@ from napari_tinc.plugin.octants import OctantModel, go_to_octant
 from napari_tinc.plugin.overlays import shown_measure
 from napari_tinc.plugin.place import region_of
 from napari_tinc.plugin.plain import plain_label
-from napari_tinc.plugin.preview import Placement, Preview, View
+from napari_tinc.plugin.preview import Placement, Preview, View, around_view
 from napari_tinc.plugin.result import Result
 from napari_tinc.plugin.result_card import ResultCard
+from napari_tinc.plugin.suggest import SuggestPanel
 
 if TYPE_CHECKING:
     from napari_tinc.plugin.report import Report
     from napari_tinc.volume import CompressedVolume
 
+_SUGGEST_NAME = "Suggest a ratio (TINC)"
+_SUGGEST_TIP = (
+    "Try some ratios around the plane on the screen, or in the region: pictures, and up to which one the loss looks "
+    "like noise"
+)
 _LABELS = (
     "{} looks like a label image: numbers of objects in long constant runs. Compression is lossy and would turn them "
     "into the numbers of other objects. Keep labels in a lossless format."
@@ -108,13 +114,26 @@ class CompressWidget(DockedWidget):
         buttons = QHBoxLayout()
         for button in (self.compress_button, self.stop_button, self.save_button):
             buttons.addWidget(button)
+        self.suggest_button = self._button("Suggest a ratio…", _SUGGEST_TIP, self.suggest)
+        self.suggestions = SuggestPanel()
+        self.suggestions.taken.connect(self._take_ratio)
         self.batch = BatchBox()
         self.batch.selected_pressed.connect(self.compress_selected)
         self.batch.folder_pressed.connect(self.compress_folder)
         self.batch.busy_changed.connect(self._enable)
         several = QCollapsible("Several at once")
         several.addWidget(self.batch)
-        self._stack(self.form, several, buttons, self.expected, self.status, self.bar, self.curve, self.card)
+        self._stack(
+            self.form,
+            self.suggest_button,
+            several,
+            buttons,
+            self.expected,
+            self.status,
+            self.bar,
+            self.curve,
+            self.card,
+        )
 
     def _button(self, text: str, tip: str, action: Any) -> QPushButton:
         button = QPushButton(text)
@@ -131,6 +150,7 @@ class CompressWidget(DockedWidget):
         super()._leave()
         self._queue.clear()
         self.batch.stop()
+        self.suggestions.stop()
         if self._session is not None:
             self._session.control.discard()
 
@@ -162,6 +182,7 @@ class CompressWidget(DockedWidget):
         running = self.model.running or self.batch.busy
         self.compress_button.setEnabled(not running and not self.model.error())
         self.batch.enable(not running)
+        self.suggest_button.setEnabled(self.model.source is not None)
         self.expected.setText(self.model.expected_time())
         self.expected.setVisible(bool(self.expected.text()))
         self.stop_button.setEnabled(self.model.running)
@@ -201,6 +222,30 @@ class CompressWidget(DockedWidget):
         self.destroyed.connect(session.control.discard)
         preferences.remember(form.preset, form.device, form.target())
         session.worker = worker.start(job, session.control, self._on_event, self._on_outcome, self._on_finished)
+
+    def suggest(self) -> None:
+        """Try some ratios around what is on the screen, or in the chosen region, in a dock of their own."""
+        self._read_form()
+        source, layer = self.model.source, self.form.source
+        if source is None:
+            return
+        if self.suggestions.parent() is None:
+            self.viewer.window.add_dock_widget(self.suggestions, name=_SUGGEST_NAME, area="right", tabify=True)
+        dock: Any = self.suggestions.parent()
+        dock.show()
+        dock.raise_()
+        data = full_resolution(layer)
+        placement = Placement.of(layer, source.metadata.axes, tuple(data.shape))
+        shapes = self.form.region
+        region = around_view(self.viewer.dims, placement) if shapes is None else region_of(layer, shapes)
+        self.suggestions.start(data, region, source.metadata)
+
+    def _take_ratio(self, ratio: float) -> None:
+        self.form.write(target_kind="ratio", target_value=ratio)
+        dock: Any = self.parent()
+        if dock is not None:
+            dock.show()
+            dock.raise_()
 
     def compress_selected(self) -> None:
         """Compress the selected layers one after the other; one that fails does not stop the others."""

@@ -108,7 +108,8 @@ def close_table(viewer: Any) -> None:
 
 def _in_front(table: QWidget) -> bool:
     """Whether the user sees the table, or would if the window were shown; not if it is behind another tab."""
-    return table.isVisible() or not table.window().isVisible()
+    window = table.window()
+    return table.isVisible() or window is None or not window.isVisible()
 
 
 def _table_in(viewer: Any) -> OctantTable | None:
