@@ -61,7 +61,8 @@ class Controls(QObject):
             action.setData(key)
         menu.triggered.connect(self._on_export)
         self.export.setMenu(menu)
-        self.status, self.task, self.legend = plain_label(wrapped=True), plain_label(wrapped=True), QLabel()
+        self.expected, self.status, self.task = (plain_label(wrapped=True) for _ in range(3))
+        self.legend = QLabel()
         self.legend.setWordWrap(True)
         self.task.hide()
         self.legend.hide()
@@ -92,7 +93,7 @@ class Controls(QObject):
         for button in (self.buttons["compare"], self.buttons["stop"], self.export):
             row.addWidget(button)
         layout.addLayout(row)
-        for part in (self.status, self.bar):
+        for part in (self.expected, self.status, self.bar):
             layout.addWidget(part)
         return above
 
@@ -133,6 +134,11 @@ class Controls(QObject):
             self.buttons[key].setEnabled(chosen > 0)
         for button in (self.buttons["grid"], self.buttons["best"], self.buttons["single"], self.export):
             button.setEnabled(ok)
+
+    def show_expected(self, text: str) -> None:
+        """Say how long a comparison will take; nothing if that is empty."""
+        self.expected.setText(text)
+        self.expected.setVisible(bool(text))
 
     def show_progress(self, text: str, done: int, total: int, active: bool, failed: bool) -> None:
         """Say where the comparison stands."""

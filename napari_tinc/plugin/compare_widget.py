@@ -97,6 +97,7 @@ class CompareWidget(DockedWidget):
         if bar_changed:
             model.measure_again()
         self.form.show_size(model.size_preview(), bool(model.error()))
+        self.controls.show_expected(model.expected_time())
         self._enable()
 
     def _enable(self) -> None:
@@ -182,6 +183,7 @@ class CompareWidget(DockedWidget):
     def _show_state(self, _: State | None = None) -> None:
         if self.model.state is State.PREPARING:
             self.controls.explain(())
+        self.controls.show_expected(self.model.expected_time())
         self._show_progress()
         self._show_words()
         self._enable()

@@ -26,6 +26,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from superqt.utils import WorkerBase
 from synthetic import blobs
 
+from napari_tinc import speeds
 from napari_tinc.compare import candidates, engine, peers
 from napari_tinc.compare.results import Result
 from napari_tinc.core import metrics
@@ -319,6 +320,35 @@ def test_the_cells_of_the_grid_show_what_their_titles_say(opened, qtbot):
     assert not viewer.canvas.grid.enabled
     assert len(viewer.layers) == 4
     assert all(layer.visible for layer in viewer.layers)
+
+
+def test_what_a_comparison_will_take_is_known_once_the_candidates_have_run(opened, qtbot, tmp_path, monkeypatch):
+    monkeypatch.setattr(speeds, "store", lambda kind="speeds": tmp_path / f"{kind}.json")
+    _, widget = opened(ratios="16")
+    monkeypatch.setattr(engine, "default_folder", lambda: tmp_path / "cache")
+    said = widget.controls.expected
+    assert "not known until it has run once" in said.text()
+    started = time.monotonic()
+    press(widget, "compare")
+    assert said.isHidden()
+    qtbot.waitUntil(lambda: not widget.model.active, timeout=SECONDS)
+    took = time.monotonic() - started
+    settle(qtbot, widget)
+    known = speeds.remembered(speeds.COMPARING)
+    assert {run.model for run in known} == (names := {"detail fast", "sperr", "sz3"})
+    assert not names & {run.model for run in speeds.remembered()}, "not mixed up with compressions"
+    assert 0.5 * took < sum(run.seconds for run in known) <= took
+    expected, unknown = speeds.estimate_comparison(VOLUME.size, "u2", ["detail fast", "sperr", "sz3", "zfp"])
+    assert unknown == ("zfp",)
+    assert expected.low < sum(run.seconds for run in known) < expected.high
+    assert expected.text() in said.text()
+    widget.form.fields["ratios"].value = "16, 40"
+    twice, _ = speeds.estimate_comparison(VOLUME.size, "u2", ["detail fast", "sperr", "sz3"] * 2)
+    assert twice.low == pytest.approx(2 * expected.low)
+    assert twice.text() in said.text()
+    widget.form.tick([*QUICK, "zfp"])
+    assert "at least" in said.text()
+    assert "1 of 4 were never measured" in said.text()
 
 
 def test_the_three_best_of_the_grid_differ(opened, qtbot):
