@@ -136,10 +136,13 @@ class CandidateViews:
         best = compare_layers.best_map(self._octants(rows), [row.name for row in rows], self.source)
         best.metadata[_BEST] = True
         self.stop()
+        active = self.viewer.layers.selection.active
         with laid_out_once(self.viewer, removing=True):
             for layer in [one for one in self.viewer.layers if one.metadata.get(_BEST)]:
                 self.viewer.layers.remove(layer)
             self.viewer.add_layer(best)
+        self.viewer.layers.selection.active = active if active in self.viewer.layers else self.source
+        best.visible = True
         return compare_layers.shares(best, [row.name for row in rows])
 
     def _octants(self, rows: Sequence[Row]) -> list[Any]:

@@ -487,6 +487,23 @@ def test_the_map_of_the_best_says_who_is_best_in_every_octant(opened, qtbot):
     assert labels in viewer.layers, "candidates of two ratios cannot be compared; the map stays as it was"
 
 
+def test_what_is_best_where_can_be_asked_in_3d_before_the_mouse_was_on_the_canvas(opened, qtbot):
+    viewer, widget = opened(show=True, ratios="16")
+    run(qtbot, widget)
+    viewer.dims.ndisplay = 3
+    viewer.layers.selection.active = viewer.layers["cells"]
+    for _ in range(2):
+        press(widget, "best")
+        assert viewer.layers["best codec per octant"].visible
+    assert viewer.layers.selection.active is viewer.layers["cells"]
+    widget.controls.octants.setChecked(True)
+    press(widget, "grid")
+    settle(qtbot, widget)
+    assert [len(names) for names in cells(viewer)] == [2, 2, 2, 2]
+    press(widget, "single")
+    assert not viewer.canvas.grid.enabled
+
+
 def test_a_click_on_a_point_selects_its_row_and_its_layer(opened, qtbot):
     viewer, widget = opened(show=True)
     run(qtbot, widget)
