@@ -171,7 +171,8 @@ def _verdict(ratio: float, found: list[Result], advice: Recommendation) -> Verdi
     taken, first = max(followed, key=_psnr), max(networks, key=_psnr)
     loss = _psnr(first) - _psnr(taken)
     if loss == 0:
-        said = f"{advice.strategy} was the best of {len(tried)} network strategies"
+        others = f"the best of {len(tried)} network strategies" if len(tried) > 1 else "the only network strategy tried"
+        said = f"{advice.strategy} was {others}"
     elif loss <= _DECISIVE_DB:
         said = f"{advice.strategy} was as good as the best, {first.candidate.name}, within {loss:.2f} dB"
     else:

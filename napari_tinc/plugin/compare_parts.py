@@ -182,22 +182,24 @@ class Controls(QObject):
 
 
 class Findings(QWidget):
-    """The plot, the recommendation, and how it did."""
+    """What to use, the plot, how the candidates did, and what is advised for networks."""
 
     measure_changed = Signal(str)
 
     def __init__(self) -> None:
         super().__init__()
-        self.plot, self.words, self.measures = PlotView(), QLabel(), QComboBox()
-        self.words.setWordWrap(True)
-        self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.plot, self.measures = PlotView(), QComboBox()
+        self.answer, self.words = QLabel(), QLabel()
+        for label in (self.answer, self.words):
+            label.setWordWrap(True)
+            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         for key, text in MEASURES.items():
             self.measures.addItem(text, key)
         self.measures.setToolTip("What the plot shows")
         self.measures.currentIndexChanged.connect(self._on_measure)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for part in (self.measures, self.plot, self.words):
+        for part in (self.answer, self.measures, self.plot, self.words):
             layout.addWidget(part)
 
     @property
@@ -206,9 +208,10 @@ class Findings(QWidget):
         return str(self.measures.currentData())
 
     def show_words(self, answer: str, verdict: str, advice: str) -> None:
-        """Show what to use first, then how the candidates did, and last what is advised for networks alone."""
-        paragraphs = [f"<b>{escape(line)}</b>" for line in answer.splitlines()]
-        paragraphs += [escape(line) for line in verdict.splitlines()]
+        """Show what to use first; below the plot how the candidates did, and last what is advised for networks."""
+        self.answer.setText("".join(f"<p><b>{escape(line)}</b></p>" for line in answer.splitlines()))
+        self.answer.setVisible(bool(answer))
+        paragraphs = [escape(line) for line in verdict.splitlines()]
         paragraphs += [f"If it has to be a network (model tinc): {escape(advice)}"] * bool(advice)
         self.words.setText("".join(f"<p>{paragraph}</p>" for paragraph in paragraphs))
 
