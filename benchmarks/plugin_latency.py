@@ -72,7 +72,7 @@ def widget_on(volume: Any) -> tuple[Any, CompressWidget]:
     viewer.window.resize(1300, 850)
     viewer.add_image(volume, name="volume")
     widget = CompressWidget(viewer)
-    viewer.window.add_dock_widget(widget, name="Compress (TINC)")
+    viewer.window.add_dock_widget(widget, name="Compress")
     widget.form.write(preset="best", device="cpu", target_value=64)
     return viewer, widget
 

@@ -44,7 +44,7 @@ def shoot(viewer: napari.Viewer, name: str) -> None:
     print("made", name)
 
 
-def open_sample(name: str, kind: Any = CompressWidget, title: str = "Compress (TINC)") -> tuple[napari.Viewer, Any]:
+def open_sample(name: str, kind: Any = CompressWidget, title: str = "Compress") -> tuple[napari.Viewer, Any]:
     """Open a viewer with a sample and a widget."""
     viewer = napari.Viewer(show=True)
     viewer.window.resize(*SIZE)
@@ -91,7 +91,7 @@ def picture(name: str, plane: int, angles: tuple[float, float, float], zoom: flo
 
 def compared(name: str) -> None:
     """Compare codecs on a sample and take pictures of what can be seen of it."""
-    viewer, widget = open_sample(name, CompareWidget, "Compare codecs (TINC)")
+    viewer, widget = open_sample(name, CompareWidget, "Compare codecs")
     wait(3)  # it looks which codecs there are
     wait(20, lambda: widget.ready)
     widget.form.folded.expand(animate=False)

@@ -153,7 +153,7 @@ def source_of(layer: Any, axes: str = "", region: tuple[slice, ...] | None = Non
     if not letters and 2 <= data.ndim <= len(AXIS_LETTERS):
         sides = " × ".join(map(str, whole))
         raise InputError(
-            f"expected to know the axes, got a layer of {sides} that does not name them: choose them in Compress (TINC)"
+            f"expected to know the axes, got a layer of {sides} that does not name them: choose them in the compress widget"
         )
     check_axes(letters, data.ndim)
     units = tuple("" if str(unit) in _UNKNOWN_UNITS else str(unit) for unit in layer.units)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from napari_tinc.plugin.report import Report
     from napari_tinc.volume import CompressedVolume
 
-_SUGGEST_NAME = "Suggest a ratio (TINC)"
+_SUGGEST_NAME = "Suggest a ratio"
 _SUGGEST_TIP = (
     "Try some ratios around the plane on the screen, or in the region: pictures, and up to which one the loss looks "
     "like noise"

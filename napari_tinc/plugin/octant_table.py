@@ -16,7 +16,7 @@ from napari_tinc.plugin.octants import MEASURES, OctantModel, go_to_octant
 from napari_tinc.plugin.plain import plain_label
 from napari_tinc.plugin.viewers import raw_viewer
 
-TABLE_NAME = "Octant table (TINC)"
+TABLE_NAME = "Octant table"
 _HINT = "Select a compressed volume: its octants are listed here."
 _NARROWEST = 440  # all columns of a common volume
 _FORMATS = {"psnr": "{:.1f}", "nbytes": "{:.0f}", "max_error": "{:.4g}", "dice": "{:.3f}"}

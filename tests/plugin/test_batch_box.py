@@ -23,7 +23,7 @@ def waves(step: float) -> np.ndarray[Any, Any]:
 @pytest.fixture
 def opened(tinc_viewer: Callable[..., Any], qtbot: Any) -> Iterator[tuple[Any, Any]]:
     viewer = tinc_viewer()
-    _, widget = viewer.window.add_plugin_dock_widget("napari-tinc", "Compress (TINC)")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-tinc", "Compress")
     widget.form.write(target_value=8)
     yield viewer, widget
     WorkerBase.await_workers(10_000)

@@ -51,7 +51,7 @@ def opened(tinc_viewer: Callable[..., Any], qtbot: Any) -> Iterator[Callable[...
         viewer = tinc_viewer(show=show)
         image = waves() if data is None else data
         viewer.add_image(image, name="waves", scale=(2, 1, 1), units=("um",) * 3, contrast_limits=(0, 4000))
-        _, widget = viewer.window.add_plugin_dock_widget("napari-tinc", "Compress (TINC)")
+        _, widget = viewer.window.add_plugin_dock_widget("napari-tinc", "Compress")
         widget.form.write(model="tinc", preset="fast", device="cpu", target_value=8)
         return viewer, widget
 
@@ -560,7 +560,7 @@ def test_the_whole_journey_open_compress_overlay_save_reopen(tinc_viewer, qtbot,
     viewer.window.resize(1300, 850)
     brain, _ = samples.load("brain")
     viewer.add_image(brain[8:40, 8:56, 8:56], name="brain")
-    _, widget = viewer.window.add_plugin_dock_widget("napari-tinc", "Compress (TINC)")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-tinc", "Compress")
     widget.form.write(preset="fast", target_value=32, time_limit=6, device="cpu")
     widget.compress_button.click()
     wait_for(qtbot, widget, State.DONE)

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QApplication, QLabel
 from napari_tinc.plugin.octant_table import TABLE_NAME
 from napari_tinc.plugin.preferences import PLUGIN
 
-COMPRESS, COMPARE = "Compress (TINC)", "Compare codecs (TINC)"
+COMPRESS, COMPARE = "Compress", "Compare codecs"
 
 
 @pytest.fixture

@@ -176,12 +176,33 @@ def test_commands_need_an_image(tinc_viewer: Callable[..., Any]) -> None:
     from napari._app_model import get_app_model
 
     tinc_viewer()
-    rules = {c["id"]: c["enablement"] for c in MANIFEST["commands"] if "enablement" in c}
+    rules = {c["id"]: c["enablement"] for c in MANIFEST["commands"] if "image" in c.get("enablement", "")}
     assert set(rules) >= {f"napari-tinc.{name}" for name in ("show_quality", "show_difference", "save_result")}
     for command in rules:
         enabled = get_app_model().registered_actions[command].enablement
         assert enabled.eval({"num_selected_image_layers": 1})
         assert not enabled.eval({"num_selected_image_layers": 0})
+
+
+def test_readers_and_writers_which_need_a_file_are_grey_in_the_command_palette(tinc_viewer: Callable[..., Any]) -> None:
+    from napari._app_model import get_app_model
+
+    tinc_viewer()
+    for command in ("get_reader", "write_image"):
+        enabled = get_app_model().registered_actions[f"napari-tinc.{command}"].enablement
+        assert not any(enabled.eval({"num_layers": count}) for count in (0, 1, 5))
+
+
+def test_no_menu_entry_says_tinc_twice(tinc_viewer: Callable[..., Any]) -> None:
+    from napari._app_model import get_app_model
+
+    tinc_viewer()
+    actions = get_app_model().registered_actions
+    ours = [action.title for name, action in actions.items() if name.startswith("napari-tinc")]
+    assert len(ours) > 10
+    assert not [title for title in ours if title.count("TINC") > 1]
+    widgets = [widget["display_name"] for widget in MANIFEST["widgets"]]
+    assert widgets == ["Compress", "Compare codecs", "Octant table"]
 
 
 def run(command: str) -> None:
@@ -283,7 +304,7 @@ def test_the_octant_table_lists_the_worst_first_and_moves_the_view(
 ) -> None:
     viewer, *_ = pair
     run("show_octant_table")
-    table = viewer.window.dock_widgets["Octant table (TINC)"]
+    table = viewer.window.dock_widgets["Octant table"]
     rows = table.table.model()
     assert rows.rowCount() == len(stack.octants)
     shown = [float(rows.data(rows.index(i, 0))) for i in range(rows.rowCount())]
@@ -301,7 +322,7 @@ def test_the_octant_table_lists_the_worst_first_and_moves_the_view(
 
 def test_the_octant_table_follows_the_active_result(tinc_viewer: Callable[..., Any], stack: Any, movie: Any) -> None:
     viewer = tinc_viewer()
-    _, table = viewer.window.add_plugin_dock_widget("napari-tinc", "Octant table (TINC)")
+    _, table = viewer.window.add_plugin_dock_widget("napari-tinc", "Octant table")
     assert isinstance(table, OctantTable)
     assert table.table.model() is None
     result = add_result(viewer, stack)
