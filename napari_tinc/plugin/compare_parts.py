@@ -116,7 +116,7 @@ class Controls(QObject):
         """Where the split view is to be cut, 0 to 1."""
         return float(self.slider.value() / _STEPS)
 
-    def enable(self, ready: bool, active: bool, ok: bool, chosen: int) -> None:
+    def enable(self, ready: bool, active: bool, ok: bool, present: bool, chosen: int) -> None:
         """Offer what can be done now.
 
         Parameters
@@ -125,15 +125,18 @@ class Controls(QObject):
             Whether a comparison can start; whether one runs.
         ok : bool
             Whether any candidate has a file.
+        present : bool
+            Whether the source is still in the viewer, which everything is looked at beside.
         chosen : int
-            How many of those are selected.
+            How many candidates with a file are selected.
         """
         self.buttons["compare"].setEnabled(ready)
         self.buttons["stop"].setEnabled(active)
         for key in ("show", "flicker", "split"):
-            self.buttons[key].setEnabled(chosen > 0)
-        for button in (self.buttons["grid"], self.buttons["best"], self.buttons["single"], self.export):
-            button.setEnabled(ok)
+            self.buttons[key].setEnabled(present and chosen > 0)
+        for key in ("grid", "best", "single"):
+            self.buttons[key].setEnabled(present and ok)
+        self.export.setEnabled(ok)
 
     def show_expected(self, text: str) -> None:
         """Say how long a comparison will take; nothing if that is empty."""

@@ -35,6 +35,11 @@ class CandidateViews:
         self.split: Split | None = None
 
     @property
+    def present(self) -> bool:
+        """Whether the original's layer is still in the viewer."""
+        return self._source in self.viewer.layers
+
+    @property
     def source(self) -> Any:
         """The original's layer.
 
@@ -43,7 +48,7 @@ class CandidateViews:
         InputError
             If it was deleted.
         """
-        if self._source not in self.viewer.layers:
+        if not self.present:
             raise InputError("expected the source layer in the viewer, got none; it was deleted: compare again")
         return self._source
 

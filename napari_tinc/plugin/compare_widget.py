@@ -102,9 +102,11 @@ class CompareWidget(DockedWidget):
 
     def _enable(self) -> None:
         rows, ok = self.candidates.selected_rows(), any(row.ok for row in self.model.rows)
+        views = self.candidates.views
         self.controls.enable(
-            ready=not self.model.active and not self.model.error(), active=self.model.active, ok=ok, chosen=len(rows)
-        )
+            ready=not self.model.active and not self.model.error(), active=self.model.active, ok=ok,
+            present=views is not None and views.present, chosen=len(rows),
+        )  # fmt: skip
         self.form.setEnabled(not self.model.active)
 
     # A comparison
