@@ -13,6 +13,7 @@ from napari_tinc.compare.container import overhead
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.plugin.compress_model import Source, budget_of
 from napari_tinc.plugin.report import size_text
+from napari_tinc.speeds import Estimate, estimate_comparison
 from napari_tinc.target import Target
 
 if TYPE_CHECKING:
@@ -175,6 +176,21 @@ class CompareModel:
         budgets = [size_text(budget_of(Target.ratio(ratio), source, self._least())) for ratio in ratios]
         return f"{size_text(source.nbytes)} → {', '.join(budgets)}"
 
+    def expected_time(self) -> str:
+        """Say how long it will take, from what was measured on this machine; empty if that cannot be said."""
+        if self.error() or self.active or self.source is None:
+            return ""
+        ours = [f"{name} {self.choice.preset}" for name in self.choice.strategies]
+        names, source = [*ours, *self.choice.peers], self.source
+        expected, unknown = estimate_comparison(source.voxels, source.dtype, names * len(self.choice.ratio_values()))
+        lacking = len(set(unknown))
+        if expected is None:
+            return "Expected time: not known until it has run once on this machine"
+        if lacking:
+            expected = Estimate(expected.low, None)
+        others = f", {lacking} of {len(names)} were never measured here" * bool(lacking)
+        return f"Expected time: {expected.text()}{others}; what was run before comes at once"
+
     def _least(self) -> int:
         """Bytes that no file of what is ticked is smaller than."""
         assert self.source is not None
@@ -241,6 +257,15 @@ class CompareModel:
         """Return what has finished; see :func:`napari_tinc.compare.results.table`."""
         assert self.comparison is not None
         return self.comparison.table(self.choice.bar)
+
+    def answer(self) -> str:
+        """Say what to use, as far as that is known."""
+        if self.comparison is None:
+            return ""
+        from napari_tinc.compare.recommend import answer
+
+        said = answer(self.comparison.results)
+        return f"So far: {said}" if said and self.active else said
 
     def stop(self) -> None:
         """Ask to stop; what has finished stays."""
