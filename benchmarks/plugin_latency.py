@@ -202,7 +202,7 @@ def steps_in(volume: CompressedVolume, steps: int, plain: tuple[list[float], ...
     with mock.patch.object(CompressedVolume, "decode", lambda *args, **kwargs: counter(*args, **kwargs)):
         viewer = napari.Viewer(show=True)
         viewer.window.resize(1300, 850)
-        (layer,) = add_result(viewer, volume)
+        layer = add_result(viewer, volume)
         live(10, lambda: is_sharp(viewer))
         print(f"{kind_of(volume)} of {shape} at ratio {volume.ratio:.0f}, {len(layer.data) if layer.multiscale else 1} "
               f"levels, shown at level {layer.data_level}")  # fmt: skip
