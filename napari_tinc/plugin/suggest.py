@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 _TITLES = ("Original", "Decoded", "Error")
-_PICTURE = 110  # pixels of a picture's longer side
+_PICTURE = 104  # pixels of a picture's longer side
 _PREPARED_SECONDS = 0.1
 _PERCENTILES = (0.5, 99.5)
 _ADVISED = "\N{CHECK MARK} up to here the loss looks like noise"
@@ -70,7 +70,12 @@ class SuggestPanel(QWidget):
         self._grid.setContentsMargins(0, 0, 0, 0)
         area = QScrollArea()
         area.setWidgetResizable(True)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setWidget(self._rows)
+        # Three pictures side by side, whatever else is in the dock.
+        bar = area.verticalScrollBar()
+        assert bar is not None
+        area.setMinimumWidth(len(_TITLES) * (_PICTURE + self._grid.horizontalSpacing()) + bar.sizeHint().width())
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.status)
@@ -175,14 +180,14 @@ class SuggestPanel(QWidget):
                 picture = QLabel()
                 picture.setPixmap(_pixmap(pixels))
                 self._grid.addWidget(picture, 2 * number + 1, column)
-            self._grid.addWidget(self._button(one), 2 * number + 1, len(_TITLES))
             text = QLabel(text_of(one) + (f"\n{_ADVISED}" if one is best else ""))
             text.setWordWrap(True)
             text.setToolTip(_details(one))
             text.setObjectName("advised" if one is best else "tried")
             if one is best:
                 text.setStyleSheet("font-weight: bold; border-bottom: 2px solid #4a9;")
-            self._grid.addWidget(text, 2 * number + 2, 0, 1, len(_TITLES) + 1)
+            self._grid.addWidget(text, 2 * number + 2, 0, 1, len(_TITLES) - 1)
+            self._grid.addWidget(self._button(one), 2 * number + 2, len(_TITLES) - 1)
         self._grid.setRowStretch(2 * len(self.suggestions) + 1, 1)
 
     def _button(self, one: Suggestion) -> QPushButton:
