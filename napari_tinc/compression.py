@@ -37,9 +37,7 @@ Steps = Generator[Progress, None, CompressedVolume]
 NO_NETWORKS = "a trial showed that networks would not pay here: the file is that of preset fast"
 
 # How much worse than a file without it a short training may end.
-_PROMISING = 10**0.08
-# Larger volumes are tried out on their middle.
-_PILOT_VOXELS = 2**21
+_PROMISING = 10 ** (trial.BEHIND / 10)
 _SLACKS = (0, 16)
 _CALIBRATION = (64, 64, 64)
 _PSNR_RUNS, _PSNR_SLACK, _DB_PER_OCTAVE = 7, 0.25, 3.0
@@ -248,7 +246,7 @@ def _best_attempt(source: Source, settings: Settings, budget: int, finish: Finis
     promised = yield from trial.promised_gain(source, settings, budget, long, step_seconds, finish)
     settings = replace(settings, promised=promised)
     best = yield from restored_detail(source, settings, budget)
-    middle = trial.middle_to_try(source, settings, budget, _PILOT_VOXELS)
+    middle = trial.middle_to_try(source, settings, budget)
     if promised < 0 or middle is None:
         logger.info("no networks are trained: %s", NO_NETWORKS)
         yield Progress.unmeasured("coding", 1, 1, NO_NETWORKS)
@@ -266,6 +264,8 @@ def _best_attempt(source: Source, settings: Settings, budget: int, finish: Finis
             pilots[share] = pilot.error
             if tried is source:
                 best = min(best, pilot, key=lambda c: c.error)
+            if pilot.error >= to_beat.error * _PROMISING:
+                break  # without the help of wavelets it would be farther behind
     if pilots and min(pilots.values()) < to_beat.error * _PROMISING and not (finish and finish()):
         timed = replace(settings, time_limit=limits[1])
         share = min(pilots, key=pilots.__getitem__)

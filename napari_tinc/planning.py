@@ -98,12 +98,16 @@ def prepare_training(draft: Draft, bits: float, steps: int, finish: Finish | Non
 def schedule(draft: Draft, steps: int) -> Schedule:
     """Steps and batch both grow with the square root of the volume, so the cost per voxel stays the same."""
     assert draft.network is not None
-    items = draft.source.items
-    growth = math.sqrt(max(1.0, items.size / _REFERENCE_VOXELS))
-    points = max(64, round(_VOXELS_PER_STEP * growth / (draft.tree.leaves * len(items))))
+    longer = growth(draft.source)
+    points = max(64, round(_VOXELS_PER_STEP * longer / (draft.tree.leaves * len(draft.source.items))))
     widest = max(int(level.max()) for level in draft.network.widths)
     rate = min(_PEAK_RATE, _RATE_PER_WIDTH / widest)
-    return Schedule(round(steps * growth), points, rate, draft.settings.time_limit)
+    return Schedule(round(steps * longer), points, rate, draft.settings.time_limit)
+
+
+def growth(source: Source) -> float:
+    """How many times the steps of a preset a volume is trained for."""
+    return math.sqrt(max(1.0, source.items.size / _REFERENCE_VOXELS))
 
 
 def smallest_budget(source: Source, settings: Settings) -> int:

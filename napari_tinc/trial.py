@@ -1,9 +1,10 @@
 """A trial of a few seconds, of whether networks may beat wavelets alone in the time that a preset gives.
 
 Two short trainings on the middle of the volume, one twice as long as the other, each a whole one with its own
-schedule, and the files they end in. What the second gained on the first is what a doubling of the time is worth
-there; every further one is worth less. The trial takes the gains to fall evenly to nothing at the end of the time
-given. ``benchmarks/presets.py`` measures what comes of its decisions.
+schedule, and the files they end in. What the second gained on the first is what a doubling of the time is worth there.
+As further doublings are mostly worth less, to expect the same of each is to hope for the best: only what is behind even
+so is given up, by the end of the short training that follows or of the long one. ``benchmarks/presets.py`` measures
+what comes of it.
 """
 
 from __future__ import annotations
@@ -18,22 +19,25 @@ from napari_tinc.attempts import Attempt, restored_detail, restored_network
 from napari_tinc.core.steps import relay
 from napari_tinc.core.training import Progress
 from napari_tinc.planning import Finish
-from napari_tinc.settings import Settings
+from napari_tinc.settings import PRESETS, Settings
 from napari_tinc.source import Source
 
 logger = logging.getLogger(__name__)
 
 # Optimiser steps of the two trainings, counted as those of the presets are.
 STEPS = (75, 150)
-_VOXELS = 2**20
+# Larger volumes are tried out on their middle.
+VOXELS = 2**21
+# By how many dB a short training may end behind wavelets and still promise something.
+BEHIND = 0.8
 
 
-def middle_to_try(source: Source, settings: Settings, budget: int, voxels: int) -> tuple[Source, int] | None:
-    """Return the middle of a volume, of about so many voxels, and its share of the bytes.
+def middle_to_try(source: Source, settings: Settings, budget: int) -> tuple[Source, int] | None:
+    """Return what networks are tried on, the middle of a large volume, and its share of the bytes.
 
     None if it is all of one value, or no network fits in those bytes.
     """
-    tried = source.middle(voxels)
+    tried = source.middle(VOXELS)
     allowed = budget * tried.items.size // source.items.size
     if tried.is_constant or allowed < planning.smallest_budget(tried, replace(settings, model="hybrid")):
         return None
@@ -66,9 +70,9 @@ def promised_gain(
     Returns
     -------
     float
-        In dB; -inf where networks cannot be tried.
+        In dB; negative where they are not worth their time, -inf where they cannot be tried.
     """
-    middle = middle_to_try(source, settings, budget, _VOXELS)
+    middle = middle_to_try(source, settings, budget)
     if middle is None:
         return -math.inf
     tried, allowed = middle
@@ -91,16 +95,19 @@ def promised_gain(
         if finish is not None and finish():
             return -math.inf
         gains.append(10 * math.log10(to_beat.error / attempt.error))
-    promised = extrapolated(gains, steps)
+    # Larger volumes are trained for more steps: planning.schedule.
+    ahead = math.log2(steps / STEPS[-1]) + math.log2(planning.growth(source) / planning.growth(tried))
+    # The next training is as long as that of the preset fast, on the same voxels.
+    promised = extrapolated(gains, math.log2(PRESETS["fast"] / STEPS[-1]))
+    if promised >= -BEHIND:
+        promised = extrapolated(gains, ahead)
     logger.info("a trial of networks: %.2f and %.2f dB above wavelets, %.2f dB promised", *gains, promised)
     return promised
 
 
-def extrapolated(gains: list[float], steps: int) -> float:
-    """Gain in dB after ``steps``, if what a doubling of the time is worth falls evenly to nothing by then."""
-    doublings = max(0.0, math.log2(steps / STEPS[-1]))
-    each = (gains[-1] - gains[0]) / math.log2(STEPS[-1] / STEPS[0])
-    return gains[-1] + each * doublings / 2
+def extrapolated(gains: list[float], doublings: float) -> float:
+    """Gain in dB after so many more doublings of the time, if each is worth as much as the one that was seen."""
+    return gains[-1] + (gains[-1] - gains[0]) * max(0.0, doublings)
 
 
-__all__ = ["STEPS", "extrapolated", "middle_to_try", "promised_gain"]
+__all__ = ["BEHIND", "STEPS", "VOXELS", "extrapolated", "middle_to_try", "promised_gain"]

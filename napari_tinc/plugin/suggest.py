@@ -69,7 +69,12 @@ class SuggestPanel(QWidget):
         self._grid.setContentsMargins(0, 0, 0, 0)
         area = QScrollArea()
         area.setWidgetResizable(True)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setWidget(self._rows)
+        # Three pictures side by side, whatever else is in the dock.
+        bar = area.verticalScrollBar()
+        assert bar is not None
+        area.setMinimumWidth(len(_TITLES) * (_PICTURE + self._grid.horizontalSpacing()) + bar.sizeHint().width())
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.status)
