@@ -1,6 +1,6 @@
 """Attack everything that reads or writes files; say what was found. ``docs/reliability.md`` has the numbers of a run.
 
-python benchmarks/attack.py                                          # the whole programme: about 40 minutes on two cores
+python benchmarks/attack.py                                              # the whole programme
 python benchmarks/attack.py --frames 500 --files 200 --kills 3 --runs 0  # a short one
 
 Every attack has a number: ``--only frames 0 123`` repeats one.
