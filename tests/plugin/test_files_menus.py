@@ -14,12 +14,12 @@ import pytest
 import yaml
 import zarr
 from napari.components import ViewerModel
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from superqt.utils import WorkerBase
 
 from napari_tinc.core.metadata import Display, Metadata
 from napari_tinc.errors import FormatError, InputError
-from napari_tinc.plugin import commands, reader, sample_data
+from napari_tinc.plugin import commands, reader, sample_data, worker, writer
 from napari_tinc.plugin.layers import add_result, layer_data
 from napari_tinc.plugin.octant_table import OctantTable
 from napari_tinc.plugin.preferences import Preferences, read, remember
@@ -182,6 +182,42 @@ def test_an_image_is_saved_compressed_with_the_last_settings(tinc_viewer: Callab
     assert volume.metadata.voxel_size == (2.0, 1.0, 1.0)
     assert volume.metadata.units == ("micrometer",) * 3
     assert volume.metadata.name == "ramp"
+
+
+def test_saving_an_image_says_what_was_done_keeps_its_looks_and_can_be_cancelled(
+    tinc_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_tinc.volume import CompressedVolume
+
+    told: list[str] = []
+    monkeypatch.setattr(writer, "show_info", told.append)
+    monkeypatch.setattr(writer, "show_warning", told.append)
+    viewer = tinc_viewer()
+    remember("fast", "cpu", Target.ratio(9))
+    ramp = np.add.outer(np.add.outer(np.arange(12), np.arange(16)), np.arange(20)).astype(np.uint16) * 50
+    viewer.add_image(ramp, name="ramp", translate=(7, 8, 9), colormap="magenta", contrast_limits=(5, 1000))
+    path = tmp_path / "ramp.tinc"
+    alive: list[bool] = []
+    QTimer.singleShot(0, lambda: alive.append(not path.exists()))
+    viewer.layers.save(str(path), plugin="napari-tinc")
+    assert alive == [True], "the window lives while the layer is compressed"
+    assert "times smaller" in told[0]
+    assert "compress widget" in told[0]
+    display = CompressedVolume.open(path).metadata.display
+    assert display == Display((7, 8, 9), (), ((5, 1000),), ("magenta",))
+    before = path.read_bytes()
+    monkeypatch.setattr(worker, "start", cancelling(worker.start))
+    viewer.layers.save(str(path), plugin="napari-tinc")
+    assert "cancelled" in told[1]
+    assert path.read_bytes() == before
+
+
+def cancelling(start: Callable[..., Any]) -> Callable[..., Any]:
+    def started(job: Any, control: Any, *slots: Any) -> Any:
+        control.discard()
+        return start(job, control, *slots)
+
+    return started
 
 
 def test_preferences_are_the_manifests_until_the_user_changes_them(tinc_viewer: Callable[..., Any]) -> None:
