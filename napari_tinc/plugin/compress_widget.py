@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.notifications import show_error
 from napari.utils.progress import cancelable_progress
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton
+from qtpy.QtWidgets import QDockWidget, QHBoxLayout, QProgressBar, QPushButton
 from superqt import QCollapsible
 
 from napari_tinc.batch import Options
@@ -115,7 +115,8 @@ class CompressWidget(DockedWidget):
         for button in (self.compress_button, self.stop_button, self.save_button):
             buttons.addWidget(button)
         self.suggest_button = self._button("Suggest a ratio…", _SUGGEST_TIP, self.suggest)
-        self.suggestions = SuggestPanel()
+        self.suggestions = SuggestPanel(self)
+        self.suggestions.hide()  # until it is put into a dock
         self.suggestions.taken.connect(self._take_ratio)
         self.batch = BatchBox()
         self.batch.selected_pressed.connect(self.compress_selected)
@@ -151,6 +152,8 @@ class CompressWidget(DockedWidget):
         self._queue.clear()
         self.batch.stop()
         self.suggestions.stop()
+        if self.suggestions.parent() is None:  # its dock was closed: it must not outlive the widget
+            self.suggestions.setParent(self)
         if self._session is not None:
             self._session.control.discard()
 
@@ -229,7 +232,7 @@ class CompressWidget(DockedWidget):
         source, layer = self.model.source, self.form.source
         if source is None:
             return
-        if self.suggestions.parent() is None:
+        if not isinstance(self.suggestions.parent(), QDockWidget):
             self.viewer.window.add_dock_widget(self.suggestions, name=_SUGGEST_NAME, area="right", tabify=True)
         dock: Any = self.suggestions.parent()
         dock.show()

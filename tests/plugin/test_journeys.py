@@ -15,6 +15,7 @@ import pytest
 from superqt.utils import WorkerBase
 
 from napari_tinc.plugin.compress_model import State
+from napari_tinc.target import Target
 
 SECONDS = 60_000
 
@@ -174,6 +175,18 @@ def test_a_rectangle_of_a_shapes_layer_is_compressed_alone_and_lies_in_its_place
     np.testing.assert_allclose(again.data_to_world((0, 0, 0)), source.data_to_world((0, 8, 5)), atol=1e-6)
 
 
+def test_a_suggested_ratio_is_taken_over_by_one_click(compressing, qtbot):
+    viewer, widget = compressing(Kind(lambda: moved(block(3, 24, 48, 40), 0, 1), "zcyx"))
+    viewer.dims.set_current_step((0, 1), (12, 2))
+    widget.suggest_button.click()
+    qtbot.waitUntil(lambda: not widget.suggestions.running, timeout=SECONDS)
+    tried = [one.ratio for one in widget.suggestions.suggestions]
+    assert len(tried) == 4
+    widget.suggestions.buttons[1].click()
+    assert widget.form.read().target() == Target.ratio(tried[1])
+    compress(widget, qtbot)
+
+
 @pytest.mark.parametrize("agree", [False, True])
 def test_what_looks_like_labels_is_compressed_only_if_the_user_says_so(compressing, qtbot, monkeypatch, agree):
     asked = []
@@ -242,6 +255,7 @@ import numpy as np, napari
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 from napari_tinc.plugin.compress_model import State
+from napari_tinc.target import Target
 from napari_tinc.settings import PRESETS
 PRESETS["fast"] = 10**7
 viewer = napari.Viewer(show=True)
