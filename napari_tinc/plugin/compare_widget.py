@@ -88,7 +88,7 @@ class CompareWidget(DockedWidget):
         """Bring the model up to date with the form, and show what comes of it."""
         model, layer = self.model, self.form.source
         bar_changed = model.choice.bar != (choice := self.form.read()).bar
-        model.choice, model.source, model.problem = choice, None, ""
+        model.choice, model.source, model.problem = choice, None, self.form.why_none()
         if layer is not None:
             try:
                 model.source = source_of(layer)

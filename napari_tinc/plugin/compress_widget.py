@@ -171,7 +171,7 @@ class CompressWidget(DockedWidget):
         model, layer = self.model, self.form.source
         model.form, model.has_mask = self.form.read(), self.form.mask is not None
         model.keep = self.form.fields["keep"].value
-        model.source, model.problem = None, ""
+        model.source, model.problem = None, self.form.why_none()
         if layer is not None:
             try:
                 region = None if self.form.region is None else region_of(layer, self.form.region)

@@ -95,6 +95,17 @@ class LayerForm(QWidget):
     def _choose_source(self) -> None:
         self._source_chosen = True
 
+    def why_none(self) -> str:
+        """Say why there is nothing to choose as source; empty if there is, or no layer at all."""
+        layers = list(self.viewer.layers)
+        if not layers or self._images():
+            return ""
+        if any(isinstance(layer, Image) and layer.rgb for layer in layers):
+            return "expected intensities, got an RGB layer; split it into channels (its context menu: Split RGB)"
+        if any(isinstance(layer, Labels) for layer in layers):
+            return "expected intensities, got labels, whose numbers compression would change; open an image"
+        return ""
+
     @property
     def source(self) -> Any:
         """The chosen layer, or None."""

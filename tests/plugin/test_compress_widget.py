@@ -146,6 +146,10 @@ def test_layers_are_offered_as_they_come_and_go(opened):
     widget.form.write(source=other)
     viewer.layers.remove(other)
     assert widget.form.source.name == "waves"
+    viewer.layers.remove("waves")
+    assert "Split RGB" in widget.form.fields["size"].value
+    viewer.layers.remove("photo")
+    assert "got labels" in widget.form.fields["size"].value
     viewer.layers.clear()
     assert not widget.compress_button.isEnabled()
     assert "open an image" in widget.form.fields["size"].value
