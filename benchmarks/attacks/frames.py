@@ -236,9 +236,9 @@ def _levels(volume: CompressedVolume, source: random.Random) -> None:
 
 
 def _layers(volume: CompressedVolume, source: random.Random) -> None:
-    for _, options, kind in layer_data(volume):
-        assert kind == "image"
-        assert options["contrast_limits"][0] < options["contrast_limits"][1]
+    _, options, kind = layer_data(volume)
+    assert kind == "image"
+    assert options["contrast_limits"][0] < options["contrast_limits"][1]
 
 
 def _command_line(data: bytes) -> None:

@@ -130,6 +130,49 @@ class BatchBox(QWidget):
         self.folder_pressed.emit()
 
 
+class LayerQueue:
+    """Layers that are compressed one after the other, and what became of each."""
+
+    def __init__(self) -> None:
+        self._left: list[Any] = []
+        self._outcomes: list[tuple[str, str]] = []  # name, and what went wrong
+
+    @property
+    def running(self) -> bool:
+        """Whether the compression under way, or one that just ended, belongs to a batch."""
+        return bool(self._outcomes)
+
+    def fill(self, layers: Sequence[Any]) -> None:
+        """Begin a batch."""
+        self._left, self._outcomes = list(layers), []
+
+    def clear(self) -> None:
+        """Compress no more than what is under way."""
+        self._left = []
+
+    def take(self, viewer: Any) -> Any:
+        """Return the next layer that is still in the viewer, or None."""
+        while self._left:
+            layer = self._left.pop(0)
+            if layer in viewer.layers:
+                self._outcomes.append((layer.name, ""))
+                return layer
+        return None
+
+    def note(self, problem: str) -> None:
+        """Keep what went wrong with the layer that was taken last."""
+        self._outcomes[-1] = (self._outcomes[-1][0], problem)
+
+    def text(self) -> str:
+        """Say how many are to come."""
+        return f"{len(self._left)} more after this one"
+
+    def end(self) -> str:
+        """Say what became of all, and forget it."""
+        outcomes, self._outcomes = self._outcomes, []
+        return summary([name for name, _ in outcomes], [problem for _, problem in outcomes])
+
+
 def batch_steps(
     source: Path, target: Path, options: Options, control: worker.Control
 ) -> Generator[Any, None, list[Done]]:
@@ -164,4 +207,4 @@ def summary(names: Sequence[str], problems: Sequence[str], stopped: bool = False
     return "\n".join(lines)
 
 
-__all__ = ["BatchBox", "batch_steps", "summary"]
+__all__ = ["BatchBox", "LayerQueue", "batch_steps", "summary"]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from napari.layers import Image
 
 from napari_tinc.core.metadata import LEADING
+from napari_tinc.core.text import printable
 from napari_tinc.errors import InputError
 from napari_tinc.plugin.layers import apart, color_of, levels_of, result_volume
 from napari_tinc.plugin.place import place_of
@@ -62,7 +63,7 @@ def channel_layers(viewer: Any, result_layer: Any) -> list[Image]:
             Image(
                 levels if len(levels) > 1 else levels[0],
                 multiscale=len(levels) > 1,
-                name=f"{name}: {result_layer.name}",
+                name=f"{printable(name)}: {result_layer.name}",
                 contrast_limits=_limits(volume, channel),
                 colormap=color,
                 blending="additive",

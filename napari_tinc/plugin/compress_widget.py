@@ -15,20 +15,17 @@ from superqt import QCollapsible
 from napari_tinc.batch import Options
 from napari_tinc.errors import TincError
 from napari_tinc.plugin import engine, preferences, worker
-from napari_tinc.plugin.batch_box import BatchBox, summary
+from napari_tinc.plugin.batch_box import BatchBox, LayerQueue
+from napari_tinc.plugin.card_actions import CardActions
 from napari_tinc.plugin.compress_form import CompressForm
 from napari_tinc.plugin.compress_model import CompressModel, Form, State, full_resolution, source_of
 from napari_tinc.plugin.curve import PsnrCurve
 from napari_tinc.plugin.dialogs import ask_whether
 from napari_tinc.plugin.docked import DockedWidget
 from napari_tinc.plugin.layers import display_of
-from napari_tinc.plugin.losses import Loss
-from napari_tinc.plugin.octants import OctantModel, go_to_octant
-from napari_tinc.plugin.overlays import shown_measure
 from napari_tinc.plugin.place import region_of
 from napari_tinc.plugin.plain import plain_label
 from napari_tinc.plugin.preview import Placement, Preview, View, around_view
-from napari_tinc.plugin.result import Result
 from napari_tinc.plugin.result_card import ResultCard
 from napari_tinc.plugin.suggest import SuggestPanel
 
@@ -78,9 +75,7 @@ class CompressWidget(DockedWidget):
         self.model = CompressModel()
         self.form = CompressForm(self.viewer)
         self._session: _Session | None = None
-        self._result: Result | None = None
-        self._queue: list[Any] = []  # layers that are to be compressed next
-        self._outcomes: list[tuple[str, str]] = []  # of a batch of layers: name, and what went wrong
+        self._queue = LayerQueue()
         self._build()
         self.model.state_changed.connect(self._show_state)
         self.model.progressed.connect(self._show_progress)
@@ -108,9 +103,7 @@ class CompressWidget(DockedWidget):
         self.curve = PsnrCurve()
         self.expected = plain_label()
         self.card = ResultCard()
-        self.card.pressed.connect(self._card_pressed)
-        self.card.measured.connect(self._choose_overlay)
-        self.card.visited.connect(self._visit)
+        self.results = CardActions(self.viewer, self.card, self)
         buttons = QHBoxLayout()
         for button in (self.compress_button, self.stop_button, self.save_button):
             buttons.addWidget(button)
@@ -190,7 +183,7 @@ class CompressWidget(DockedWidget):
         self.expected.setVisible(bool(self.expected.text()))
         self.stop_button.setEnabled(self.model.running)
         self.stop_button.setText("Drop" if self.model.state is State.STOPPING else "Stop")
-        self.save_button.setEnabled(self._result is not None)
+        self.save_button.setEnabled(self.results.result is not None)
         self.form.setEnabled(not running)
 
     # A compression
@@ -252,13 +245,10 @@ class CompressWidget(DockedWidget):
 
     def compress_selected(self) -> None:
         """Compress the selected layers one after the other; one that fails does not stop the others."""
-        choices = self.form.fields["source"].choices
-        self._queue = [layer for layer in self.viewer.layers if layer in self.viewer.layers.selection]
-        self._queue = [layer for layer in self._queue if layer in choices]
-        self._outcomes = []
-        if not self._queue:
+        offered = [layer for layer in self.viewer.layers if layer in self.form.fields["source"].choices]
+        self._queue.fill([layer for layer in offered if layer in self.viewer.layers.selection])
+        if not self._next():
             self.batch.say("expected selected image layers, got none: select some in the layer list")
-        self._next()
 
     def compress_folder(self) -> None:
         """Ask for a folder of volumes and compress them into files."""
@@ -270,25 +260,23 @@ class CompressWidget(DockedWidget):
         if (folders := self.batch.ask_folders()) is not None:
             self.batch.compress_folder(*folders, options)
 
-    def _next(self) -> None:
-        """Go on with a batch of layers, if there is one."""
-        while self._queue and not self.model.running:
-            layer = self._queue.pop(0)
-            if layer in self.viewer.layers:
-                self.form.fields["source"].value = layer
-                self._outcomes.append((layer.name, self.model.error()))
-                if not self._outcomes[-1][1]:
-                    self._start()
-        if self.model.running:
-            self.batch.say(f"{len(self._queue)} more after this one")
-        elif self._outcomes:
-            self.batch.say(summary([name for name, _ in self._outcomes], [problem for _, problem in self._outcomes]))
-            self._outcomes = []
+    def _next(self) -> bool:
+        """Go on with a batch of layers; return whether there is one."""
+        while not self.model.running and (layer := self._queue.take(self.viewer)) is not None:
+            self.form.fields["source"].value = layer
+            if problem := self.model.error():
+                self._queue.note(problem)
+            else:
+                self._start()
+        if self._queue.running:
+            self.batch.say(self._queue.text() if self.model.running else self._queue.end())
+            return True
+        return False
 
-    def _note_outcome(self, problem: str) -> None:
-        """Keep what went wrong with a layer of a batch, and go on when the window has shown it."""
-        if self._outcomes:
-            self._outcomes[-1] = (self._outcomes[-1][0], problem)
+    def _note_outcome(self, problem: str = "") -> None:
+        """Keep what became of a layer of a batch, and go on when the window has shown it."""
+        if self._queue.running:
+            self._queue.note(problem)
             QTimer.singleShot(0, self._next)
 
     def stop(self) -> None:
@@ -330,14 +318,14 @@ class CompressWidget(DockedWidget):
         match outcome:
             case worker.Finished(volume, report):
                 self._show_result(session, volume, report)
-                self._note_outcome("")
+                self._note_outcome()
             case worker.Failed(message):
                 self.model.fail(message)
                 show_error(f"Compressing {session.placement.name} failed: {message}")
                 self._note_outcome(message)
             case worker.LooksLikeLabels():
                 self.model.discard()
-                if self._outcomes:
+                if self._queue.running:
                     self._note_outcome("looks like a label image; compress it by itself if it is none")
                 elif ask_whether(self, "Label image?", _LABELS.format(session.placement.name), "Compress anyway"):
                     self._start(labels_too=True)
@@ -370,12 +358,11 @@ class CompressWidget(DockedWidget):
 
     def _show_result(self, session: _Session, volume: CompressedVolume, report: Report) -> None:
         try:
-            self._result = Result.add(self.viewer, volume, session.source, session.region)
+            self.results.add(volume, session.source, session.region)
         except Exception as error:
             self.model.fail(f"the result cannot be shown: {error}")
             raise
         self.model.finish(report)
-        self._suit_card()
         note = "The source was changed after the start; the result shows what it was." * session.source_changed
         self.card.show_report(report, note)
         QTimer.singleShot(0, self._reveal_card)  # not before the layout knows its height
@@ -383,35 +370,13 @@ class CompressWidget(DockedWidget):
     def _reveal_card(self) -> None:
         self.area.ensureWidgetVisible(self.card)
 
-    def _suit_card(self) -> None:
-        """Offer on the card what can be done with the layers that are left, and say which overlay is shown."""
-        if self._result is not None:
-            self.card.enable(self._result.shown, self._result.comparable)
-            self.card.show_measure(shown_measure(self.viewer, self._result.layer))
-
     def _layers_changed(self) -> None:
         super()._layers_changed()
-        self._suit_card()
-
-    def _choose_overlay(self, measure: str) -> None:
-        if self._result is not None:
-            self._result.show_measure(measure)
-
-    def _visit(self, loss: Loss) -> None:
-        """Go to an octant, and to the plane of it where the error is largest."""
-        if self._result is not None:
-            go_to_octant(self.viewer, OctantModel(self._result.layer), loss.octant, loss.voxel)
+        self.results.refresh()
 
     def save(self) -> None:
         """Ask for a file name and write the result."""
-        self._card_pressed("save")
-
-    def _card_pressed(self, key: str) -> None:
-        try:
-            if self._result is not None:
-                self._result.press(key, self)
-        except TincError as error:
-            show_error(str(error))
+        self.results.press("save")
 
     # What the model says
 

@@ -204,7 +204,7 @@ def _title(volume: CompressedVolume, name: str) -> str:
 def apart(low: float, high: float) -> tuple[float, float]:
     """Return limits that napari takes: it refuses equal ones."""
     low, high = float(low), float(high)
-    if high > low:
+    if high > low and math.isfinite(high - low):
         return low, high
     step = max(1.0, 1e-6 * abs(low))  # a smaller one is lost in the digits that a float has, or the display's do
     return (low, low + step) if math.isfinite(low + step) else (low - step, low)

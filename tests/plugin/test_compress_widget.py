@@ -184,8 +184,8 @@ def test_every_button_of_the_card_does_its_work(opened, qtbot, tmp_path, monkeyp
     path = tmp_path / "waves.tinc"
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, **__: (str(path), ""))
     widget.card.buttons["save"].click()
-    assert path.read_bytes() == widget._result.volume.to_bytes()
-    result = widget._result.layer
+    assert path.read_bytes() == widget.results.result.volume.to_bytes()
+    result = widget.results.result.layer
     before = len(viewer.layers)
     widget.card.measured.emit("psnr")
     assert len(viewer.layers) == before + 3
@@ -324,7 +324,7 @@ def test_the_source_may_be_deleted_while_it_is_compressed(opened, qtbot):
     assert not widget.card.buttons["difference"].isEnabled()
     assert not widget.card.buttons["compare"].isEnabled()
     assert widget.card.overlay.isEnabled()
-    viewer.layers.remove(widget._result.layer)
+    viewer.layers.remove(widget.results.result.layer)
     assert not widget.card.overlay.isEnabled()
     assert widget.card.buttons["save"].isEnabled(), "the volume is still there"
 

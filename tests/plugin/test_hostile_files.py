@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from hostile import constant_frame
+from napari.components import ViewerModel
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QTextDocument
 from qtpy.QtWidgets import QLabel
 
+from napari_tinc.core.metadata import Display
 from napari_tinc.files.units import SYMBOLS
 from napari_tinc.lazy import lazy_levels
-from napari_tinc.plugin.layers import layer_data
+from napari_tinc.plugin.channels import toggle_channels
+from napari_tinc.plugin.layers import add_result, layer_data
 from napari_tinc.plugin.plain import plain_tip
 
 SHAPES = [
@@ -69,7 +72,7 @@ HOSTILE_UNITS = ["9**9**9**9", "1/0", "((((", "10 um", "\0", "micrometer**2", "_
 def test_a_unit_is_never_computed(unit: str, caplog: pytest.LogCaptureFixture) -> None:
     volume = opened(constant_frame((2, 3, 4), units=("micrometer", unit, "")))
     with caplog.at_level(logging.WARNING):
-        ((_, options, _),) = layer_data(volume)
+        _, options, _ = layer_data(volume)
     assert options["units"] == ("micrometer", "pixel", "pixel")
     assert "is not known" in caplog.text
     assert len(caplog.text) < 300
@@ -79,23 +82,48 @@ def test_a_unit_is_never_computed(unit: str, caplog: pytest.LogCaptureFixture) -
 def test_every_unit_that_files_hold_is_shown_by_napari(unit: str) -> None:
     from napari.layers import Image
 
-    ((data, options, _),) = layer_data(opened(constant_frame((2, 3, 4), units=(unit,) * 3)))
+    data, options, _ = layer_data(opened(constant_frame((2, 3, 4), units=(unit,) * 3)))
     assert [str(shown) for shown in Image(data, **options).units] == [unit] * 3
 
 
 def test_control_characters_of_a_name_are_spelt_out() -> None:
     frame = constant_frame((2, 3, 4, 5), axes="czyx", name="a\x1b[31m\nb", channel_names=("\a", "red"))
-    titles = [options["name"] for _, options, _ in layer_data(opened(frame))]
-    assert titles == [r"a\x1b[31m\nb \x07 (TINC)", r"a\x1b[31m\nb red (TINC)"]
+    viewer = ViewerModel()
+    result = add_result(viewer, opened(frame))
+    assert result.name.startswith(r"a\x1b[31m\nb, ")
+    toggle_channels(viewer, result)
+    assert [layer.name for layer in viewer.layers if layer is not result] == [
+        rf"\x07: {result.name}", f"red: {result.name}"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "display",
+    [
+        Display(translate=(1e308, -1e308, 1e300)),
+        Display(linear=((0.0,) * 3,) * 3),
+        Display(linear=((1e308,) * 3,) * 3),
+        Display(linear=((1.0, 0.0, 0.0), (1.0, 1e-30, 0.0), (0.0, 0.0, 1.0))),
+        Display(contrast_limits=((1e308, -1e308),)),
+        Display(contrast_limits=((5.0, 5.0),), colors=("__import__('os')",)),
+        Display(colors=("#zzzzzz",)),
+    ],
+)
+def test_a_hostile_place_or_colour_is_shown_as_if_there_were_none(display: Display) -> None:
+    viewer = ViewerModel()
+    layer = add_result(viewer, opened(constant_frame((2, 3, 4), display=display)))
+    assert np.isfinite(layer.extent.world).all()
+    low, high = layer.contrast_limits
+    assert low < high
+    viewer.dims.set_current_step(0, 1)
+    viewer.dims.ndisplay = 3
 
 
 def test_a_name_is_not_taken_for_html(make_napari_viewer: Any, stack: Any) -> None:
-    from napari_tinc.plugin.layers import add_result
     from napari_tinc.plugin.octant_table import OctantTable
 
     name = "<h1>big</h1><img src='file:///etc/passwd'>"
     viewer = make_napari_viewer()
-    (layer,) = add_result(viewer, stack)
+    layer = add_result(viewer, stack)
     layer.name = name
     table = OctantTable(viewer, layer)
     viewer.window.add_dock_widget(table)
@@ -124,7 +152,7 @@ def test_a_constant_of_any_size_can_be_shown(dtype: str, value: float) -> None:
     from napari.layers import Image
 
     value = value if dtype[0] == "i" else float(np.dtype(dtype).type(value))
-    ((data, options, _),) = layer_data(opened(constant_frame((2, 3, 4), dtype, value)))
+    data, options, _ = layer_data(opened(constant_frame((2, 3, 4), dtype, value)))
     layer = Image(data, **options)
     low, high = layer.contrast_limits
     assert low < high
