@@ -22,7 +22,9 @@ def constant_frame(
 ) -> bytes:
     """Return a frame whose every voxel is ``value``: a few dozen bytes, whatever the shape."""
     axes = axes or Metadata.default(len(shape)).axes
-    metadata = Metadata(axes, (1.0,) * len(shape), units or ("",) * len(shape), channel_names, name, display or Display())
+    metadata = Metadata(
+        axes, (1.0,) * len(shape), units or ("",) * len(shape), channel_names, name, display or Display()
+    )
     items = math.prod(side for side, axis in zip(shape, axes, strict=True) if axis in "tc")
     limits = (ItemRange(value, value, 0, 0),) * items
     header = Header(shape, dtype, metadata, limits, (), MODEL_CONSTANT, b"", between, within, {})
