@@ -35,6 +35,7 @@ from napari_tinc.format import MODEL_TINC
 from napari_tinc.plugin.compress_model import State
 from napari_tinc.plugin.compress_widget import CompressWidget
 from napari_tinc.plugin.layers import add_result
+from napari_tinc.plugin.preferences import PLUGIN
 from napari_tinc.plugin.preview import PREVIEW
 from napari_tinc.plugin.sharpening import ShownArray
 from napari_tinc.settings import Settings
@@ -71,8 +72,7 @@ def widget_on(volume: Any) -> tuple[Any, CompressWidget]:
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1300, 850)
     viewer.add_image(volume, name="volume")
-    widget = CompressWidget(viewer)
-    viewer.window.add_dock_widget(widget, name="Compress (TINC)")
+    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Compress")
     widget.form.write(preset="best", device="cpu", target_value=64)
     return viewer, widget
 
@@ -105,6 +105,23 @@ def blocks_and_stop(seconds: float, stops: int) -> None:
             ends.append(latencies[-1] + milliseconds(lambda: live(120, lambda: not learning(viewer))))
         report(f"stop until {'the result is there' if keep else 'idle, nothing kept'}", latencies)
         report("  and until the preview layer is gone", ends)
+    viewer.close()
+
+
+def saving(shape: tuple[int, ...]) -> None:
+    """How long File > Save Selected Layers takes for a layer that is no result, and the longest block of the loop."""
+    viewer, _ = widget_on(np.asarray(samples.load("neuron")[0])[: shape[0], : shape[1], : shape[2]])
+    live(8)
+    beats, heart = [time.perf_counter()], QTimer()
+    heart.timeout.connect(lambda: beats.append(time.perf_counter()))
+    heart.start(5)
+    viewer.layers.selection.active = viewer.layers["volume"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "saved.tinc")
+        took = milliseconds(lambda: viewer.layers.save(path, selected=True, plugin="napari-tinc"))
+    heart.stop()
+    report(f"saving a layer of {shape}", [took])
+    report("  longest blocks of the event loop meanwhile", [1000 * float(np.diff(beats).max())])
     viewer.close()
 
 
@@ -202,7 +219,7 @@ def steps_in(volume: CompressedVolume, steps: int, plain: tuple[list[float], ...
     with mock.patch.object(CompressedVolume, "decode", lambda *args, **kwargs: counter(*args, **kwargs)):
         viewer = napari.Viewer(show=True)
         viewer.window.resize(1300, 850)
-        (layer,) = add_result(viewer, volume)
+        layer = add_result(viewer, volume)
         live(10, lambda: is_sharp(viewer))
         print(f"{kind_of(volume)} of {shape} at ratio {volume.ratio:.0f}, {len(layer.data) if layer.multiscale else 1} "
               f"levels, shown at level {layer.data_level}")  # fmt: skip
@@ -352,6 +369,7 @@ STACK = (256, 512, 512)
 LARGE = ((networks, (128, 1024, 8192)), (repeated, (128, 1024)))
 PARTS = {
     "window": lambda: blocks_and_stop(20, 4),
+    "save": lambda: saving((64, 256, 256)),
     "step": lambda: stepping([synthetic(STACK, 128), vessels(STACK, 128)], 40),
     "start": lambda: start_up(5),
     "torch": lambda: [first_torch(3), first_tinc(3)],

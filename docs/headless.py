@@ -67,10 +67,10 @@ with tempfile.TemporaryDirectory() as folder:
 #     from napari_tinc.plugin.compare import toggle_comparison
 #     from napari_tinc.plugin.difference import add_difference
 #     from napari_tinc.plugin.layers import add_result
-#     from napari_tinc.plugin.overlays import add_quality
+#     from napari_tinc.plugin.overlays import show_quality
 #
 #     source = viewer.add_image(volume, scale=metadata.voxel_size)
-#     (layer,) = add_result(viewer, result, source)
-#     add_quality(viewer, layer)
+#     layer = add_result(viewer, result, source)
+#     show_quality(viewer, layer)
 #     add_difference(viewer, source, layer)
 #     toggle_comparison(viewer, source, layer)  # side by side; once more for the single view

@@ -17,7 +17,7 @@ from qtpy.QtWidgets import QAbstractItemView
 
 from napari_tinc import samples
 from napari_tinc.plugin.compare_widget import CompareWidget
-from napari_tinc.plugin.compress_widget import CompressWidget
+from napari_tinc.plugin.preferences import PLUGIN
 
 IMAGES = Path(__file__).parent / "images"
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0  # of training for each sample
@@ -44,16 +44,15 @@ def shoot(viewer: napari.Viewer, name: str) -> None:
     print("made", name)
 
 
-def open_sample(name: str, kind: Any = CompressWidget, title: str = "Compress (TINC)") -> tuple[napari.Viewer, Any]:
-    """Open a viewer with a sample and a widget."""
+def open_sample(name: str, title: str = "Compress") -> tuple[napari.Viewer, Any]:
+    """Open a viewer with a sample, and a widget as the menu does."""
     viewer = napari.Viewer(show=True)
     viewer.window.resize(*SIZE)
     volume, metadata = samples.load(name)
     limits = tuple(np.percentile(volume, (1, 99.7)).tolist())  # the soma may glare, the dendrites must be seen
     place = {"scale": metadata.voxel_size, "units": metadata.units, "axis_labels": tuple(metadata.axes)}
     viewer.add_image(volume, name=name, contrast_limits=limits, **place)
-    widget = kind(viewer)
-    dock = viewer.window.add_dock_widget(widget, name=title)
+    dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, title)
     dock.setFixedWidth(360)
     viewer.canvas.overlays.scale_bar.visible = True
     return viewer, widget
@@ -63,19 +62,23 @@ def picture(name: str, plane: int, angles: tuple[float, float, float], zoom: flo
     """Compress a sample and take its pictures on the way."""
     viewer, widget = open_sample(name)
     viewer.dims.set_point(0, plane * viewer.layers[0].scale[0])
-    widget.form.write(preset="best", target_value=64, time_limit=SECONDS)
-    wait(1)
     viewer.reset_view()
+    widget.suggest_button.click()
+    wait(100, lambda: not widget.suggestions.running)
+    shoot(viewer, f"{name}_suggest")
+    widget.suggestions.taken.emit(64.0)
+    widget.form.write(preset="best", model="hybrid", time_limit=SECONDS)
+    wait(1)
     widget.compress_button.click()
     wait(600, lambda: widget.model.done > 0.35)
     shoot(viewer, f"{name}_training")
     wait(600, lambda: not widget.model.running)
-    result = viewer.layers[-1]
+    result = next(layer for layer in viewer.layers if "tinc" in layer.metadata)
     shoot(viewer, f"{name}_result")
     widget.card.buttons["compare"].click()
     shoot(viewer, f"{name}_compare")
     widget.card.buttons["compare"].click()
-    widget.card.buttons["quality"].click()
+    widget.card.measured.emit("psnr")
     viewer.scene.camera.zoom *= 0.75  # room for the colour bar
     shoot(viewer, f"{name}_quality_2d")
     viewer.dims.ndisplay = 3
@@ -91,7 +94,7 @@ def picture(name: str, plane: int, angles: tuple[float, float, float], zoom: flo
 
 def compared(name: str) -> None:
     """Compare codecs on a sample and take pictures of what can be seen of it."""
-    viewer, widget = open_sample(name, CompareWidget, "Compare codecs (TINC)")
+    viewer, widget = open_sample(name, "Compare codecs")
     wait(3)  # it looks which codecs there are
     wait(20, lambda: widget.ready)
     widget.form.folded.expand(animate=False)

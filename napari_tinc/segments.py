@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,6 +36,9 @@ MAX_LAYERS = 8
 # allowed: an item of one value may get its share of the parameters and need no bits for them.
 MAX_PARAMETERS_PER_BYTE = 64
 _HARMLESS_PARAMETERS = 2**20
+# Nor may the bounds of its tensors' symbols add up to more: each is an exponential of 30 digits in a table.
+MAX_BOUNDS_PER_BYTE = 64
+_HARMLESS_BOUNDS = 2**17
 # Every axis of 2**31 voxels split by itself.
 MAX_DETAIL_LEVELS = 3 * 31
 _DECIBEL_STEP = 0.5
@@ -232,6 +236,36 @@ def parse_parameters(layout: Layout, item: int, level: int, payload: bytes) -> C
     streams = [cursor.take(length, "a block of symbols") for length in lengths]
     streams.append(cursor.take(cursor.remaining, "the symbols"))
     return CodedLevel(layout, item, kinds, codes, models, coder, tuple(streams))
+
+
+def check_tables(layout: Layout, payloads: Sequence[tuple[int, bytes]]) -> None:
+    """Refuse a file whose symbol models would take longer to tabulate than its size can justify.
+
+    Parameters
+    ----------
+    payloads : sequence of (int, bytes)
+        Level and content of every parameter segment.
+
+    Raises
+    ------
+    FormatError
+        If they do, or a segment ends within its models.
+    """
+    tensors = Counter(level for level, _, _ in layout.kinds)
+    claimed = 0
+    for level, payload in payloads:
+        cursor = Cursor(payload, 0, "a parameter segment")
+        if cursor.u8("entropy coder") != entropy.RANGE_CODER:
+            continue
+        for _ in range(tensors[level]):
+            cursor.take(2, "a symbol model")
+            claimed += cursor.varint("symbol bound")
+    allowed = _HARMLESS_BOUNDS + MAX_BOUNDS_PER_BYTE * sum(len(payload) for _, payload in payloads)
+    if claimed > allowed:
+        raise FormatError(
+            f"expected bounds of symbols that add up to at most {allowed} in a file of this size, got {claimed}: "
+            "damaged or hostile file"
+        )
 
 
 def pack_detail(detail: Detail) -> bytes:

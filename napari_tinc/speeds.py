@@ -32,6 +32,8 @@ _OTHER_DTYPE = 1.0
 # The first run of a process also loads or compiles the coder: it counts only where that is a small part of it.
 _FIRST_SECONDS, _FIRST_VOXELS = 20.0, 2**18
 _LARGEST_FILE = 2**20
+# Kinds of runs, by their files: a compression; a candidate of a comparison, from its process's start to its end.
+COMPRESSING, COMPARING = "speeds", "speeds-compare"
 _runs = count()
 
 
@@ -42,7 +44,8 @@ class Run:
     Parameters
     ----------
     preset, model, device : str
-        See :func:`napari_tinc.compression.compress_steps`; the device is the one that was used.
+        See :func:`napari_tinc.compression.compress_steps`; the device is the one that was used. Of a candidate of a
+        comparison, ``model`` is its name.
     dtype : str
         Name of the voxels' dtype.
     voxels : int
@@ -86,6 +89,34 @@ class Estimate:
         return f"{low} to {high} {unit}" if unit == high_unit else f"{low} {unit} to {high} {high_unit}"
 
 
+def estimate_comparison(
+    voxels: int, dtype: npt.DTypeLike, names: Iterable[str]
+) -> tuple[Estimate | None, tuple[str, ...]]:
+    """Estimate how long a comparison of candidates at one ratio will take here.
+
+    Parameters
+    ----------
+    voxels : int
+        Elements of the whole array, channels and time points included.
+    dtype : dtype
+    names : iterable of str
+        Of the candidates, see :attr:`napari_tinc.compare.candidates.Candidate.name`.
+
+    Returns
+    -------
+    expected : Estimate or None
+        For those that were measured on this machine; None if none was.
+    unknown : tuple of str
+        The others.
+    """
+    known, dtype_name, found, unknown = remembered(COMPARING), numpy_dtype(dtype).name, [], []
+    for name in names:
+        one = _from(voxels, dtype_name, (run for run in known if run.model == name))
+        unknown.append(name) if one is None else found.append(one)
+    total = Estimate(sum(one.low for one in found), sum(one.high or one.low for one in found)) if found else None
+    return total, tuple(unknown)
+
+
 def estimate(
     voxels: int, dtype: npt.DTypeLike, preset: str = "fast", model: str = "auto", device: str = "cpu"
 ) -> Estimate | None:
@@ -125,13 +156,13 @@ def estimate(
     return Estimate(least.low, None if trained is None else max(trained.high or 0.0, least.high or 0.0))
 
 
-def remember(run: Run) -> None:
+def remember(run: Run, kind: str = COMPRESSING) -> None:
     """Keep a run for later estimates; a cache that cannot be written is left alone, and the log says so."""
-    first = next(_runs) == 0
+    first = kind == COMPRESSING and next(_runs) == 0
     if first and (run.seconds < _FIRST_SECONDS or run.voxels < _FIRST_VOXELS):
         return
-    runs = [*remembered(), run][-_KEPT:]
-    path = store()
+    runs = [*remembered(kind), run][-_KEPT:]
+    path = store(kind)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps([asdict(one) for one in runs]).encode(), overwrite=True)
@@ -139,9 +170,9 @@ def remember(run: Run) -> None:
         logger.info("the time this took is not remembered: %s", error)
 
 
-def remembered() -> list[Run]:
+def remembered(kind: str = COMPRESSING) -> list[Run]:
     """Return the runs of this machine, the oldest first; none if there is no file, or none that can be read."""
-    path = store()
+    path = store(kind)
     try:
         if path.stat().st_size > _LARGEST_FILE:
             return []
@@ -150,9 +181,9 @@ def remembered() -> list[Run]:
         return []
 
 
-def store() -> Path:
+def store(kind: str = COMPRESSING) -> Path:
     """Return the file that the runs are kept in."""
-    return platformdirs.user_cache_path("napari-tinc") / "speeds.json"
+    return platformdirs.user_cache_path("napari-tinc") / f"{kind}.json"
 
 
 def _rounded(seconds: float) -> tuple[str, str]:
@@ -187,4 +218,14 @@ def _from(voxels: int, dtype: str, runs: Iterable[Run]) -> Estimate | None:
     return Estimate(min(expected) / wide, max(expected) * wide)
 
 
-__all__ = ["Estimate", "Run", "estimate", "remember", "remembered", "store"]
+__all__ = [
+    "COMPARING",
+    "COMPRESSING",
+    "Estimate",
+    "Run",
+    "estimate",
+    "estimate_comparison",
+    "remember",
+    "remembered",
+    "store",
+]

@@ -264,6 +264,8 @@ class CompressedVolume:
     def _decoder(self) -> Decoder:
         """Parameters, entropy-decoded once and where they are needed, on the device."""
         layout = self._layout
+        found = [(s.level, s.payload) for s in self._frame.segments if s.kind == frames.KIND_PARAMETERS]
+        segments.check_tables(layout, found)
 
         @cache
         def coded(item: int, level: int) -> segments.CodedLevel:

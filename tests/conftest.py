@@ -27,7 +27,7 @@ def _own_speeds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Leave the user's own measured speeds alone."""
     folder = tmp_path_factory.mktemp("speeds")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speeds, "store", lambda: Path(folder) / "speeds.json")
+        patch.setattr(speeds, "store", lambda kind=speeds.COMPRESSING: Path(folder) / f"{kind}.json")
         yield
 
 

@@ -17,7 +17,7 @@ import tifffile
 import yaozarrs
 import zarr
 
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.core.metadata import Display, Metadata
 from napari_tinc.errors import InputError
 from napari_tinc.files import check_output, read_volume, write_volume
 from napari_tinc.inputs import check_volume
@@ -344,7 +344,8 @@ def test_ome_zarr_gives_the_finest_level_with_its_scale_units_and_channels(tmp_p
     read = read_volume(tmp_path / "a.zarr")
     np.testing.assert_array_equal(read.data, volume)
     units = ("", "micrometer", "micrometer", "micrometer")
-    assert read.metadata == Metadata("czyx", (1.0, 2.0, 1.0, 0.5), units, ("membrane", "nuclei"), "tail")
+    expected = Metadata("czyx", (1.0, 2.0, 1.0, 0.5), units, ("membrane", "nuclei"), "tail")
+    assert read.metadata.displayed(Display()) == expected
 
 
 def test_broken_ome_zarr_metadata_is_refused(tmp_path):
@@ -428,7 +429,12 @@ def test_everything_known_about_a_volume_survives_the_round_trip(tmp_path, suffi
     known = {"t": (30.0, "second"), "c": (1.0, ""), "z": (2.0, "nanometer"), "y": (0.3, ""), "x": (0.7, "angstrom")}
     steps, units = zip(*(known[letter] for letter in axes), strict=True)
     names = ("a", "b", "c") if "c" in axes else ("only",)
-    metadata = Metadata(axes, steps, units, names, "name")
+    display = Display()
+    if suffix == ".zarr":  # which has room for it
+        translate = tuple({"t": 60.0, "c": 0.0, "z": -8.5, "y": 0.0, "x": 3.25}[letter] for letter in axes)
+        colors = ("#ff00ff", "#00ff00", "#123abc")[: len(names)]
+        display = Display(translate, (), tuple((5.0, 50.0 + i) for i in range(len(names))), colors)
+    metadata = Metadata(axes, steps, units, names, "name", display)
     volume = ramp(*({"t": 2, "c": 3, "z": 4, "y": 8, "x": 9}[letter] for letter in axes))
     write_volume(tmp_path / f"a{suffix}", volume, metadata)
     read = read_volume(tmp_path / f"a{suffix}")

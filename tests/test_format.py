@@ -18,7 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from napari_tinc import output
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.core.metadata import Display, Metadata
 from napari_tinc.errors import FormatError, InputError
 from napari_tinc.format import (
     DTYPES,
@@ -37,6 +37,7 @@ from napari_tinc.format import (
     parse,
     write_atomic,
 )
+from napari_tinc.format.fields import _display_of
 
 SMALL = Frame(
     Header(
@@ -72,6 +73,10 @@ def crc32c(data: bytes) -> int:
 
 def with_header(**changes: Any) -> Frame:
     return replace(SMALL, header=replace(SMALL.header, **changes))
+
+
+def with_display(**values: Any) -> Frame:
+    return with_metadata(display=Display(**values))
 
 
 def with_metadata(**changes: Any) -> Frame:
@@ -291,6 +296,18 @@ WRONG_FRAMES: dict[str, tuple[Callable[[], Frame], str]] = {
     "infinite voxel size": (lambda: with_metadata(voxel_size=(1.0, 1.0, math.inf, 1.0)), "voxel_size of y"),
     "units of another dimension": (lambda: with_metadata(units=("um",)), "units"),
     "unit that is no text": (lambda: with_metadata(units=("um", "um", "um", None)), "expected text"),
+    "place of another dimension": (lambda: with_display(translate=(1.0,) * 3), "display translate"),
+    "infinite place": (lambda: with_display(translate=(1.0, 1.0, math.inf, 1.0)), "finite numbers"),
+    "rotation of another dimension": (lambda: with_display(linear=((1.0,) * 4,) * 3), "display linear"),
+    "rotation with a short row": (lambda: with_display(linear=((1.0,) * 4,) * 3 + ((1.0,),)), "display linear"),
+    "limits of another number of channels": (
+        lambda: with_display(contrast_limits=((0.0, 1.0),) * 3),
+        "display contrast_limits",
+    ),
+    "limits that are no pair": (lambda: with_display(contrast_limits=((0.0, 1.0, 2.0),)), "display contrast_limits"),
+    "limit that is no number": (lambda: with_display(contrast_limits=((0.0, "1"),)), "finite numbers"),
+    "colours of another number of channels": (lambda: with_display(colors=("red",) * 3), "display colors"),
+    "colour that is no text": (lambda: with_display(colors=(7,)), "expected text"),
     "channel name missing": (lambda: with_metadata(channel_names=("DAPI",)), "expected none or 2"),
     "half a surrogate pair": (lambda: with_metadata(name="\ud800"), "Unicode"),
     "metadata too long": (lambda: with_metadata(name="n" * 65536), "shorten"),
@@ -525,3 +542,17 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, name: str, over
     with pytest.raises(InputError, match=name):
         write_atomic(tmp_path / name, DATA, overwrite)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_place_and_looks_survive_and_older_readers_would_pass_them_over():
+    display = Display((1.5, 0.0, -2.0, 7.0), ((0.0, 1.0, 0.0, 0.0),) * 4, ((0.0, 9.5), (1.0, 2.0)), ("gray", "#00ff00"))
+    frame = with_metadata(display=display)
+    assert parse(pack(frame)).header.metadata.display == display
+    assert parse(pack(with_metadata())).header.metadata.display == Display()
+    assert len(pack(with_metadata(display=Display()))) == len(pack(SMALL)), "what is not known takes no bytes"
+
+
+@pytest.mark.parametrize("value", [7, [1], {"translate": 3}, {"linear": [1, 2]}])
+def test_a_display_of_another_shape_is_refused(value):
+    with pytest.raises(FormatError, match="metadata display"):
+        _display_of(value)

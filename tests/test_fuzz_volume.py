@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
+from mutators import edited, flipped, varint, with_payload, with_plan
 
 from napari_tinc.compression import compress
 from napari_tinc.core.metadata import Metadata
@@ -86,43 +87,6 @@ def outcome(data: bytes) -> npt.NDArray[np.generic] | None:
     (limits,) = volume.value_ranges
     assert limits[0] <= voxels.min() <= voxels.max() <= limits[1]
     return voxels
-
-
-def varint(value: int) -> bytes:
-    groups = [value >> shift & 0x7F for shift in range(0, max(value.bit_length(), 1), 7)]
-    return bytes([group | 0x80 for group in groups[:-1]] + groups[-1:])
-
-
-def with_plan(frame: Frame, plan: bytes) -> bytes:
-    return pack(replace(frame, header=replace(frame.header, plan=plan)))
-
-
-def with_payload(frame: Frame, index: int, payload: bytes) -> bytes:
-    """Replace a segment and put a checksum that holds on it."""
-    parts = list(frame.segments)
-    parts[index] = replace(parts[index], payload=payload)
-    return pack(replace(frame, segments=tuple(parts)))
-
-
-def flipped(content: bytes, bit: int) -> bytes:
-    damaged = bytearray(content)
-    damaged[bit // 8] ^= 1 << bit % 8
-    return bytes(damaged)
-
-
-def edited(content: bytes, source: random.Random) -> bytes:
-    """Change, insert or delete up to four bytes, or cut the end off."""
-    damaged = bytearray(content)
-    for _ in range(source.randint(1, 4)):
-        position = source.randrange(len(damaged))
-        edit = source.choice(["change", "change", "insert", "delete", "cut"])
-        if edit == "change":
-            damaged[position] = source.randrange(256)
-        elif edit == "insert":
-            damaged.insert(position, source.randrange(256))
-        elif len(damaged) > 1:
-            del damaged[position : None if edit == "cut" and position else position + 1]
-    return bytes(damaged)
 
 
 def test_the_undamaged_file_is_read_and_has_all_that_can_be_damaged(data: bytes, frame: Frame) -> None:

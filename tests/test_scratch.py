@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import threading
+import time
 import tracemalloc
+from collections.abc import Generator
 from itertools import pairwise
 from pathlib import Path
 
@@ -165,3 +168,116 @@ def test_a_full_disk_is_an_error_before_anything_is_written(monkeypatch: pytest.
     with memory_limit(1000), pytest.raises(InputError, match=r"GB of working space.*No space left"):
         compress(blobs((32, 32, 32)), Target.ratio(16), preset="fast")
     assert not list(tmp_path.iterdir())
+
+
+def drive(steps: Generator[tuple[int, int], None, np.ndarray], seconds: float) -> tuple[np.ndarray | None, float]:
+    """Drive steps to their end, or close them after a while; return the longest time between two."""
+    started = last = time.monotonic()
+    longest = 0.0
+    try:
+        while last - started < seconds:
+            next(steps)
+            now = time.monotonic()
+            last, longest = now, max(longest, now - last)
+    except StopIteration as stop:
+        return stop.value, max(longest, time.monotonic() - last)
+    steps.close()
+    return None, max(longest, time.monotonic() - last)
+
+
+@pytest.mark.parametrize("made", ["from an array", "computed"])
+def test_reading_a_million_dask_chunks_can_be_stopped_at_any_time(made: str) -> None:
+    shape, chunks = (200, 200, 400), (2, 2, 4)
+    million = (
+        da.from_array(np.ones(shape, np.uint8), chunks) if made == "from an array" else da.ones(shape, chunks=chunks)
+    )
+    assert million.npartitions == 10**6
+    _, longest = drive(scratch.read_steps(million), 5)
+    assert longest < 2  # 0.6 s when nothing else runs: the graph's own bookkeeping holds the interpreter's lock
+
+
+class Slow:
+    """An array on a disk that takes seconds for a chunk."""
+
+    shape, dtype, chunks = (4, 50, 50), np.dtype(np.uint16), (1, 50, 50)
+
+    def __init__(self) -> None:
+        self.answer = threading.Event()
+
+    def __getitem__(self, key: object) -> np.ndarray:
+        assert self.answer.wait(30)
+        return np.full(self.shape, 7, np.uint16)[key]  # type: ignore[index]
+
+
+def test_reading_from_a_slow_disk_can_be_stopped_at_any_time() -> None:
+    slow = Slow()
+    found, longest = drive(scratch.read_steps(slow), 1)
+    assert found is None
+    assert longest < 0.5
+    slow.answer.set()
+    np.testing.assert_array_equal(scratch.to_array(slow), np.full(slow.shape, 7))
+
+
+def test_a_zarr_of_a_billion_chunks_lists_none_of_them(tmp_path: Path) -> None:
+    billion = zarr.create_array(tmp_path / "a.zarr", shape=(1000,) * 3, chunks=(1,) * 3, dtype="u1", fill_value=3)
+    tracemalloc.start()
+    steps = scratch.read_steps(billion)
+    try:
+        started = time.monotonic()
+        next(steps)
+        assert time.monotonic() - started < 2
+        assert tracemalloc.get_traced_memory()[1] < 2**30 + 2**27  # the voxels themselves, of which none is touched
+    finally:
+        tracemalloc.stop()
+        steps.close()
+
+
+@pytest.mark.parametrize("kind", ["zarr", "sharded", "dask", "uneven dask", "without chunks", "one axis of chunks"])
+def test_arrays_in_many_small_chunks_are_read_in_few_blocks(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = np.arange(30 * 31 * 32, dtype=np.uint16).reshape(30, 31, 32)
+    given: object = zarr.create_array(tmp_path / "a.zarr", data=volume, chunks=(3, 4, 5))
+    if kind == "sharded":
+        given = zarr.create_array(tmp_path / "b.zarr", data=volume, chunks=(3, 4, 5), shards=(6, 8, 10))
+    if kind == "dask":
+        given = da.from_array(volume, chunks=(3, 4, 5))
+    if kind == "uneven dask":
+        given = da.from_array(volume, chunks=((1, 20, 0, 9), (31,), (7,) * 4 + (4,)))
+    if kind == "without chunks":
+        given = type(
+            "Plain", (), {"shape": volume.shape, "dtype": volume.dtype, "__getitem__": lambda _, k: volume[k]}
+        )()
+    if kind == "one axis of chunks":
+        given = zarr.create_array(tmp_path / "c.zarr", data=volume, chunks=(1, 31, 32))
+    for size in (2**25, 2**12):
+        monkeypatch.setattr(scratch, "_BLOCK_BYTES", size)
+        steps = scratch.read_steps(given)  # type: ignore[arg-type]
+        reports = []
+        while True:
+            try:
+                reports.append(next(steps))
+            except StopIteration as stop:
+                np.testing.assert_array_equal(stop.value, volume)
+                break
+        assert reports[-1][0] == reports[-1][1]
+        if size == 2**25:
+            assert reports[-1] == (1, 1)
+
+
+def test_masked_blocks_and_unknown_shapes_are_refused() -> None:
+    masked = da.ma.masked_equal(da.from_array(np.eye(8), chunks=4), 0)
+    with pytest.raises(InputError, match="mask"):
+        compress(masked, Target.ratio(2))
+    unknown = da.from_array(np.eye(8), chunks=4)
+    with pytest.raises(InputError, match="known shape"):
+        compress(unknown[unknown[:, 0] > 0], Target.ratio(2))
+
+
+def test_a_copy_is_the_callers_own() -> None:
+    volume = blobs((8, 9, 10))
+    assert scratch.to_array(volume) is volume
+    copied, _ = drive(scratch.read_steps(volume, copy=True), 30)
+    assert copied is not None
+    assert not np.shares_memory(copied, volume)
+    np.testing.assert_array_equal(copied, volume)

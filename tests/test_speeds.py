@@ -25,7 +25,7 @@ FAST = Run("fast", "auto", "cpu", "uint16", 10**6, False, 0.6)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Begin without any runs, in a process whose first run is over."""
     path = tmp_path / "cache" / "speeds.json"
-    monkeypatch.setattr(speeds, "store", lambda: path)
+    monkeypatch.setattr(speeds, "store", lambda kind="speeds": path)
     monkeypatch.setattr(speeds, "_runs", itertools.count(1))
     return path
 

@@ -99,7 +99,10 @@ class Candidate:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything that decides over its file, for JSON."""
-        return {"codec": self.codec, "settings": None if self.settings is None else asdict(self.settings)}
+        chosen = None if self.settings is None else asdict(self.settings)
+        if chosen is not None:
+            del chosen["promised"]  # found out while it runs
+        return {"codec": self.codec, "settings": chosen}
 
 
 def default_candidates(preset: str = "fast") -> tuple[Candidate, ...]:

@@ -53,6 +53,11 @@ def pack(array: Array, axes: str, codec: str, encode: Callable[[NDArray[np.float
     return b"".join(parts)
 
 
+def overhead(shape: tuple[int, ...], axes: str, itemsize: int) -> int:
+    """Bytes of a file besides the codec's own."""
+    return _START.size + _SIDE.size * len(shape) + item_count(axes, shape) * (2 * itemsize + _SIDE.size)
+
+
 def unpack(data: bytes, decoder: Callable[[str], Callable[[bytes, tuple[int, ...]], Array]]) -> Array:
     """Read the volume back from a file; values are rounded for integers and clipped to the original's range.
 

@@ -167,7 +167,7 @@ def _bars(axes: Axes, rows: pd.DataFrame, measure: str, names: list[str]) -> Non
     axes.barh(ordered["candidate"], ordered[measure], color=colours)
     if len(ordered):
         lowest, highest = ordered[measure].min(), ordered[measure].max()
-        span = max(highest - lowest, 0.01 * abs(highest))
+        span = max(highest - lowest, 0.01 * abs(highest)) or 1.0
         axes.set_xlim(lowest - 0.25 * span, highest + 0.05 * span)
     axes.tick_params(axis="y", labelsize=8)
     axes.set(xlabel=f"{MEASURE_LABELS[measure]}\n(axis does not begin at 0)")

@@ -1,4 +1,4 @@
-"""Which strategy ``auto`` takes for a volume and why, and whether that was right."""
+"""What to use for a volume, from what was tried; which strategy ``auto`` takes and why, and whether that was right."""
 
 from __future__ import annotations
 
@@ -104,13 +104,59 @@ def recommend(facts: Facts) -> Recommendation:
     return Recommendation(between, "equal", why)
 
 
-def verdicts(results: Iterable[Result], facts: Facts) -> tuple[Verdict, ...]:
-    """Say, ratio by ratio, how the recommended strategy did among networks and the default among ours, and who won."""
-    by_ratio: dict[float, list[Result]] = {}
+def answer(results: Iterable[Result]) -> str:
+    """Say what to use, in a line per ratio, from what has finished; empty if nothing has.
+
+    Of those within a tenth of a decibel of the best it is what Compress does by itself, or else the fastest.
+    """
+    return "\n".join(_answer(ratio, found) for ratio, found in _by_ratio(results).items())
+
+
+def _answer(ratio: float, found: list[Result]) -> str:
+    best = max(found, key=_psnr)
+    as_good = [result for result in found if _psnr(result) >= _psnr(best) - _DECISIVE_DB]
+    taken = min(as_good, key=lambda result: (not _is_default(result), _seconds(result)))
+    said = f"At {ratio:g} times smaller use {_how(taken)}: {_psnr(taken):.2f} dB{_took(taken)}"
+    ours = [result for result in found if result.candidate.codec == TINC]
+    others = [result for result in found if result.candidate.codec != TINC]
+    rivals = others if taken in ours else ours
+    if not rivals:
+        return f"{said}."
+    rival = max(rivals, key=_psnr)
+    more = _psnr(taken) - _psnr(rival)
+    return (
+        f"{said}; {_how(rival)} comes to {_psnr(rival):.2f} dB, {abs(more):.2f} dB {'less' if more >= 0 else 'more'}."
+    )
+
+
+def _how(result: Result) -> str:
+    """What a user has to choose to get this file."""
+    settings = result.candidate.settings
+    if settings is None:
+        return f"the codec {result.candidate.name}"
+    said = f"Compress with preset {settings.preset} and model {settings.model}"
+    if not _is_network(result):
+        return said
+    levels = "" if settings.levels is None else f", {settings.levels} level{'s' * (settings.levels != 1)}"
+    return f"{said}, {settings.between} between levels, {settings.within} within levels{levels}"
+
+
+def _took(result: Result) -> str:
+    return f" in {_seconds(result):.1f} s" if math.isfinite(_seconds(result)) else ""
+
+
+def _by_ratio(results: Iterable[Result]) -> dict[float, list[Result]]:
+    """Those that have a file, by the ratio that was asked for."""
+    found: dict[float, list[Result]] = {}
     for result in results:
         if result.ok:
-            by_ratio.setdefault(result.target_ratio, []).append(result)
-    return tuple(_verdict(ratio, found, recommend(facts)) for ratio, found in by_ratio.items())
+            found.setdefault(result.target_ratio, []).append(result)
+    return found
+
+
+def verdicts(results: Iterable[Result], facts: Facts) -> tuple[Verdict, ...]:
+    """Say, ratio by ratio, how the recommended strategy did among networks and the default among ours, and who won."""
+    return tuple(_verdict(ratio, found, recommend(facts)) for ratio, found in _by_ratio(results).items())
 
 
 def _verdict(ratio: float, found: list[Result], advice: Recommendation) -> Verdict:
@@ -125,7 +171,8 @@ def _verdict(ratio: float, found: list[Result], advice: Recommendation) -> Verdi
     taken, first = max(followed, key=_psnr), max(networks, key=_psnr)
     loss = _psnr(first) - _psnr(taken)
     if loss == 0:
-        said = f"{advice.strategy} was the best of {len(tried)} network strategies"
+        others = f"the best of {len(tried)} network strategies" if len(tried) > 1 else "the only network strategy tried"
+        said = f"{advice.strategy} was {others}"
     elif loss <= _DECISIVE_DB:
         said = f"{advice.strategy} was as good as the best, {first.candidate.name}, within {loss:.2f} dB"
     else:
@@ -135,7 +182,7 @@ def _verdict(ratio: float, found: list[Result], advice: Recommendation) -> Verdi
 
 def _default(ours: list[Result]) -> str:
     """Say whether what Compress does by itself was the best of ours; nothing if it was not tried."""
-    tried = [result for result in ours if result.candidate.settings and result.candidate.settings.model == "auto"]
+    tried = [result for result in ours if _is_default(result)]
     if not tried:
         return ""
     taken, first = max(tried, key=_psnr), max(ours, key=_psnr)
@@ -143,6 +190,15 @@ def _default(ours: list[Result]) -> str:
     if (loss := _psnr(first) - _psnr(taken)) <= _DECISIVE_DB:
         return f"{said}: none of ours is more than {_DECISIVE_DB:g} dB better. "
     return f"{said}: {first.candidate.name} is {loss:.2f} dB better. "
+
+
+def _is_default(result: Result) -> bool:
+    """Whether it is what Compress does by itself."""
+    return result.candidate.settings is not None and result.candidate.settings.model == "auto"
+
+
+def _seconds(result: Result) -> float:
+    return math.inf if result.costs is None else float(result.costs["encode_seconds"])
 
 
 def _is_network(result: Result) -> bool:

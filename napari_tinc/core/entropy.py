@@ -70,7 +70,12 @@ def frequencies(model: SymbolModel) -> npt.NDArray[np.int64]:
     with localcontext(_DECIMAL):
         scale = (_LN2 * (Decimal(model.scale_code) / 8 - 2)).exp()
         divisor = 2 * scale * scale if model.family == GAUSSIAN else scale
-        half = [int((-Decimal(k**power) / divisor).exp().scaleb(24)) for k in range(model.bound + 1)]
+        half = []
+        for k in range(model.bound + 1):
+            half.append(int((-Decimal(k**power) / divisor).exp().scaleb(24)))
+            if not half[-1]:  # nor is any further one
+                half += [0] * (model.bound - k)
+                break
     weights = half[:0:-1] + half
     spare = _TOTAL - len(weights)
     total = sum(weights)
@@ -159,9 +164,9 @@ def _decode_range(words: npt.NDArray[np.uint64], sizes: Sequence[int], models: S
     for size, model in zip(sizes, models, strict=True):
         symbols = np.zeros(size, dtype=np.int32)
         tensors.append(symbols)
-        if model.bound == 0:
+        if model.bound == 0 or size == 0:  # the tables of a model cost time, which nothing must be worth
             continue
-        coded |= size > 0
+        coded = True
         if not _take(words, state, *_intervals(model), model.bound, symbols):
             raise FormatError("a range-coded stream does not decode: the file is damaged")
     if int(state[2]) < len(words) or (coded and int(state[0]) >= 2**33 - 1):

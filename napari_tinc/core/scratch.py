@@ -12,9 +12,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from contextvars import ContextVar
-from itertools import pairwise, product
+from contextvars import ContextVar, copy_context
+from itertools import accumulate, pairwise, product
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +32,8 @@ Bounds = tuple[tuple[int, int], ...]
 # A compression holds the volume, its coefficients twice and pieces of both.
 _SHARE_OF_FREE = 8
 _ZEROS = bytes(2**22)
+# What is read at a time, and how often the reader can be stopped meanwhile.
+_BLOCK_BYTES, _BLOCK_CHUNKS, _READ_SECONDS = 2**25, 2**14, 0.1
 _limit: ContextVar[int | None] = ContextVar("limit", default=None)
 
 
@@ -64,8 +68,13 @@ def memory_limit(nbytes: int) -> Iterator[None]:
 
 def fits_memory(nbytes: int) -> bool:
     """Whether an array of so many bytes is kept in memory."""
+    return nbytes <= _allowed()
+
+
+def _allowed() -> int:
+    """Bytes of the largest array that is kept in memory."""
     limit = _limit.get()
-    return nbytes <= (psutil.virtual_memory().available // _SHARE_OF_FREE if limit is None else limit)
+    return psutil.virtual_memory().available // _SHARE_OF_FREE if limit is None else limit
 
 
 def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
@@ -94,31 +103,73 @@ def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         ) from error
 
 
-def read_steps(source: ArrayLike) -> Generator[tuple[int, int], None, Array]:
-    """Return an ndarray as it is; copy a dask, zarr or similar array chunk by chunk.
+def read_steps(source: ArrayLike, copy: bool = False) -> Generator[tuple[int, int], None, Array]:
+    """Read a dask, zarr or similar array block by block; return an ndarray as it is, or copy it likewise.
+
+    Blocks meet where chunks do and hold many small ones. They are read in a thread, and there is a step at least every
+    tenth of a second: whoever closes the generator need not wait for a slow disk.
 
     Parameters
     ----------
     source : ndarray or array-like
         Anything with ``shape``, ``dtype`` and slicing that gives arrays.
+    copy : bool
+        Whether an ndarray is copied, too.
 
     Yields
     ------
-    chunks read, all chunks
-    """
-    if isinstance(source, np.ndarray):
-        return np.asarray(source)  # not a matrix, whose slices have two axes
-    import dask.array as da
+    blocks read, all blocks
 
-    lazy: Any = source
-    if not isinstance(source, da.Array):
-        lazy = da.from_array(source, getattr(source, "chunks", "auto"))  # type: ignore[no-untyped-call]
-    copied = zeros(lazy.shape, lazy.dtype.newbyteorder("="))
-    places = list(da.core.slices_from_chunks(lazy.chunks))  # type: ignore[no-untyped-call]
-    for number, place in enumerate(places, 1):
-        copied[place] = lazy[place].compute()
-        yield number, len(places)
+    Raises
+    ------
+    InputError
+        If the shape is not known, or a block is masked.
+    """
+    if isinstance(source, np.ndarray) and not copy:
+        return np.asarray(source)  # not a matrix, whose slices have two axes
+    if not all(isinstance(side, Integral) for side in source.shape):
+        raise InputError(f"expected an array of known shape, got {source.shape}; compute its chunk sizes first")
+    dtype = np.dtype(source.dtype)
+    copied = zeros(tuple(map(int, source.shape)), dtype.newbyteorder("="))
+    blocks, total = _blocks(source, min(_BLOCK_BYTES, _allowed()) // max(1, dtype.itemsize))
+    pool = ThreadPoolExecutor(1, thread_name_prefix="tinc-blocks")
+    try:
+        for number, block in enumerate(blocks):
+            read = pool.submit(copy_context().run, _read_into, copied, source, block)
+            while wait([read], _READ_SECONDS).not_done:
+                yield number, total
+            read.result()
+            yield number + 1, total
+    finally:
+        pool.shutdown(wait=False)
     return copied
+
+
+def _read_into(copied: Array, source: ArrayLike, block: tuple[slice, ...]) -> None:
+    read = source[block]
+    if hasattr(read, "compute"):  # dask, and what is made of it
+        read = read.compute()
+    if isinstance(read, np.ma.MaskedArray):
+        raise InputError("expected an array without a mask, got a masked one; fill it, for example with filled(0)")
+    copied[block] = read
+
+
+def _blocks(source: ArrayLike, voxels: int) -> tuple[Iterator[tuple[slice, ...]], int]:
+    """Cut an array where its chunks meet into blocks of at most ``voxels``, but of one chunk at least; and count them.
+
+    The chunks themselves, of which there may be billions, are not listed.
+    """
+    known = getattr(source, "shards", None) or getattr(source, "chunks", None)
+    chunks = known or (1,) * len(source.shape)
+    chunk = math.prod(max(1, max(side) if isinstance(side, tuple) else side) for side in chunks)
+    left = min(voxels // chunk, _BLOCK_CHUNKS) if known else voxels
+    axes: list[list[slice]] = []
+    for stop, side in reversed(list(zip(source.shape, chunks, strict=True))):
+        starts: Sequence[int] = [0, *accumulate(side[:-1])] if isinstance(side, tuple) else range(0, stop, side)
+        count = min(max(1, len(starts)), max(1, left))
+        left //= count
+        axes.append([slice(a, b) for a, b in pairwise([*starts[::count], stop])])
+    return product(*reversed(axes)), math.prod(map(len, axes))
 
 
 def to_array(source: ArrayLike) -> Array:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_tinc.core.metadata import SPATIAL, Metadata
+from napari_tinc.core.metadata import SPATIAL, Display, Metadata
 from napari_tinc.core.scratch import zeros
 from napari_tinc.core.text import storable
 from napari_tinc.errors import InputError
@@ -37,11 +37,24 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a file says besides its voxels: (step, unit) by axis letter, channel names, the image's name."""
+    """What a file says besides its voxels: by axis letter (step, unit) and position; of channels and the image, names.
+
+    ``colors`` and ``limits`` are how channels are to be shown, one per channel or none.
+    """
 
     steps: Mapping[str, tuple[float, str]]
     channel_names: tuple[str, ...] = ()
     name: str = ""
+    positions: Mapping[str, float] = field(default_factory=dict)
+    colors: tuple[str, ...] = ()
+    limits: tuple[tuple[float, float], ...] = ()
+
+    def display(self, axes: str, channels: int) -> Display:
+        """Return what a viewer may know of an array with these axes and so many channels."""
+        translate = tuple(float(self.positions.get(letter, 0.0)) for letter in axes)
+        limits = self.limits if len(self.limits) == channels else ()
+        colors = self.colors if len(self.colors) == channels else ()
+        return Display(translate if any(translate) else (), (), limits, colors)
 
 
 def assemble(data: NDArray[Any], letters: str, said: Description, axes: str | None) -> Volume:
@@ -84,7 +97,8 @@ def assemble(data: NDArray[Any], letters: str, said: Description, axes: str | No
         _log.warning("the names in the file are longer than a .tinc file can hold; they are left out")
         channel_names, name = (), ""
     steps = [said.steps.get(letter, (1.0, "")) for letter in names]
-    metadata = Metadata(names, tuple(s for s, _ in steps), tuple(u for _, u in steps), channel_names, name)
+    sizes, units = tuple(s for s, _ in steps), tuple(u for _, u in steps)
+    metadata = Metadata(names, sizes, units, channel_names, name, said.display(names, channels))
     if not data.dtype.isnative:
         native = zeros(data.shape, data.dtype.newbyteorder("="))
         native[...] = data

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,28 +58,77 @@ def _identity(path: Path) -> tuple[int, int, int]:
 
 
 def _read(path: Path, axes: str | None) -> Volume:
+    levels, letters, said = described(path)
+    return assemble(to_array(levels[0]), letters, said, axes)
+
+
+def described(path: Path) -> tuple[list[zarr.Array[Any]], str, Description]:
+    """Open a Zarr array or an OME-Zarr image without reading a voxel.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+
+    Returns
+    -------
+    levels : list of zarr.Array
+        The finest first; one for a plain array.
+    letters : str
+        Of every axis; letters outside ``tczyx`` mean that the file gives the axis no meaning.
+    said : Description
+
+    Raises
+    ------
+    InputError
+        The group is not an image of OME-Zarr 0.4 or 0.5, or its axes cannot be named.
+    """
     node = zarr.open(path, mode="r")
     if isinstance(node, zarr.Array):
-        return assemble(to_array(node), _array_letters(node), Description({}, name=_stem(path)), axes)
+        return [node], _array_letters(node), Description({}, name=_stem(path))
     image, omero = _ome_image(node, path)
     multiscale = image.multiscales[0]
-    level = multiscale.datasets[0]
-    array = node[level.path]
-    if not isinstance(array, zarr.Array):
-        raise InputError(f"expected an array at {path.name}/{level.path}, got a group; check the OME-Zarr's metadata")
+    levels = []
+    for level in multiscale.datasets:
+        array = node[level.path]
+        if not isinstance(array, zarr.Array):
+            raise InputError(
+                f"expected an array at {path.name}/{level.path}, got a group; check the OME-Zarr's metadata"
+            )
+        levels.append(array)
     letters = "".join(_axis_letter(axis) for axis in multiscale.axes)
-    scales = [transform.scale for transform in level.coordinateTransformations if hasattr(transform, "scale")]
-    scales += [t.scale for t in multiscale.coordinateTransformations or () if hasattr(t, "scale")]
-    product = np.prod(np.array(scales, np.float64), axis=0)
-    steps = {}
-    for letter, axis, value in zip(letters, multiscale.axes, product, strict=True):
+    scale, position = np.ones(len(letters)), np.zeros(len(letters))
+    outer = multiscale.coordinateTransformations or ()
+    for transform in (*multiscale.datasets[0].coordinateTransformations, *outer):  # applied one after the other
+        factor = np.array(getattr(transform, "scale", 1.0), np.float64)
+        scale, position = scale * factor, position * factor + np.array(getattr(transform, "translation", 0.0))
+    steps, positions = {}, {}
+    for letter, axis, value, start in zip(letters, multiscale.axes, scale, position, strict=True):
         step = positive_step(value)
         if letter != "c" and step is not None:
             steps[letter] = (step, unit_name(getattr(axis, "unit", None)))
-    channels = tuple(channel.label or "" for channel in omero.channels) if omero else ()
-    names = channels if any(channels) else ()
-    said = Description(steps, names, multiscale.name or _stem(path))
-    return assemble(to_array(array), letters, said, axes)
+            positions[letter] = float(start) if np.isfinite(start) else 0.0
+    channels = tuple(omero.channels) if omero else ()
+    labels = tuple(channel.label or "" for channel in channels)
+    colors = tuple(f"#{channel.color}".lower() for channel in channels if _is_color(channel.color))
+    limits = [_window_of(channel) for channel in channels]
+    said = Description(
+        steps, labels if any(labels) else (), multiscale.name or _stem(path), positions, colors,
+        tuple(pair for pair in limits if pair is not None),
+    )  # fmt: skip
+    return levels, letters, said
+
+
+def _is_color(text: object) -> bool:
+    return isinstance(text, str) and re.fullmatch("[0-9a-fA-F]{6}", text) is not None
+
+
+def _window_of(channel: Any) -> tuple[float, float] | None:
+    window = getattr(channel, "window", None)
+    start, end = (getattr(window, name, None) for name in ("start", "end"))
+    if not isinstance(start, int | float) or not isinstance(end, int | float) or not -math.inf < start < end < math.inf:
+        return None
+    return float(start), float(end)
 
 
 def _ome_image(group: zarr.Group, path: Path) -> tuple[Any, Any]:
@@ -164,18 +215,27 @@ def _ome_attributes(array: NDArray[Any], metadata: Metadata) -> dict[str, Any]:
     axes = []
     for letter, unit in zip(metadata.axes, metadata.units, strict=True):
         axes.append({"name": letter, "type": AXIS_TYPES[letter]} | ({"unit": unit} if unit else {}))
-    transforms = [{"type": "scale", "scale": list(metadata.voxel_size)}]
+    display = metadata.display
+    transforms: list[dict[str, Any]] = [{"type": "scale", "scale": list(metadata.voxel_size)}]
+    if display.translate:
+        transforms.append({"type": "translation", "translation": list(display.translate)})
     multiscale = {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": transforms}]}
     if metadata.name:
         multiscale["name"] = metadata.name
     attributes: dict[str, Any] = {"version": "0.5", "multiscales": [multiscale]}
-    if metadata.channel_names:
-        low, high = float(array.min()), float(array.max())
-        window = {"start": low, "end": high, "min": low, "max": high}
-        attributes["omero"] = {
-            "channels": [
-                {"label": name, "color": CHANNEL_COLORS[i % len(CHANNEL_COLORS)], "window": window, "active": True}
-                for i, name in enumerate(metadata.channel_names)
-            ]
-        }
+    channels = array.shape[metadata.axes.index("c")] if "c" in metadata.axes else 1
+    if metadata.channel_names or len(display.colors) == channels > 1:
+        attributes["omero"] = {"channels": [_omero(array, metadata, number) for number in range(channels)]}
     return attributes
+
+
+def _omero(array: NDArray[Any], metadata: Metadata, number: int) -> dict[str, Any]:
+    """Say how a channel is to be shown."""
+    low, high = float(array.min()), float(array.max())
+    limits, colors = metadata.display.contrast_limits, metadata.display.colors
+    start, end = limits[number] if len(limits) > number else (low, high)
+    usual = CHANNEL_COLORS[number % len(CHANNEL_COLORS)]
+    color = colors[number].lstrip("#").upper() if len(colors) > number else usual
+    shown = {"color": color if _is_color(color) else usual, "active": True}
+    shown["window"] = {"start": start, "end": end, "min": low, "max": high}
+    return shown | ({"label": metadata.channel_names[number]} if metadata.channel_names else {})

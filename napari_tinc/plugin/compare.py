@@ -161,9 +161,11 @@ class Comparison(View):
 
     def _arrange(self, overlays: bool) -> None:
         """Put each image into a cell, and over it what lies over it if that is to be shown."""
+        active = self._viewer.layers.selection.active
         for layer in self._temporary * overlays:
             if layer not in self._viewer.layers:
                 self._viewer.add_layer(layer)
+        self._viewer.layers.selection.active = active
         for layer in self._over:
             layer.visible = overlays
         # napari counts all layers into cells, from the first on; cells of hidden layers alone are left out.

@@ -91,7 +91,7 @@ class CandidateActions:
 
     def _grid(self) -> None:
         """Without a selection the best ones."""
-        rows = (self.selected_rows() or self._ranked()[:_BEST_ROWS])[: _MOST_CELLS - 1]
+        rows = (self.selected_rows() or _different(self._ranked())[:_BEST_ROWS])[: _MOST_CELLS - 1]
 
         def arrange() -> None:
             coloured = self._controls.octants.isChecked()
@@ -191,6 +191,14 @@ def _once(rows: Sequence[Row]) -> list[Row]:
     first: dict[Path | None, Row] = {}
     for row in rows:
         first.setdefault(row.result.path if row.result is not None else None, row)
+    return list(first.values())
+
+
+def _different(rows: Sequence[Row]) -> list[Row]:
+    """Of those that look the same, as far as their PSNR is shown, the first one."""
+    first: dict[tuple[float, str], Row] = {}
+    for row in rows:
+        first.setdefault((row.ratio, f"{row.values['psnr']:.2f}"), row)
     return list(first.values())
 
 

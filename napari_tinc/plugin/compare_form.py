@@ -65,6 +65,9 @@ class CompareForm(LayerForm):
         self.folded = QCollapsible("Strategies and codecs")
         for title, names, columns in (("Our strategies", strategies, 2), ("Codecs", PEERS, 3)):
             self.folded.addWidget(self._group(title, names, columns))
+        layouts: Any = self.folded.layout(), self.folded.content().layout()
+        for layout in layouts:
+            layout.setContentsMargins(0, 0, 0, 0)  # or the names of the strategies would widen the dock
         self._lay_out(rows, self.folded)
 
     def _box(self, name: str) -> QCheckBox:

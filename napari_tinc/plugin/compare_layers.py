@@ -124,7 +124,10 @@ def heat_maps(grids: Sequence[Floats], layers: Sequence[Any]) -> list[Image]:
 
 
 def best_map(grids: Sequence[Floats], names: Sequence[str], source: Any) -> Labels:
-    """Draw which of several candidates is best in every octant.
+    """Draw which of several candidates is best in every octant, hidden at first.
+
+    Shown in 3-D and active, it would make napari 0.9 ask what is under a cursor that has not been on the canvas yet,
+    which is an error.
 
     Parameters
     ----------
@@ -141,6 +144,7 @@ def best_map(grids: Sequence[Floats], names: Sequence[str], source: Any) -> Labe
     features = {"best": ["", *names]}
     return Labels(
         (best + 1).astype(np.uint8), name="best codec per octant", features=features, opacity=_BEST_OPACITY,
+        visible=False,
         colormap=DirectLabelColormap(color_dict=colours | {None: "transparent"}),
         metadata={"tinc_derived": True}, **_over(source, best.shape),
     )  # fmt: skip

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
+from napari_tinc.compare.container import overhead
 from napari_tinc.errors import InputError, TincError
-from napari_tinc.plugin.compress_model import Source
+from napari_tinc.plugin.compress_model import Source, budget_of
 from napari_tinc.plugin.report import size_text
+from napari_tinc.speeds import Estimate, estimate_comparison
 from napari_tinc.target import Target
 
 if TYPE_CHECKING:
@@ -160,7 +162,7 @@ class CompareModel:
             return "expected at least one strategy or codec, got none; tick some"
         try:
             for ratio in self.choice.ratio_values():
-                Target.ratio(ratio).budget(self.source.nbytes, self.source.voxels)
+                budget_of(Target.ratio(ratio), self.source, self._least())
         except TincError as error:
             return str(error)
         return ""
@@ -171,8 +173,34 @@ class CompareModel:
             return problem
         assert self.source is not None
         source, ratios = self.source, self.choice.ratio_values()
-        budgets = [size_text(Target.ratio(ratio).budget(source.nbytes, source.voxels)) for ratio in ratios]
+        budgets = [size_text(budget_of(Target.ratio(ratio), source, self._least())) for ratio in ratios]
         return f"{size_text(source.nbytes)} → {', '.join(budgets)}"
+
+    def expected_time(self) -> str:
+        """Say how long it will take, from what was measured on this machine; empty if that cannot be said."""
+        if self.error() or self.active or self.source is None:
+            return ""
+        ours = [f"{name} {self.choice.preset}" for name in self.choice.strategies]
+        names, source = [*ours, *self.choice.peers], self.source
+        expected, unknown = estimate_comparison(source.voxels, source.dtype, names * len(self.choice.ratio_values()))
+        lacking = len(set(unknown))
+        if expected is None:
+            return "Expected time: not known until it has run once on this machine"
+        if lacking:
+            expected = Estimate(expected.low, None)
+        others = f", {lacking} of {len(names)} were never measured here" * bool(lacking)
+        return f"Expected time: {expected.text()}{others}; what was run before comes at once"
+
+    def _least(self) -> int:
+        """Bytes that no file of what is ticked is smaller than."""
+        assert self.source is not None
+        source, least = self.source, []
+        if self.choice.strategies:
+            least.append(source.least)
+        if self.choice.peers:
+            codec = 1 if source.varied else 0
+            least.append(overhead(source.shape, source.metadata.axes, source.dtype.itemsize) + codec)
+        return min(least)
 
     def begin(self) -> None:
         """Start a comparison.
@@ -229,6 +257,15 @@ class CompareModel:
         """Return what has finished; see :func:`napari_tinc.compare.results.table`."""
         assert self.comparison is not None
         return self.comparison.table(self.choice.bar)
+
+    def answer(self) -> str:
+        """Say what to use, as far as that is known."""
+        if self.comparison is None:
+            return ""
+        from napari_tinc.compare.recommend import answer
+
+        said = answer(self.comparison.results)
+        return f"So far: {said}" if said and self.active else said
 
     def stop(self) -> None:
         """Ask to stop; what has finished stays."""

@@ -61,7 +61,8 @@ class Controls(QObject):
             action.setData(key)
         menu.triggered.connect(self._on_export)
         self.export.setMenu(menu)
-        self.status, self.task, self.legend = plain_label(wrapped=True), plain_label(wrapped=True), QLabel()
+        self.expected, self.status, self.task = (plain_label(wrapped=True) for _ in range(3))
+        self.legend = QLabel()
         self.legend.setWordWrap(True)
         self.task.hide()
         self.legend.hide()
@@ -92,7 +93,7 @@ class Controls(QObject):
         for button in (self.buttons["compare"], self.buttons["stop"], self.export):
             row.addWidget(button)
         layout.addLayout(row)
-        for part in (self.status, self.bar):
+        for part in (self.expected, self.status, self.bar):
             layout.addWidget(part)
         return above
 
@@ -115,7 +116,7 @@ class Controls(QObject):
         """Where the split view is to be cut, 0 to 1."""
         return float(self.slider.value() / _STEPS)
 
-    def enable(self, ready: bool, active: bool, ok: bool, chosen: int) -> None:
+    def enable(self, ready: bool, active: bool, ok: bool, present: bool, chosen: int) -> None:
         """Offer what can be done now.
 
         Parameters
@@ -124,15 +125,23 @@ class Controls(QObject):
             Whether a comparison can start; whether one runs.
         ok : bool
             Whether any candidate has a file.
+        present : bool
+            Whether the source is still in the viewer, which everything is looked at beside.
         chosen : int
-            How many of those are selected.
+            How many candidates with a file are selected.
         """
         self.buttons["compare"].setEnabled(ready)
         self.buttons["stop"].setEnabled(active)
         for key in ("show", "flicker", "split"):
-            self.buttons[key].setEnabled(chosen > 0)
-        for button in (self.buttons["grid"], self.buttons["best"], self.buttons["single"], self.export):
-            button.setEnabled(ok)
+            self.buttons[key].setEnabled(present and chosen > 0)
+        for key in ("grid", "best", "single"):
+            self.buttons[key].setEnabled(present and ok)
+        self.export.setEnabled(ok)
+
+    def show_expected(self, text: str) -> None:
+        """Say how long a comparison will take; nothing if that is empty."""
+        self.expected.setText(text)
+        self.expected.setVisible(bool(text))
 
     def show_progress(self, text: str, done: int, total: int, active: bool, failed: bool) -> None:
         """Say where the comparison stands."""
@@ -176,22 +185,24 @@ class Controls(QObject):
 
 
 class Findings(QWidget):
-    """The plot, the recommendation, and how it did."""
+    """What to use, the plot, how the candidates did, and what is advised for networks."""
 
     measure_changed = Signal(str)
 
     def __init__(self) -> None:
         super().__init__()
-        self.plot, self.words, self.measures = PlotView(), QLabel(), QComboBox()
-        self.words.setWordWrap(True)
-        self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.plot, self.measures = PlotView(), QComboBox()
+        self.answer, self.words = QLabel(), QLabel()
+        for label in (self.answer, self.words):
+            label.setWordWrap(True)
+            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         for key, text in MEASURES.items():
             self.measures.addItem(text, key)
         self.measures.setToolTip("What the plot shows")
         self.measures.currentIndexChanged.connect(self._on_measure)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for part in (self.measures, self.plot, self.words):
+        for part in (self.answer, self.measures, self.plot, self.words):
             layout.addWidget(part)
 
     @property
@@ -199,10 +210,12 @@ class Findings(QWidget):
         """What is plotted, a column of the table."""
         return str(self.measures.currentData())
 
-    def show_words(self, advice: str, verdict: str) -> None:
-        """Show what is recommended, and afterwards whether that was right."""
-        paragraphs = [f"<b>Recommended:</b> {escape(advice)}"] * bool(advice)
-        paragraphs += [escape(line) for line in verdict.splitlines()]
+    def show_words(self, answer: str, verdict: str, advice: str) -> None:
+        """Show what to use first; below the plot how the candidates did, and last what is advised for networks."""
+        self.answer.setText("".join(f"<p><b>{escape(line)}</b></p>" for line in answer.splitlines()))
+        self.answer.setVisible(bool(answer))
+        paragraphs = [escape(line) for line in verdict.splitlines()]
+        paragraphs += [f"If it has to be a network (model tinc): {escape(advice)}"] * bool(advice)
         self.words.setText("".join(f"<p>{paragraph}</p>" for paragraph in paragraphs))
 
     def _on_measure(self) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MEASURES = {"psnr": "PSNR", "ssim": "SSIM", "dice": "Dice"}
 _DPI = 100
+NARROWEST = 240  # pixels: names and numbers leave no room for a plot in less, which docks have only while they open
 _NEAR = 14  # pixels from a point at which a click means it
 _HEIGHTS = (180, 420)  # pixels, at least and at most
 _PER_BAR, _AROUND_BARS = 15, 60
@@ -97,7 +98,7 @@ def _suit_dock(axes: Any, colour: str) -> None:
         label.set(color=colour, fontsize=_FONT)
     for spine in axes.spines.values():
         spine.set_edgecolor(colour)
-    axes.locator_params(nbins=5, axis="both" if axes.patches else "y")
+    axes.locator_params(nbins=5, axis="x" if axes.patches else "y")
 
 
 def _points(axes: Any, rows: pd.DataFrame, measure: str, height: int, zoom: float) -> list[Point]:
@@ -162,7 +163,7 @@ class PlotView(QWidget):
             self._start()
 
     def _start(self) -> None:
-        if self._wanted is None or self.width() < 2 * _NEAR:
+        if self._wanted is None or self.width() < NARROWEST:
             return
         table, names, measure = self._wanted
         size, zoom = (self.width(), self.height()), self.devicePixelRatioF()

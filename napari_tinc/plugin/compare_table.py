@@ -32,8 +32,9 @@ COLUMNS = (
     ("decode_seconds", "decode", ".2f", "Seconds"),
     ("peak_bytes", "memory", ".3g", "Bytes that the process grew by"),
 )
-_PSNR = 2
+_RATIO, _PSNR = 1, 2
 _HEIGHT = 190
+_NAME_WIDTH = 105  # pixels: PSNR, SSIM and Dice fit beside it in a dock as narrow as napari makes it
 _MOST_LETTERS = 22  # of a problem; the tooltip has all of it
 
 
@@ -45,6 +46,7 @@ class CandidateTable(QTableView):
 
     def __init__(self, model: CompareModel) -> None:
         super().__init__()
+        self._model = model
         self._rows = _Rows(model, self)
         self._sorted = QSortFilterProxyModel(self)
         self._sorted.setSortRole(Qt.ItemDataRole.UserRole)
@@ -61,6 +63,9 @@ class CandidateTable(QTableView):
         rows.setDefaultSectionSize(20)
         titles: Any = self.horizontalHeader()
         titles.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        titles.setSectionResizeMode(0, QHeaderView.ResizeMode.Interactive)  # long names are cut, numbers are not
+        titles.resizeSection(0, _NAME_WIDTH)
+        model.reset.connect(self._on_reset)
         model.row_changed.connect(self._on_row)
         self.doubleClicked.connect(self._on_double_click)
         selection: Any = self.selectionModel()
@@ -80,6 +85,10 @@ class CandidateTable(QTableView):
         shown = self._sorted.mapFromSource(self._rows.index(row, 0))
         self.selectRow(shown.row())
         self.scrollTo(shown)
+
+    def _on_reset(self) -> None:
+        """Leave out the ratio that was asked for where it is the same everywhere: the form says it."""
+        self.setColumnHidden(_RATIO, len({row.ratio for row in self._model.rows}) == 1)
 
     def _on_row(self) -> None:
         """Keep the best in sight while nobody has chosen anything."""
@@ -143,7 +152,7 @@ def _filled(item: QStandardItem, row: Row, column: int) -> QStandardItem:
     item.setText(_text(row, column))
     # Qt would put what is empty before the largest.
     item.setData(-math.inf if value is None else value, Qt.ItemDataRole.UserRole)
-    item.setToolTip(plain_tip(row.status or row.title()))
+    item.setToolTip(plain_tip(f"{row.title()}\n{row.status}".strip()))
     item.setData(None if row.ok else QColor("#999999"), Qt.ItemDataRole.ForegroundRole)
     if column and row.ok:
         item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)

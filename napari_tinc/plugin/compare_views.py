@@ -35,6 +35,11 @@ class CandidateViews:
         self.split: Split | None = None
 
     @property
+    def present(self) -> bool:
+        """Whether the original's layer is still in the viewer."""
+        return self._source in self.viewer.layers
+
+    @property
     def source(self) -> Any:
         """The original's layer.
 
@@ -43,7 +48,7 @@ class CandidateViews:
         InputError
             If it was deleted.
         """
-        if self._source not in self.viewer.layers:
+        if not self.present:
             raise InputError("expected the source layer in the viewer, got none; it was deleted: compare again")
         return self._source
 
@@ -136,10 +141,13 @@ class CandidateViews:
         best = compare_layers.best_map(self._octants(rows), [row.name for row in rows], self.source)
         best.metadata[_BEST] = True
         self.stop()
+        active = self.viewer.layers.selection.active
         with laid_out_once(self.viewer, removing=True):
             for layer in [one for one in self.viewer.layers if one.metadata.get(_BEST)]:
                 self.viewer.layers.remove(layer)
             self.viewer.add_layer(best)
+        self.viewer.layers.selection.active = active if active in self.viewer.layers else self.source
+        best.visible = True
         return compare_layers.shares(best, [row.name for row in rows])
 
     def _octants(self, rows: Sequence[Row]) -> list[Any]:

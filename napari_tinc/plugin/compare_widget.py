@@ -33,7 +33,7 @@ class CompareWidget(DockedWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self.model = CompareModel()
-        self.form = CompareForm(napari_viewer)
+        self.form = CompareForm(self.viewer)
         self._control: worker.Control | None = None
         self._worker: Any = None
         self._aside = compare_worker.Aside(self)
@@ -97,13 +97,16 @@ class CompareWidget(DockedWidget):
         if bar_changed:
             model.measure_again()
         self.form.show_size(model.size_preview(), bool(model.error()))
+        self.controls.show_expected(model.expected_time())
         self._enable()
 
     def _enable(self) -> None:
         rows, ok = self.candidates.selected_rows(), any(row.ok for row in self.model.rows)
+        views = self.candidates.views
         self.controls.enable(
-            ready=not self.model.active and not self.model.error(), active=self.model.active, ok=ok, chosen=len(rows)
-        )
+            ready=not self.model.active and not self.model.error(), active=self.model.active, ok=ok,
+            present=views is not None and views.present, chosen=len(rows),
+        )  # fmt: skip
         self.form.setEnabled(not self.model.active)
 
     # A comparison
@@ -182,6 +185,7 @@ class CompareWidget(DockedWidget):
     def _show_state(self, _: State | None = None) -> None:
         if self.model.state is State.PREPARING:
             self.controls.explain(())
+        self.controls.show_expected(self.model.expected_time())
         self._show_progress()
         self._show_words()
         self._enable()
@@ -198,11 +202,12 @@ class CompareWidget(DockedWidget):
         self.controls.show_task(saying)
 
     def _show_words(self) -> None:
-        self.findings.show_words(self.model.advice, self.model.verdict)
+        self.findings.show_words(self.model.answer(), self.model.verdict, self.model.advice)
 
     def _on_row(self, index: int) -> None:
         if self.model.rows[index].ok:
             self._draw()
+            self._show_words()
             self._enable()
 
     def _draw(self, _: Any = None) -> None:

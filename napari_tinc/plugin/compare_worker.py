@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from napari.utils.notifications import show_error
 from psygnal import Signal
 from qtpy.QtCore import QObject
 
+from napari_tinc import speeds
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.plugin import engine, worker
 from napari_tinc.plugin.compare_model import PEERS, Choice
 
 if TYPE_CHECKING:
+    from napari_tinc.compare.candidates import Candidate
     from napari_tinc.compare.engine import Comparison
     from napari_tinc.compare.results import Result
 
@@ -82,15 +85,27 @@ def _compare(job: Job, control: worker.Control) -> Generator[Any, None, Any]:
 
 def _run(comparison: Comparison, control: worker.Control) -> Generator[Any, None, bool]:
     """Run what is left, until it is done (True) or nobody wants it any more (False)."""
-    events = comparison.run()
+    events, array, started = comparison.run(), comparison.truth.array, time.monotonic()
     try:
         for event in events:
             if control.discarded:
                 return False
+            if event.kind == "started":
+                started = time.monotonic()
+            elif event.result is not None and event.result.ok and not event.result.same_as:
+                _remember(event.candidate, array, time.monotonic() - started)
             yield event
     finally:
         events.close()
     return True
+
+
+def _remember(candidate: Candidate, array: Any, seconds: float) -> None:
+    """Keep how long a candidate took, for :func:`napari_tinc.speeds.estimate_comparison`."""
+    settings = candidate.settings
+    preset, device = ("", "cpu") if settings is None else (settings.preset, settings.device)
+    run = speeds.Run(preset, candidate.name, device, array.dtype.name, array.size, trained=True, seconds=seconds)
+    speeds.remember(run, speeds.COMPARING)
 
 
 def missing_peers() -> dict[str, str]:

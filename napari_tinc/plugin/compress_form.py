@@ -138,7 +138,7 @@ class CompressForm(LayerForm):
     def refresh_layers(self) -> None:
         """Offer the layers that the viewer has now; a choice that is still there stays."""
         super().refresh_layers()
-        self.fields["region"].reset_choices()
+        self._refresh("region")
 
     def _suit_source(self) -> None:
         """Offer the axes that the source may have, and take those that are known."""

@@ -11,10 +11,12 @@ import numpy as np
 from psygnal import Signal
 
 from napari_tinc.core.metadata import Metadata
-from napari_tinc.errors import InputError, TincError
+from napari_tinc.errors import BudgetError, InputError, TincError
+from napari_tinc.format.least import least_bytes
 from napari_tinc.inputs import AXIS_LETTERS, check_axes, check_dtype
 from napari_tinc.plugin.axes import guessed_axes, named_axes
 from napari_tinc.plugin.report import Report, duration_text, size_text
+from napari_tinc.speeds import estimate
 from napari_tinc.target import Target
 
 # The library's own names; listing them here keeps torch out of napari's start. A test compares the lists.
@@ -25,6 +27,7 @@ WITHIN = ("equal", "importance", "variance", "map")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 TARGETS = {"ratio": 64.0, "bytes": 100.0, "bits_per_voxel": 0.25, "psnr": 40.0}  # and where the form starts
 _BYTES_PER_KB = 1000
+_LOOKED_AT = 8  # voxels per axis that tell whether a volume has different values
 _UNKNOWN_UNITS = ("pixel", "dimensionless", "")
 
 
@@ -101,6 +104,12 @@ class Source:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     metadata: Metadata
+    varied: bool = False  # whether it is known that not all voxels are equal
+
+    @property
+    def least(self) -> int:
+        """Bytes that no file of it is smaller than."""
+        return least_bytes(self.shape, self.dtype.str[1:], self.metadata, self.varied)
 
     @property
     def voxels(self) -> int:
@@ -144,13 +153,49 @@ def source_of(layer: Any, axes: str = "", region: tuple[slice, ...] | None = Non
     if not letters and 2 <= data.ndim <= len(AXIS_LETTERS):
         sides = " × ".join(map(str, whole))
         raise InputError(
-            f"expected to know the axes, got a layer of {sides} that does not name them: choose them in Compress (TINC)"
+            f"expected to know the axes, got a layer of {sides} that does not name them: choose them in the compress "
+            "widget"
         )
     check_axes(letters, data.ndim)
     units = tuple("" if str(unit) in _UNKNOWN_UNITS else str(unit) for unit in layer.units)
     metadata = Metadata(letters, tuple(float(step) for step in layer.scale), units, name=layer.name)
     shape = whole if region is None else tuple(span.stop - span.start for span in region)
-    return Source(shape, np.dtype(data.dtype), metadata)
+    return Source(shape, np.dtype(data.dtype), metadata, _varies(data, region or (slice(None),) * data.ndim))
+
+
+def _varies(data: Any, region: tuple[slice, ...]) -> bool:
+    """Whether a few voxels, which are in memory, differ."""
+    if not isinstance(data, np.ndarray):
+        return False
+    part = data[region]
+    few = part[tuple(slice(None, None, max(1, side // _LOOKED_AT)) for side in part.shape)]
+    return bool((few != few.flat[0]).any())
+
+
+def budget_of(target: Target, source: Source, least: int | None = None) -> int:
+    """Bytes that a file may take.
+
+    Parameters
+    ----------
+    target : Target
+        A size.
+    source : Source
+    least : int, optional
+        Bytes that no file is smaller than; by default those of our own files.
+
+    Raises
+    ------
+    BudgetError
+        If the file would not be smaller than the array, or no file is so small.
+    """
+    budget = target.budget(source.nbytes, source.voxels)
+    least = source.least if least is None else least
+    if budget < least:
+        raise BudgetError(
+            f"expected at least {least} bytes, which the smallest file of such a volume takes, got {budget}: ask for a "
+            "larger file"
+        )
+    return budget
 
 
 def axes_of(layer: Any) -> str:
@@ -202,7 +247,7 @@ class CompressModel:
         try:
             target = self.form.target()
             if target.kind != "psnr":
-                target.budget(self.source.nbytes, self.source.voxels)
+                budget_of(target, self.source)
         except TincError as error:
             return str(error)
         return ""
@@ -215,9 +260,20 @@ class CompressModel:
         target, source = self.form.target(), self.source
         if target.kind == "psnr":
             return f"{size_text(source.nbytes)} → the smallest file that reaches {target.value:g} dB"
-        budget = target.budget(source.nbytes, source.voxels)
+        budget = budget_of(target, source)
         details = f"{source.nbytes / budget:.4g} : 1, {8 * budget / source.voxels:.3g} bits/voxel"
         return f"{size_text(source.nbytes)} → {size_text(budget)}\n{details}"
+
+    def expected_time(self) -> str:
+        """Say how long it will take, from what was measured on this machine; empty if that is not known."""
+        if self.error() or self.running or self.source is None:
+            return ""
+        form, source = self.form, self.source
+        expected = estimate(source.voxels, source.dtype, form.preset, form.model, form.device)
+        if expected is None:
+            return ""
+        rounds = ", several times that for a PSNR" * (form.target_kind == "psnr")
+        return f"Expected time: {expected.text()}{rounds}"
 
     def begin(self) -> None:
         """Start a compression.

@@ -10,9 +10,12 @@ from napari.utils.notifications import show_error
 from napari.utils.progress import cancelable_progress
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton
+from superqt import QCollapsible
 
+from napari_tinc.batch import Options
 from napari_tinc.errors import TincError
 from napari_tinc.plugin import engine, preferences, worker
+from napari_tinc.plugin.batch_box import BatchBox, summary
 from napari_tinc.plugin.compress_form import CompressForm
 from napari_tinc.plugin.compress_model import CompressModel, Form, State, full_resolution, source_of
 from napari_tinc.plugin.curve import PsnrCurve
@@ -24,14 +27,20 @@ from napari_tinc.plugin.octants import OctantModel, go_to_octant
 from napari_tinc.plugin.overlays import shown_measure
 from napari_tinc.plugin.place import region_of
 from napari_tinc.plugin.plain import plain_label
-from napari_tinc.plugin.preview import Placement, Preview, View
+from napari_tinc.plugin.preview import Placement, Preview, View, around_view
 from napari_tinc.plugin.result import Result
 from napari_tinc.plugin.result_card import ResultCard
+from napari_tinc.plugin.suggest import SuggestPanel
 
 if TYPE_CHECKING:
     from napari_tinc.plugin.report import Report
     from napari_tinc.volume import CompressedVolume
 
+_SUGGEST_NAME = "Suggest a ratio"
+_SUGGEST_TIP = (
+    "Try some ratios around the plane on the screen, or in the region: pictures, and up to which one the loss looks "
+    "like noise"
+)
 _LABELS = (
     "{} looks like a label image: numbers of objects in long constant runs. Compression is lossy and would turn them "
     "into the numbers of other objects. Keep labels in a lossless format."
@@ -70,6 +79,8 @@ class CompressWidget(DockedWidget):
         self.form = CompressForm(self.viewer)
         self._session: _Session | None = None
         self._result: Result | None = None
+        self._queue: list[Any] = []  # layers that are to be compressed next
+        self._outcomes: list[tuple[str, str]] = []  # of a batch of layers: name, and what went wrong
         self._build()
         self.model.state_changed.connect(self._show_state)
         self.model.progressed.connect(self._show_progress)
@@ -95,6 +106,7 @@ class CompressWidget(DockedWidget):
         self.bar = QProgressBar()
         self.bar.setRange(0, _BAR)
         self.curve = PsnrCurve()
+        self.expected = plain_label()
         self.card = ResultCard()
         self.card.pressed.connect(self._card_pressed)
         self.card.measured.connect(self._choose_overlay)
@@ -102,7 +114,26 @@ class CompressWidget(DockedWidget):
         buttons = QHBoxLayout()
         for button in (self.compress_button, self.stop_button, self.save_button):
             buttons.addWidget(button)
-        self._stack(self.form, buttons, self.status, self.bar, self.curve, self.card)
+        self.suggest_button = self._button("Suggest a ratio…", _SUGGEST_TIP, self.suggest)
+        self.suggestions = SuggestPanel()
+        self.suggestions.taken.connect(self._take_ratio)
+        self.batch = BatchBox()
+        self.batch.selected_pressed.connect(self.compress_selected)
+        self.batch.folder_pressed.connect(self.compress_folder)
+        self.batch.busy_changed.connect(self._enable)
+        several = QCollapsible("Several at once")
+        several.addWidget(self.batch)
+        self._stack(
+            self.form,
+            self.suggest_button,
+            several,
+            buttons,
+            self.expected,
+            self.status,
+            self.bar,
+            self.curve,
+            self.card,
+        )
 
     def _button(self, text: str, tip: str, action: Any) -> QPushButton:
         button = QPushButton(text)
@@ -117,6 +148,9 @@ class CompressWidget(DockedWidget):
 
     def _leave(self) -> None:
         super()._leave()
+        self._queue.clear()
+        self.batch.stop()
+        self.suggestions.stop()
         if self._session is not None:
             self._session.control.discard()
 
@@ -144,10 +178,14 @@ class CompressWidget(DockedWidget):
         self.form.show_size(model.size_preview(), bool(model.error()))
         self._enable()
 
-    def _enable(self) -> None:
-        running = self.model.running
+    def _enable(self, _: bool = False) -> None:
+        running = self.model.running or self.batch.busy
         self.compress_button.setEnabled(not running and not self.model.error())
-        self.stop_button.setEnabled(running)
+        self.batch.enable(not running)
+        self.suggest_button.setEnabled(self.model.source is not None)
+        self.expected.setText(self.model.expected_time())
+        self.expected.setVisible(bool(self.expected.text()))
+        self.stop_button.setEnabled(self.model.running)
         self.stop_button.setText("Drop" if self.model.state is State.STOPPING else "Stop")
         self.save_button.setEnabled(self._result is not None)
         self.form.setEnabled(not running)
@@ -185,8 +223,74 @@ class CompressWidget(DockedWidget):
         preferences.remember(form.preset, form.device, form.target())
         session.worker = worker.start(job, session.control, self._on_event, self._on_outcome, self._on_finished)
 
+    def suggest(self) -> None:
+        """Try some ratios around what is on the screen, or in the chosen region, in a dock of their own."""
+        self._read_form()
+        source, layer = self.model.source, self.form.source
+        if source is None:
+            return
+        if self.suggestions.parent() is None:
+            self.viewer.window.add_dock_widget(self.suggestions, name=_SUGGEST_NAME, area="right", tabify=True)
+        dock: Any = self.suggestions.parent()
+        dock.show()
+        dock.raise_()
+        data = full_resolution(layer)
+        placement = Placement.of(layer, source.metadata.axes, tuple(data.shape))
+        shapes = self.form.region
+        region = around_view(self.viewer.dims, placement) if shapes is None else region_of(layer, shapes)
+        self.suggestions.start(data, region, source.metadata)
+
+    def _take_ratio(self, ratio: float) -> None:
+        self.form.write(target_kind="ratio", target_value=ratio)
+        dock: Any = self.parent()
+        if dock is not None:
+            dock.show()
+            dock.raise_()
+
+    def compress_selected(self) -> None:
+        """Compress the selected layers one after the other; one that fails does not stop the others."""
+        choices = self.form.fields["source"].choices
+        self._queue = [layer for layer in self.viewer.layers if layer in self.viewer.layers.selection]
+        self._queue = [layer for layer in self._queue if layer in choices]
+        self._outcomes = []
+        if not self._queue:
+            self.batch.say("expected selected image layers, got none: select some in the layer list")
+        self._next()
+
+    def compress_folder(self) -> None:
+        """Ask for a folder of volumes and compress them into files."""
+        try:
+            options = Options(self.form.read().target(), self.form.read().settings())
+        except TincError as error:
+            show_error(str(error))
+            return
+        if (folders := self.batch.ask_folders()) is not None:
+            self.batch.compress_folder(*folders, options)
+
+    def _next(self) -> None:
+        """Go on with a batch of layers, if there is one."""
+        while self._queue and not self.model.running:
+            layer = self._queue.pop(0)
+            if layer in self.viewer.layers:
+                self.form.fields["source"].value = layer
+                self._outcomes.append((layer.name, self.model.error()))
+                if not self._outcomes[-1][1]:
+                    self._start()
+        if self.model.running:
+            self.batch.say(f"{len(self._queue)} more after this one")
+        elif self._outcomes:
+            self.batch.say(summary([name for name, _ in self._outcomes], [problem for _, problem in self._outcomes]))
+            self._outcomes = []
+
+    def _note_outcome(self, problem: str) -> None:
+        """Keep what went wrong with a layer of a batch, and go on when the window has shown it."""
+        if self._outcomes:
+            self._outcomes[-1] = (self._outcomes[-1][0], problem)
+            QTimer.singleShot(0, self._next)
+
     def stop(self) -> None:
         """Stop; the model decides whether what was learnt is kept."""
+        self._queue.clear()
         if self._session is None:
             return
         if self.model.stop():
@@ -223,15 +327,20 @@ class CompressWidget(DockedWidget):
         match outcome:
             case worker.Finished(volume, report):
                 self._show_result(session, volume, report)
+                self._note_outcome("")
             case worker.Failed(message):
                 self.model.fail(message)
                 show_error(f"Compressing {session.placement.name} failed: {message}")
+                self._note_outcome(message)
             case worker.LooksLikeLabels():
                 self.model.discard()
-                if ask_whether(self, "Label image?", _LABELS.format(session.placement.name), "Compress anyway"):
+                if self._outcomes:
+                    self._note_outcome("looks like a label image; compress it by itself if it is none")
+                elif ask_whether(self, "Label image?", _LABELS.format(session.placement.name), "Compress anyway"):
                     self._start(labels_too=True)
             case _:
                 self.model.discard()
+                self._note_outcome("stopped")
 
     def _on_finished(self) -> None:
         """Clean up after a worker that napari told to quit: it returns nothing.

@@ -15,7 +15,7 @@ from napari.layers import Image
 
 from napari_tinc.plugin.preferences import PLUGIN
 
-COMPRESS_WIDGET = "Compress (TINC)"  # as the manifest calls it
+COMPRESS_WIDGET = "Compress"  # as the manifest calls it
 COMMAND = f"{PLUGIN}.compress_clicked"
 _MENU, _GROUP = "napari/layers/context", "1_conversion"
 
@@ -27,7 +27,7 @@ def offer_compress() -> None:
         app.register_action(
             Action(
                 id=COMMAND,
-                title="Compress… (TINC)",
+                title="Compress…",
                 callback=compress_clicked,
                 menus=[MenuRule(id=_MENU, group=_GROUP)],
                 enablement=parse_expression("num_selected_image_layers >= 1"),

@@ -30,6 +30,7 @@ class LayerForm(QWidget):
         super().__init__()
         self.viewer = viewer
         self.fields: dict[str, Any] = {}
+        self._source_chosen = False  # by the user
 
     def _field(self, name: str, kind: Any, **options: Any) -> Any:
         field = kind(name=name, label=self.labels[name], tooltip=self.tooltips[name], **options)
@@ -51,6 +52,7 @@ class LayerForm(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(rows)
         layout.addWidget(folded)
+        self.fields["source"].native.activated.connect(self._choose_source)
         for name, field in self.fields.items():
             if name != "size":
                 field.changed.connect(self._tell)
@@ -66,11 +68,32 @@ class LayerForm(QWidget):
         return [(layer.name, layer) for layer in self.viewer.layers if isinstance(layer, kinds) and is_original(layer)]
 
     def refresh_layers(self) -> None:
-        """Offer the layers that the viewer has now; a choice that is still there stays."""
+        """Offer the layers that the viewer has now; a choice that is still there stays.
+
+        The source is the active layer until the user chooses another one.
+        """
         for name in ("source", "mask"):
-            self.fields[name].reset_choices()
-        if self.source is None and (choices := self._images()):
-            self.fields["source"].value = choices[-1][1]
+            self._refresh(name)
+        images, active = [layer for _, layer in self._images()], self.viewer.layers.selection.active
+        self._source_chosen = self._source_chosen and self.source is not None
+        if active in images and self.isEnabled() and not self._source_chosen:
+            self.fields["source"].value = active
+        elif self.source is None and images:
+            self.fields["source"].value = images[-1]
+
+    def _refresh(self, name: str) -> None:
+        """Ask again for a field's choices. It knows them by name only: what was chosen and renamed is chosen again."""
+        field = self.fields[name]
+        kept = field.value
+        with field.changed.blocked():
+            field.reset_choices()
+            if kept in field.choices:
+                field.value = kept
+        if field.value is not kept:
+            field.changed.emit(field.value)
+
+    def _choose_source(self) -> None:
+        self._source_chosen = True
 
     @property
     def source(self) -> Any:

@@ -10,18 +10,19 @@ from napari.components import ViewerModel
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QVBoxLayout, QWidget
 
+from napari_tinc.plugin.docked import TabbedWidget
 from napari_tinc.plugin.layers import is_result
 from napari_tinc.plugin.octants import MEASURES, OctantModel, go_to_octant
 from napari_tinc.plugin.plain import plain_label
 from napari_tinc.plugin.viewers import raw_viewer
 
-TABLE_NAME = "Octant table (TINC)"
+TABLE_NAME = "Octant table"
 _HINT = "Select a compressed volume: its octants are listed here."
 _NARROWEST = 440  # all columns of a common volume
 _FORMATS = {"psnr": "{:.1f}", "nbytes": "{:.0f}", "max_error": "{:.4g}", "dice": "{:.3f}"}
 
 
-class OctantTable(QWidget):
+class OctantTable(TabbedWidget):
     """Octants of a result layer, the lowest PSNR first.
 
     Parameters
@@ -89,7 +90,7 @@ def toggle_table(viewer: Any, result_layer: Any) -> None:
     table = _table_in(viewer)
     if table is None:
         viewer.window.add_dock_widget(OctantTable(viewer, result_layer), name=TABLE_NAME, area="right", tabify=True)
-    elif table.isVisible() and table.model is not None and table.model.layer is result_layer:
+    elif _in_front(table) and table.model is not None and table.model.layer is result_layer:
         close_table(viewer)
     else:
         table.show_octants(result_layer)
@@ -103,6 +104,12 @@ def close_table(viewer: Any) -> None:
     table = _table_in(viewer)
     if table is not None:
         viewer.window.remove_dock_widget(table.parent())
+
+
+def _in_front(table: QWidget) -> bool:
+    """Whether the user sees the table, or would if the window were shown; not if it is behind another tab."""
+    window = table.window()
+    return table.isVisible() or window is None or not window.isVisible()
 
 
 def _table_in(viewer: Any) -> OctantTable | None:

@@ -16,6 +16,7 @@ Image = np.ndarray[Any, Any]
 # A plane of 512 × 512 at full resolution; larger ones are decoded coarser.
 MAX_SAMPLES = 1 << 18
 PREVIEW = "tinc_preview"
+_PLANES_AROUND = 8
 _COPIED = ("contrast_limits", "colormap", "gamma", "interpolation2d")
 
 
@@ -37,8 +38,10 @@ class Placement:
         return cls(layer.name, axes, shape, place if region is None else cropped(place, region), look)
 
     def voxel_at(self, point: Any) -> Any:
-        """Return the index of a voxel, a float per axis, from a position in the world, which may have more axes."""
-        return to_world(self.place).inverse(np.asarray(point)[-len(self.shape) :])
+        """Return the index of a voxel, a float per axis, from a position in a world of any number of axes."""
+        ndim = len(self.shape)
+        padded = np.pad(np.asarray(point, float), (max(0, ndim - len(point)), 0))  # a viewer that is closing has fewer
+        return to_world(self.place).inverse(padded[-ndim:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,18 @@ class View:
             fine = min(max(round(float(here[axis])), 0), side - 1)
             region.append(fine if placement.axes[axis] in LEADING else int((fine + 0.5) * scale))
         return cls(tuple(region), scale)
+
+
+def around_view(dims: Any, placement: Placement) -> tuple[slice, ...]:
+    """Return the neighbourhood of what a viewer shows: some planes before and after, of one channel and time."""
+    here, first = placement.voxel_at(dims.point), dims.ndim - len(placement.shape)
+    region = []
+    for axis, side in enumerate(placement.shape):
+        middle = min(max(round(float(here[axis])), 0), side - 1)
+        reach = 0 if placement.axes[axis] in LEADING else _PLANES_AROUND
+        shown = axis + first in dims.displayed and placement.axes[axis] not in LEADING
+        region.append(slice(0, side) if shown else slice(max(0, middle - reach), min(side, middle + reach + 1)))
+    return tuple(region)
 
 
 def preview_layer(image: Image, view: View, placement: Placement) -> dict[str, Any]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_tinc.volume import CompressedVolume
 
 
-COMPARE_WIDGET = "Compare codecs (TINC)"  # as the manifest calls it
+COMPARE_WIDGET = "Compare codecs"  # as the manifest calls it
 
 
 @dataclass(frozen=True, eq=False)

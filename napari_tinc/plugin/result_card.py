@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import QSize, Qt
-from qtpy.QtGui import QIcon, QImage, QPixmap
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -26,6 +26,7 @@ from napari_tinc.plugin.losses import Loss
 from napari_tinc.plugin.octants import MEASURES
 from napari_tinc.plugin.plain import plain_label
 from napari_tinc.plugin.report import Report
+from napari_tinc.plugin.thumbnails import error_colours, gray, pixmap
 
 BUTTONS = {
     "save": ("Save…", "Write the compressed volume to a .tinc file"),
@@ -38,7 +39,7 @@ BUTTONS = {
 NEEDS_ORIGINAL = ("difference", "compare", "codecs")
 _ALWAYS = ("save", "zarr")
 _OVERLAY_TIP = "What is laid over the result, octant by octant: where to trust it, and where the bytes went"
-_PICTURE = 88  # pixels
+_PICTURE = 80  # pixels
 _TITLES = ("original", "decoded", "error")
 
 
@@ -142,17 +143,19 @@ class LossPictures(QWidget):
             item.widget().deleteLater()
         self._losses, self.buttons = losses, []
         self.setVisible(bool(losses))
+        if losses:
+            self._grid.addWidget(QLabel("Worst octants; a click goes there"), 0, 0, 1, len(_TITLES))
         for column, title in enumerate(_TITLES if losses else ()):
-            self._grid.addWidget(QLabel(f"worst octants: {title}" if column == 0 else title), 0, column)
+            self._grid.addWidget(QLabel(title), 1, column)
         for number, loss in enumerate(losses):
             for column, pixels in enumerate(pictures_of(loss)):
-                self._grid.addWidget(self._button(pixels, number), 2 * number + 1, column)
+                self._grid.addWidget(self._button(pixels, number), 2 * number + 2, column)
             place = ", ".join(map(str, loss.voxel))
-            self._grid.addWidget(QLabel(f"{loss.psnr:.1f} dB around [{place}]"), 2 * number + 2, 0, 1, len(_TITLES))
+            self._grid.addWidget(QLabel(f"{loss.psnr:.1f} dB around [{place}]"), 2 * number + 3, 0, 1, len(_TITLES))
 
     def _button(self, pixels: Any, number: int) -> QToolButton:
         button = QToolButton()
-        button.setIcon(QIcon(_pixmap(pixels)))
+        button.setIcon(QIcon(pixmap(pixels, _PICTURE)))
         button.setIconSize(QSize(_PICTURE, _PICTURE))
         button.setAutoRaise(True)
         button.setToolTip("Move sliders and camera to this octant")
@@ -175,21 +178,8 @@ def pictures_of(loss: Loss) -> tuple[Any, Any, Any]:
     three ndarrays of uint8, shape (rows, columns, 3)
     """
     low, high = float(loss.original.min()), float(loss.original.max())
-    grays = [np.clip((part.astype(np.float64) - low) / ((high - low) or 1.0), 0, 1) for part in
-             (loss.original, loss.decoded)]  # fmt: skip
-    error = loss.error / (np.abs(loss.error).max() or 1.0)
-    colours = np.stack([np.clip(error, 0, 1), 0.55 * np.abs(error), np.clip(-error, 0, 1)], axis=-1)
-    original, decoded = (np.repeat((255 * gray).astype(np.uint8)[..., None], 3, axis=2) for gray in grays)
-    return original, decoded, (255 * colours).astype(np.uint8)
-
-
-def _pixmap(pixels: Any) -> QPixmap:
-    rows, columns, _ = pixels.shape
-    pixels = np.ascontiguousarray(pixels)
-    image = QImage(pixels.data, columns, rows, 3 * columns, QImage.Format.Format_RGB888)
-    return QPixmap.fromImage(image).scaled(
-        _PICTURE, _PICTURE, Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.FastTransformation
-    )
+    error = error_colours(loss.error, float(np.abs(loss.error).max()))
+    return gray(loss.original, low, high), gray(loss.decoded, low, high), error
 
 
 __all__ = ["BUTTONS", "NEEDS_ORIGINAL", "LossPictures", "ResultCard", "pictures_of"]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.plugin import engine
 from napari_tinc.plugin.report import size_text
+from napari_tinc.plugin.thumbnails import error_colours, gray, pixmap
 from napari_tinc.plugin.worker import Control, Failed, follow, guarded
 
 # Not imported before it is needed: it needs torch.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 _TITLES = ("Original", "Decoded", "Error")
-_PICTURE = 104  # pixels of a picture's longer side
+_PICTURE = 96  # pixels of a picture's longer side
 _PREPARED_SECONDS = 0.1
 _PERCENTILES = (0.5, 99.5)
 _ADVISED = "\N{CHECK MARK} up to here the loss looks like noise"
@@ -178,7 +178,7 @@ class SuggestPanel(QWidget):
         for number, (one, pictures) in enumerate(zip(self.suggestions, pictures_of(self.suggestions), strict=True)):
             for column, pixels in enumerate(pictures):
                 picture = QLabel()
-                picture.setPixmap(_pixmap(pixels))
+                picture.setPixmap(pixmap(pixels, _PICTURE))
                 self._grid.addWidget(picture, 2 * number + 1, column)
             text = QLabel(text_of(one) + (f"\n{_ADVISED}" if one is best else ""))
             text.setWordWrap(True)
@@ -231,24 +231,10 @@ def pictures_of(suggestions: Sequence[Suggestion]) -> list[tuple[Array, Array, A
     low, high = np.percentile(planes[0][0], _PERCENTILES)
     limit = float(np.percentile([np.abs(error) for _, _, error in planes], _PERCENTILES[1])) or 1.0
 
-    def grey(plane: Array) -> Array:
-        shade = np.clip((plane.astype(np.float64) - low) / ((high - low) or 1.0), 0, 1)
-        return np.repeat((255 * shade).astype(np.uint8)[..., None], 3, axis=2)
-
-    def colour(error: Array) -> Array:
-        share = np.clip(error / limit, -1, 1)
-        parts = np.stack([np.clip(share, 0, 1), 0.55 * np.abs(share), np.clip(-share, 0, 1)], axis=-1)
-        return (255 * parts).astype(np.uint8)
-
-    return [(grey(original), grey(decoded), colour(error)) for original, decoded, error in planes]
-
-
-def _pixmap(pixels: Array) -> QPixmap:
-    rows, columns, _ = pixels.shape
-    image = QImage(np.ascontiguousarray(pixels).tobytes(), columns, rows, 3 * columns, QImage.Format.Format_RGB888)
-    return QPixmap.fromImage(image).scaled(
-        _PICTURE, _PICTURE, Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.FastTransformation
-    )
+    return [
+        (gray(original, low, high), gray(decoded, low, high), error_colours(error, limit))
+        for original, decoded, error in planes
+    ]
 
 
 def _events(job: _Job) -> Generator[_Event, None, _Event]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_tinc.core.metadata import LEADING, Metadata
-from napari_tinc.core.scratch import read_steps, zeros
+from napari_tinc.core.scratch import read_steps
 from napari_tinc.core.steps import relay
 from napari_tinc.errors import TincError
 from napari_tinc.inputs import looks_like_labels
@@ -167,7 +167,7 @@ def _compress(job: Job, control: Control) -> Events:
     if job.mask is not None:
         mask = yield from _read(job.mask, job.region, control)
         weights = None if mask is None else importance_weights(mask, job.mask_weight)
-    yield from _prepare(control)
+    yield from prepare(control)
     if control.discarded:
         return Discarded()
     from napari_tinc.compression import compress_steps
@@ -196,7 +196,7 @@ def _compress(job: Job, control: Control) -> Events:
     return Finished(volume, report)
 
 
-def _prepare(control: Control) -> Generator[Preparing | None, None, None]:
+def prepare(control: Control) -> Generator[Preparing | None, None, None]:
     """Wait until what compresses is loaded and compiled; say so if that takes long."""
     engine_ready, started = engine.prepared(), time.monotonic()
     told = False
@@ -237,13 +237,8 @@ def _some_planes(data: Array) -> Array:
 
 
 def read_copy(data: Any) -> Generator[None, None, Array]:
-    """Copy an array, so that what the user does to the layer meanwhile does no harm; dask chunks one by one."""
-    if isinstance(data, np.ndarray):
-        yield None
-        copied = zeros(data.shape, data.dtype)
-        copied[...] = data
-        return copied
-    return (yield from relay(read_steps(data), lambda read: None))
+    """Copy an array, so that what the user does to the layer meanwhile does no harm."""
+    return (yield from relay(read_steps(data, copy=True), lambda read: None))
 
 
 class _Pacer:
@@ -363,6 +358,7 @@ __all__ = [
     "compress_events",
     "follow",
     "guarded",
+    "prepare",
     "read_copy",
     "start",
 ]

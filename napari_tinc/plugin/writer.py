@@ -19,7 +19,7 @@ from napari_tinc.plugin.place import place_of
 from napari_tinc.plugin.preferences import read
 from napari_tinc.plugin.report import size_text
 
-_WHERE = "Choose another size in Compress (TINC), or under Preferences"
+_WHERE = "Choose another size in the compress widget, or under Preferences"
 _SCALE = 100
 
 

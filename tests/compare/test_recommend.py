@@ -11,16 +11,17 @@ from synthetic import blobs
 
 from napari_tinc.compare.candidates import Candidate
 from napari_tinc.compare.measures import Measures, Truth
-from napari_tinc.compare.recommend import NOISE_CONSISTENCY, Facts, facts_of, recommend, verdicts
+from napari_tinc.compare.recommend import NOISE_CONSISTENCY, Facts, answer, facts_of, recommend, verdicts
 from napari_tinc.compare.results import Result
 from napari_tinc.compression import compress
 from napari_tinc.format import BETWEEN
 from napari_tinc.target import Target
 
 
-def result(candidate: Candidate, psnr: float, ratio: float = 64.0) -> Result:
+def result(candidate: Candidate, psnr: float, ratio: float = 64.0, seconds: float = 0.5) -> Result:
     numbers = dict.fromkeys((field.name for field in fields(Measures)), math.nan) | {"psnr": psnr}
-    return Result(candidate, ratio, 1000, measures=Measures(**numbers), octants=np.array([[psnr]]))
+    costs = {"encode_seconds": seconds, "decode_seconds": 0.1, "peak_bytes": 1.0}
+    return Result(candidate, ratio, 1000, costs=costs, measures=Measures(**numbers), octants=np.array([[psnr]]))
 
 
 SHALLOW, EVEN, AUTO = (Candidate.tinc(f"{name}/equal") for name in ("shallow", "even", "auto"))
@@ -76,6 +77,48 @@ def test_the_verdict_says_how_the_default_did(detail, said):
     assert "was the best of 2 network strategies" in verdict.text
     assert "The default, default fast, has 34.00 dB: " in verdict.text
     assert said in verdict.text
+
+
+DEFAULT, SPERR, AV1 = Candidate.tinc("default"), Candidate("sperr"), Candidate("av1-10")
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (
+            [result(SHALLOW, 30.0), result(DEFAULT, 34.0), result(SPERR, 33.5)],
+            "use Compress with preset fast and model auto: 34.00 dB in 0.5 s; the codec sperr comes to 33.50 dB, "
+            "0.50 dB less.",
+        ),
+        (
+            [result(DEFAULT, 34.0), result(AV1, 34.5, seconds=7.0)],
+            "use the codec av1-10: 34.50 dB in 7.0 s; Compress with preset fast and model auto comes to 34.00 dB, "
+            "0.50 dB less.",
+        ),
+        (
+            [result(DEFAULT, 34.0), result(AV1, 34.05)],
+            "use Compress with preset fast and model auto: 34.00 dB in 0.5 s; the codec av1-10 comes to 34.05 dB, "
+            "0.05 dB more.",
+        ),
+        (
+            [result(SPERR, 33.0, seconds=9.0), result(AV1, 32.95, seconds=2.0)],
+            "use the codec av1-10: 32.95 dB in 2.0 s.",
+        ),
+        (
+            [result(EVEN, 31.0)],
+            "use Compress with preset fast and model tinc, even between levels, equal within levels: 31.00 dB in "
+            "0.5 s.",
+        ),
+    ],
+)
+def test_the_answer_names_what_to_choose_and_what_it_comes_to(found, said):
+    assert answer(found) == f"At 64 times smaller {said}"
+
+
+def test_the_answer_is_one_for_every_ratio_and_none_where_nothing_has_finished():
+    lines = answer([result(DEFAULT, 34.0), result(SPERR, 35.0, 256.0)]).splitlines()
+    assert [line.split(" use ")[0] for line in lines] == ["At 64 times smaller", "At 256 times smaller"]
+    assert answer([Result(SPERR, 64.0, 1000, problem="unavailable")]) == ""
 
 
 def test_auto_counts_as_what_it_stands_for_and_a_better_peer_is_named():

@@ -20,7 +20,16 @@ _STEPS = 150
 MANIFEST = Path(__file__).parents[2] / "napari.yaml"
 # Pools that live as long as the process: dask's, our coder's, and those of the libraries that read images; and what
 # compiles our coder, once.
-_POOLS = ("ThreadPoolExecutor", "asyncio", "pytest_timeout", "QThread", "Dummy", "tinc-blocks", "tinc-engine")
+_POOLS = (
+    "ThreadPoolExecutor",
+    "asyncio",
+    "pytest_timeout",
+    "QThread",
+    "Dummy",
+    "zarr_io",
+    "tinc-blocks",
+    "tinc-engine",
+)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 import imagecodecs
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 from napari.components import ViewerModel
@@ -25,7 +26,9 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from superqt.utils import WorkerBase
 from synthetic import blobs
 
+from napari_tinc import speeds
 from napari_tinc.compare import candidates, engine, peers
+from napari_tinc.compare.results import Result
 from napari_tinc.core import metrics
 from napari_tinc.core.metadata import Metadata
 from napari_tinc.plugin import compare_model
@@ -33,6 +36,7 @@ from napari_tinc.plugin.compare_export import titled, with_legend
 from napari_tinc.plugin.compare_form import TOOLTIPS
 from napari_tinc.plugin.compare_model import CompareModel, State
 from napari_tinc.plugin.compare_parts import BUTTONS
+from napari_tinc.plugin.compare_plot import NARROWEST, draw_plot
 from napari_tinc.plugin.compare_views import CandidateViews
 from napari_tinc.plugin.compare_widget import CompareWidget
 from napari_tinc.plugin.compare_worker import content_of
@@ -139,10 +143,20 @@ def test_the_form_says_what_the_files_may_take_and_what_is_wrong(opened):
     viewer, widget = opened()
     size = widget.form.fields["size"]
     assert "→ 4.32 kB, 1.73 kB" in size.value  # 24 · 36 · 40 · 2 bytes / 16 and / 40
-    for ratios, said in (("", "at least one ratio"), ("many", "'64, 256'"), ("0.5", "smaller than the volume")):
+    wrong = {
+        "": "at least one ratio", "many": "'64, 256'", "0.5": "smaller than the volume", "16, 5000": "got 13",
+        "1e6": "smallest file", "1e300": "smallest file",
+    }  # fmt: skip
+    for ratios, said in wrong.items():
         widget.form.fields["ratios"].value = ratios
         assert said in size.value
+        assert "color" in size.native.styleSheet(), "in red"
         assert not widget.controls.buttons["compare"].isEnabled()
+    widget.form.fields["ratios"].value = "1500"  # 46 bytes: a codec's file may be so small, ours is not
+    assert widget.controls.buttons["compare"].isEnabled()
+    widget.form.tick(["detail"])
+    assert not widget.controls.buttons["compare"].isEnabled()
+    widget.form.tick(QUICK)
     widget.form.fields["ratios"].value = "16"
     widget.form.tick([])
     assert "tick some" in size.value
@@ -177,7 +191,14 @@ def test_results_stream_in_and_the_next_time_they_come_from_the_cache(opened, qt
         assert row.ok
         assert row.values["bytes"] <= VOLUME.nbytes / row.ratio
         assert row.values["psnr"] == pytest.approx(metrics.psnr(VOLUME, row.result.decode()))
-    assert "Recommended" in widget.findings.words.text()
+    findings = widget.findings
+    first, *_ = findings.answer.text().split("</p><p>")
+    *_, last = findings.words.text().split("</p><p>")
+    assert findings.answer.y() < findings.plot.y() < findings.words.y()
+    best = max((row for row in widget.model.rows if row.ratio == 16), key=lambda row: row.values["psnr"])
+    assert first.startswith("<p><b>At 16 times smaller use "), "the answer comes first"
+    assert f"{best.values['psnr']:.2f} dB" in first
+    assert last.removeprefix("<p>").startswith("If it has to be a network"), "and what holds for networks alone last"
     assert "Done: 6 of 6" in widget.controls.status.text()
     started = time.monotonic()
     run(qtbot, widget)
@@ -204,6 +225,30 @@ def test_the_table_sorts_by_any_column_and_the_bar_is_counted_again(opened, qtbo
     assert set(column(widget, 6)) == {"100%"}
     widget.form.fields["bar"].value = 0
     assert set(column(widget, 6)) == {"0%"}
+
+
+def test_in_a_narrow_dock_names_are_cut_and_numbers_are_not(opened, qtbot):
+    viewer, widget = opened(show=True)
+    viewer.window.resize(900, 700)
+    widget.form.tick(["even/importance", *QUICK])
+    widget.model.open(
+        engine.Comparison(VOLUME, candidates=[candidates.Candidate.tinc("shallow/importance", "fast")], ratios=(16,))
+    )
+    (row,) = widget.model.rows
+    row.result = Result(candidates.Candidate.tinc("shallow/importance", "fast"), 16, 4000)
+    row.values = {"psnr": 101.25, "ssim": 0.9912, "dice": 0.987}
+    widget.model.row_changed.emit(0)
+    qtbot.wait(50)
+    table = widget.table
+    assert table.width() < 350
+    assert not widget.area.horizontalScrollBar().isVisible()
+    for number in range(2, 5):
+        assert table.columnViewportPosition(number) + table.columnWidth(number) <= table.viewport().width()
+        assert table.columnWidth(number) >= table.sizeHintForColumn(number), "all digits"
+    assert table.verticalScrollBar().sizeHint().width() < table.viewport().width() - (
+        table.columnViewportPosition(4) + table.columnWidth(4)
+    ), "nor will they be when there are more rows"
+    assert "shallow/importance fast" in table.model().index(0, 0).data(Qt.ItemDataRole.ToolTipRole)
 
 
 def test_a_double_click_shows_a_candidate_in_the_sources_place_once(opened, qtbot):
@@ -279,6 +324,66 @@ def test_the_cells_of_the_grid_show_what_their_titles_say(opened, qtbot):
     assert not viewer.canvas.grid.enabled
     assert len(viewer.layers) == 4
     assert all(layer.visible for layer in viewer.layers)
+
+
+def test_what_a_comparison_will_take_is_known_once_the_candidates_have_run(opened, qtbot, tmp_path, monkeypatch):
+    monkeypatch.setattr(speeds, "store", lambda kind="speeds": tmp_path / f"{kind}.json")
+    _, widget = opened(ratios="16")
+    monkeypatch.setattr(engine, "default_folder", lambda: tmp_path / "cache")
+    said = widget.controls.expected
+    assert "not known until it has run once" in said.text()
+    started = time.monotonic()
+    press(widget, "compare")
+    assert said.isHidden()
+    qtbot.waitUntil(lambda: not widget.model.active, timeout=SECONDS)
+    took = time.monotonic() - started
+    settle(qtbot, widget)
+    known = speeds.remembered(speeds.COMPARING)
+    assert {run.model for run in known} == (names := {"detail fast", "sperr", "sz3"})
+    assert not names & {run.model for run in speeds.remembered()}, "not mixed up with compressions"
+    assert 0.5 * took < sum(run.seconds for run in known) <= took
+    expected, unknown = speeds.estimate_comparison(VOLUME.size, "u2", ["detail fast", "sperr", "sz3", "zfp"])
+    assert unknown == ("zfp",)
+    assert expected.low < sum(run.seconds for run in known) < expected.high
+    assert expected.text() in said.text()
+    widget.form.fields["ratios"].value = "16, 40"
+    twice, _ = speeds.estimate_comparison(VOLUME.size, "u2", ["detail fast", "sperr", "sz3"] * 2)
+    assert twice.low == pytest.approx(2 * expected.low)
+    assert twice.text() in said.text()
+    widget.form.tick([*QUICK, "zfp"])
+    assert "at least" in said.text()
+    assert "1 of 4 were never measured" in said.text()
+
+
+def test_the_three_best_of_the_grid_differ(opened, qtbot):
+    viewer, widget = opened(ratios="16")
+    widget.form.tick(["default", *QUICK])  # default and detail are the same file in two places
+    run(qtbot, widget)
+    paths = {row.name: row.result.path for row in widget.model.rows}
+    assert paths["default fast"] != paths["detail fast"]
+    assert paths["default fast"].read_bytes() == paths["detail fast"].read_bytes()
+    press(widget, "grid")
+    settle(qtbot, widget)
+    names = [name.partition(",")[0].split()[0] for (name,) in cells(viewer)]
+    assert names[0] == "cells"
+    assert sorted(names[1:]) in (["default", "sperr", "sz3"], ["detail", "sperr", "sz3"])
+
+
+@pytest.mark.parametrize("measure", ["psnr", "ssim", "dice"])
+@pytest.mark.parametrize("values", [(40.0, 41.0), (40.0, 40.0), (0.0, 0.0), (np.inf, 1.0), (np.nan, np.nan)])
+@pytest.mark.parametrize("ratios", [(64.0,), (64.0, 256.0)])
+def test_the_plot_is_drawn_without_a_warning(ratios, values, measure):
+    """Warnings are errors here, and notifications in napari."""
+    names = ("shallow/importance balanced", "sperr")
+    rows = [
+        dict.fromkeys(("psnr", "ssim", "dice"), value)
+        | {"candidate": name, "target_ratio": ratio, "ratio": ratio, "problem": "", "codec": "tinc"}
+        for ratio in ratios
+        for name, value in zip(names, values, strict=True)
+    ]
+    for height in (180, 420):
+        drawn = draw_plot(pd.DataFrame(rows), names, measure, (NARROWEST, height), 1.0, "#ffffff")
+        assert drawn.pixels.shape == (height, NARROWEST, 4)
 
 
 def test_the_exported_grid_explains_its_colours_below_the_image():
@@ -386,6 +491,23 @@ def test_the_map_of_the_best_says_who_is_best_in_every_octant(opened, qtbot):
     assert labels in viewer.layers, "candidates of two ratios cannot be compared; the map stays as it was"
 
 
+def test_what_is_best_where_can_be_asked_in_3d_before_the_mouse_was_on_the_canvas(opened, qtbot):
+    viewer, widget = opened(show=True, ratios="16")
+    run(qtbot, widget)
+    viewer.dims.ndisplay = 3
+    viewer.layers.selection.active = viewer.layers["cells"]
+    for _ in range(2):
+        press(widget, "best")
+        assert viewer.layers["best codec per octant"].visible
+    assert viewer.layers.selection.active is viewer.layers["cells"]
+    widget.controls.octants.setChecked(True)
+    press(widget, "grid")
+    settle(qtbot, widget)
+    assert [len(names) for names in cells(viewer)] == [2, 2, 2, 2]
+    press(widget, "single")
+    assert not viewer.canvas.grid.enabled
+
+
 def test_a_click_on_a_point_selects_its_row_and_its_layer(opened, qtbot):
     viewer, widget = opened(show=True)
     run(qtbot, widget)
@@ -484,7 +606,10 @@ def test_losing_the_source_the_dock_or_the_viewer_meanwhile_does_no_harm(opened,
         assert widget.model.state is State.DONE
         settle(qtbot, widget)
         choose(widget, ("sperr", 16.0))
-        press(widget, "show")
+        for key in ("show", "grid", "flicker", "split", "best", "single"):
+            assert not widget.controls.buttons[key].isEnabled(), key
+        assert widget.controls.export.isEnabled()
+        widget.candidates.show_row(0)
         settle(qtbot, widget)
         assert not len(viewer.layers)
     elif loss == "dock":
@@ -507,13 +632,12 @@ def test_a_volume_that_cannot_be_compared_is_an_error_in_words(opened, qtbot, no
     assert widget.controls.buttons["compare"].isEnabled()
 
 
+@pytest.mark.parametrize("codec", [candidates.Candidate("sz3"), candidates.Candidate.tinc("detail")])
 @pytest.mark.parametrize("axes", ["tczyx", "zcyx"])
-def test_channels_and_time_of_a_candidate_follow_the_sliders_of_the_original(cache, movie, axes):
+def test_channels_and_time_of_a_candidate_follow_the_sliders_of_the_original(cache, movie, axes, codec):
     array = movie.decode() if axes == "tczyx" else np.moveaxis(movie.decode()[0], 0, 1)
     metadata = Metadata(axes, (1.0,) * array.ndim, ("",) * array.ndim)
-    comparison = engine.Comparison(
-        array, metadata=metadata, candidates=[candidates.Candidate("sz3")], ratios=(8,), cache=cache
-    )
+    comparison = engine.Comparison(array, metadata=metadata, candidates=[codec], ratios=(8,), cache=cache)
     model = CompareModel()
     model.open(comparison)
     for event in comparison.run():
@@ -526,7 +650,7 @@ def test_channels_and_time_of_a_candidate_follow_the_sliders_of_the_original(cac
     (row,) = model.rows
     views.add([row], [content_of(row.result)])
     layer, decoded = views.show(row), row.result.decode()
-    np.testing.assert_array_equal(layer.data, decoded)
+    np.testing.assert_array_equal(voxels(layer), decoded)
     centre = tuple(side // 2 for side in array.shape)
     at = source.data_to_world(centre)
     viewer.dims.set_point(range(array.ndim), at)

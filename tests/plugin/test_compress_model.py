@@ -7,9 +7,11 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import dask.array as da
 import numpy as np
 import pytest
 from napari.components import Dims, ViewerModel
+from napari.layers import Image
 
 from napari_tinc import settings
 from napari_tinc.core import allocation, device
@@ -73,6 +75,8 @@ def test_the_resulting_size_is_shown_at_once(form, shown):
     [
         ({"target_kind": "ratio", "target_value": 1.0}, "raise the ratio"),
         ({"target_kind": "bytes", "target_value": 12.0}, "smaller than the volume"),
+        ({"target_kind": "bytes", "target_value": 0.0004}, "which the smallest file of such a volume takes, got 0"),
+        ({"target_value": 1e9}, "smallest file"),
         ({"within": "map"}, "importance layer"),
     ],
 )
@@ -315,3 +319,13 @@ def test_the_preview_changes_neither_the_selection_nor_what_the_user_has_deleted
 def test_opening_the_widget_loads_no_torch():
     code = "import sys, napari_tinc.plugin.compress_widget; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
+
+
+def test_a_ratio_that_only_a_volume_of_one_value_could_reach_is_refused_where_voxels_differ():
+    rng = np.random.default_rng(0)
+    noise, one_value = rng.integers(0, 900, (52, 65, 65)).astype("u2"), np.ones((52, 65, 65), "u2")
+    refused = {}
+    for name, data in (("noise", noise), ("one value", one_value), ("unread", da.from_array(noise))):
+        model = CompressModel(Form(target_value=4400), source_of(Image(data)))
+        refused[name] = "smallest file" in model.error()
+    assert refused == {"noise": True, "one value": False, "unread": False}

@@ -7,15 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import npe2
 import numpy as np
 import pytest
 import yaml
+import zarr
 from napari.components import ViewerModel
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
+from superqt.utils import WorkerBase
 
+from napari_tinc.core.metadata import Display, Metadata
 from napari_tinc.errors import FormatError, InputError
-from napari_tinc.plugin import commands, reader, sample_data
+from napari_tinc.plugin import commands, reader, sample_data, worker, writer
 from napari_tinc.plugin.layers import add_result, layer_data
 from napari_tinc.plugin.octant_table import OctantTable
 from napari_tinc.plugin.preferences import Preferences, read, remember
@@ -105,6 +109,56 @@ def test_a_gigavoxel_file_shows_its_first_plane_at_once(tmp_path: Path, monkeypa
     assert len(viewer.layers) == 0
 
 
+def test_an_ome_zarr_is_a_source_like_any_other_and_results_are_exported_as_one(
+    tinc_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_tinc.files import read_volume, write_volume
+
+    stack = np.rint(900 + 800 * np.sin(np.indices((2, 10, 24, 20)).sum(0) / 5)).astype("u2")
+    display = Display((0, 5, 6.5, -7), (), ((0, 1500), (100, 1600)), ("#ff00ff", "#00ff00"))
+    units = ("", *("micrometer",) * 3)
+    metadata = Metadata("czyx", (1, 2, 0.5, 0.5), units, ("DAPI", "GFP"), "cells", display)
+    write_volume(tmp_path / "in.ome.zarr", stack, metadata)
+    assert read_volume(tmp_path / "in.ome.zarr").metadata == metadata
+    viewer = tinc_viewer()
+    (source,) = viewer.open(str(tmp_path / "in.ome.zarr"), plugin="napari-tinc")
+    assert isinstance(source.data, da.Array)
+    np.testing.assert_allclose(source.data_to_world((0, 0, 0, 0)), (0, 5, 6.5, -7))
+    assert (tuple(source.axis_labels), str(source.units[1])) == (tuple("czyx"), "micrometer")
+    assert tuple(source.contrast_limits) == (0, 1600)
+    _, widget = viewer.window.add_plugin_dock_widget("napari-tinc", "Compress")
+    widget.form.write(target_value=8)
+    widget.compress_button.click()
+    qtbot.waitUntil(lambda: widget.card.isVisibleTo(widget), timeout=60_000)
+    target = tmp_path / "out.zarr"
+    monkeypatch.setattr("qtpy.QtWidgets.QFileDialog.getSaveFileName", lambda *args: (str(target), ""))
+    widget.card.buttons["zarr"].click()
+    qtbot.waitUntil(lambda: target.exists(), timeout=60_000)
+    exported = read_volume(target)
+    result = viewer.layers[-1].metadata["tinc"]
+    np.testing.assert_array_equal(exported.data, result.decode())
+    assert exported.metadata.voxel_size == (1, 2, 0.5, 0.5)
+    assert exported.metadata.display.translate == (0, 5, 6.5, -7)
+    WorkerBase.await_workers(10_000)
+
+
+def test_a_zarr_of_several_resolutions_is_a_lazy_pyramid(tinc_viewer: Callable[..., Any], tmp_path: Path) -> None:
+    full = np.arange(8 * 32 * 24, dtype="u2").reshape(8, 32, 24)
+    scales = [{"type": "scale", "scale": [2.0, 1.0, 1.0]}], [{"type": "scale", "scale": [4.0, 2.0, 2.0]}]
+    axes = [{"name": letter, "type": "space", "unit": "micrometer"} for letter in "zyx"]
+    levels = [{"path": str(i), "coordinateTransformations": scale} for i, scale in enumerate(scales)]
+    ome = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": levels}]}
+    group = zarr.open_group(tmp_path / "pyramid.zarr", mode="w", zarr_format=3, attributes={"ome": ome})
+    for number, data in enumerate((full, full[::2, ::2, ::2])):
+        group.create_array(str(number), data=data, chunks=(4, 8, 8))
+    (layer,) = tinc_viewer().open(str(tmp_path / "pyramid.zarr"), plugin="napari-tinc")
+    assert layer.multiscale
+    assert [level.shape for level in layer.data] == [(8, 32, 24), (4, 16, 12)]
+    assert tuple(layer.scale) == (2, 1, 1)
+    np.testing.assert_array_equal(layer.data[0], full)
+    assert reader.get_zarr_reader(str(tmp_path)) is None
+
+
 def test_a_result_is_saved_as_the_bytes_it_has(pair: tuple[Any, Any, Any], tmp_path: Path, stack: Any) -> None:
     viewer, _, result = pair
     path = str(tmp_path / "again.tinc")
@@ -128,6 +182,42 @@ def test_an_image_is_saved_compressed_with_the_last_settings(tinc_viewer: Callab
     assert volume.metadata.voxel_size == (2.0, 1.0, 1.0)
     assert volume.metadata.units == ("micrometer",) * 3
     assert volume.metadata.name == "ramp"
+
+
+def test_saving_an_image_says_what_was_done_keeps_its_looks_and_can_be_cancelled(
+    tinc_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_tinc.volume import CompressedVolume
+
+    told: list[str] = []
+    monkeypatch.setattr(writer, "show_info", told.append)
+    monkeypatch.setattr(writer, "show_warning", told.append)
+    viewer = tinc_viewer()
+    remember("fast", "cpu", Target.ratio(9))
+    ramp = np.add.outer(np.add.outer(np.arange(12), np.arange(16)), np.arange(20)).astype(np.uint16) * 50
+    viewer.add_image(ramp, name="ramp", translate=(7, 8, 9), colormap="magenta", contrast_limits=(5, 1000))
+    path = tmp_path / "ramp.tinc"
+    alive: list[bool] = []
+    QTimer.singleShot(0, lambda: alive.append(not path.exists()))
+    viewer.layers.save(str(path), plugin="napari-tinc")
+    assert alive == [True], "the window lives while the layer is compressed"
+    assert "times smaller" in told[0]
+    assert "compress widget" in told[0]
+    display = CompressedVolume.open(path).metadata.display
+    assert display == Display((7, 8, 9), (), ((5, 1000),), ("magenta",))
+    before = path.read_bytes()
+    monkeypatch.setattr(worker, "start", cancelling(worker.start))
+    viewer.layers.save(str(path), plugin="napari-tinc")
+    assert "cancelled" in told[1]
+    assert path.read_bytes() == before
+
+
+def cancelling(start: Callable[..., Any]) -> Callable[..., Any]:
+    def started(job: Any, control: Any, *slots: Any) -> Any:
+        control.discard()
+        return start(job, control, *slots)
+
+    return started
 
 
 def test_preferences_are_the_manifests_until_the_user_changes_them(tinc_viewer: Callable[..., Any]) -> None:
@@ -176,12 +266,33 @@ def test_commands_need_an_image(tinc_viewer: Callable[..., Any]) -> None:
     from napari._app_model import get_app_model
 
     tinc_viewer()
-    rules = {c["id"]: c["enablement"] for c in MANIFEST["commands"] if "enablement" in c}
+    rules = {c["id"]: c["enablement"] for c in MANIFEST["commands"] if "image" in c.get("enablement", "")}
     assert set(rules) >= {f"napari-tinc.{name}" for name in ("show_quality", "show_difference", "save_result")}
     for command in rules:
         enabled = get_app_model().registered_actions[command].enablement
         assert enabled.eval({"num_selected_image_layers": 1})
         assert not enabled.eval({"num_selected_image_layers": 0})
+
+
+def test_readers_and_writers_which_need_a_file_are_grey_in_the_command_palette(tinc_viewer: Callable[..., Any]) -> None:
+    from napari._app_model import get_app_model
+
+    tinc_viewer()
+    for command in ("get_reader", "write_image"):
+        enabled = get_app_model().registered_actions[f"napari-tinc.{command}"].enablement
+        assert not any(enabled.eval({"num_layers": count}) for count in (0, 1, 5))
+
+
+def test_no_menu_entry_says_tinc_twice(tinc_viewer: Callable[..., Any]) -> None:
+    from napari._app_model import get_app_model
+
+    tinc_viewer()
+    actions = get_app_model().registered_actions
+    ours = [action.title for name, action in actions.items() if name.startswith("napari-tinc")]
+    assert len(ours) > 10
+    assert not [title for title in ours if title.count("TINC") > 1]
+    widgets = [widget["display_name"] for widget in MANIFEST["widgets"]]
+    assert widgets == ["Compress", "Compare codecs", "Octant table"]
 
 
 def run(command: str) -> None:
@@ -283,7 +394,7 @@ def test_the_octant_table_lists_the_worst_first_and_moves_the_view(
 ) -> None:
     viewer, *_ = pair
     run("show_octant_table")
-    table = viewer.window.dock_widgets["Octant table (TINC)"]
+    table = viewer.window.dock_widgets["Octant table"]
     rows = table.table.model()
     assert rows.rowCount() == len(stack.octants)
     shown = [float(rows.data(rows.index(i, 0))) for i in range(rows.rowCount())]
@@ -301,7 +412,7 @@ def test_the_octant_table_lists_the_worst_first_and_moves_the_view(
 
 def test_the_octant_table_follows_the_active_result(tinc_viewer: Callable[..., Any], stack: Any, movie: Any) -> None:
     viewer = tinc_viewer()
-    _, table = viewer.window.add_plugin_dock_widget("napari-tinc", "Octant table (TINC)")
+    _, table = viewer.window.add_plugin_dock_widget("napari-tinc", "Octant table")
     assert isinstance(table, OctantTable)
     assert table.table.model() is None
     result = add_result(viewer, stack)

@@ -1,0 +1,51 @@
+"""How long a compression goes on between two steps, at which it can be stopped.
+
+python benchmarks/gaps.py [--preset fast] [--voxels 9]   # millions of voxels of noise and structure
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+
+import dask.array as da
+import numpy as np
+
+from napari_tinc import Target, compress_steps
+
+
+def volume(voxels: int) -> np.ndarray:
+    side = round(voxels ** (1 / 3))
+    grid = np.linspace(0, 20, side, dtype=np.float32)
+    smooth = np.sin(grid)[:, None, None] * np.cos(1.3 * grid)[:, None] * np.sin(0.7 * grid)
+    noise = np.random.default_rng(0).normal(0, 60, smooth.shape).astype(np.float32)
+    return (2000 + 1500 * smooth + noise).astype(np.uint16)
+
+
+def measure(array: object, preset: str) -> dict[str, object]:
+    """Drive a compression; return its time and the longest gaps by the phase that a gap ended with."""
+    gaps: dict[str, float] = defaultdict(float)
+    started = last = time.monotonic()
+    for progress in compress_steps(array, Target.ratio(64), preset=preset, device="cpu"):
+        now = time.monotonic()
+        gaps[progress.phase] = max(gaps[progress.phase], now - last)
+        last = now
+    gaps["end"] = time.monotonic() - last
+    longest = max(gaps.values())
+    by_phase = {phase: round(gap, 2) for phase, gap in gaps.items()}
+    return {"seconds": round(last - started, 1), "longest_gap": round(longest, 2), "by_phase": by_phase}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--voxels", type=float, default=9.0, help="millions")
+    given = parser.parse_args()
+    array = volume(round(given.voxels * 1e6))
+    compress_steps(array[:8, :16, :16], Target.ratio(4), preset="fast").close()
+    for _ in compress_steps(array[:20, :40, :40], Target.ratio(20), preset="fast", device="cpu"):
+        pass  # compiles
+    for name, source in (("memory", array), ("dask", da.from_array(array, chunks=64))):
+        print(json.dumps({"from": name, "shape": array.shape, "preset": given.preset} | measure(source, given.preset)))
