@@ -247,7 +247,7 @@ def _best_attempt(source: Source, settings: Settings, budget: int, finish: Finis
     settings = replace(settings, promised=promised)
     best = yield from restored_detail(source, settings, budget)
     middle = trial.middle_to_try(source, settings, budget)
-    if promised < 0 or middle is None:
+    if promised < trial.WORTH or middle is None:
         logger.info("no networks are trained: %s", NO_NETWORKS)
         yield Progress.unmeasured("coding", 1, 1, NO_NETWORKS)
         return best

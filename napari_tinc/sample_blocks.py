@@ -20,7 +20,8 @@ from napari_tinc.inputs import check_dtype, check_volume
 Array = npt.NDArray[Any]
 Slices = tuple[slice, ...]
 
-# Voxels of all blocks together; and how many blocks there are.
+# Up to so many voxels a volume is its own sample; else so many are in so many blocks.
+WHOLE = 2**20
 VOXELS, BLOCKS = 3 * 2**18, 6
 # Wavelets of a thinner block would see too little of what surrounds its voxels.
 _LEAST_SIDE = 32
@@ -88,7 +89,7 @@ def draw(array: ArrayLike, region: Slices | None, metadata: Metadata) -> Generat
     spatial = [i for i in range(len(array.shape)) if i not in leading]
     shape = tuple(array.shape[i] for i in spatial)
     wanted = [bounds[i] for i in spatial]
-    if math.prod(shape) <= VOXELS:
+    if math.prod(shape) <= WHOLE:
         places = [[(0, side) for side in shape]]
     else:
         first = _block(wanted, shape)
@@ -143,4 +144,4 @@ def _block(wanted: list[tuple[int, int]], shape: tuple[int, ...]) -> list[tuple[
     return [(start, start + side) for start, side in zip(starts, sides, strict=True)]
 
 
-__all__ = ["BLOCKS", "VOXELS", "Sample", "draw"]
+__all__ = ["BLOCKS", "VOXELS", "WHOLE", "Sample", "draw"]

@@ -158,7 +158,7 @@ def suggest_steps(
 ) -> Generator[Progress | Suggestion, None, list[Suggestion]]:
     """Try ratios on a part of a volume; yield progress, and every ratio as soon as it is done. Close it to cancel.
 
-    Wavelets alone are tried, as ``preset="fast"`` does. A volume of up to 786432 voxels is compressed whole. Of a
+    Wavelets alone are tried, as ``preset="fast"`` does. A volume of up to 1048576 voxels is compressed whole. Of a
     larger one, the region and five blocks of its size, spread evenly over the volume, are compressed together with one
     quantiser, so that the region gets the share of the bytes that it would get in the file of the whole; what a header
     takes is counted as in that file. Of an array with channels or time points, the one that the region begins in is

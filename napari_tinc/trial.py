@@ -2,7 +2,7 @@
 
 Two short trainings on the middle of the volume, one twice as long as the other, each a whole one with its own
 schedule, and the files they end in. What the second gained on the first is what a doubling of the time is worth there.
-As further doublings are mostly worth less, to expect the same of each is to hope for the best: only what is behind even
+As further doublings are mostly worth less, to expect the same of each is to hope for the best: what is not ahead even
 so is given up, by the end of the short training that follows or of the long one. ``benchmarks/presets.py`` measures
 what comes of it.
 """
@@ -30,6 +30,8 @@ STEPS = (75, 150)
 VOXELS = 2**21
 # By how many dB a short training may end behind wavelets and still promise something.
 BEHIND = 0.8
+# A promise in dB, the best that can be hoped for, that is worth minutes: some third of it is kept (docs/benchmarks.md).
+WORTH = 1.0
 
 
 def middle_to_try(source: Source, settings: Settings, budget: int) -> tuple[Source, int] | None:
@@ -70,7 +72,7 @@ def promised_gain(
     Returns
     -------
     float
-        In dB; negative where they are not worth their time, -inf where they cannot be tried.
+        In dB, below `WORTH` where they are not worth their time; -inf where they cannot be tried.
     """
     middle = middle_to_try(source, settings, budget)
     if middle is None:
@@ -110,4 +112,4 @@ def extrapolated(gains: list[float], doublings: float) -> float:
     return gains[-1] + (gains[-1] - gains[0]) * max(0.0, doublings)
 
 
-__all__ = ["BEHIND", "STEPS", "VOXELS", "extrapolated", "middle_to_try", "promised_gain"]
+__all__ = ["BEHIND", "STEPS", "VOXELS", "WORTH", "extrapolated", "middle_to_try", "promised_gain"]

@@ -51,6 +51,7 @@ def noisy_and_tried() -> tuple[Array, Array, list[Suggestion]]:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a large volume: only parts of it are compressed."""
+    monkeypatch.setattr(sample_blocks, "WHOLE", 0)
     monkeypatch.setattr(sample_blocks, "VOXELS", 6 * 16**3)
     monkeypatch.setattr(sample_blocks, "_LEAST_SIDE", 8)
 
@@ -124,6 +125,7 @@ def test_more_noise_allows_a_smaller_file() -> None:
 
 
 def test_blocks_of_a_large_volume_stand_for_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample_blocks, "WHOLE", 0)
     monkeypatch.setattr(sample_blocks, "VOXELS", 6 * 32**3)
     phantom = samples.vessel_tree((80, 80, 80), seed=1)
     box = (slice(30, 62), slice(20, 52), slice(24, 56))

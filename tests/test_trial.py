@@ -47,7 +47,7 @@ def test_where_networks_cannot_pay_the_file_of_fast_comes_after_two_short_traini
     # The same but for the few bytes that say what the trial found.
     assert float(result.provenance["psnr"]) == pytest.approx(float(fast.provenance["psnr"]), abs=0.1)
     assert result.header.model == fast.header.model
-    assert float(result.provenance["promised_dB"]) < 0
+    assert float(result.provenance["promised_dB"]) < trial.WORTH
     assert {"trying", "coding"} <= {progress.phase for progress in seen}
     assert [progress.note for progress in seen if progress.note] == [story.NO_NETWORKS]
 
@@ -55,10 +55,10 @@ def test_where_networks_cannot_pay_the_file_of_fast_comes_after_two_short_traini
 def test_where_networks_may_pay_they_are_trained(trained: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(story.PRESETS, "fast", 40)
     monkeypatch.setitem(story.PRESETS, "balanced", 160)
-    monkeypatch.setattr(trial, "extrapolated", lambda gains, doublings: 0.4)
+    monkeypatch.setattr(trial, "extrapolated", lambda gains, doublings: 1.4)
     result, seen = compressed(blobs((24, 30, 28)), "balanced")
     assert trained[:3] == [75, 150, 40]
-    assert result.provenance["promised_dB"] == 0.4
+    assert result.provenance["promised_dB"] == 1.4
     assert not any(progress.note for progress in seen)
 
 
