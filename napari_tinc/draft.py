@@ -36,7 +36,7 @@ _SEGMENT_OVERHEAD, _BLOCK_OVERHEAD = 7, 9
 # Bytes left for a measured PSNR that deflates worse than the placeholder; nearly always enough.
 PROVENANCE_SLACK = 4
 # What is decoded at a time to be measured.
-_BOX_VOXELS = 2**21
+_BOX_VOXELS = 2**19
 _FILL = 0.985
 _FILL_TRIES = 8
 _SOME_PSNR, _SOME_CONSISTENCY = 88.88, 0.88  # as long as real ones

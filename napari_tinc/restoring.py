@@ -16,7 +16,7 @@ from napari_tinc.format._bytes import varint
 
 # Of a file, what the filters may take.
 _SHARE = 0.03
-_BOX_VOXELS = 2**21
+_BOX_VOXELS = 2**19
 
 
 def affordable(budget: int, items: int) -> int:

@@ -25,6 +25,7 @@ from napari_tinc.core import detail_coding, metrics, residual, scratch, wavelet
 from napari_tinc.core.detail import BlockCache, dyadic_splits
 from napari_tinc.core.detail_coding import Coefficients
 from napari_tinc.core.residual import Residual
+from napari_tinc.core.steps import complete
 from napari_tinc.format import MODEL_DETAIL
 
 sides = st.integers(1, 300)
@@ -58,7 +59,7 @@ def test_a_transform_box_by_box_is_that_of_the_whole(
 
     monkeypatch.setattr(residual, "_BOX_VOXELS", 2**11)
     splits = dyadic_splits(shape, elongation)
-    found = Coefficients.of(Residual(shape, part(volume), part(weights)), splits, 8)  # type: ignore[arg-type]
+    found = complete(Coefficients.of(Residual(shape, part(volume), part(weights)), splits, 8))  # type: ignore[arg-type]
     low = volume
     for axes, bands in zip(splits, found.bands, strict=True):
         whole = wavelet.forward(low, axes)
@@ -69,7 +70,7 @@ def test_a_transform_box_by_box_is_that_of_the_whole(
         low = whole[0]
     assert found.mean == low.item()
     monkeypatch.setattr(residual, "_BOX_VOXELS", 2**30)
-    at_once = Coefficients.of(Residual(shape, part(volume), part(weights)), splits, 8)  # type: ignore[arg-type]
+    at_once = complete(Coefficients.of(Residual(shape, part(volume), part(weights)), splits, 8))  # type: ignore[arg-type]
     for one, other in zip(found.weights, at_once.weights, strict=True):
         np.testing.assert_array_equal(one, other)
 

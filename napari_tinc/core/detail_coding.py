@@ -24,8 +24,9 @@ from napari_tinc.core.detail import (
     narrowed,
     step_of,
 )
-from napari_tinc.core.device import block_threads
+from napari_tinc.core.device import block_threads, usable_cores
 from napari_tinc.core.residual import Residual, halved, reader, split
+from napari_tinc.core.steps import relay
 from napari_tinc.core.wavelet import Axes, Floats
 
 # Squared steps that are worth a bit: docs/experiments.md shows how flat the optimum is.
@@ -37,7 +38,8 @@ _BYTES_PER_BLOCK = 384
 # Voxels of the blocks that a plane across the first axis meets: what a fifth of a second decodes.
 _ROW_VOXELS = 2**22
 TRIES = 12
-_BLOCKS_AT_A_TIME = 32
+# What is coded between two steps: some blocks for every thread, and no fewer than this many symbols.
+_BLOCKS_PER_THREAD, _SYMBOLS_AT_A_TIME = 2, 2**19
 _FILL = 0.985
 # Bits of a coefficient per octave of the step, to guess the step of a size; only speeds the search up.
 _OCTAVES_PER_OCTAVE = 0.75
@@ -85,13 +87,13 @@ class Coefficients:
     weights: tuple[Floats, ...]
 
     @classmethod
-    def of(cls, residual: Residual, splits: tuple[Axes, ...], side: int) -> Coefficients:
-        """Transform a volume."""
+    def of(cls, residual: Residual, splits: tuple[Axes, ...], side: int) -> Generator[None, None, Coefficients]:
+        """Transform a volume, box by box."""
         pyramid = Pyramid(residual.shape, splits, side)
         read, read_weights = residual.read, residual.weights
         levels, importance = [], []
         for level, axes in enumerate(pyramid.splits):
-            low, bands = split(read, pyramid.shapes[level], axes, pyramid.orientations(level).tolist())
+            low, bands = yield from split(read, pyramid.shapes[level], axes, pyramid.orientations(level).tolist())
             levels.append(bands)
             read = reader(low)
             if read_weights is not None:
@@ -113,8 +115,10 @@ class Coefficients:
         statistics = {(0, 0, 0): learnt}
         for level in reversed(range(pyramid.trunk)):
             cells, here, learnt_here = list(pyramid.cells(level)), {}, {}
-            for first in range(0, len(cells), _BLOCKS_AT_A_TIME):
-                some = cells[first : first + _BLOCKS_AT_A_TIME]
+            symbols_of_one = len(pyramid.orientations(level)) * pyramid.side**3
+            at_a_time = max(_BLOCKS_PER_THREAD * usable_cores(), _SYMBOLS_AT_A_TIME // symbols_of_one)
+            for first in range(0, len(cells), at_a_time):
+                some = cells[first : first + at_a_time]
                 parents = [pyramid.parent_cell(level, cell) for cell in some]
                 jobs = [(level, cell, above[p], statistics[p], step) for cell, p in zip(some, parents, strict=True)]
                 done = block_threads().map(lambda job: self._encode_block(*job), jobs)
@@ -306,8 +310,7 @@ def _transformed(
 ) -> Generator[int, None, list[Coefficients]]:
     items = []
     for residual in residuals:
-        items.append(Coefficients.of(residual, splits, side))
-        yield 0
+        items.append((yield from relay(Coefficients.of(residual, splits, side), lambda done: 0)))
     return items
 
 

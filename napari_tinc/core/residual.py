@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,8 +54,10 @@ class Residual:
         return Residual((z, y, x), shifted(self.read), None if self.weights is None else shifted(self.weights))
 
 
-def split(read: Read, shape: tuple[int, ...], axes: Axes, orientations: Sequence[int]) -> tuple[Floats, Floats]:
-    """Split a volume box by box: its low-pass, and all its high-pass bands in one array."""
+def split(
+    read: Read, shape: tuple[int, ...], axes: Axes, orientations: Sequence[int]
+) -> Generator[None, None, tuple[Floats, Floats]]:
+    """Split a volume: its low-pass, and all its high-pass bands in one array; there is a step after every box."""
     halves = tuple((n + 1) // 2 if axis in axes else n for axis, n in enumerate(shape))
     low, bands = scratch.zeros(halves, np.float32), scratch.zeros((len(orientations), *halves), np.float32)
     into = {0: low} | dict(zip(orientations, bands, strict=True))
@@ -71,6 +73,7 @@ def split(read: Read, shape: tuple[int, ...], axes: Axes, orientations: Sequence
             inner = part[tuple(slice(first, first + b - a) for first, (a, b) in zip(begins, box, strict=True))]
             place = tuple(slice(a, a + n) for (a, _), n in zip(box, inner.shape, strict=True))
             into[orientation][place] = inner
+        yield
     return low, bands
 
 

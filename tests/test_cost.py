@@ -1,0 +1,77 @@
+"""A small file cannot make its reader work for long; ``docs/format.md`` says what it may cost."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from mutators import varint
+
+from napari_tinc.core import entropy
+from napari_tinc.core.metadata import Metadata
+from napari_tinc.core.models.tinc import TincNetwork
+from napari_tinc.core.octree import Octree
+from napari_tinc.core.quantization import Layout
+from napari_tinc.errors import FormatError
+from napari_tinc.format import KIND_PARAMETERS, KIND_QUALITY, MODEL_TINC, Frame, Header, ItemRange, Segment, pack
+from napari_tinc.segments import pack_plan, quality_size
+from napari_tinc.volume import CompressedVolume
+
+
+def greedy(items: int, layers: int, bound: int, coder: int = entropy.RANGE_CODER) -> bytes:
+    """A file of networks one wide, each of whose tensors has a symbol model of its own with a large bound."""
+    tree = Octree((4, 4, 4), ())
+    network = TincNetwork.on_tree(tree, [layers], [np.full(items, 1)])
+    limits = (ItemRange(0, 255, 0, 0),) * items
+    metadata = Metadata("tzyx", (1.0,) * 4, ("",) * 4)
+    header = Header((items, 4, 4, 4), "u1", metadata, limits, (), MODEL_TINC, pack_plan(network), 0, 0, {})
+    tensors = len(Layout(network, items).kinds)
+    parts = [Segment(KIND_QUALITY, item, 0, bytes(quality_size(1))) for item in range(items)]
+    for item in range(items):
+        models = b"".join(
+            bytes([0, (item * tensors + i) % entropy.SCALE_CODES]) + varint(bound - (item * tensors + i) // 120)
+            for i in range(tensors)
+        )
+        parts.append(Segment(KIND_PARAMETERS, item, 0, bytes([coder]) + models))
+    return pack(Frame(header, tuple(parts)))
+
+
+def test_symbol_models_that_would_take_minutes_to_tabulate_are_refused_at_once() -> None:
+    data = greedy(40, 8, entropy.MAX_SYMBOL)
+    assert len(data) < 5000
+    volume = CompressedVolume(data, "cpu")
+    started = time.process_time()
+    with pytest.raises(FormatError, match="bounds of symbols"):
+        volume.decode()
+    assert time.process_time() - started < 1
+
+
+def test_models_of_tensors_without_symbols_are_not_tabulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[entropy.SymbolModel] = []
+    monkeypatch.setattr(entropy, "_intervals", made.append)
+    model = entropy.SymbolModel(entropy.GAUSSIAN, 119, entropy.MAX_SYMBOL)
+    (symbols,) = entropy.decode(b"", [0], [model], entropy.RANGE_CODER)
+    assert symbols.size == 0
+    assert made == []
+
+
+def test_what_a_small_file_may_tabulate_is_soon_done() -> None:
+    started = time.process_time()
+    CompressedVolume(greedy(1, 3, entropy.MAX_SYMBOL), "cpu")._decoder  # noqa: B018
+    model = entropy.SymbolModel(entropy.LAPLACE, 119, entropy.MAX_SYMBOL)
+    for bound in range(entropy.MAX_SYMBOL - 7, entropy.MAX_SYMBOL + 1):  # 2**17 in all
+        entropy.frequencies.__wrapped__(replace(model, bound=bound))
+    assert time.process_time() - started < 10  # 0.5 s when nothing else runs
+
+
+@pytest.mark.parametrize("scale", [0, 30, 60, 119])
+@pytest.mark.parametrize("family", [entropy.GAUSSIAN, entropy.LAPLACE])
+def test_tables_end_where_symbols_are_too_rare_to_count(family: int, scale: int) -> None:
+    """Beyond the first weight of 0 all are: the table is that of the definition, symbol by symbol."""
+    counts = entropy.frequencies(entropy.SymbolModel(family, scale, 900))
+    assert counts.sum() == 2**20
+    assert counts.min() >= 1
+    assert (counts == counts[::-1]).all()
+    assert (np.diff(counts[900:]) <= 0).all()
