@@ -109,7 +109,7 @@ def close_table(viewer: Any) -> None:
 def _in_front(table: QWidget) -> bool:
     """Whether the user sees the table, or would if the window were shown; not if it is behind another tab."""
     window = table.window()
-    return table.isVisible() or window is None or not window.isVisible()
+    return not table.visibleRegion().isEmpty() or window is None or not window.isVisible()
 
 
 def _table_in(viewer: Any) -> OctantTable | None:

@@ -518,10 +518,10 @@ def test_who_is_too_early_is_told_that_the_coder_is_compiled(opened, qtbot, monk
     widget.stop_button.click()  # nothing has to be waited for
     wait_for(qtbot, widget, State.IDLE)
     widget.compress_button.click()
-    qtbot.waitUntil(lambda: "once per installation" in widget.status.text(), timeout=SECONDS)
+    qtbot.waitUntil(lambda: "compiled once" in widget.status.text(), timeout=SECONDS)
     compiled.set()
     wait_for(qtbot, widget, State.TRAINING, State.DONE)
-    assert "installation" not in widget.status.text()
+    assert "compiled" not in widget.status.text()
     widget.stop_button.click()
     widget.stop_button.click()
     qtbot.waitUntil(lambda: not widget.model.running, timeout=SECONDS)
