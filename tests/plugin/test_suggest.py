@@ -62,7 +62,7 @@ def test_rows_come_with_pictures_figures_and_the_advised_one_is_marked(panel: Su
     shown = [label for label in panel.findChildren(QLabel) if not label.pixmap().isNull() and not label.isHidden()]
     assert len(shown) == 9
     assert not panel.findChild(QScrollArea).horizontalScrollBar().maximum()  # nothing is cut off
-    assert all(max(label.pixmap().width(), label.pixmap().height()) == 104 for label in shown)
+    assert all(max(label.pixmap().width(), label.pixmap().height()) == 96 for label in shown)
 
 
 def test_one_click_takes_a_ratio_over(panel: SuggestPanel, qtbot: Any) -> None:
