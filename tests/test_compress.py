@@ -276,8 +276,8 @@ def test_weights_change_where_the_error_lies(model: str) -> None:
     ("bad", "text"),
     [
         (np.ones((3, 3)), "shape"),
-        (np.zeros((13, 22, 18)), "not all 0"),
-        (np.full((13, 22, 18), np.nan), "finite"),
+        (np.zeros((13, 22, 18)), "got 0 to 0"),
+        (np.full((13, 22, 18), np.nan), "got nan to nan"),
         (-np.ones((13, 22, 18)), "not negative"),
     ],
 )
