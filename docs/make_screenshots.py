@@ -62,6 +62,7 @@ def picture(name: str, plane: int, angles: tuple[float, float, float], zoom: flo
     """Compress a sample and take its pictures on the way."""
     viewer, widget = open_sample(name)
     viewer.dims.set_point(0, plane * viewer.layers[0].scale[0])
+    wait(1)  # docks find their places first
     viewer.reset_view()
     widget.suggest_button.click()
     wait(100, lambda: not widget.suggestions.running)
@@ -72,7 +73,14 @@ def picture(name: str, plane: int, angles: tuple[float, float, float], zoom: flo
     widget.compress_button.click()
     wait(600, lambda: widget.model.done > 0.35)
     shoot(viewer, f"{name}_training")
+    widget.form.fields["keep"].value = False
+    widget.stop_button.click()
     wait(600, lambda: not widget.model.running)
+    widget.form.write(preset="fast", model="auto", time_limit=0)  # what a user gets who changes nothing
+    widget.compress_button.click()
+    wait(600, lambda: not widget.model.running)
+    wait(1)
+    widget.area.verticalScrollBar().setValue(widget.area.verticalScrollBar().maximum())
     result = next(layer for layer in viewer.layers if "tinc" in layer.metadata)
     shoot(viewer, f"{name}_result")
     widget.card.buttons["compare"].click()
