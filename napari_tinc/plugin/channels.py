@@ -66,7 +66,8 @@ def channel_layers(viewer: Any, result_layer: Any) -> list[Image]:
                 name=f"{printable(name)}: {result_layer.name}",
                 contrast_limits=_limits(volume, channel),
                 colormap=color,
-                blending="additive",
+                # The first one covers what lies below, the others are added to it.
+                blending="additive" if channel else "translucent_no_depth",
                 metadata={"tinc_derived": True, _KEY: result_layer.unique_id, "tinc_channels": volume},
                 visible=False,
                 **place_of(result_layer),

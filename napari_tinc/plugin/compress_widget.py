@@ -15,6 +15,7 @@ from superqt import QCollapsible
 from napari_tinc.batch import Options
 from napari_tinc.errors import TincError
 from napari_tinc.plugin import engine, preferences, worker
+from napari_tinc.plugin.axes import axes_text
 from napari_tinc.plugin.batch_box import BatchBox, LayerQueue
 from napari_tinc.plugin.card_actions import CardActions
 from napari_tinc.plugin.compress_form import CompressForm
@@ -171,7 +172,10 @@ class CompressWidget(DockedWidget):
                 model.source = source_of(layer, model.form.axes, region)
             except TincError as error:
                 model.problem = str(error)
-        self.form.show_size(model.size_preview(), bool(model.error()))
+        said = model.size_preview()
+        if model.source is not None and len(model.source.shape) > 3:  # the field cuts what it has to say of so many
+            said = f"{axes_text(model.source.metadata.axes, model.source.shape)}\n{said}"
+        self.form.show_size(said, bool(model.error()))
         self._enable()
 
     def _enable(self, _: bool = False) -> None:

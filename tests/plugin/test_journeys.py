@@ -145,6 +145,7 @@ def test_source_result_and_file_show_the_same_voxel_at_the_same_place(name, comp
 def test_the_picture_follows_the_same_slider_in_source_and_result(compressing, qtbot):
     kind = KINDS["z c y x"]
     viewer, widget = compressing(kind)
+    assert widget.form.fields["size"].value.startswith("z c y x: 3 channels of 10 planes")
     compress(widget, qtbot)
     source, result = viewer.layers["source"], next(layer for layer in viewer.layers if "tinc" in layer.metadata)
     for z, channel in ((0, 0), (4, 2), (9, 1)):

@@ -183,7 +183,8 @@ def test_channels_can_be_shown_together_in_colour_at_any_channel(movie: Any) -> 
     dapi, gfp = (layer for layer in viewer.layers if layer is not result)
     assert (dapi.name, gfp.name) == (f"DAPI: {result.name}", f"GFP: {result.name}")
     assert dapi.colormap.name != gfp.colormap.name
-    assert (dapi.blending, result.visible) == ("additive", False)
+    assert (dapi.blending, gfp.blending) == ("translucent_no_depth", "additive"), "nothing below shines through"
+    assert not result.visible
     assert tuple(gfp.contrast_limits) == (movie.value_ranges[1][0], movie.value_ranges[5][1])
     full = movie.decode()
     for channel in range(2):
