@@ -21,6 +21,7 @@ from napari_tinc.plugin.compress_model import (
     full_resolution,
 )
 from napari_tinc.plugin.layer_form import LayerForm, rows_of
+from napari_tinc.plugin.place import region_of
 
 TOOLTIPS = {
     "source": "The image to compress. Multiscale layers are compressed at full resolution; RGB layers are not offered.",
@@ -154,10 +155,16 @@ class CompressForm(LayerForm):
         if axes and not self._suiting and self.source is not None:
             self.source.axis_labels = tuple(axes)
 
-    @property
-    def region(self) -> Any:
-        """The Shapes layer whose rectangle is to be compressed, or None."""
-        return self.fields["region"].value
+    def region(self) -> tuple[slice, ...] | None:
+        """Return the voxels of the source that are to be compressed, or None for all.
+
+        Raises
+        ------
+        InputError
+            If the chosen Shapes layer holds no rectangle, or one beside the source.
+        """
+        shapes = self.fields["region"].value
+        return None if shapes is None or self.source is None else region_of(self.source, shapes)
 
     def _suit_target(self, kind: str) -> None:
         """Give the number field the unit of the target, and the number it had there last time."""

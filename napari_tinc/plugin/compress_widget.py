@@ -22,9 +22,8 @@ from napari_tinc.plugin.compress_form import CompressForm
 from napari_tinc.plugin.compress_model import CompressModel, Form, State, full_resolution, source_of
 from napari_tinc.plugin.curve import PsnrCurve
 from napari_tinc.plugin.dialogs import ask_whether
-from napari_tinc.plugin.docked import DockedWidget
+from napari_tinc.plugin.docked import DockedWidget, to_front
 from napari_tinc.plugin.layers import display_of
-from napari_tinc.plugin.place import region_of
 from napari_tinc.plugin.plain import plain_label
 from napari_tinc.plugin.preview import Placement, Preview, View, around_view
 from napari_tinc.plugin.result_card import ResultCard
@@ -95,7 +94,7 @@ class CompressWidget(DockedWidget):
     # The window
 
     def _build(self) -> None:
-        self.compress_button = self._button("Compress", "Train a network on the source, here and now", self.start)
+        self.compress_button = self._button("Compress", "Compress the source, here and now", self.start)
         self.stop_button = self._button("Stop", "End training now; see Advanced for what is kept", self.stop)
         self.save_button = self._button("Save…", "Write the last result to a .tinc file", self.save)
         self.status = plain_label(wrapped=True)
@@ -168,8 +167,7 @@ class CompressWidget(DockedWidget):
         model.source, model.problem = None, self.form.why_none()
         if layer is not None:
             try:
-                region = None if self.form.region is None else region_of(layer, self.form.region)
-                model.source = source_of(layer, model.form.axes, region)
+                model.source = source_of(layer, model.form.axes, self.form.region())
             except TincError as error:
                 model.problem = str(error)
         said = model.size_preview()
@@ -206,7 +204,7 @@ class CompressWidget(DockedWidget):
         source, form = self.model.source, self.model.form
         assert source is not None
         layer, mask = self.form.source, self.form.mask
-        region = None if self.form.region is None else region_of(layer, self.form.region)
+        region = self.form.region()
         placement = Placement.of(layer, source.metadata.axes, source.shape, region)
         session = _Session(layer, worker.Control(), placement, Preview(self.viewer, placement), region)
         self._session = session
@@ -231,21 +229,15 @@ class CompressWidget(DockedWidget):
             return
         if not isinstance(self.suggestions.parent(), QDockWidget):
             self.viewer.window.add_dock_widget(self.suggestions, name=_SUGGEST_NAME, area="right", tabify=True)
-        dock: Any = self.suggestions.parent()
-        dock.show()
-        dock.raise_()
+        to_front(self.suggestions)
         data = full_resolution(layer)
         placement = Placement.of(layer, source.metadata.axes, tuple(data.shape))
-        shapes = self.form.region
-        region = around_view(self.viewer.dims, placement) if shapes is None else region_of(layer, shapes)
+        region = self.form.region() or around_view(self.viewer.dims, placement)
         self.suggestions.start(data, region, source.metadata)
 
     def _take_ratio(self, ratio: float) -> None:
         self.form.write(target_kind="ratio", target_value=ratio)
-        dock: Any = self.parent()
-        if dock is not None:
-            dock.show()
-            dock.raise_()
+        to_front(self)
 
     def compress_selected(self) -> None:
         """Compress the selected layers one after the other; one that fails does not stop the others."""

@@ -10,6 +10,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from napari.utils.colormaps import Colormap
 
+from napari_tinc.plugin.compress_model import full_resolution
 from napari_tinc.plugin.layers import original_array, result_volume
 from napari_tinc.plugin.place import place_of
 
@@ -62,7 +63,7 @@ def add_difference(viewer: ViewerModel, source_layer: Any, result_layer: Any) ->
     volume = result_volume(result_layer)
     data = original_array(source_layer, result_layer)
     # With the decoder of the result's fine voxels: what one has decoded, the other need not.
-    fine = result_layer.data[0] if result_layer.multiscale else result_layer.data
+    fine = full_resolution(result_layer)
     decoded = getattr(getattr(fine, "source", None), "volume", volume)
     levels = lazy_difference(data, decoded)
     if len(levels) > 1 and volume.has_wide_planes:

@@ -22,6 +22,14 @@ from napari_tinc.plugin.viewers import raw_viewer
 _WIDTH = 340  # pixels that the fields and a scroll bar need; a dock in napari's right area starts as narrow as it may
 
 
+def to_front(widget: QWidget) -> None:
+    """Show the dock of a widget, in front of those that share its place; nothing without a dock."""
+    dock = widget.parent()
+    if isinstance(dock, QDockWidget):
+        dock.show()  # or it would not come to the front
+        dock.raise_()
+
+
 class TabbedWidget(QWidget):
     """A widget that shares a place with the docks beside it, rather than the height of the window.
 
@@ -51,8 +59,7 @@ class TabbedWidget(QWidget):
             beside = isinstance(other, QDockWidget) and window.dockWidgetArea(other) == window.dockWidgetArea(dock)
             if beside and other is not dock and not other.isFloating() and not other.isHidden():
                 window.tabifyDockWidget(other, dock)
-                dock.show()  # or it would not come to the front
-                dock.raise_()
+                to_front(self)
                 return
 
 

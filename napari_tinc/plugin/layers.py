@@ -20,6 +20,7 @@ from napari_tinc.core.metadata import Display
 from napari_tinc.core.text import printable
 from napari_tinc.errors import InputError
 from napari_tinc.plugin import place
+from napari_tinc.plugin.compress_model import full_resolution
 from napari_tinc.plugin.depth import follow_depth
 from napari_tinc.plugin.preferences import limit_cache
 from napari_tinc.plugin.viewers import guard_removals
@@ -168,7 +169,7 @@ def source_layer_of(viewer: ViewerModel, result: Any) -> Any:
 
 def original_array(source: Any, result: Any) -> Any:
     """Return what a result was made from: the array of a source layer at full resolution, or the region taken of it."""
-    data = source.data[0] if source.multiscale else source.data
+    data = full_resolution(source)
     region = result.metadata.get("tinc_region")
     return data if region is None else data[region]
 
@@ -248,7 +249,7 @@ def color_of(name: str) -> Any:
 
 
 def display_of(where: dict[str, Any], layer: Any) -> Display:
-    """Return what a file keeps of a place and of the looks of a layer: only what is not the rule, to save bytes."""
+    """Return what a file keeps of a place and of the looks of a layer; to save bytes, no place at 0 and no gray."""
     ndim = layer.ndim
     world = place.to_world(where)
     translate = tuple(_rounded(value) for value in world.translate)

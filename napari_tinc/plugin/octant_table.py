@@ -10,7 +10,7 @@ from napari.components import ViewerModel
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QVBoxLayout, QWidget
 
-from napari_tinc.plugin.docked import TabbedWidget
+from napari_tinc.plugin.docked import TabbedWidget, to_front
 from napari_tinc.plugin.layers import is_result
 from napari_tinc.plugin.octants import MEASURES, OctantModel, go_to_octant
 from napari_tinc.plugin.plain import plain_label
@@ -94,9 +94,7 @@ def toggle_table(viewer: Any, result_layer: Any) -> None:
         close_table(viewer)
     else:
         table.show_octants(result_layer)
-        dock: Any = table.parent()
-        dock.show()
-        dock.raise_()
+        to_front(table)
 
 
 def close_table(viewer: Any) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from napari.utils.transforms import Affine
 
 from napari_tinc.errors import InputError
+from napari_tinc.plugin.compress_model import full_resolution
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,12 +63,11 @@ def region_of(layer: Any, shapes: Any) -> tuple[slice, ...]:
         raise InputError(f"expected a rectangle in {shapes.name!r}, got none; draw one around what to compress")
     corners = np.asarray(shapes.data[min(shapes.selected_data, default=len(shapes.data) - 1)], float)
     world = np.array([shapes.data_to_world(corner) for corner in corners])
-    data = layer.data[0] if layer.multiscale else layer.data
     missing = layer.ndim - world.shape[1]  # napari aligns layers at their last axes
     padded = np.pad(world, ((0, 0), (max(missing, 0), 0)))[:, max(-missing, 0) :]
     voxels = np.array([layer.world_to_data(point) for point in padded])
     region = []
-    for axis, side in enumerate(data.shape):
+    for axis, side in enumerate(full_resolution(layer).shape):
         low, high = voxels[:, axis].min(), voxels[:, axis].max()
         if axis < missing or high - low <= 1:
             region.append(slice(0, side))

@@ -12,10 +12,10 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_tinc.core.metadata import Metadata
-from napari_tinc.plugin import engine
+from napari_tinc.core.steps import relay
 from napari_tinc.plugin.report import size_text
 from napari_tinc.plugin.thumbnails import error_colours, gray, pixmap
-from napari_tinc.plugin.worker import Control, Failed, follow, guarded
+from napari_tinc.plugin.worker import Control, Failed, follow, guarded, prepare
 
 # Not imported before it is needed: it needs torch.
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ Array = np.ndarray[Any, Any]
 
 _TITLES = ("Original", "Decoded", "Error")
 _PICTURE = 96  # pixels of a picture's longer side
-_PREPARED_SECONDS = 0.1
 _PERCENTILES = (0.5, 99.5)
 _ADVISED = "\N{CHECK MARK} up to here the loss looks like noise"
 
@@ -238,24 +237,13 @@ def pictures_of(suggestions: Sequence[Suggestion]) -> list[tuple[Array, Array, A
 
 
 def _events(job: _Job) -> Generator[_Event, None, _Event]:
-    steps = guarded(_try(job))
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            return _Event(job, stop.value)
-        yield _Event(job, step)
+    outcome = yield from relay(guarded(_try(job)), lambda step: _Event(job, step))
+    return _Event(job, outcome)
 
 
 def _try(job: _Job) -> Generator[Any, None, None]:
     """Yield words for the status, suggestions, and None to be stopped at."""
-    ready = engine.prepared()
-    while not job.control.discarded:
-        try:
-            ready.result(_PREPARED_SECONDS)
-            break
-        except TimeoutError:
-            yield None
+    yield from relay(prepare(job.control), lambda _: None)
     if job.control.discarded:
         return
     from napari_tinc.suggest import Suggestion, suggest_steps
