@@ -16,8 +16,8 @@ import recursion
 import tifffile
 
 from napari_tinc import Target, compress
-from napari_tinc.core import metrics
-from napari_tinc.core.octree import Octree, choose_splits
+from napari_tinc.geometry.octree import Octree, choose_splits
+from napari_tinc.measures import metrics
 
 
 def authors(volume, ratio: float, levels: int, steps: int) -> tuple[float, float]:

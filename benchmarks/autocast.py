@@ -14,7 +14,8 @@ from unittest import mock
 import tifffile
 
 from napari_tinc import Target, compress
-from napari_tinc.core import metrics, training
+from napari_tinc.measures import metrics
+from napari_tinc.networks import training
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ from qtpy.QtWidgets import QApplication
 
 from napari_tinc import samples
 from napari_tinc.compare import engine
-from napari_tinc.plugin.preferences import PLUGIN
-from napari_tinc.plugin.result import COMPARE_WIDGET
+from napari_tinc.plugin.compress.result import COMPARE_WIDGET
+from napari_tinc.plugin.window.preferences import PLUGIN
 
 SHAPE = (64, 96, 100)
 CANDIDATES = ("detail", "sperr", "sz3", "jpeg2000", "zfp")

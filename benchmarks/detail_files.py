@@ -11,15 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_tinc import CompressedVolume, Metadata, Target, compress, core, planning, samples
-from napari_tinc.core import coefficients, detail_coding, wavelet
-from napari_tinc.core.coefficients import NO_PARENT, Encoder, Statistics
-from napari_tinc.core.detail import Cell, Detail, DetailHead, Pyramid, dyadic_splits, step_of
-from napari_tinc.core.restoration import Restoration
-from napari_tinc.draft import Content
+from napari_tinc import CompressedVolume, Metadata, Target, compress, core, samples
+from napari_tinc.encode import planning
+from napari_tinc.encode.draft import Content
+from napari_tinc.encode.settings import Settings
+from napari_tinc.encode.source import Source
 from napari_tinc.format import ItemRange
-from napari_tinc.settings import Settings
-from napari_tinc.source import Source
+from napari_tinc.restoration import Restoration
+from napari_tinc.wavelets import coefficients
+from napari_tinc.wavelets import search as detail_coding
+from napari_tinc.wavelets import transform as wavelet
+from napari_tinc.wavelets.blocks import Cell, Detail, DetailHead, Pyramid, dyadic_splits, step_of
+from napari_tinc.wavelets.coefficients import NO_PARENT, Encoder, Statistics
 
 Coded = tuple[bytes, np.ndarray | None, Statistics]
 

@@ -30,15 +30,16 @@ from qtpy.QtCore import QEventLoop, QTimer
 from qtpy.QtWidgets import QApplication
 from speed import filled, synthetic
 
-from napari_tinc import CompressedVolume, planning, samples
+from napari_tinc import CompressedVolume, samples
+from napari_tinc.encode import planning
+from napari_tinc.encode.settings import Settings
 from napari_tinc.format import MODEL_TINC
-from napari_tinc.plugin.compress_model import State
-from napari_tinc.plugin.compress_widget import CompressWidget
-from napari_tinc.plugin.layers import add_result
-from napari_tinc.plugin.preferences import PLUGIN
-from napari_tinc.plugin.preview import PREVIEW
-from napari_tinc.plugin.sharpening import ShownArray
-from napari_tinc.settings import Settings
+from napari_tinc.plugin.compress.model import State
+from napari_tinc.plugin.compress.preview import PREVIEW
+from napari_tinc.plugin.compress.widget import CompressWidget
+from napari_tinc.plugin.layers.results import add_result
+from napari_tinc.plugin.layers.sharpening import ShownArray
+from napari_tinc.plugin.window.preferences import PLUGIN
 
 
 def live(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
@@ -353,8 +354,8 @@ import napari
 viewer = napari.Viewer(show=True)
 napari.qt.get_qapp().processEvents()
 begun = time.perf_counter()
-import napari_tinc.plugin.reader
-napari_tinc.plugin.reader.engine.load()
+import napari_tinc.plugin.menus.reader
+napari_tinc.plugin.menus.reader.engine.load()
 print(time.perf_counter() - begun)
 viewer.close()
 """

@@ -22,12 +22,12 @@ import tifffile
 
 from napari_tinc import CompressedVolume, Target, compress
 from napari_tinc import format as frames
-from napari_tinc.core import metrics
-from napari_tinc.core.metadata import Metadata
-from napari_tinc.core.steps import complete
-from napari_tinc.settings import PRESETS, Settings
-from napari_tinc.source import Source
-from napari_tinc.trial import promised_gain
+from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.encode.settings import PRESETS, Settings
+from napari_tinc.encode.source import Source
+from napari_tinc.encode.trial import promised_gain
+from napari_tinc.measures import metrics
+from napari_tinc.system.steps import complete
 
 RESULTS = Path(__file__).parent / "results" / "presets.csv"
 COLUMNS = ["commit", "volume", "ratio", "preset", "bytes", "psnr_dB", "cpu_s", "networks"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from napari_tinc.core.scratch import to_array
+from napari_tinc.arrays.scratch import to_array
 
 if __name__ == "__main__":
     volume = np.random.default_rng(0).integers(0, 99, (384, 384, 384), dtype="u2")

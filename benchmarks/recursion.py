@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_tinc.core.octree import Octree
+from napari_tinc.geometry.octree import Octree
 
 OMEGA = 30.0
 

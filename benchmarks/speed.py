@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_tinc import CompressedVolume, Metadata, planning, segments
-from napari_tinc.core import entropy, quantization
-from napari_tinc.draft import Content, Draft
-from napari_tinc.settings import Settings
-from napari_tinc.source import Source
+from napari_tinc import CompressedVolume, Metadata, segments
+from napari_tinc.encode import planning
+from napari_tinc.encode.draft import Content, Draft
+from napari_tinc.encode.settings import Settings
+from napari_tinc.encode.source import Source
+from napari_tinc.networks import entropy, quantization
 
 
 def best_of(function: Callable[[], object], repeats: int = 3) -> float:

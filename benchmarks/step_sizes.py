@@ -18,11 +18,13 @@ import numpy as np
 import tifffile
 import torch
 
-from napari_tinc import Metadata, Target, compress, planning
-from napari_tinc.core import metrics, quantization, training
-from napari_tinc.core.models.tinc import TincNetwork
-from napari_tinc.settings import PRESETS, Settings
-from napari_tinc.source import Source
+from napari_tinc import Metadata, Target, compress
+from napari_tinc.encode import planning
+from napari_tinc.encode.settings import PRESETS, Settings
+from napari_tinc.encode.source import Source
+from napari_tinc.measures import metrics
+from napari_tinc.networks import quantization, training
+from napari_tinc.networks.families.tinc import TincNetwork
 
 
 def compressed(volume: np.ndarray, ratio: float, preset: str, bits: float) -> tuple[int, int, float]:

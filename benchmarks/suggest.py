@@ -19,9 +19,9 @@ import pandas as pd
 import tifffile
 
 from napari_tinc import Target, compress, samples
-from napari_tinc.core.noise import estimate_noise
-from napari_tinc.core.steps import complete
-from napari_tinc.suggest import advised, suggest_steps
+from napari_tinc.advice.noise import estimate_noise
+from napari_tinc.advice.suggest import advised, suggest_steps
+from napari_tinc.system.steps import complete
 
 RATIOS = (16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 REGION = (32, 64, 64)  # about the middle

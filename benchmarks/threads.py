@@ -19,9 +19,9 @@ MEASURE = """
 import sys, time
 import torch
 from napari_tinc import Target, samples
-from napari_tinc import compression
-from napari_tinc.core import device
-device._cores = lambda: int(sys.argv[1]) + 1  # as many threads as asked for
+from napari_tinc.encode import compression
+from napari_tinc.networks import device
+device.all_cores = lambda: int(sys.argv[1]) + 1  # as many threads as asked for
 torch.set_num_threads(int(sys.argv[1]))
 volume, metadata = samples.load("brain")
 started = None

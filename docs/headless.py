@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_tinc import CompressedVolume, Target, compress_steps, samples
-from napari_tinc.core import metrics
+from napari_tinc.measures import metrics
 
 volume, metadata = samples.load("neuron")
 print(f"{metadata.name}: {volume.shape} {volume.dtype}, voxel size {metadata.voxel_size} {metadata.units[0]}")
@@ -64,10 +64,10 @@ with tempfile.TemporaryDirectory() as folder:
 
 # %% The same in napari, once a viewer is open:
 #
-#     from napari_tinc.plugin.compare import toggle_comparison
-#     from napari_tinc.plugin.difference import add_difference
-#     from napari_tinc.plugin.layers import add_result
-#     from napari_tinc.plugin.overlays import show_quality
+#     from napari_tinc.plugin.layers.side_by_side import toggle_comparison
+#     from napari_tinc.plugin.layers.difference import add_difference
+#     from napari_tinc.plugin.layers.results import add_result
+#     from napari_tinc.plugin.layers.overlays import show_quality
 #
 #     source = viewer.add_image(volume, scale=metadata.voxel_size)
 #     layer = add_result(viewer, result, source)

@@ -16,8 +16,8 @@ from qtpy.QtCore import QEventLoop, QTimer
 from qtpy.QtWidgets import QAbstractItemView
 
 from napari_tinc import samples
-from napari_tinc.plugin.compare_widget import CompareWidget
-from napari_tinc.plugin.preferences import PLUGIN
+from napari_tinc.plugin.compare.widget import CompareWidget
+from napari_tinc.plugin.window.preferences import PLUGIN
 
 IMAGES = Path(__file__).parent / "images"
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0  # of training for each sample

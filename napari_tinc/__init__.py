@@ -9,25 +9,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from napari_tinc.arrays.metadata import Metadata
+    from napari_tinc.arrays.scratch import memory_limit
     from napari_tinc.compare.candidates import Candidate
     from napari_tinc.compare.engine import Comparison
-    from napari_tinc.compression import compress, compress_steps
-    from napari_tinc.core.metadata import Metadata
-    from napari_tinc.core.scratch import memory_limit
-    from napari_tinc.core.training import Progress
+    from napari_tinc.encode.compression import compress, compress_steps
     from napari_tinc.errors import BudgetError, FormatError, InputError, TincError, TrainingError
     from napari_tinc.files import read_volume, write_volume
+    from napari_tinc.networks.training import Progress
     from napari_tinc.target import Target
     from napari_tinc.volume import CompressedVolume, Octant
 
 _HOMES = {
     "Candidate": "compare.candidates",
     "Comparison": "compare.engine",
-    "compress": "compression",
-    "compress_steps": "compression",
-    "Metadata": "core.metadata",
-    "memory_limit": "core.scratch",
-    "Progress": "core.training",
+    "compress": "encode.compression",
+    "compress_steps": "encode.compression",
+    "Metadata": "arrays.metadata",
+    "memory_limit": "arrays.scratch",
+    "Progress": "networks.training",
     "BudgetError": "errors",
     "FormatError": "errors",
     "InputError": "errors",

@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command line, or say that it was interrupted before it began."""
     try:
-        from napari_tinc.cli import main as run
+        from napari_tinc.cli.app import main as run
     except KeyboardInterrupt:
         print("interrupted: nothing was begun", file=sys.stderr)
         sys.exit(130)

@@ -17,7 +17,7 @@ from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from napari_tinc.errors import InputError
-from napari_tinc.output import write_atomic
+from napari_tinc.system.output import write_atomic
 
 _DPI = 120
 _PANEL_INCHES = 4.5

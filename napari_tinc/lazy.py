@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from dask.array.slicing import normalize_index
 
-from napari_tinc.core.metadata import LEADING
+from napari_tinc.arrays.metadata import LEADING
 from napari_tinc.errors import InputError
 from napari_tinc.volume import CompressedVolume
 

@@ -14,7 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.errors import InputError
 
 Floats = NDArray[np.float64]

@@ -16,15 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from napari_tinc.core import entropy, quantization
-from napari_tinc.core.coefficients import LARGEST
-from napari_tinc.core.detail import MAX_BLOCK, SIDE_CODES, STEP_CODES, Detail, DetailHead, Pyramid
-from napari_tinc.core.models.tinc import TincNetwork, segment_parameters
-from napari_tinc.core.octree import Octree
-from napari_tinc.core.quantization import Codes, Layout
-from napari_tinc.core.restoration import FEATURES, MAX_BINS, Restoration
 from napari_tinc.errors import FormatError
 from napari_tinc.format._bytes import Cursor, integer, u16, varint, zigzag
+from napari_tinc.geometry.octree import Octree
+from napari_tinc.networks import entropy, quantization
+from napari_tinc.networks.families.tinc import TincNetwork, segment_parameters
+from napari_tinc.networks.quantization import Codes, Layout
+from napari_tinc.restoration import FEATURES, MAX_BINS, Restoration
+from napari_tinc.wavelets.blocks import MAX_BLOCK, SIDE_CODES, STEP_CODES, Detail, DetailHead, Pyramid
+from napari_tinc.wavelets.coefficients import LARGEST
 
 Floats = npt.NDArray[np.float64]
 
@@ -164,7 +164,7 @@ class CodedLevel:
     models : list of SymbolModel
         Distribution of every tensor's symbols.
     coder : int
-        Entropy coder, see :func:`napari_tinc.core.entropy.encode`.
+        Entropy coder, see :func:`napari_tinc.networks.entropy.encode`.
     streams : tuple of bytes
         Symbols of all tensors, one stream per block.
     """

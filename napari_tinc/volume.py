@@ -15,15 +15,11 @@ import numpy.typing as npt
 
 from napari_tinc import format as frames
 from napari_tinc import segments
-from napari_tinc.core.decoder import Decoder
-from napari_tinc.core.detail import BlockCache, DetailReader, detail_bytes
-from napari_tinc.core.device import one_core_free, resolve_device
-from napari_tinc.core.forks import after_fork, with_fresh_locks
-from napari_tinc.core.metadata import LEADING, Metadata
-from napari_tinc.core.octree import Box, Octree
-from napari_tinc.core.quantization import Layout
-from napari_tinc.core.restoration import RADIUS, Restoration, around
-from napari_tinc.core.sampling import (
+from napari_tinc.arrays.metadata import LEADING, Metadata
+from napari_tinc.arrays.scratch import Bounds, boxes, zeros
+from napari_tinc.errors import FormatError, InputError
+from napari_tinc.geometry.octree import Box, Octree
+from napari_tinc.geometry.sampling import (
     Floats32,
     interpolate,
     neighbours,
@@ -31,8 +27,12 @@ from napari_tinc.core.sampling import (
     sample_region,
     scaled_side,
 )
-from napari_tinc.core.scratch import Bounds, boxes, zeros
-from napari_tinc.errors import FormatError, InputError
+from napari_tinc.networks.device import one_core_free, resolve_device
+from napari_tinc.networks.evaluation import Decoder
+from napari_tinc.networks.quantization import Layout
+from napari_tinc.restoration import RADIUS, Restoration, around
+from napari_tinc.system.forks import after_fork, with_fresh_locks
+from napari_tinc.wavelets.blocks import BlockCache, DetailReader, detail_bytes
 
 Region = tuple[slice | int, ...]
 
@@ -431,7 +431,7 @@ class CompressedVolume:
         -------
         ndarray of float32, shape (z + 4, y + 4, x + 4)
             Normalised, not filtered, with two neighbours on every side, see
-            :meth:`napari_tinc.core.restoration.Restoration.apply`; z is 1 for an image.
+            :meth:`napari_tinc.restoration.Restoration.apply`; z is 1 for an image.
         """
         with self._lock, one_core_free():
             return self._surrounded(item, bounds)

@@ -5,7 +5,7 @@ python scripts/make_sample_tinc.py
 
 from pathlib import Path
 
-from napari_tinc.compression import compress
+from napari_tinc.encode.compression import compress
 from napari_tinc.samples import load
 from napari_tinc.target import Target
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from synthetic import blobs
 
-from napari_tinc import compression as story
-from napari_tinc import speeds
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.encode import compression as story
+from napari_tinc.encode import speeds
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
 

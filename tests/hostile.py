@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from napari_tinc.core.metadata import Display, Metadata
+from napari_tinc.arrays.metadata import Display, Metadata
 from napari_tinc.format import MODEL_CONSTANT, Frame, Header, ItemRange, pack
 
 

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_tinc.core import allocation
-from napari_tinc.core.allocation import (
+from napari_tinc.errors import InputError
+from napari_tinc.geometry.octree import Octree, choose_splits
+from napari_tinc.networks import allocation
+from napari_tinc.networks.allocation import (
     allocate,
     choose_depth,
     default_layers,
@@ -22,8 +24,6 @@ from napari_tinc.core.allocation import (
     resolve_auto,
     solve_width,
 )
-from napari_tinc.core.octree import Octree, choose_splits
-from napari_tinc.errors import InputError
 
 CUBE = Octree((16, 16, 16), choose_splits((16, 16, 16), 2))
 EIGHT = ((True, True, True),)

@@ -11,12 +11,12 @@ import tifffile
 from synthetic import blobs
 from typer.testing import CliRunner, Result
 
-from napari_tinc import batch
-from napari_tinc.batch import Job, Options, compress_files, find_jobs
-from napari_tinc.cli import app
-from napari_tinc.core.steps import complete
+from napari_tinc.cli.app import app
+from napari_tinc.encode import batch
+from napari_tinc.encode.batch import Job, Options, compress_files, find_jobs
+from napari_tinc.encode.speeds import Estimate
 from napari_tinc.errors import InputError
-from napari_tinc.speeds import Estimate
+from napari_tinc.system.steps import complete
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
 

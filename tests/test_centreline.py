@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_tinc.core.centreline import centreline_dice
 from napari_tinc.errors import InputError
+from napari_tinc.measures.centreline import centreline_dice
 
 
 def tube(radius: int, length: int = 40) -> np.ndarray:

@@ -21,8 +21,8 @@ from hostile import constant_frame
 from typer.testing import CliRunner
 
 from napari_tinc import format as frames
-from napari_tinc.cli import app, parse_region
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.cli.app import app, parse_region
 from napari_tinc.errors import InputError, TrainingError
 from napari_tinc.target import Target
 
@@ -109,7 +109,7 @@ def calls(monkeypatch):
         open = staticmethod(lambda path, device="auto": opened)
 
     rooms = {
-        "compression": {"compress_steps": compress_steps, "Progress": Progress},
+        "encode.compression": {"compress_steps": compress_steps, "Progress": Progress},
         "volume": {"CompressedVolume": CompressedVolume, "Octant": Octant},
     }
     for name, contents in rooms.items():
@@ -279,7 +279,7 @@ def test_a_training_error_is_one_line(tmp_path, source, calls, monkeypatch):
         raise TrainingError("expected the loss to fall, got NaN; use another seed")
         yield
 
-    monkeypatch.setattr(sys.modules["napari_tinc.compression"], "compress_steps", collapse)
+    monkeypatch.setattr(sys.modules["napari_tinc.encode.compression"], "compress_steps", collapse)
     assert "another seed" in refusal("compress", source, tmp_path / "out.tinc")
 
 
@@ -288,7 +288,7 @@ def test_ctrl_c_ends_with_130_and_one_line_and_leaves_nothing(tmp_path, source, 
         yield Progress(step=1, steps=100, eta=1.0, **STEP)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["napari_tinc.compression"], "compress_steps", interrupted)
+    monkeypatch.setattr(sys.modules["napari_tinc.encode.compression"], "compress_steps", interrupted)
     result = run("compress", source, tmp_path / "out.tinc")
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1] == "interrupted: no unfinished file is left"
@@ -418,7 +418,7 @@ def test_a_file_that_is_no_tinc_is_refused(tmp_path, command):
 def test_help_info_and_check_do_not_wait_for_torch(tmp_path):
     path = str(write_frame(tmp_path / "a.tinc"))
     code = (
-        "import sys, contextlib; from napari_tinc.cli import app\n"
+        "import sys, contextlib; from napari_tinc.cli.app import app\n"
         f"for words in (['--help'], ['info', {path!r}], ['check', {path!r}]):\n"
         "    with contextlib.suppress(SystemExit): app(words)\n"
         "sys.exit('torch' in sys.modules or 'tifffile' in sys.modules)"
@@ -447,14 +447,14 @@ def demo(calls, monkeypatch):
     figure = ModuleType("napari_tinc.figure")
     figure.save_figure = lambda path, *panels: Path(path).write_bytes(b"png")
     monkeypatch.setitem(sys.modules, "napari_tinc.figure", figure)
-    monkeypatch.delitem(sys.modules, "napari_tinc.demo", raising=False)
-    import napari_tinc.demo as module
+    monkeypatch.delitem(sys.modules, "napari_tinc.cli.demo", raising=False)
+    import napari_tinc.cli.demo as module
 
     volume = np.random.Generator(np.random.PCG64(0)).integers(0, 900, (16, 16, 20)).astype("u2")
     monkeypatch.setattr(module.samples, "load", lambda name: (volume, Metadata.default(3, name)))
     monkeypatch.setattr(module, "decode_in_new_process", lambda file: (volume + np.uint16(3), 0.25))
     yield module
-    sys.modules.pop("napari_tinc.demo", None)
+    sys.modules.pop("napari_tinc.cli.demo", None)
 
 
 def test_demo_reports_what_the_round_trip_cost(tmp_path, demo):
@@ -586,7 +586,7 @@ def test_a_full_disk_is_called_full_whatever_is_written(tmp_path, name):
     (tmp_path / "a.tinc").write_bytes(constant_frame((40, 50, 60), "u2"))
     arguments = ["decompress", str(tmp_path / "a.tinc"), str(tmp_path / name)]
     if name == "out.zarr":  # whose chunks are compressed: a constant takes no room
-        from napari_tinc.compression import compress
+        from napari_tinc.encode.compression import compress
         from napari_tinc.target import Target
 
         compress(rng.integers(0, 60000, (40, 80, 90), dtype="u2"), Target.ratio(2), preset="fast").save(

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_tinc.core import coefficients
-from napari_tinc.core.coefficients import LARGEST, NO_PARENT, Decoder, Encoder, Parent, Statistics, choose
-from napari_tinc.core.wavelet import orientations as orientations_of
+from napari_tinc.wavelets import coefficients
+from napari_tinc.wavelets.coefficients import LARGEST, NO_PARENT, Decoder, Encoder, Parent, Statistics, choose
+from napari_tinc.wavelets.transform import orientations as orientations_of
 
 Ints = npt.NDArray[np.int32]
 ALL = np.array(orientations_of((0, 1, 2)), np.int32)

@@ -15,18 +15,18 @@ import pytest
 import torch
 from synthetic import blobs
 
-from napari_tinc import compression as story
-from napari_tinc import planning, trial
-from napari_tinc.core import allocation, training
-from napari_tinc.core.metadata import Metadata
-from napari_tinc.core.models.tinc import TincNetwork
-from napari_tinc.core.octree import Octree, choose_splits
-from napari_tinc.core.training import Progress, TrainingData
-from napari_tinc.draft import Content
+from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.encode import compression as story
+from napari_tinc.encode import planning, trial
+from napari_tinc.encode.draft import Content
+from napari_tinc.encode.settings import Settings
+from napari_tinc.encode.source import Source
 from napari_tinc.errors import BudgetError, InputError, TrainingError
 from napari_tinc.format import BETWEEN, parse
-from napari_tinc.settings import Settings
-from napari_tinc.source import Source
+from napari_tinc.geometry.octree import Octree, choose_splits
+from napari_tinc.networks import allocation, training
+from napari_tinc.networks.families.tinc import TincNetwork
+from napari_tinc.networks.training import Progress, TrainingData
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from mutators import varint
 
-from napari_tinc.core import entropy
-from napari_tinc.core.metadata import Metadata
-from napari_tinc.core.models.tinc import TincNetwork
-from napari_tinc.core.octree import Octree
-from napari_tinc.core.quantization import Layout
+from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.errors import FormatError
 from napari_tinc.format import KIND_PARAMETERS, KIND_QUALITY, MODEL_TINC, Frame, Header, ItemRange, Segment, pack
+from napari_tinc.geometry.octree import Octree
+from napari_tinc.networks import entropy
+from napari_tinc.networks.families.tinc import TincNetwork
+from napari_tinc.networks.quantization import Layout
 from napari_tinc.segments import pack_plan, quality_size
 from napari_tinc.volume import CompressedVolume
 

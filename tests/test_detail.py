@@ -15,8 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_tinc.core import coefficients, detail_coding
-from napari_tinc.core.detail import (
+from napari_tinc.errors import FormatError
+from napari_tinc.format._bytes import u16, varint
+from napari_tinc.geometry.octree import Octree, choose_splits
+from napari_tinc.segments import pack_detail, parse_detail
+from napari_tinc.wavelets import coefficients
+from napari_tinc.wavelets import search as detail_coding
+from napari_tinc.wavelets.blocks import (
     BlockCache,
     Detail,
     DetailHead,
@@ -26,12 +31,8 @@ from napari_tinc.core.detail import (
     dyadic_splits,
     step_of,
 )
-from napari_tinc.core.detail_coding import Fit
-from napari_tinc.core.octree import Octree, choose_splits
-from napari_tinc.core.residual import Residual
-from napari_tinc.errors import FormatError
-from napari_tinc.format._bytes import u16, varint
-from napari_tinc.segments import pack_detail, parse_detail
+from napari_tinc.wavelets.residual import Residual
+from napari_tinc.wavelets.search import Fit
 
 Floats = npt.NDArray[np.float32]
 

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_tinc.core import entropy
-from napari_tinc.core.entropy import (
+from napari_tinc.errors import FormatError
+from napari_tinc.networks import entropy
+from napari_tinc.networks.entropy import (
     DEFLATE,
     GAUSSIAN,
     LAPLACE,
@@ -25,7 +26,6 @@ from napari_tinc.core.entropy import (
     fit_model,
     frequencies,
 )
-from napari_tinc.errors import FormatError
 
 Symbols = npt.NDArray[np.int32]
 quickly = settings(max_examples=40, deadline=None)

@@ -17,10 +17,10 @@ import tifffile
 import yaozarrs
 import zarr
 
-from napari_tinc.core.metadata import Display, Metadata
+from napari_tinc.arrays.inputs import check_volume
+from napari_tinc.arrays.metadata import Display, Metadata
 from napari_tinc.errors import InputError
 from napari_tinc.files import check_output, read_volume, write_volume
-from napari_tinc.inputs import check_volume
 
 FULL = Metadata(
     "zcyx",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from synthetic import blobs
 
-from napari_tinc.compression import compress
+from napari_tinc.encode.compression import compress
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
 
@@ -92,10 +92,10 @@ def test_properties_that_another_thread_computes_at_the_moment_of_the_fork_can_b
 
 TORCH = """
 import multiprocessing, sys, torch
-from napari_tinc.core import device
+from napari_tinc.networks import device
 from napari_tinc.volume import CompressedVolume
 
-device._cores = lambda: 5  # so that four threads are allowed, whatever machine this is
+device.all_cores = lambda: 5  # so that four threads are allowed, whatever machine this is
 torch.set_num_threads(4)
 left = torch.rand(2000, 2000)
 (left @ left).sum()  # starts torch's team of threads

@@ -17,8 +17,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from napari_tinc import output
-from napari_tinc.core.metadata import Display, Metadata
+from napari_tinc.arrays.metadata import Display, Metadata
 from napari_tinc.errors import FormatError, InputError
 from napari_tinc.format import (
     DTYPES,
@@ -38,6 +37,7 @@ from napari_tinc.format import (
     write_atomic,
 )
 from napari_tinc.format.fields import _display_of
+from napari_tinc.system import output
 
 SMALL = Frame(
     Header(

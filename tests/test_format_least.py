@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_tinc.compression import compress
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.encode.compression import compress
 from napari_tinc.errors import BudgetError
 from napari_tinc.format.least import least_bytes
 from napari_tinc.target import Target

@@ -14,13 +14,13 @@ from reference_network import Tree, network_output, range_decode
 from reference_restoration import restored
 
 from napari_tinc import segments
-from napari_tinc.compression import compress
-from napari_tinc.core import entropy, quantization
-from napari_tinc.core.detail import BlockCache, DetailReader
-from napari_tinc.core.entropy import DEFLATE, RANGE_CODER, SymbolModel
+from napari_tinc.encode.compression import compress
+from napari_tinc.encode.settings import PRESETS
 from napari_tinc.format import KIND_DETAIL, KIND_PARAMETERS, KIND_QUALITY, KIND_RESTORATION, Frame, parse
-from napari_tinc.settings import PRESETS
+from napari_tinc.networks import entropy, quantization
+from napari_tinc.networks.entropy import DEFLATE, RANGE_CODER, SymbolModel
 from napari_tinc.target import Target
+from napari_tinc.wavelets.blocks import BlockCache, DetailReader
 
 Array = npt.NDArray[np.generic]
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("v1-*.tinc"))

@@ -17,11 +17,8 @@ import numpy.typing as npt
 import pytest
 from mutators import edited, flipped, varint, with_payload, with_plan
 
-from napari_tinc.compression import compress
-from napari_tinc.core.metadata import Metadata
-from napari_tinc.core.models.tinc import TincNetwork
-from napari_tinc.core.octree import Octree
-from napari_tinc.core.quantization import Layout
+from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.encode.compression import compress
 from napari_tinc.errors import FormatError
 from napari_tinc.format import (
     KIND_DETAIL,
@@ -38,6 +35,9 @@ from napari_tinc.format import (
     pack,
     parse,
 )
+from napari_tinc.geometry.octree import Octree
+from napari_tinc.networks.families.tinc import TincNetwork
+from napari_tinc.networks.quantization import Layout
 from napari_tinc.segments import pack_plan, parse_plan
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
@@ -278,7 +278,7 @@ def test_a_detail_segment_that_is_not_there_is_named(detailed: Frame) -> None:
 INTERPRETED = """
 import random, sys, warnings
 import numpy as np
-from napari_tinc.core import coefficients
+from napari_tinc.wavelets import coefficients
 from napari_tinc.errors import FormatError
 from napari_tinc.volume import CompressedVolume
 

@@ -7,10 +7,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from napari_tinc import inputs
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.arrays import inputs
+from napari_tinc.arrays.inputs import check_not_labels, check_volume
+from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.errors import InputError
-from napari_tinc.inputs import check_not_labels, check_volume
 
 
 def refusal(array: np.ndarray, metadata: Metadata | None = None) -> str:

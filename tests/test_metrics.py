@@ -12,8 +12,8 @@ import skimage.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_tinc.core import metrics
 from napari_tinc.errors import InputError
+from napari_tinc.measures import metrics
 
 Array = npt.NDArray[np.generic]
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from napari_tinc import samples
-from napari_tinc.core.noise import estimate_noise
+from napari_tinc.advice.noise import estimate_noise
 
 SHAPE = (24, 64, 64)
 

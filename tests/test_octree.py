@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_tinc.core.octree import MIN_LEAF_SIDE, Octree, choose_splits, local_coordinate
-from napari_tinc.core.sampling import axis_runs, sample_region, scaled_side
+from napari_tinc.geometry.octree import MIN_LEAF_SIDE, Octree, choose_splits, local_coordinate
+from napari_tinc.geometry.sampling import axis_runs, sample_region, scaled_side
 
 quickly = settings(max_examples=60, deadline=None)
 shapes = st.lists(st.integers(1, 23), min_size=2, max_size=3).map(tuple)

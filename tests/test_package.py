@@ -29,7 +29,7 @@ def test_parsing_a_frame_needs_no_torch() -> None:
 
 
 def test_work_without_a_display_loads_neither_napari_nor_qt() -> None:
-    found = loaded_by("import napari_tinc.compression, napari_tinc.lazy, napari_tinc.cli, napari_tinc.files")
+    found = loaded_by("import napari_tinc.encode.compression, napari_tinc.lazy, napari_tinc.cli.app, napari_tinc.files")
     assert not found.intersection({"napari", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui", "superqt"})
 
 

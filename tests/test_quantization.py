@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from napari_tinc.core import quantization
-from napari_tinc.core.entropy import MAX_SYMBOL
-from napari_tinc.core.models.tinc import TincNetwork
-from napari_tinc.core.octree import Octree
-from napari_tinc.core.quantization import Layout
+from napari_tinc.geometry.octree import Octree
+from napari_tinc.networks import quantization
+from napari_tinc.networks.entropy import MAX_SYMBOL
+from napari_tinc.networks.families.tinc import TincNetwork
+from napari_tinc.networks.quantization import Layout
 
 ITEMS = 2
 TREE = Octree((8, 8), ((True, True),))

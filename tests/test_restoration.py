@@ -9,13 +9,14 @@ import pytest
 from reference_restoration import restored
 from scipy import ndimage
 
-from napari_tinc import CompressedVolume, FormatError, Metadata, Target, compress, planning, restoring, segments
-from napari_tinc.core import restoration as filters
-from napari_tinc.core.restoration import MAX_BINS, RADIUS, Moments, Restoration, around
-from napari_tinc.draft import Content
+from napari_tinc import CompressedVolume, FormatError, Metadata, Target, compress, segments
+from napari_tinc import restoration as filters
+from napari_tinc.encode import planning, restoring
+from napari_tinc.encode.draft import Content
+from napari_tinc.encode.settings import Settings
+from napari_tinc.encode.source import Source
 from napari_tinc.format import KIND_DETAIL, KIND_RESTORATION, Frame, Segment, pack, parse
-from napari_tinc.settings import Settings
-from napari_tinc.source import Source
+from napari_tinc.restoration import MAX_BINS, RADIUS, Moments, Restoration, around
 
 Floats = npt.NDArray[np.float32]
 ONE = np.ones((1, 1, 1), np.float32)

@@ -19,14 +19,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import blobs
 
-from napari_tinc import InputError, Target, compress, draft, memory_limit, planning, read_volume, restoring, source
+from napari_tinc import InputError, Target, compress, memory_limit, read_volume
 from napari_tinc import volume as volumes
-from napari_tinc.core import detail_coding, metrics, residual, scratch, wavelet
-from napari_tinc.core.detail import BlockCache, dyadic_splits
-from napari_tinc.core.detail_coding import Coefficients
-from napari_tinc.core.residual import Residual
-from napari_tinc.core.steps import complete
+from napari_tinc.arrays import scratch
+from napari_tinc.encode import draft, planning, restoring, source
 from napari_tinc.format import MODEL_DETAIL
+from napari_tinc.measures import metrics
+from napari_tinc.system.steps import complete
+from napari_tinc.wavelets import residual
+from napari_tinc.wavelets import search as detail_coding
+from napari_tinc.wavelets import transform as wavelet
+from napari_tinc.wavelets.blocks import BlockCache, dyadic_splits
+from napari_tinc.wavelets.residual import Residual
+from napari_tinc.wavelets.search import Coefficients
 
 sides = st.integers(1, 300)
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_tinc import segments
-from napari_tinc.core import quantization
-from napari_tinc.core.entropy import DEFLATE, RANGE_CODER
-from napari_tinc.core.models.tinc import TincNetwork
-from napari_tinc.core.octree import Octree
-from napari_tinc.core.quantization import Layout
 from napari_tinc.errors import FormatError
+from napari_tinc.geometry.octree import Octree
+from napari_tinc.networks import quantization
+from napari_tinc.networks.entropy import DEFLATE, RANGE_CODER
+from napari_tinc.networks.families.tinc import TincNetwork
+from napari_tinc.networks.quantization import Layout
 
 TREE = Octree((9, 10, 11), ((True, True, True), (False, True, True)))
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from synthetic import blobs
 
-from napari_tinc import compression as story
-from napari_tinc import speeds
+from napari_tinc.encode import compression as story
+from napari_tinc.encode import speeds
+from napari_tinc.encode.speeds import Run, estimate, remember
 from napari_tinc.errors import InputError
-from napari_tinc.speeds import Run, estimate, remember
 from napari_tinc.target import Target
 
 FAST = Run("fast", "auto", "cpu", "uint16", 10**6, False, 0.6)
@@ -133,6 +133,7 @@ def test_no_voxels_are_refused() -> None:
 
 def test_an_estimate_loads_no_torch() -> None:
     code = (
-        "import sys; from napari_tinc.speeds import estimate; estimate(10, 'uint8'); sys.exit('torch' in sys.modules)"
+        "import sys; from napari_tinc.encode.speeds import estimate; estimate(10, 'uint8');"
+        "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

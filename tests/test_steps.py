@@ -9,9 +9,9 @@ import pytest
 import torch
 from synthetic import blobs
 
-from napari_tinc.compression import compress_steps
-from napari_tinc.core import device
-from napari_tinc.core.steps import complete, relay
+from napari_tinc.encode.compression import compress_steps
+from napari_tinc.networks import device
+from napari_tinc.system.steps import complete, relay
 from napari_tinc.target import Target
 
 

@@ -14,13 +14,14 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
-from napari_tinc import Target, compress, sample_blocks, samples
-from napari_tinc.cli import app
-from napari_tinc.core.metadata import Metadata
-from napari_tinc.core.steps import complete
-from napari_tinc.core.training import Progress
+from napari_tinc import Target, compress, samples
+from napari_tinc.advice import sample_blocks
+from napari_tinc.advice.suggest import Suggestion, Verdict, advised, suggest_steps
+from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.cli.app import app
 from napari_tinc.errors import InputError
-from napari_tinc.suggest import Suggestion, Verdict, advised, suggest_steps
+from napari_tinc.networks.training import Progress
+from napari_tinc.system.steps import complete
 
 Array = np.ndarray[Any, Any]
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from napari_tinc.core.models.tinc import TincNetwork
-from napari_tinc.core.octree import Octree, choose_splits
+from napari_tinc.geometry.octree import Octree, choose_splits
+from napari_tinc.networks.families.tinc import TincNetwork
 
 Floats = npt.NDArray[np.float64]
 Segment = list[tuple[Floats, Floats]]

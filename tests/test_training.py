@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from napari_tinc.core import quantization, training
-from napari_tinc.core.device import is_out_of_memory
-from napari_tinc.core.models.tinc import TincNetwork
-from napari_tinc.core.octree import Octree
-from napari_tinc.core.quantization import Codes
-from napari_tinc.core.training import Progress, Sampler, Schedule, Trainer, TrainingData
 from napari_tinc.errors import TrainingError
+from napari_tinc.geometry.octree import Octree
+from napari_tinc.networks import quantization, training
+from napari_tinc.networks.device import is_out_of_memory
+from napari_tinc.networks.families.tinc import TincNetwork
+from napari_tinc.networks.quantization import Codes
+from napari_tinc.networks.training import Progress, Sampler, Schedule, Trainer, TrainingData
 
 Result = tuple[list[Tensor], Codes]
 TREE = Octree((12, 16), ((True, True),))

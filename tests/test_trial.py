@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from synthetic import blobs
 
-from napari_tinc import compression as story
-from napari_tinc import planning, trial
-from napari_tinc.core.steps import complete
-from napari_tinc.core.training import Progress
+from napari_tinc.encode import compression as story
+from napari_tinc.encode import planning, trial
+from napari_tinc.networks.training import Progress
+from napari_tinc.system.steps import complete
 from napari_tinc.target import Target
 
 NOISE = np.random.default_rng(3).integers(0, 1000, (24, 30, 28), np.uint16)

@@ -19,13 +19,13 @@ from synthetic import blobs
 
 from napari_tinc import format as frames
 from napari_tinc import segments
-from napari_tinc.compression import compress
-from napari_tinc.core import quantization
-from napari_tinc.core.decoder import Decoder
-from napari_tinc.core.models.tinc import TincNetwork
-from napari_tinc.core.quantization import dequantise
-from napari_tinc.core.sampling import Floats32, Ints
+from napari_tinc.encode.compression import compress
 from napari_tinc.errors import FormatError, InputError
+from napari_tinc.geometry.sampling import Floats32, Ints
+from napari_tinc.networks import quantization
+from napari_tinc.networks.evaluation import Decoder
+from napari_tinc.networks.families.tinc import TincNetwork
+from napari_tinc.networks.quantization import dequantise
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume, Region, _Denormaliser
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_tinc.core import wavelet
+from napari_tinc.wavelets import transform as wavelet
 
 Floats = npt.NDArray[np.float32]
 

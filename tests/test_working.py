@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from synthetic import blobs
 
-from napari_tinc import InputError, Metadata, output, read_volume, write_volume
+from napari_tinc import InputError, Metadata, read_volume, write_volume
 from napari_tinc.compare.candidates import Candidate
 from napari_tinc.compare.engine import Comparison
 from napari_tinc.format import write_atomic
-from napari_tinc.working import working_folder
+from napari_tinc.system import output
+from napari_tinc.system.working import working_folder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the system has no locks on folders")
 

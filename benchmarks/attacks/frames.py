@@ -17,12 +17,12 @@ from mutators import edited, flipped, varint
 from typer.testing import CliRunner
 
 from napari_tinc import format as frames
-from napari_tinc.cli import app
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.cli.app import app
 from napari_tinc.errors import FormatError
 from napari_tinc.format import Frame, Header, ItemRange, Segment
 from napari_tinc.lazy import lazy_levels
-from napari_tinc.plugin.layers import layer_data
+from napari_tinc.plugin.layers.results import layer_data
 from napari_tinc.volume import CompressedVolume
 
 GOLDEN = sorted((Path(__file__).parents[2] / "tests" / "golden").glob("*.tinc"))

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import psutil
 
-from napari_tinc.compression import compress
+from napari_tinc.encode.compression import compress
 from napari_tinc.errors import TincError
 from napari_tinc.files import read_volume
 from napari_tinc.format import parse
-from napari_tinc.output import PARTIAL_PREFIX
+from napari_tinc.system.output import PARTIAL_PREFIX
 from napari_tinc.target import Target
 
 GRID = np.stack(np.meshgrid(*(np.linspace(0, 9, n) for n in (20, 60, 70)), indexing="ij"))

@@ -17,9 +17,9 @@ import tifffile
 import zarr
 from mutators import edited
 
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.arrays.inputs import check_volume
+from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.files import read_volume, write_volume
-from napari_tinc.inputs import check_volume
 
 VOLUME = np.arange(6 * 40 * 44, dtype=np.uint16).reshape(6, 40, 44)
 WAYS: dict[str, dict[str, Any]] = {

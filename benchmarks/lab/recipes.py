@@ -34,7 +34,7 @@ class Recipe:
 
 
 def _detail(**constants: Any) -> Recipe:
-    return Recipe({"model": "detail"}, {f"core.detail_coding.{name}": value for name, value in constants.items()})
+    return Recipe({"model": "detail"}, {f"wavelets.search.{name}": value for name, value in constants.items()})
 
 
 RECIPES = {

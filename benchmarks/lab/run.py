@@ -22,7 +22,7 @@ from recipes import RECIPES
 
 from napari_tinc import CompressedVolume, Target, compress
 from napari_tinc.compare import peers
-from napari_tinc.core import metrics
+from napari_tinc.measures import metrics
 
 RESULTS = Path(__file__).parent / "results" / "results.csv"
 COLUMNS = ["commit", "recipe", "volume", "ratio", "bytes", "psnr_dB", "iou", "encode_s", "decode_s"]

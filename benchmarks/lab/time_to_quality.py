@@ -19,7 +19,7 @@ from matplotlib import pyplot
 from run import volumes
 
 from napari_tinc import CompressedVolume, Target, compress
-from napari_tinc.core import metrics
+from napari_tinc.measures import metrics
 
 RESULTS = Path(__file__).parent / "results" / "time_to_quality.csv"
 COLUMNS = ["volume", "ratio", "preset", "time_limit_s", "bytes", "psnr_dB", "cpu_s", "wall_s"]

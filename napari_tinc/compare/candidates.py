@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from napari_tinc.compare import peers
+from napari_tinc.encode.settings import Settings
 from napari_tinc.errors import InputError
-from napari_tinc.settings import Settings
 
 TINC = "tinc"
 STRATEGIES = ("default", *(f"{between}/{within}" for within in ("equal", "importance") for between in
@@ -59,7 +59,7 @@ class Candidate:
             ``"siren"`` is one network for the whole volume, ``even/equal@1``. These are networks alone;
             ``"default"`` is what :func:`napari_tinc.compress` does by itself, ``"detail"`` a file without a network.
         preset, device, seed, time_limit
-            See :func:`napari_tinc.compression.compress_steps`.
+            See :func:`napari_tinc.encode.compression.compress_steps`.
 
         Raises
         ------

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_tinc.core.axes import item_count, items_first, items_last, spatial_shape
-from napari_tinc.inputs import DTYPES
+from napari_tinc.arrays.axes import item_count, items_first, items_last, spatial_shape
+from napari_tinc.arrays.inputs import DTYPES
 
 Array = NDArray[Any]
 
@@ -32,7 +32,7 @@ def pack(array: Array, axes: str, codec: str, encode: Callable[[NDArray[np.float
     Parameters
     ----------
     array : ndarray
-        The volume, of one of ``napari_tinc.inputs.DTYPES``.
+        The volume, of one of ``napari_tinc.arrays.inputs.DTYPES``.
     axes : str
         Letters of ``tczyx``, one per axis of the array.
     codec : str

@@ -14,15 +14,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from napari_tinc.arrays.inputs import check_volume
+from napari_tinc.arrays.metadata import Display, Metadata
 from napari_tinc.compare import process, runners
 from napari_tinc.compare.candidates import NETWORK, Candidate, check_distinct, default_candidates
 from napari_tinc.compare.measures import MEASURES, Measures, Truth
 from napari_tinc.compare.recommend import Facts, facts_of, recommend
 from napari_tinc.compare.results import DEFAULT_BAR, Result, table
 from napari_tinc.compare.store import Store, array_key, default_folder
-from napari_tinc.core.metadata import Display, Metadata
 from napari_tinc.errors import InputError
-from napari_tinc.inputs import check_volume
 from napari_tinc.target import Target
 
 Array = NDArray[Any]

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_tinc.core import metrics
-from napari_tinc.core.axes import items_first
-from napari_tinc.core.centreline import centreline_dice
-from napari_tinc.core.octree import MIN_LEAF_SIDE, Octree, choose_splits
+from napari_tinc.arrays.axes import items_first
 from napari_tinc.errors import InputError
+from napari_tinc.geometry.octree import MIN_LEAF_SIDE, Octree, choose_splits
+from napari_tinc.measures import metrics
+from napari_tinc.measures.centreline import centreline_dice
 
 Array = NDArray[Any]
 

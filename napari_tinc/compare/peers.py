@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_tinc.compare import container, video
-from napari_tinc.core import metrics
 from napari_tinc.errors import BudgetError, InputError
+from napari_tinc.measures import metrics
 
 Array = NDArray[Any]
 

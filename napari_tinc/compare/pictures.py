@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
+from napari_tinc.arrays.axes import items_first
 from napari_tinc.compare.candidates import TINC
 from napari_tinc.compare.measures import Truth
 from napari_tinc.compare.results import Result
-from napari_tinc.core.axes import items_first
 
 Array = NDArray[Any]
 

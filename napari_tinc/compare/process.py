@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from napari_tinc.compare import worker
 from napari_tinc.errors import InputError
-from napari_tinc.working import working_folder
+from napari_tinc.system.working import working_folder
 
 Job = dict[str, Any]
 
@@ -32,7 +32,7 @@ class Stopped(Exception):  # noqa: N818 (nothing went wrong)
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Make a folder for volumes or files, for as long as the block runs; see :mod:`napari_tinc.working`."""
+    """Make a folder for volumes or files, for as long as the block runs; see :mod:`napari_tinc.system.working`."""
     with working_folder(Path(tempfile.gettempdir()), "tinc-compare-") as folder:
         yield folder
 

@@ -11,8 +11,8 @@ import numpy as np
 from napari_tinc.compare.candidates import NETWORK, TINC
 from napari_tinc.compare.measures import Truth
 from napari_tinc.compare.results import Result
-from napari_tinc.core import allocation
-from napari_tinc.core.octree import choose_splits
+from napari_tinc.geometry.octree import choose_splits
+from napari_tinc.networks import allocation
 
 # White noise has Rayleigh-distributed amplitudes, whose mean cosine similarity is E[a]² / E[a²] = π/4.
 NOISE_CONSISTENCY = math.pi / 4
@@ -27,9 +27,10 @@ class Facts:
     Parameters
     ----------
     consistency : float or None
-        Global consistency, see :func:`napari_tinc.core.allocation.global_consistency`; mean over channels and times.
+        Global consistency, see :func:`napari_tinc.networks.allocation.global_consistency`; mean over channels and
+        times.
     foreground : float
-        Share of voxels above the noise floor, see :func:`napari_tinc.core.allocation.noise_floor`; likewise.
+        Share of voxels above the noise floor, see :func:`napari_tinc.networks.allocation.noise_floor`; likewise.
     """
 
     consistency: float | None

@@ -23,7 +23,7 @@ from platformdirs import user_cache_path
 
 from napari_tinc.compare.candidates import Candidate
 from napari_tinc.errors import InputError
-from napari_tinc.output import write_atomic
+from napari_tinc.system.output import write_atomic
 
 _DIGEST_BYTES = 16
 _CHUNK_VOXELS = 1 << 22

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.compare import memory
 from napari_tinc.compare.measures import Truth, measure
-from napari_tinc.core.metadata import Metadata
 from napari_tinc.errors import BudgetError, TincError
 
 Array = NDArray[Any]
@@ -91,7 +91,8 @@ class _Tinc:
     """Our own codec; torch is loaded only here."""
 
     def __init__(self, metadata: Metadata, job: Job, report: Report) -> None:
-        from napari_tinc import compression, target, volume
+        from napari_tinc import target, volume
+        from napari_tinc.encode import compression
 
         self._steps, self._open = compression.compress_steps, volume.CompressedVolume
         self._target = target.Target.size(job["budget"])

@@ -10,13 +10,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from napari_tinc.core.metadata import Metadata
-from napari_tinc.core.text import storable
+from napari_tinc.arrays.inputs import check_axes
+from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.files import npy, tiff, zarr
 from napari_tinc.files.layout import Volume
-from napari_tinc.inputs import check_axes
-from napari_tinc.output import check_output, is_zarr, replacing
+from napari_tinc.system.output import check_output, is_zarr, replacing
+from napari_tinc.system.text import storable
 
 __all__ = ["SUFFIXES", "Volume", "check_output", "check_suffix", "read_volume", "replacing", "write_volume"]
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_tinc.core.metadata import SPATIAL, Display, Metadata
-from napari_tinc.core.scratch import zeros
-from napari_tinc.core.text import storable
+from napari_tinc.arrays.inputs import AXIS_LETTERS, check_axes, fits_file
+from napari_tinc.arrays.metadata import SPATIAL, Display, Metadata
+from napari_tinc.arrays.scratch import zeros
 from napari_tinc.errors import InputError
-from napari_tinc.inputs import AXIS_LETTERS, check_axes, fits_file
+from napari_tinc.system.text import storable
 
 _log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_tinc.core.metadata import Metadata
-from napari_tinc.core.scratch import fits_memory
+from napari_tinc.arrays.inputs import check_axes
+from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.arrays.scratch import fits_memory
 from napari_tinc.files.layout import Description, Volume, assemble
-from napari_tinc.inputs import check_axes
 
 MAGIC = b"\x93NUMPY"
 

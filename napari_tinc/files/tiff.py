@@ -14,8 +14,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_tinc.core.metadata import SPATIAL, Metadata
-from napari_tinc.core.scratch import zeros
+from napari_tinc.arrays.metadata import SPATIAL, Metadata
+from napari_tinc.arrays.scratch import zeros
 from napari_tinc.errors import InputError
 from napari_tinc.files.layout import Description, Volume, assemble, positive_step, transposed
 from napari_tinc.files.units import unit_name, unit_symbol

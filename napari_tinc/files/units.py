@@ -43,7 +43,7 @@ _UNKNOWN = {"", "pixel", "px", "voxel", "reference frame", "none", "null"}
 
 
 def unit_name(text: str | None) -> str:
-    """Return the name of a unit as used in :class:`~napari_tinc.core.metadata.Metadata`.
+    """Return the name of a unit as used in :class:`~napari_tinc.arrays.metadata.Metadata`.
 
     Parameters
     ----------

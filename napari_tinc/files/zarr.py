@@ -14,12 +14,12 @@ import yaozarrs
 import zarr
 from numpy.typing import NDArray
 
-from napari_tinc.core.metadata import SPATIAL, Metadata
-from napari_tinc.core.scratch import to_array
+from napari_tinc.arrays.inputs import AXIS_LETTERS, check_axes
+from napari_tinc.arrays.metadata import SPATIAL, Metadata
+from napari_tinc.arrays.scratch import to_array
 from napari_tinc.errors import InputError
 from napari_tinc.files.layout import Description, Volume, assemble, positive_step, transposed
 from napari_tinc.files.units import SYMBOLS, unit_name
-from napari_tinc.inputs import AXIS_LETTERS, check_axes
 
 AXIS_TYPES = {"t": "time", "c": "channel"} | dict.fromkeys(SPATIAL, "space")
 # Chunks of a few megabytes at most, in which a viewer finds a plane without reading the stack.

@@ -17,7 +17,7 @@ from napari_tinc.format.header import (
     ItemRange,
 )
 from napari_tinc.format.table import KIND_DETAIL, KIND_PARAMETERS, KIND_QUALITY, KIND_RESTORATION, Segment
-from napari_tinc.output import write_atomic
+from napari_tinc.system.output import write_atomic
 
 __all__ = [
     "BETWEEN",

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from napari_tinc.core.metadata import MAX_JSON_BYTES
+from napari_tinc.arrays.metadata import MAX_JSON_BYTES
 from napari_tinc.errors import FormatError
 
 MAX_VARINT_BYTES = 9

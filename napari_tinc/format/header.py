@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from reprlib import repr as shortened
 
-from napari_tinc.core.metadata import LEADING, MAX_ITEMS, SPATIAL, Display, Metadata
+from napari_tinc.arrays.metadata import LEADING, MAX_ITEMS, SPATIAL, Display, Metadata
 from napari_tinc.errors import FormatError
 from napari_tinc.format._bytes import REMEDY, integer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from napari_tinc.core.metadata import LEADING, Metadata
+from napari_tinc.arrays.metadata import LEADING, Metadata
 from napari_tinc.format.frame import Frame, pack
 from napari_tinc.format.header import MODEL_CONSTANT, MODEL_DETAIL, Header, ItemRange, sizes_of
 from napari_tinc.format.table import KIND_DETAIL, KIND_QUALITY, Segment

@@ -13,7 +13,7 @@ import tifffile
 from synthetic import blobs
 from typer.testing import CliRunner
 
-from napari_tinc.cli import app
+from napari_tinc.cli.app import app
 
 QUICK = ["--time-limit", "0.3", "--ratio", "12"]
 

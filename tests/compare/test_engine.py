@@ -19,15 +19,15 @@ from comparisons import RATIOS, quick
 from skimage.metrics import peak_signal_noise_ratio
 from synthetic import blobs
 
+from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.compare import peers, process, video
 from napari_tinc.compare.candidates import STRATEGIES, Candidate, candidates, default_candidates
 from napari_tinc.compare.engine import Comparison
 from napari_tinc.compare.results import COLUMNS
-from napari_tinc.compression import compress
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.encode.compression import compress
+from napari_tinc.encode.settings import Settings
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.format import BETWEEN
-from napari_tinc.settings import Settings
 from napari_tinc.target import Target
 
 SLOW = Candidate.tinc("deep/equal@1", "best", device="cpu")

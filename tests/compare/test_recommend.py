@@ -13,7 +13,7 @@ from napari_tinc.compare.candidates import Candidate
 from napari_tinc.compare.measures import Measures, Truth
 from napari_tinc.compare.recommend import NOISE_CONSISTENCY, Facts, answer, facts_of, recommend, verdicts
 from napari_tinc.compare.results import Result
-from napari_tinc.compression import compress
+from napari_tinc.encode.compression import compress
 from napari_tinc.format import BETWEEN
 from napari_tinc.target import Target
 

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 from comparisons import RATIOS
 
+from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.compare import pictures
 from napari_tinc.compare.candidates import Candidate
 from napari_tinc.compare.engine import Comparison
 from napari_tinc.compare.report import html_report
-from napari_tinc.core.metadata import Metadata
 from napari_tinc.errors import InputError
 
 

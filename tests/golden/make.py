@@ -9,8 +9,9 @@ from unittest import mock
 import numpy as np
 
 from napari_tinc import CompressedVolume, Metadata, Target, compress
-from napari_tinc.core import detail_coding, entropy
 from napari_tinc.format import VERSION
+from napari_tinc.networks import entropy
+from napari_tinc.wavelets import search as detail_coding
 
 HERE = Path(__file__).parent
 

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from synthetic import blobs
 
 from napari_tinc.compare import engine
-from napari_tinc.plugin.preferences import PLUGIN
-from napari_tinc.plugin.result import COMPARE_WIDGET
+from napari_tinc.plugin.compress.result import COMPARE_WIDGET
+from napari_tinc.plugin.window.preferences import PLUGIN
 
 
 def live(until: Callable[[], bool] = lambda: False, seconds: float = 0.1) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.arrays.metadata import Metadata
 
 _STEPS = 150
 MANIFEST = Path(__file__).parents[2] / "napari.yaml"
@@ -48,7 +48,7 @@ def compressed_bytes() -> dict[str, bytes]:
 
 def _train_briefly(array: Any, metadata: Metadata, levels: int) -> bytes:
     """Compress 8-fold with a fixed number of steps, so that the same bytes come out however busy the machine is."""
-    from napari_tinc.compression import compress_steps
+    from napari_tinc.encode.compression import compress_steps
     from napari_tinc.target import Target
 
     steps_done = count()

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
-from napari_tinc.plugin.compare import toggle_comparison
-from napari_tinc.plugin.flicker import toggle_flicker
-from napari_tinc.plugin.layers import add_result
-from napari_tinc.plugin.overlays import show_quality
+from napari_tinc.plugin.layers.flicker import toggle_flicker
+from napari_tinc.plugin.layers.overlays import show_quality
+from napari_tinc.plugin.layers.results import add_result
+from napari_tinc.plugin.layers.side_by_side import toggle_comparison
 
 
 @pytest.fixture

@@ -26,23 +26,23 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from superqt.utils import WorkerBase
 from synthetic import blobs
 
-from napari_tinc import speeds
+from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.compare import candidates, engine, peers
 from napari_tinc.compare.results import Result
-from napari_tinc.core import metrics
-from napari_tinc.core.metadata import Metadata
-from napari_tinc.plugin import compare_model
-from napari_tinc.plugin.compare_export import titled, with_legend
-from napari_tinc.plugin.compare_form import TOOLTIPS
-from napari_tinc.plugin.compare_model import CompareModel, State
-from napari_tinc.plugin.compare_parts import BUTTONS
-from napari_tinc.plugin.compare_plot import NARROWEST, draw_plot
-from napari_tinc.plugin.compare_views import CandidateViews
-from napari_tinc.plugin.compare_widget import CompareWidget
-from napari_tinc.plugin.compare_worker import content_of
-from napari_tinc.plugin.preferences import PLUGIN
-from napari_tinc.plugin.result import COMPARE_WIDGET
-from napari_tinc.plugin.split import Halves
+from napari_tinc.encode import speeds
+from napari_tinc.measures import metrics
+from napari_tinc.plugin.compare import model as compare_model
+from napari_tinc.plugin.compare.export import titled, with_legend
+from napari_tinc.plugin.compare.form import TOOLTIPS
+from napari_tinc.plugin.compare.model import CompareModel, State
+from napari_tinc.plugin.compare.parts import BUTTONS
+from napari_tinc.plugin.compare.plot import NARROWEST, draw_plot
+from napari_tinc.plugin.compare.views import CandidateViews
+from napari_tinc.plugin.compare.widget import CompareWidget
+from napari_tinc.plugin.compare.worker import content_of
+from napari_tinc.plugin.compress.result import COMPARE_WIDGET
+from napari_tinc.plugin.layers.split import Halves
+from napari_tinc.plugin.window.preferences import PLUGIN
 
 SECONDS = 120_000  # what anything may take at most on a busy machine, in ms
 VOLUME = blobs((24, 36, 40))

@@ -13,22 +13,15 @@ import pytest
 from napari.components import Dims, ViewerModel
 from napari.layers import Image
 
-from napari_tinc import settings
-from napari_tinc.core import allocation, device
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.encode import settings
 from napari_tinc.errors import InputError
-from napari_tinc.plugin import compress_model
-from napari_tinc.plugin.axes import axes_text, possible_axes
-from napari_tinc.plugin.compress_model import (
-    CompressModel,
-    Form,
-    Source,
-    State,
-    importance_weights,
-    source_of,
-)
-from napari_tinc.plugin.preview import MAX_SAMPLES, Placement, Preview, View
-from napari_tinc.plugin.report import Report, duration_text, size_text
+from napari_tinc.networks import allocation, device
+from napari_tinc.plugin.compress import model as compress_model
+from napari_tinc.plugin.compress.model import CompressModel, Form, Source, State, importance_weights, source_of
+from napari_tinc.plugin.compress.preview import MAX_SAMPLES, Placement, Preview, View
+from napari_tinc.plugin.compress.report import Report, duration_text, size_text
+from napari_tinc.plugin.window.axes import axes_text, possible_axes
 from napari_tinc.target import Target
 
 SOURCE = Source((10, 20, 30), np.dtype("u2"), Metadata.default(3, "test"))  # 12000 bytes
@@ -317,7 +310,7 @@ def test_the_preview_changes_neither_the_selection_nor_what_the_user_has_deleted
 
 
 def test_opening_the_widget_loads_no_torch():
-    code = "import sys, napari_tinc.plugin.compress_widget; sys.exit('torch' in sys.modules)"
+    code = "import sys, napari_tinc.plugin.compress.widget; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
 
 

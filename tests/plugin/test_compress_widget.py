@@ -18,18 +18,18 @@ from qtpy.QtCore import QPoint, QTimer
 from qtpy.QtWidgets import QFileDialog, QWidget
 from superqt.utils import WorkerBase
 
-from napari_tinc import compression as story
 from napari_tinc import samples
+from napari_tinc.encode import compression as story
+from napari_tinc.encode.settings import PRESETS
 from napari_tinc.errors import TrainingError
-from napari_tinc.plugin import engine, worker
-from napari_tinc.plugin.compare_widget import CompareWidget
-from napari_tinc.plugin.compress_form import TOOLTIPS
-from napari_tinc.plugin.compress_model import State
-from napari_tinc.plugin.compress_widget import CompressWidget
-from napari_tinc.plugin.losses import Loss
-from napari_tinc.plugin.preview import PREVIEW
-from napari_tinc.plugin.report import Report
-from napari_tinc.settings import PRESETS
+from napari_tinc.plugin.compare.widget import CompareWidget
+from napari_tinc.plugin.compress import engine, worker
+from napari_tinc.plugin.compress.form import TOOLTIPS
+from napari_tinc.plugin.compress.losses import Loss
+from napari_tinc.plugin.compress.model import State
+from napari_tinc.plugin.compress.preview import PREVIEW
+from napari_tinc.plugin.compress.report import Report
+from napari_tinc.plugin.compress.widget import CompressWidget
 from napari_tinc.volume import CompressedVolume
 
 # The package offers a function of the same name, which hides the module.

@@ -11,8 +11,8 @@ from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QLabel
 
-from napari_tinc.plugin.octant_table import TABLE_NAME
-from napari_tinc.plugin.preferences import PLUGIN
+from napari_tinc.plugin.layers.octant_table import TABLE_NAME
+from napari_tinc.plugin.window.preferences import PLUGIN
 
 COMPRESS, COMPARE = "Compress", "Compare codecs"
 

@@ -17,12 +17,13 @@ from napari.components import ViewerModel
 from qtpy.QtCore import Qt, QTimer
 from superqt.utils import WorkerBase
 
-from napari_tinc.core.metadata import Display, Metadata
+from napari_tinc.arrays.metadata import Display, Metadata
 from napari_tinc.errors import FormatError, InputError
-from napari_tinc.plugin import commands, reader, sample_data, worker, writer
-from napari_tinc.plugin.layers import add_result, layer_data
-from napari_tinc.plugin.octant_table import OctantTable
-from napari_tinc.plugin.preferences import Preferences, read, remember
+from napari_tinc.plugin.compress import worker
+from napari_tinc.plugin.layers.octant_table import OctantTable
+from napari_tinc.plugin.layers.results import add_result, layer_data
+from napari_tinc.plugin.menus import commands, reader, sample_data, writer
+from napari_tinc.plugin.window.preferences import Preferences, read, remember
 from napari_tinc.target import Target
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +95,7 @@ def test_several_files_dropped_on_the_viewer_are_several_layers(
 
 
 def test_a_gigavoxel_file_shows_its_first_plane_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_tinc.compression import compress
+    from napari_tinc.encode.compression import compress
 
     # The header of a gigavoxel, without the hours of training: uniform but for its claim.
     volume = compress(np.zeros((1, 1024, 1024), np.uint16), Target.ratio(1.1))
@@ -447,8 +448,9 @@ def test_the_shipped_sample_is_the_brain_within_its_psnr() -> None:
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     code = (
-        "import sys, napari_tinc, napari_tinc.plugin, napari_tinc.plugin.commands, napari_tinc.plugin.reader, "
-        "napari_tinc.plugin.writer, napari_tinc.plugin.sample_data, napari_tinc.plugin.octant_table;"
+        "import sys, napari_tinc, napari_tinc.plugin, napari_tinc.plugin.menus.commands, "
+        "napari_tinc.plugin.menus.reader, napari_tinc.plugin.menus.writer, napari_tinc.plugin.menus.sample_data, "
+        "napari_tinc.plugin.layers.octant_table;"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0

@@ -15,12 +15,12 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QTextDocument
 from qtpy.QtWidgets import QLabel
 
-from napari_tinc.core.metadata import Display
+from napari_tinc.arrays.metadata import Display
 from napari_tinc.files.units import SYMBOLS
 from napari_tinc.lazy import lazy_levels
-from napari_tinc.plugin.channels import toggle_channels
-from napari_tinc.plugin.layers import add_result, layer_data
-from napari_tinc.plugin.plain import plain_tip
+from napari_tinc.plugin.layers.channels import toggle_channels
+from napari_tinc.plugin.layers.results import add_result, layer_data
+from napari_tinc.plugin.window.plain import plain_tip
 
 SHAPES = [
     (2**31 - 1, 300, 300),
@@ -119,7 +119,7 @@ def test_a_hostile_place_or_colour_is_shown_as_if_there_were_none(display: Displ
 
 
 def test_a_name_is_not_taken_for_html(make_napari_viewer: Any, stack: Any) -> None:
-    from napari_tinc.plugin.octant_table import OctantTable
+    from napari_tinc.plugin.layers.octant_table import OctantTable
 
     name = "<h1>big</h1><img src='file:///etc/passwd'>"
     viewer = make_napari_viewer()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from superqt.utils import WorkerBase
 
-from napari_tinc.plugin.compress_model import State
+from napari_tinc.plugin.compress.model import State
 from napari_tinc.target import Target
 
 SECONDS = 60_000
@@ -198,7 +198,7 @@ def test_what_looks_like_labels_is_compressed_only_if_the_user_says_so(compressi
         asked.append(True)
         return agree
 
-    monkeypatch.setattr("napari_tinc.plugin.compress_widget.ask_whether", answer)
+    monkeypatch.setattr("napari_tinc.plugin.compress.widget.ask_whether", answer)
     z, y, x = np.indices((24, 48, 48)) // 12
     viewer, widget = compressing(Kind(lambda: (37 * (1 + z * 16 + y * 4 + x) % 97).astype("u2"), "zyx"))
     widget.compress_button.click()

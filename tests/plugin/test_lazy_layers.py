@@ -12,13 +12,13 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
 
-from napari_tinc.core.metadata import Display, Metadata
+from napari_tinc.arrays.metadata import Display, Metadata
 from napari_tinc.errors import InputError
 from napari_tinc.format import Frame, pack
 from napari_tinc.lazy import CHUNK_SIDE, lazy_difference, lazy_levels
-from napari_tinc.plugin.channels import toggle_channels
-from napari_tinc.plugin.difference import add_difference, swap, toggle_difference
-from napari_tinc.plugin.layers import add_result, layer_data, result_volume, source_layer_of
+from napari_tinc.plugin.layers.channels import toggle_channels
+from napari_tinc.plugin.layers.difference import add_difference, swap, toggle_difference
+from napari_tinc.plugin.layers.results import add_result, layer_data, result_volume, source_layer_of
 from napari_tinc.volume import CompressedVolume
 
 
@@ -209,7 +209,7 @@ def test_colours_and_limits_of_channels_come_from_the_file(movie: Any) -> None:
 
 
 def test_a_uniform_volume_can_be_shown() -> None:
-    from napari_tinc.compression import compress
+    from napari_tinc.encode.compression import compress
     from napari_tinc.target import Target
 
     volume = compress(np.full((5, 6, 7), 3, np.uint8), Target.ratio(1.1))
@@ -218,7 +218,7 @@ def test_a_uniform_volume_can_be_shown() -> None:
 
 
 def test_a_unit_that_napari_does_not_know_is_shown_as_pixels(stack: Any, caplog: pytest.LogCaptureFixture) -> None:
-    from napari_tinc.compression import compress
+    from napari_tinc.encode.compression import compress
     from napari_tinc.target import Target
 
     metadata = Metadata("zyx", (1.0,) * 3, ("furlongs_per_fortnite",) * 3)
@@ -254,8 +254,8 @@ def test_browsing_decodes_what_is_shown_and_nothing_twice(stack: Any, decoded_vo
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for fine voxels, however busy the machine is."""
-    monkeypatch.setattr("napari_tinc.plugin.sharpening.PATIENCE_SECONDS", 60)
-    monkeypatch.setattr("napari_tinc.plugin.sharpening.ARRIVAL_SECONDS", 0)
+    monkeypatch.setattr("napari_tinc.plugin.layers.sharpening.PATIENCE_SECONDS", 60)
+    monkeypatch.setattr("napari_tinc.plugin.layers.sharpening.ARRIVAL_SECONDS", 0)
 
 
 @pytest.mark.parametrize("memory", [2**40, 1000])
@@ -280,7 +280,7 @@ def test_three_dimensions_show_full_resolution_where_memory_allows_it(
 def test_zoomed_in_only_the_chunks_on_the_canvas_are_decoded(
     tinc_viewer: Any, qtbot: Any, decoded_voxels: list[int], patient: None
 ) -> None:
-    from napari_tinc.compression import compress
+    from napari_tinc.encode.compression import compress
     from napari_tinc.target import Target
 
     viewer = tinc_viewer(show=True)
@@ -376,7 +376,7 @@ def test_napari_draws_a_coarse_level_where_the_decoder_samples_it(
 
 
 def _spot_volume() -> Any:
-    from napari_tinc.compression import compress
+    from napari_tinc.encode.compression import compress
     from napari_tinc.target import Target
 
     return compress(np.full((48, 48, 48), 3, np.uint16), Target.ratio(2))

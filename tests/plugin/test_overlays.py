@@ -9,9 +9,9 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_tinc.errors import InputError
-from napari_tinc.plugin.layers import add_result
-from napari_tinc.plugin.octants import MEASURES, OctantModel, go_to_octant
-from napari_tinc.plugin.overlays import show_quality, shown_measure, toggle_quality
+from napari_tinc.plugin.layers.octants import MEASURES, OctantModel, go_to_octant
+from napari_tinc.plugin.layers.overlays import show_quality, shown_measure, toggle_quality
+from napari_tinc.plugin.layers.results import add_result
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_going_to_an_octant_centres_it(shown: tuple[ViewerModel, Any], stack: An
 
 
 def test_a_uniform_volume_has_an_overlay() -> None:
-    from napari_tinc.compression import compress
+    from napari_tinc.encode.compression import compress
     from napari_tinc.target import Target
 
     viewer = ViewerModel()
@@ -210,7 +210,7 @@ def test_a_uniform_volume_has_an_overlay() -> None:
 
 
 def test_a_flat_image_has_an_overlay_without_boxes() -> None:
-    from napari_tinc.compression import compress
+    from napari_tinc.encode.compression import compress
     from napari_tinc.target import Target
 
     image = np.random.default_rng(0).integers(0, 255, (40, 40), dtype=np.uint8)

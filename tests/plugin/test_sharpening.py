@@ -11,9 +11,9 @@ import pytest
 from napari.layers import _layer_actions as actions
 
 from napari_tinc.lazy import LazyArray
-from napari_tinc.plugin import sharpening
-from napari_tinc.plugin.difference import add_difference
-from napari_tinc.plugin.layers import add_result
+from napari_tinc.plugin.layers import sharpening
+from napari_tinc.plugin.layers.difference import add_difference
+from napari_tinc.plugin.layers.results import add_result
 
 SHAPE, COARSE = (8, 130, 70), (4, 33, 18)
 
@@ -233,7 +233,7 @@ def test_a_plane_in_the_viewer_becomes_sharp_by_itself(
     tinc_viewer: Any, qtbot: Any, stack: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("napari_tinc.lazy.lazy_levels.__defaults__", (None, 5000))
-    monkeypatch.setattr("napari_tinc.plugin.layers.COARSE_VOXELS", 100)
+    monkeypatch.setattr("napari_tinc.plugin.layers.results.COARSE_VOXELS", 100)
     decoding, advance = threading.Event(), sharpening._Task.advance
     monkeypatch.setattr(sharpening._Task, "advance", lambda task: decoding.wait(10) and advance(task))
     viewer = tinc_viewer(show=True)

@@ -15,8 +15,8 @@ from qtpy.QtWidgets import QLabel, QScrollArea
 from scipy.ndimage import gaussian_filter
 from superqt.utils import WorkerBase
 
-from napari_tinc import suggest
-from napari_tinc.plugin.suggest import SuggestPanel, pictures_of
+from napari_tinc.advice import suggest
+from napari_tinc.plugin.compress.suggest import SuggestPanel, pictures_of
 
 SECONDS = 60_000  # what anything may take at most on a busy machine, in ms
 SHAPE = (16, 60, 64)

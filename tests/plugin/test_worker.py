@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from napari_tinc import compression as story
-from napari_tinc.core.metadata import Metadata
+from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.encode import compression as story
+from napari_tinc.encode.settings import PRESETS
 from napari_tinc.errors import TrainingError
-from napari_tinc.plugin import worker
-from napari_tinc.plugin.preview import View
-from napari_tinc.plugin.worker import Control, Discarded, Failed, Finished, Job, Previewed, compress_events
-from napari_tinc.settings import PRESETS
+from napari_tinc.plugin.compress import worker
+from napari_tinc.plugin.compress.preview import View
+from napari_tinc.plugin.compress.worker import Control, Discarded, Failed, Finished, Job, Previewed, compress_events
 from napari_tinc.target import Target
 
 # The package offers a function of the same name, which hides the module.
@@ -53,7 +53,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hear of every step of training."""
-    monkeypatch.setattr("napari_tinc.core.training._YIELD_SECONDS", 0.0)
+    monkeypatch.setattr("napari_tinc.networks.training._YIELD_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("quick", "talkative")

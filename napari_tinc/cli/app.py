@@ -1,0 +1,280 @@
+"""The command line: compress, suggest, decompress, info, check, demo, compare."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.cli.batch import run_batch, said_of
+from napari_tinc.cli.compare import compare
+from napari_tinc.cli.options import (
+    DEFAULT_PRESET,
+    DEFAULT_RATIO,
+    PRESETS,
+    AsJson,
+    Axes,
+    Force,
+    MemoryLimit,
+    Overwrite,
+    Preset,
+    TimeLimit,
+    check_choice,
+    parse_region,
+)
+from napari_tinc.cli.suggest import suggest
+from napari_tinc.cli.terminal import end_if_asked, listen, print_result, reporting, run_showing, say
+from napari_tinc.encode.batch import SUFFIX, Job, Options, compress_file, find_jobs
+from napari_tinc.errors import InputError
+
+# torch and the readers of volumes take seconds to import, so each command imports what it needs.
+if TYPE_CHECKING:
+    from napari_tinc.target import Target
+
+BETWEEN = ("auto", "even", "shallow", "deep")
+WITHIN = ("equal", "importance", "variance", "map")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+MODELS = ("auto", "tinc", "detail", "hybrid")
+FAMILIES = {0: "constant", 1: "tinc", 2: "detail"}
+
+app = typer.Typer(
+    help="Compress 3-D image volumes into small files, and get them back.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+TincFile = Annotated[Path, typer.Argument(metavar="IN.tinc", help="A .tinc file.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if show_version:
+        try:
+            number = version("napari-tinc")
+        except PackageNotFoundError:
+            number = "(not installed: run from a checkout)"
+        typer.echo(f"napari-tinc {number}")
+        raise typer.Exit
+
+
+@app.command()
+def compress(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IN OUT.tinc | IN... --out-dir DIR",
+            help="A TIFF, NPY or (OME-)Zarr volume and the file to write; or volumes, and folders of them.",
+        ),
+    ],
+    out_dir: Annotated[Path | None, typer.Option(help="A folder for the files of several volumes.")] = None,
+    ratio: Annotated[float | None, typer.Option(help="Raw bytes over file bytes; 64 if no goal is given.")] = None,
+    size: Annotated[int | None, typer.Option("--bytes", help="Size of the file.")] = None,
+    bits: Annotated[float | None, typer.Option("--bits-per-voxel", help="Bits of the file per voxel.")] = None,
+    psnr: Annotated[float | None, typer.Option(help="Quality in dB, over the volume's own range.")] = None,
+    preset: Preset = DEFAULT_PRESET,
+    between: Annotated[str, typer.Option(help=f"Spread over levels: {', '.join(BETWEEN)} or '1,0.8,1.5'.")] = "auto",
+    model: Annotated[str, typer.Option(help=f"What the file consists of: {', '.join(MODELS)}.")] = "auto",
+    within: Annotated[str, typer.Option(help=f"Spread over octants: {', '.join(WITHIN)}.")] = "equal",
+    weights: Annotated[Path | None, typer.Option(help="A weight per voxel for the loss, and for --within map.")] = None,
+    levels: Annotated[int | None, typer.Option(help="Levels of the octree; found by itself if not given.")] = None,
+    device: Annotated[str, typer.Option(help=f"Where to train: {', '.join(DEVICES)}.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Start of all randomness.")] = 0,
+    time_limit: TimeLimit = None,
+    memory: MemoryLimit = None,
+    axes: Axes = None,
+    force: Force = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compress a volume into a .tinc file; or several into a folder, one file each."""
+    with reporting(as_json), _memory_limit(memory):
+        target = _target(ratio, size, bits, psnr)
+        strategy = _between(between)
+        check_choice("--preset", preset, PRESETS)
+        check_choice("--within", within, WITHIN)
+        check_choice("--model", model, MODELS)
+        check_choice("--device", device, DEVICES)
+        jobs = find_jobs(paths, out_dir) if out_dir is not None else [_single_job(paths)]
+        settings: dict[str, Any] = {
+            "preset": preset, "between": strategy, "within": within, "model": model, "levels": levels,
+            "device": device, "seed": seed, "time_limit": time_limit,
+        }  # fmt: skip
+        from napari_tinc.files import check_output, read_volume
+
+        if out_dir is None:
+            check_output(jobs[0].output, overwrite)
+        settings["weights"] = None if weights is None else read_volume(weights).data
+        options = Options(target, settings, axes, overwrite, force)
+        if out_dir is None:
+            print_result(said_of(run_showing(compress_file(jobs[0], options), as_json)), as_json)
+        else:
+            run_batch(jobs, options, as_json)
+
+
+def _single_job(paths: list[Path]) -> Job:
+    several = "to compress several volumes, give --out-dir"
+    if len(paths) != 2:
+        raise InputError(f"expected IN and OUT{SUFFIX}, got {len(paths)} paths; {several}")
+    source, output = paths
+    if output.suffix.lower() != SUFFIX:
+        raise InputError(f"expected an output ending in {SUFFIX}, got {output.name}; rename it, or {several}")
+    return Job(source, output)
+
+
+@app.command()
+def decompress(
+    source: TincFile,
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="A .tif, .npy or .zarr to write.")],
+    region: Annotated[str | None, typer.Option(help="Part to decode, such as '0:16,32:64,32:64'.")] = None,
+    scale: Annotated[float, typer.Option(help="Size of the output along space; 0.5 halves every side.")] = 1.0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Decode a .tinc file, or a part of it, into a volume."""
+    with reporting(as_json):
+        if not (math.isfinite(scale) and scale > 0):
+            raise InputError(f"expected a positive --scale, got {scale}; 1.0 is the full size")
+        from napari_tinc.files import check_output, check_suffix, write_volume
+
+        check_suffix(output)
+        check_output(output, overwrite)
+        from napari_tinc.volume import CompressedVolume
+
+        compressed = CompressedVolume.open(source)
+        box = parse_region(region, compressed.metadata.axes, compressed.shape)
+        start = time.perf_counter()
+        data = compressed.decode(box, scale)
+        seconds = time.perf_counter() - start
+        end_if_asked()
+        extent = tuple(part.stop - part.start for part in box)
+        write_volume(output, data, _rescaled(compressed.metadata, extent, data.shape), overwrite)
+        said = {"output": str(output), "shape": list(data.shape), "dtype": data.dtype.name, "bytes": data.nbytes}
+        print_result(said | {"seconds": seconds}, as_json)
+
+
+@app.command()
+def info(source: TincFile, as_json: AsJson = False) -> None:
+    """Say what a .tinc file holds, without decoding it."""
+    with reporting(as_json):
+        from napari_tinc import format as frames
+
+        data = frames.read(source)
+        header = frames.parse(data).header
+        metadata = asdict(header.metadata)
+        shown = {key: value for key, value in metadata.pop("display").items() if value}
+        metadata |= {"display": shown} if shown else {}
+        said = {"file": str(source), "shape": list(header.shape), "dtype": header.dtype} | metadata
+        said |= {"raw_bytes": header.raw_nbytes, "file_bytes": len(data), "ratio": header.raw_nbytes / len(data)}
+        octants = len(header.items) * 2 ** sum(sum(level) for level in header.splits)
+        said |= {"model": FAMILIES[header.model], "levels": 1 + len(header.splits), "octants": octants}
+        said |= {"between levels": _strategy(frames.BETWEEN, header.between)}
+        said |= {"within a level": _strategy(frames.WITHIN, header.within)}
+        print_result(said | {"provenance": dict(header.provenance)}, as_json)
+
+
+@app.command()
+def check(source: TincFile, as_json: AsJson = False) -> None:
+    """Test the checksums of a .tinc file; name what is damaged and exit with 1."""
+    with reporting(as_json):
+        from napari_tinc import format as frames
+
+        reports = frames.check(frames.read(source))
+        damaged = [report for report in reports if not report.ok]
+        if as_json:
+            print_result(
+                {"file": str(source), "ok": not damaged, "segments": [asdict(report) for report in reports]}, True
+            )
+        elif not damaged:
+            say(f"{source}: all {len(reports)} parts are intact")
+        for report in () if as_json else damaged:
+            say(f"damaged: {report.name}, {report.length} bytes at offset {report.offset}")
+        if damaged:
+            raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    sample: Annotated[str, typer.Option(help="neuron, vessel or brain.")] = "neuron",
+    ratio: Annotated[float, typer.Option(help="Raw bytes over file bytes.")] = DEFAULT_RATIO,
+    preset: Preset = "fast",
+    out_dir: Annotated[Path, typer.Option(help="Folder for demo.tinc and demo.png.")] = Path(),
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compress a sample, decode the file in a new process, and show what it cost."""
+    with reporting(as_json):
+        check_choice("--preset", preset, PRESETS)
+        from napari_tinc.cli.demo import run_demo
+
+        print_result(
+            asdict(run_demo(sample, ratio, preset, out_dir, overwrite, lambda steps: run_showing(steps, as_json))),
+            as_json,
+        )
+
+
+app.command()(compare)
+app.command()(suggest)
+
+
+def main() -> None:
+    """Run the command line."""
+    # Before torch is imported: threads that spin while they wait keep one another from the cores of a busy machine
+    # (benchmarks/threads.py).
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    listen()
+    app()
+
+
+def _rescaled(metadata: Metadata, extent: tuple[int, ...], shape: tuple[int, ...]) -> Metadata:
+    """Spread the region's physical extent over the voxels it was decoded to, and leave names of cut channels out."""
+    steps = tuple(step * old / new for step, old, new in zip(metadata.voxel_size, extent, shape, strict=True))
+    channels = shape[metadata.axes.index("c")] if "c" in metadata.axes else 1
+    names = metadata.channel_names if len(metadata.channel_names) == channels else ()
+    return replace(metadata, voxel_size=steps, channel_names=names)
+
+
+def _target(ratio: float | None, size: int | None, bits: float | None, psnr: float | None) -> Target:
+    from napari_tinc.target import Target
+
+    given = [] if ratio is None else [Target.ratio(ratio)]
+    given += [] if size is None else [Target.size(size)]
+    given += [] if bits is None else [Target.bits_per_voxel(bits)]
+    given += [] if psnr is None else [Target.psnr(psnr)]
+    if len(given) > 1:
+        raise InputError("expected one of --ratio, --bytes, --bits-per-voxel and --psnr, got several; keep one")
+    return given[0] if given else Target.ratio(DEFAULT_RATIO)
+
+
+def _strategy(names: tuple[str, ...], code: int) -> str:
+    """Name a strategy; later versions may have more of them, which a decoder need not know."""
+    return names[code] if code < len(names) else f"unknown ({code})"
+
+
+def _memory_limit(megabytes: float | None) -> AbstractContextManager[None]:
+    from napari_tinc.arrays.scratch import memory_limit
+
+    if megabytes is None:
+        return nullcontext()
+    if not math.isfinite(megabytes):
+        raise InputError(f"expected --memory-limit in MB, got {megabytes}; leave it out for an eighth of what is free")
+    return memory_limit(int(megabytes * 1e6))
+
+
+def _between(text: str) -> str | tuple[float, ...]:
+    if text in BETWEEN:
+        return text
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"expected --between as {', '.join(BETWEEN)} or numbers such as '1,0.8,1.5', got {text!r}; choose one"
+        ) from None

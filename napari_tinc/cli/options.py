@@ -1,0 +1,82 @@
+"""What several commands of the command line share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from napari_tinc.arrays.metadata import SPATIAL
+from napari_tinc.errors import InputError
+
+DEFAULT_RATIO = 64.0
+DEFAULT_PRESET = "fast"
+PRESETS = ("fast", "balanced", "best")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+Preset = Annotated[
+    str,
+    typer.Option(help=f"{', '.join(PRESETS)}. fast takes seconds; the others also train networks where they may pay."),
+]
+Axes = Annotated[str | None, typer.Option(help="Axis letters of tczyx, where the file is silent or wrong.")]
+TimeLimit = Annotated[float | None, typer.Option(help="Seconds after which training stops.")]
+MemoryLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-limit",
+        min=0,
+        help="MB of the largest array kept in memory; an eighth of what is free.",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Accept what looks like a label image.")]
+
+
+def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is not among the choices of an option.
+
+    Raises
+    ------
+    InputError
+        With the choices.
+    """
+    if value not in choices:
+        raise InputError(f"expected {option} to be one of {', '.join(choices)}, got {value!r}; choose one")
+
+
+def parse_region(text: str | None, axes: str, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Turn ``"0:16,:,5"`` into slices, one per axis; a single number keeps its axis.
+
+    Parameters
+    ----------
+    text : str or None
+        One part for every axis, or for every spatial axis; None is everything.
+    axes : str
+        The volume's axis letters.
+    shape : tuple of int
+        The volume's shape.
+
+    Raises
+    ------
+    InputError
+        The text is not a region of the volume.
+    """
+    whole = ",".join(":" for _ in axes)
+    parts = (whole if text is None else text).split(",")
+    wanted = axes if len(parts) == len(axes) else "".join(letter for letter in axes if letter in SPATIAL)
+    if len(parts) != len(wanted):
+        raise InputError(f"expected --region with a part for each of the axes {axes}, got {text!r}; such as {whole!r}")
+    by_letter = dict(zip(wanted, parts, strict=True))
+    return tuple(_slice(by_letter.get(letter, ":"), letter, size) for letter, size in zip(axes, shape, strict=True))
+
+
+def _slice(text: str, letter: str, size: int) -> slice:
+    first, colon, last = text.partition(":")
+    try:
+        start = int(first or 0) if colon else int(first)
+        stop = int(last or size) if colon else start + 1
+    except ValueError:
+        start = stop = -1
+    if not 0 <= start < stop <= size:
+        raise InputError(f"expected --region to give {letter} as start:stop within 0:{size}, got {text!r}; correct it")
+    return slice(start, stop)

@@ -1,0 +1,1 @@
+"""One compression, top to bottom; and many files, one after the other."""

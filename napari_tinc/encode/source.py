@@ -1,0 +1,214 @@
+"""The volume to be compressed, as training sees it: items first, measured, normalised, cut into leaves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_tinc import segments
+from napari_tinc.arrays import scratch
+from napari_tinc.arrays.axes import items_first
+from napari_tinc.arrays.metadata import LEADING, Metadata
+from napari_tinc.arrays.scratch import Bounds, boxes
+from napari_tinc.errors import InputError
+from napari_tinc.format import ItemRange
+from napari_tinc.geometry.octree import Octree, choose_splits
+from napari_tinc.measures import metrics
+from napari_tinc.networks import allocation
+from napari_tinc.networks.training import TrainingData
+
+Array = npt.NDArray[Any]
+
+# Squares of a larger range overflow.
+_LARGEST_RANGE = 1e150
+# The scale of a smaller one is 0, or has lost digits.
+_SMALLEST_RANGE = 1e-300
+_SMALLEST_WEIGHT, _LARGEST_WEIGHT = 1e-30, 1e30
+_BOX_VOXELS = 2**21
+# Standard deviation over range that the coarsest scale code stands for.
+_LEAST_DEVIATION = 2 ** (-255 / 16)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A volume and what compression needs to know of it.
+
+    Parameters
+    ----------
+    items : ndarray, shape (items, *spatial)
+        One spatial volume per channel and time point, row-major in the array's axis order.
+    shape : tuple of int
+        Shape of the whole array.
+    metadata : Metadata
+    weights : ndarray, shape (items or 1, *spatial), or None
+        Weight of every voxel in the loss.
+    ranges : tuple of ItemRange
+        Value range and normalisation of every item.
+    """
+
+    items: Array
+    shape: tuple[int, ...]
+    metadata: Metadata
+    weights: Array | None
+    ranges: tuple[ItemRange, ...]
+
+    @classmethod
+    def prepare(cls, array: Array, metadata: Metadata, weights: Array | None) -> Source:
+        """Arrange and measure an array that has passed :func:`napari_tinc.arrays.inputs.check_volume`."""
+        items = items_first(array, metadata.axes)
+        checked = None if weights is None else _check_weights(weights, array.shape, items, metadata.axes)
+        return cls(items, array.shape, metadata, checked, tuple(_item_range(item) for item in items))
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        """Spatial shape."""
+        return self.items.shape[1:]
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every item has one value only."""
+        return all(limits.minimum == limits.maximum for limits in self.ranges)
+
+    @property
+    def value_range(self) -> float:
+        """Maximum minus minimum over the whole array."""
+        highest = max(limits.maximum for limits in self.ranges)
+        return float(highest) - float(min(limits.minimum for limits in self.ranges))
+
+    @cached_property
+    def threshold_codes(self) -> tuple[int, ...]:
+        """Otsu threshold of every item, rounded as files store it; 0 for an item of one value."""
+        pairs = zip(self.items, self.ranges, strict=True)
+        return tuple(
+            segments.threshold_code(metrics.otsu_threshold(item), limits.minimum, limits.maximum)
+            if limits.minimum < limits.maximum
+            else 0
+            for item, limits in pairs
+        )
+
+    @cached_property
+    def consistency(self) -> float | None:
+        """Mean global consistency of the items that have one."""
+        splits = choose_splits(self.spatial, 1)
+        measured = [allocation.global_consistency(item, splits) for item in self.items]
+        known = [value for value in measured if value is not None]
+        return float(np.mean(known)) if known else None
+
+    @cached_property
+    def _mean_weights(self) -> tuple[float, ...]:
+        assert self.weights is not None
+        return tuple(float(weights.mean(dtype=np.float64)) or 1.0 for weights in self.weights)
+
+    def middle(self, voxels: int) -> Source:
+        """Return the middle of every item, of about ``voxels`` in all and the same proportions; itself if no larger."""
+        if self.items.size <= voxels:
+            return self
+        bounds = scratch.middle(self.spatial, voxels / self.items.size)
+        place = tuple(slice(start, stop) for start, stop in bounds)
+        items = self.items[(slice(None), *place)]
+        left = (stop - start for start, stop in bounds)
+        shape = tuple(
+            n if axis in LEADING else next(left) for n, axis in zip(self.shape, self.metadata.axes, strict=True)
+        )
+        weights = None if self.weights is None else self.weights[(slice(None), *place)]
+        return Source(items, shape, self.metadata, weights, tuple(_item_range(item) for item in items))
+
+    def voxel_weights(self, item: int, box: Bounds) -> npt.NDArray[np.float32]:
+        """Weight of every voxel in a box of an item, mean 1 over the item; only for a source that has weights."""
+        assert self.weights is not None
+        row = item % len(self.weights)
+        place = tuple(slice(start, stop) for start, stop in box)
+        normalised: npt.NDArray[np.float32] = self.weights[row][place] / np.float32(self._mean_weights[row])
+        return normalised
+
+    def leaf_measure(self, tree: Octree, within: str) -> npt.NDArray[np.float64]:
+        """Claim of every leaf of every item under the strategy within a level."""
+        weights = [
+            None if self.weights is None else self.weights[i % len(self.weights)] for i in range(len(self.items))
+        ]
+        return np.concatenate(
+            [
+                allocation.leaf_measure(item, tree, within, weight)
+                for item, weight in zip(self.items, weights, strict=True)
+            ]
+        )
+
+    def training_data(self, tree: Octree, device: torch.device) -> TrainingData:
+        """Cut the items into normalised leaves on a device."""
+        rows, offsets = [], []
+        for item, limits in zip(self.items, self.ranges, strict=True):
+            scale = limits.scale or 1.0
+            rows.append(((tree.to_leaves(item).astype(np.float64) - limits.offset) / scale).astype(np.float32))
+            offsets.append(20 * math.log10(self.value_range / scale) if limits.span else math.inf)
+        values = torch.from_numpy(np.ascontiguousarray(np.concatenate(rows).T)).to(device)
+        grid = np.meshgrid(*tree.local_axes(), indexing="ij")
+        coordinates = torch.from_numpy(np.stack([axis.ravel() for axis in grid])).to(device)
+        weights = self._loss_weights(tree)
+        on_device = None if weights is None else weights.to(device)
+        return TrainingData(coordinates, values, on_device, len(self.items), np.array(offsets))
+
+    def _loss_weights(self, tree: Octree) -> Tensor | None:
+        """Weight of every voxel of every leaf, padding 0, mean 1; ``None`` if all weigh the same."""
+        valid = tree.valid()
+        if self.weights is None and valid is None:
+            return None
+        inside = np.ones((tree.leaves, math.prod(tree.leaf_shape)), np.float32) if valid is None else valid
+        sources: list[Array | None] = [None] if self.weights is None else list(self.weights)
+        rows = [inside if w is None else inside * tree.to_leaves(w) for w in sources]
+        stacked = np.concatenate(rows * (len(self.items) // len(rows))).astype(np.float32)
+        return torch.from_numpy(np.ascontiguousarray((stacked / stacked.mean()).T))
+
+
+def _item_range(item: Array) -> ItemRange:
+    """Range of one item, and the codes that bring it near mean 0 and standard deviation 1."""
+    low, high = item.min().item(), item.max().item()
+    span = float(high) - float(low)
+    if not span < _LARGEST_RANGE:
+        raise InputError(f"expected a range below {_LARGEST_RANGE:g}, got {low} to {high}: rescale the volume")
+    if not span:
+        return ItemRange(low, high, 0, 0)
+    if span < _SMALLEST_RANGE:
+        raise InputError(f"expected a range above {_SMALLEST_RANGE:g}, got {low} to {high}: rescale the volume")
+    mean, deviation = _mean_and_deviation(item)
+    scale = round(-16 * math.log2(max(deviation / span, _LEAST_DEVIATION)))
+    offset = round(65535 * (mean - low) / span)  # beyond the range where a float cannot tell the mean from its ends
+    return ItemRange(low, high, min(max(offset, 0), 65535), min(max(scale, 0), 255))
+
+
+def _mean_and_deviation(item: Array) -> tuple[float, float]:
+    """Both in float64, without a copy of the item."""
+    pieces = [tuple(slice(a, b) for a, b in box) for box in boxes(tuple((0, n) for n in item.shape), _BOX_VOXELS)]
+    mean = sum(float(item[piece].sum(dtype=np.float64)) for piece in pieces) / item.size
+    squares = 0.0
+    for piece in pieces:
+        difference = np.subtract(item[piece], mean, dtype=np.float64).ravel()
+        squares += float(difference @ difference)
+    return mean, math.sqrt(squares / item.size)
+
+
+def _check_weights(weights: Array, shape: tuple[int, ...], items: Array, axes: str) -> Array:
+    """Bring weights to (items or 1, *spatial) or say what is wrong with them."""
+    if weights.shape == shape:
+        arranged = items_first(weights, axes)
+    elif weights.shape == items.shape[1:]:
+        arranged = weights[None]
+    else:
+        raise InputError(f"expected weights of shape {shape} or {items.shape[1:]}, got {weights.shape}")
+    if arranged.dtype.kind not in "biuf":
+        raise InputError(f"expected weights that are numbers, got {arranged.dtype}: mark what matters with 1")
+    low, high = float(arranged.min()), float(arranged.max())
+    if not (low >= 0 and _SMALLEST_WEIGHT <= high <= _LARGEST_WEIGHT):
+        raise InputError(
+            f"expected weights that are not negative, the largest from {_SMALLEST_WEIGHT:g} to {_LARGEST_WEIGHT:g}, "
+            f"got {low:g} to {high:g}: mark what matters with 1"
+        )
+    narrow = scratch.zeros(arranged.shape, np.float32)
+    narrow[...] = arranged
+    return narrow

@@ -1,0 +1,1 @@
+"""The octree, and which samples of which leaves make up a region."""

@@ -1,0 +1,1 @@
+"""How much of a volume is kept: errors, structural similarity, Dice, centrelines."""

@@ -1,0 +1,1 @@
+"""Networks as layers: families, allocation of parameters, training, quantisation, coding and evaluation."""

@@ -1,0 +1,66 @@
+"""Choose where tensors live, and how many threads torch takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from napari_tinc.errors import InputError
+from napari_tinc.system.threads import all_cores, is_forked
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn a device's name into a device; ``"auto"`` takes CUDA, then MPS, then the CPU.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown or the device is not there.
+    """
+    kind, colon, number = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if kind not in DEVICES:
+        raise InputError(f"expected a device among {DEVICES}, got {name!r}")
+    if colon and not (kind == "cuda" and number.isdecimal() and int(number) < torch.cuda.device_count()):
+        raise InputError(f"expected one of {torch.cuda.device_count()} CUDA devices, got {name!r}: count them from 0")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind == "auto":
+        return torch.device(next(candidate for candidate in ("cuda", "mps", "cpu") if there[candidate]))
+    if not there[kind]:
+        raise InputError(f"expected a {kind} device, got none that torch can use: choose 'cpu' or 'auto'")
+    return torch.device(name)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell an allocation failure of any device from other runtime errors."""
+    texts = ("allocate memory", "not enough memory", "out of memory")  # CPU on Linux and Windows, MPS
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(text in str(error) for text in texts)
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products are native, and so faster than float32 ones, on a device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return supported is not None and bool(supported())
+    return False
+
+
+@contextmanager
+def one_core_free() -> Iterator[None]:
+    """Let torch use all cores of this process but one, or fewer where it was told so, while the block runs.
+
+    Its threads wait for one another at every operation. Where something else wants one of their cores, be it a window
+    that is drawn, all of them wait for the scheduler each time: ``benchmarks/threads.py``. Torch keeps the setting
+    for every thread by itself. A forked process has only the thread that forked, and others would be waited for.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if is_forked() else max(1, min(threads, all_cores() - 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""What napari finds by the manifest: readers, writer, commands, samples."""

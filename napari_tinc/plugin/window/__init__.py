@@ -1,0 +1,1 @@
+"""What widgets and viewers share: docks, dialogs, forms, the canvas."""

@@ -1,0 +1,1 @@
+"""What the program needs of the machine: threads, forks, working folders, files that are written whole."""

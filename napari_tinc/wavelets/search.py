@@ -1,0 +1,354 @@
+"""Find the detail layer that fills a number of bytes: transform, quantise by rate and distortion, code."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_tinc.system.steps import relay
+from napari_tinc.system.threads import block_threads, usable_cores
+from napari_tinc.wavelets import coefficients
+from napari_tinc.wavelets.blocks import (
+    MAX_BLOCK,
+    SIDE_CODES,
+    STEP_CODES,
+    Cell,
+    Detail,
+    DetailHead,
+    Ints,
+    Pyramid,
+    dyadic_splits,
+    narrowed,
+    step_of,
+)
+from napari_tinc.wavelets.coefficients import LARGEST, Encoder, Statistics
+from napari_tinc.wavelets.residual import Residual, halved, reader, split
+from napari_tinc.wavelets.transform import Axes, Floats
+
+# Squared steps that are worth a bit: docs/experiments.md shows how flat the optimum is.
+TRADE_OFF = 0.08
+# Axes at least 1 / elongation of the longest are split together. Which is best depends on the steps between planes.
+ELONGATIONS = (math.inf, 4.0, 1.5)
+# Smaller blocks pay for the end of their stream; larger ones decode more than was asked for.
+_BYTES_PER_BLOCK = 384
+# Voxels of the blocks that a plane across the first axis meets: what a fifth of a second decodes.
+_ROW_VOXELS = 2**22
+TRIES = 12
+# What is coded between two steps: some blocks for every thread, and no fewer than this many symbols.
+_BLOCKS_PER_THREAD, _SYMBOLS_AT_A_TIME = 2, 2**19
+_FILL = 0.985
+# Bits of a coefficient per octave of the step, to guess the step of a size; only speeds the search up.
+_OCTAVES_PER_OCTAVE = 0.75
+_BITS_PER_SYMBOL, _SAMPLED = 4.5, 2**20
+# How much of a larger volume's middle says which axes to split.
+_MIDDLE_VOXELS = 2**23
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """The detail layers of one or all of a file's items, and what they cost.
+
+    Parameters
+    ----------
+    details : tuple of Detail
+    nbytes : int
+        Size of all streams and what says where they begin.
+    error : float
+        Sum of all items' weighted squared errors, normalised.
+    """
+
+    details: tuple[Detail, ...]
+    nbytes: int
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """A volume in the wavelet domain.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+    bands : tuple of ndarray of float32
+        Per level, from the finest: all high-pass bands, shape (bands, z, y, x); shorter ones end in zeros.
+    mean : float
+        The one low-pass coefficient.
+    weights : tuple of ndarray or None
+        Per level: weight of each coefficient's squared error, shape (1, z, y, x); or one for all.
+    """
+
+    pyramid: Pyramid
+    bands: tuple[Floats, ...]
+    mean: float
+    weights: tuple[Floats, ...]
+
+    @classmethod
+    def of(cls, residual: Residual, splits: tuple[Axes, ...], side: int) -> Generator[None, None, Coefficients]:
+        """Transform a volume, box by box."""
+        pyramid = Pyramid(residual.shape, splits, side)
+        read, read_weights = residual.read, residual.weights
+        levels, importance = [], []
+        for level, axes in enumerate(pyramid.splits):
+            low, bands = yield from split(read, pyramid.shapes[level], axes, pyramid.orientations(level).tolist())
+            levels.append(bands)
+            read = reader(low)
+            if read_weights is not None:
+                coarser = halved(read_weights, pyramid.shapes[level], axes)
+                importance.append(coarser[None])
+                read_weights = reader(coarser)
+            else:
+                importance.append(np.ones((1, 1, 1, 1), np.float32))
+        return cls(pyramid, tuple(levels), float(read(((0, 1),) * 3).item()), tuple(importance))
+
+    def encode(self, step_code: int, number: int) -> Generator[int, None, Fit]:
+        """Quantise and code with one step; yield the ``number`` of the try every so often."""
+        pyramid, step = self.pyramid, step_of(step_code)
+        mean = round(self.mean / step)
+        tally = _Tally()
+        trunk, chosen, learnt = self._encode_trunk(step, tally)
+        streams: list[bytes] = []
+        above: dict[Cell, Ints | None] = {(0, 0, 0): chosen}
+        statistics = {(0, 0, 0): learnt}
+        for level in reversed(range(pyramid.trunk)):
+            cells, here, learnt_here = list(pyramid.cells(level)), {}, {}
+            symbols_of_one = len(pyramid.orientations(level)) * pyramid.side**3
+            at_a_time = max(_BLOCKS_PER_THREAD * usable_cores(), _SYMBOLS_AT_A_TIME // symbols_of_one)
+            for first in range(0, len(cells), at_a_time):
+                some = cells[first : first + at_a_time]
+                parents = [pyramid.parent_cell(level, cell) for cell in some]
+                jobs = [(level, cell, above[p], statistics[p], step) for cell, p in zip(some, parents, strict=True)]
+                done = block_threads().map(lambda job: self._encode_block(*job), jobs)
+                for cell, (stream, symbols, after, counted) in zip(some, done, strict=True):
+                    streams.append(stream)
+                    tally.merge(counted)
+                    if level:  # the finest blocks, most of all, have no children to remember them for
+                        here[cell], learnt_here[cell] = symbols, after
+                yield number
+            above, statistics = here, learnt_here
+        head = DetailHead(pyramid, step_code, tally.shrinkages, mean)
+        detail = Detail(head, trunk, tuple(streams))
+        nbytes = len(trunk) + sum(len(s) + _varint_size(len(s)) for s in streams)
+        return Fit((detail,), nbytes, tally.error(step) + (self.mean - mean * step) ** 2)
+
+    def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Ints | None, Statistics]:
+        pyramid, encoder = self.pyramid, Encoder()
+        statistics, trial, symbols = Statistics.fresh(), Statistics.fresh(), None
+        for level in reversed(range(pyramid.trunk, pyramid.levels)):
+            cell = (0, 0, 0)
+            parent, orientations = pyramid.parent(level, cell, symbols), pyramid.orientations(level)
+            values = self._part(level, cell) / np.float32(step)
+            weights = self._weights(level, cell)
+            symbols = coefficients.choose(trial, values, weights, TRADE_OFF, orientations, parent)
+            encoder.add(statistics, symbols, orientations, parent)
+            tally.add(values, symbols, weights)
+        return encoder.finish(), symbols, statistics
+
+    def _encode_block(
+        self, level: int, cell: Cell, above: Ints | None, statistics: Statistics, step: float
+    ) -> tuple[bytes, Ints | None, Statistics, _Tally]:
+        orientations = self.pyramid.orientations(level)
+        parent = self.pyramid.parent(level, cell, above)
+        values, weights = self._part(level, cell) / np.float32(step), self._weights(level, cell)
+        symbols = coefficients.choose(statistics.copy(), values, weights, TRADE_OFF, orientations, parent)
+        tally = _Tally()
+        tally.add(values, symbols, weights)
+        if not symbols.any():
+            return b"", None, statistics, tally
+        learnt, encoder = statistics.copy(), Encoder()
+        encoder.add(learnt, symbols, orientations, parent)
+        return encoder.finish() or b"\0", narrowed(symbols), learnt, tally
+
+    def _part(self, level: int, cell: Cell) -> Floats:
+        return self.bands[level][(slice(None), *self.pyramid.box(level, cell))]
+
+    def _weights(self, level: int, cell: Cell) -> Floats:
+        weights = self.weights[level]
+        if weights.size == 1:
+            return weights
+        return np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(level, cell))])
+
+
+def _varint_size(number: int) -> int:
+    """Bytes of a LEB128 number."""
+    return max(1, -(-number.bit_length() // 7))
+
+
+class _Tally:
+    """Sums over all coefficients, from which the shrinkages and the error follow."""
+
+    def __init__(self) -> None:
+        self.squares = 0.0
+        self._counts, self._excess = np.zeros(2), np.zeros(2)
+
+    def add(self, values: Floats, symbols: Ints, weights: Floats) -> None:
+        """Count the coefficients of a block, given in steps."""
+        excess = np.abs(symbols) - np.abs(values)
+        weighted = excess * weights
+        self.squares += float(np.vdot(weighted, excess))
+        if not symbols.any():
+            return
+        for i, kind in enumerate((np.abs(symbols) == 1, np.abs(symbols) > 1)):
+            self._counts[i] += np.broadcast_to(weights, values.shape)[kind].sum()
+            self._excess[i] += weighted[kind].sum()
+
+    def merge(self, other: _Tally) -> None:
+        """Count what another one has counted."""
+        self.squares += other.squares
+        self._counts += other._counts
+        self._excess += other._excess
+
+    @property
+    def shrinkages(self) -> tuple[int, int]:
+        """Best shrinkages in 256ths of a step."""
+        first, others = (
+            min(127, max(0, round(256 * excess / count))) if count else 0
+            for excess, count in zip(self._excess, self._counts, strict=True)
+        )
+        return first, others
+
+    def error(self, step: float) -> float:
+        """Sum of squared errors with the best shrinkages."""
+        gained = sum(e * e / c for e, c in zip(self._excess, self._counts, strict=True) if c)
+        return float(step**2 * (self.squares - gained))
+
+
+def fit(residuals: Sequence[Residual], room: int, near: DetailHead | None = None) -> Generator[int, None, Fit | None]:
+    """Find the finest detail layers of at most ``room`` bytes: one step for all items.
+
+    Parameters
+    ----------
+    residuals : sequence of Residual
+        One per item, all of one shape.
+    room : int
+        Bytes for the streams and their lengths.
+    near : DetailHead, optional
+        What filled nearly as many bytes: its axes are split again, and the search begins at its step.
+
+    Yields
+    ------
+    int
+        Number of the try, of at most `TRIES`; several times during each.
+
+    Returns
+    -------
+    Fit or None
+        None if even the coarsest step takes more.
+    """
+    best: Fit | None = None
+    if near is None:
+        items = yield from _in_best_elongation(residuals, room)
+    else:
+        items = yield from _transformed(residuals, near.pyramid.splits, near.pyramid.side)
+    finest = _finest_code(items)
+    guess = _likely_code(items, room, finest) if near is None else near.step_code
+    below: tuple[int, float] | None = None  # a step whose streams are too large, and how large
+    above: tuple[int, float] | None = None
+    for number in range(TRIES):
+        attempt = yield from _encode(items, guess, number)
+        size = math.log2(attempt.nbytes / room)
+        if attempt.nbytes <= room:
+            above = (guess, size)
+            if best is None or attempt.nbytes >= best.nbytes:
+                best = attempt
+        else:
+            below = (guess, size)
+        following = max(_next_code(below, above, number), finest)
+        seen = (guess, below and below[0], above and above[0])
+        if (best is not None and best.nbytes >= _FILL * room) or following in seen:
+            break
+        guess = following
+    return best
+
+
+def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[int, None, Fit]:
+    fits = []
+    for item in items:
+        fits.append((yield from item.encode(code, number)))
+    return Fit(tuple(f.details[0] for f in fits), sum(f.nbytes for f in fits), sum(f.error for f in fits))
+
+
+def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None, number: int) -> int:
+    """Propose a step code: between both sides, or beyond the only one, further with every try."""
+    if below and above:
+        share = (below[1] - math.log2((1 + _FILL) / 2)) / (below[1] - above[1])
+        return min(max(below[0] + round(share * (above[0] - below[0])), below[0] + 1), above[0] - 1)
+    code, size = below or above  # type: ignore[misc]
+    stride = 256 * _OCTAVES_PER_OCTAVE * (size + (0.02 if below else -0.02)) + (1 if below else -1)
+    return min(code + round((1 << number) * stride), STEP_CODES - 1)
+
+
+def _in_best_elongation(residuals: Sequence[Residual], room: int) -> Generator[int, None, list[Coefficients]]:
+    """Try how levels may split the axes, at one step, and transform in the way that costs least."""
+    shape = residuals[0].shape
+    side = _block_side(shape, room / len(residuals))
+    share = min(1.0, _MIDDLE_VOXELS / (math.prod(shape) * len(residuals)))
+    tried = [r.middle(int(share * math.prod(shape))) if share < 1 else r for r in residuals]
+    ways = {dyadic_splits(shape, elongation): elongation for elongation in ELONGATIONS}
+    best: list[Coefficients] = []
+    chosen, least, code = next(iter(ways)), math.inf, 0
+    for splits, elongation in ways.items():
+        if len(ways) == 1:
+            break
+        of_tried = splits if share == 1 else dyadic_splits(tried[0].shape, elongation)
+        items = yield from _transformed(tried, of_tried, side)
+        code = code or _likely_code(items, share * room, _finest_code(items))
+        attempt = yield from _encode(items, code, 0)
+        cost = attempt.error + TRADE_OFF * step_of(code) ** 2 * 8 * attempt.nbytes
+        if cost < least:
+            best, chosen, least = items, splits, cost
+    if best and share == 1:
+        return best
+    return (yield from _transformed(residuals, chosen, side))
+
+
+def _transformed(
+    residuals: Sequence[Residual], splits: tuple[Axes, ...], side: int
+) -> Generator[int, None, list[Coefficients]]:
+    items = []
+    for residual in residuals:
+        items.append((yield from relay(Coefficients.of(residual, splits, side), lambda done: 0)))
+    return items
+
+
+def _block_side(shape: tuple[int, ...], room: float) -> int:
+    """Side whose finest blocks have bytes enough; a larger one while a plane needs few voxels besides its own."""
+    side: int = 2 ** SIDE_CODES[0]
+    for code in SIDE_CODES:
+        reach = [min(n, 2 ** (code + 1)) for n in shape]
+        voxels, row = math.prod(reach), reach[0] * shape[1] * shape[2]
+        few_bytes = room * (voxels / 8) / math.prod(shape) < _BYTES_PER_BLOCK
+        if voxels > MAX_BLOCK or not (few_bytes or row <= _ROW_VOXELS):
+            break
+        side = 2**code
+    return side
+
+
+def _finest_code(items: Sequence[Coefficients]) -> int:
+    """Find the smallest step whose symbols are all valid: any smaller one would resolve what float32 does not."""
+    largest = max(max(abs(item.mean), *(_largest(bands) for bands in item.bands)) for item in items)
+    return bisect_left(range(STEP_CODES - 1), True, key=lambda code: largest <= step_of(code) * (LARGEST / 4))
+
+
+def _largest(bands: Floats) -> float:
+    return max(float(bands.max()), -float(bands.min()))
+
+
+def _likely_code(items: Sequence[Coefficients], room: float, finest: int) -> int:
+    """Guess the step at which the coefficients take ``room`` bytes, from the sizes of some of them."""
+    total = sum(bands.size for item in items for bands in item.bands)
+    stride = max(1, total // _SAMPLED) | 1  # odd, so as not to look at the same columns of every row
+    sizes = np.concatenate([np.abs(bands.ravel()[::stride]) for item in items for bands in item.bands])
+    bits = 8 * room * len(sizes) / total
+
+    def takes_more(code: int) -> bool:
+        steps = sizes[sizes > 0.5 * step_of(code)] / step_of(code)
+        return float(np.log2(2 * steps).sum()) + _BITS_PER_SYMBOL * len(steps) > bits
+
+    return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: not takes_more(code))
+
+
+__all__ = ["TRIES", "Coefficients", "Fit", "fit"]
