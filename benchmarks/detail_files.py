@@ -12,16 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from napari_tinc import CompressedVolume, Metadata, Target, compress, core, samples
-from napari_tinc.encode import planning
-from napari_tinc.encode.draft import Content
-from napari_tinc.encode.settings import Settings
-from napari_tinc.encode.source import Source
+from napari_tinc.encode import plan as planning
+from napari_tinc.encode.framing import Content
+from napari_tinc.encode.original import Original
 from napari_tinc.format import ItemRange
 from napari_tinc.restoration import Restoration
-from napari_tinc.wavelets import coefficients
-from napari_tinc.wavelets import search as detail_coding
+from napari_tinc.settings import Settings
+from napari_tinc.wavelets import coefficients, search
 from napari_tinc.wavelets import transform as wavelet
-from napari_tinc.wavelets.blocks import Cell, Detail, DetailHead, Pyramid, dyadic_splits, step_of
+from napari_tinc.wavelets.blocks import Cell, CodedWavelets, Pyramid, WaveletHead, dyadic_splits, step_of
 from napari_tinc.wavelets.coefficients import NO_PARENT, Encoder, Statistics
 
 Coded = tuple[bytes, np.ndarray | None, Statistics]
@@ -30,7 +29,7 @@ _TILE = 256
 
 
 @dataclass(frozen=True)
-class Unseen(Source):
+class Unseen(Original):
     """A volume that nobody looks at: only its shape and range count."""
 
     consistency = 0.9  # type: ignore[assignment]
@@ -65,7 +64,7 @@ def repeated(side: int, ratio: float) -> CompressedVolume:
     source = Unseen.cube(side)
     budget = int(2 * side**3 / ratio)
     shape = (side,) * 3
-    block = detail_coding._block_side(shape, budget)
+    block = search._block_side(shape, budget)
     pyramid = Pyramid(shape, dyadic_splits(shape, math.inf), block)
     bands = _tile_bands(pyramid)
     low, high = 0, 64 * 256 - 1
@@ -74,7 +73,7 @@ def repeated(side: int, ratio: float) -> CompressedVolume:
         detail = _encode(pyramid, bands, code)
         small = sum(map(len, detail.streams)) <= budget
         low, high = (low, code) if small else (code, high)
-    draft = planning.plan_detail(source, Settings(device="cpu", model="detail"), budget)
+    draft = planning.plan_wavelets(source, Settings(device="cpu", model="wavelet"), budget)
     some = Restoration((120, 130, 140), np.full((4, 2, 6), 5, np.int8))  # as much work as any of four bins
     return draft.unmeasured(Content(details=(_encode(pyramid, bands, high),), restorations=(some,)))
 
@@ -90,7 +89,7 @@ def _tile_bands(pyramid: Pyramid) -> list[np.ndarray]:
     return levels
 
 
-def _encode(pyramid: Pyramid, bands: list[np.ndarray], code: int) -> Detail:
+def _encode(pyramid: Pyramid, bands: list[np.ndarray], code: int) -> CodedWavelets:
     """Code every block of the stack once, after the block above it, and lay the streams out over the volume."""
     learnt, trunk = Statistics.fresh(), Encoder()
     for level in reversed(range(pyramid.trunk, pyramid.levels)):
@@ -112,7 +111,7 @@ def _encode(pyramid: Pyramid, bands: list[np.ndarray], code: int) -> Detail:
             )
         streams += [coded[z % period, y % period, x % period][0] for z, y, x in pyramid.cells(level)]
         above = coded
-    return Detail(DetailHead(pyramid, code, (20, 10), 0), trunk.finish(), tuple(streams))
+    return CodedWavelets(WaveletHead(pyramid, code, (20, 10), 0), trunk.finish(), tuple(streams))
 
 
 def _encode_block(
@@ -122,7 +121,7 @@ def _encode_block(
     orientations, parent = pyramid.orientations(level), pyramid.parent(level, cell, above)
     part = np.ascontiguousarray(values[(slice(None), *pyramid.box(level, cell))])
     symbols = coefficients.choose(
-        statistics.copy(), part, np.ones((1, 1, 1, 1), np.float32), detail_coding.TRADE_OFF, orientations, parent
+        statistics.copy(), part, np.ones((1, 1, 1, 1), np.float32), search.TRADE_OFF, orientations, parent
     )
     if not symbols.any():
         return b"", None, statistics

@@ -31,15 +31,15 @@ from qtpy.QtWidgets import QApplication
 from speed import filled, synthetic
 
 from napari_tinc import CompressedVolume, samples
-from napari_tinc.encode import planning
-from napari_tinc.encode.settings import Settings
-from napari_tinc.format import MODEL_TINC
+from napari_tinc.choices import FAMILIES
+from napari_tinc.encode import plan as planning
 from napari_tinc.plugin.compress.model import State
 from napari_tinc.plugin.compress.preview import PREVIEW
 from napari_tinc.plugin.compress.widget import CompressWidget
 from napari_tinc.plugin.layers.results import add_result
 from napari_tinc.plugin.layers.sharpening import ShownArray
 from napari_tinc.plugin.window.preferences import PLUGIN
+from napari_tinc.settings import Settings
 
 
 def live(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
@@ -238,7 +238,7 @@ def steps_in(volume: CompressedVolume, steps: int, plain: tuple[list[float], ...
 
 def kind_of(volume: CompressedVolume) -> str:
     """What a file holds."""
-    return "networks" if volume.header.model == MODEL_TINC else "a detail layer"
+    return "networks" if volume.header.model == FAMILIES["tinc"].code else "a detail layer"
 
 
 def steps_through(viewer: Any, planes: range) -> tuple[list[float], list[float], list[float]]:

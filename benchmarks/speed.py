@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_tinc import CompressedVolume, Metadata, segments
-from napari_tinc.encode import planning
-from napari_tinc.encode.draft import Content, Draft
-from napari_tinc.encode.settings import Settings
-from napari_tinc.encode.source import Source
-from napari_tinc.networks import entropy, quantization
+from napari_tinc import CompressedVolume, Metadata, quality
+from napari_tinc.encode import plan as planning
+from napari_tinc.encode.framing import Content, Plan
+from napari_tinc.encode.original import Original
+from napari_tinc.networks import entropy, payload, quantization
+from napari_tinc.settings import Settings
 
 
 def best_of(function: Callable[[], object], repeats: int = 3) -> float:
@@ -40,20 +40,20 @@ def best_of(function: Callable[[], object], repeats: int = 3) -> float:
 def synthetic(shape: tuple[int, ...], ratio: float, levels: int | None = None) -> CompressedVolume:
     """Make the file that a uint16 volume of this shape would have at this ratio, with random parameters."""
     noise = np.random.default_rng(0).integers(0, 65536, shape, dtype=np.uint16)
-    source = Source.prepare(noise, Metadata.default(len(shape)), None)
+    source = Original.prepare(noise, Metadata.default(len(shape)), None)
     return filled(planning.plan(source, Settings(levels=levels, device="cpu"), int(noise.nbytes / ratio)))
 
 
-def filled(draft: Draft) -> CompressedVolume:
+def filled(draft: Plan) -> CompressedVolume:
     """Make a file of a draft with random parameters."""
-    parameters = draft.network.initial([side / 2 for side in draft.tree.leaf_shape], torch.Generator().manual_seed(0))
+    parameters = draft.network.initial(torch.Generator().manual_seed(0))
     sizes = [
-        float(parameters[draft.layout.kind_of_array.index(k)].abs().mean()) for k in range(len(draft.layout.kinds))
+        float(parameters[draft.layout.tensor_of_array.index(k)].abs().mean()) for k in range(len(draft.layout.tensors))
     ]
     codes = quantization.step_codes(np.log2(np.array([sizes]) / 10 + 1e-4))
-    payloads = segments.pack_parameters(draft.layout, parameters, codes, entropy.default_coder())
+    payloads = payload.pack_parameters(draft.layout, parameters, codes, entropy.default_coder())
     return CompressedVolume(
-        draft.pack(30.0, [bytes(segments.quality_size(draft.tree.leaves))], Content(payloads)), "cpu"
+        draft.pack(30.0, [bytes(quality.quality_size(draft.tree.leaves))], Content(payloads)), "cpu"
     )
 
 
@@ -144,7 +144,7 @@ def level_curve(shape: tuple[int, ...], ratio: float) -> None:
 def training(shape: tuple[int, ...], ratio: float, points: int) -> None:
     volume = synthetic(shape, ratio, 3)
     network, tree = volume._layout.network, volume.tree
-    parameters = [torch.nn.Parameter(p.clone()) for p in network.initial([8.0] * 3, torch.Generator().manual_seed(0))]
+    parameters = [torch.nn.Parameter(p.clone()) for p in network.initial(torch.Generator().manual_seed(0))]
     optimiser = torch.optim.Adam(parameters, fused=True)
     reference = Recursion(volume)
     nodes = [torch.optim.Adam(node) for node in reference.by_node.values()]

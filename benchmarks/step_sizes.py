@@ -19,12 +19,13 @@ import tifffile
 import torch
 
 from napari_tinc import Metadata, Target, compress
-from napari_tinc.encode import planning
-from napari_tinc.encode.settings import PRESETS, Settings
-from napari_tinc.encode.source import Source
+from napari_tinc.encode import plan as planning
+from napari_tinc.encode.original import Original
+from napari_tinc.encode.trial import TRAINING_STEPS
 from napari_tinc.measures import metrics
 from napari_tinc.networks import quantization, training
 from napari_tinc.networks.families.tinc import TincNetwork
+from napari_tinc.settings import Settings
 
 
 def compressed(volume: np.ndarray, ratio: float, preset: str, bits: float) -> tuple[int, int, float]:
@@ -42,9 +43,9 @@ def float_psnr(volume: np.ndarray, budget: int, preset: str, bits: float) -> tup
     planned, planning.BITS_PER_PARAMETER = planning.BITS_PER_PARAMETER, bits
     share, training._QUANTISING = training._QUANTISING, 0.0
     try:
-        source = Source.prepare(volume, Metadata.default(volume.ndim), None)
+        source = Original.prepare(volume, Metadata.default(volume.ndim), None)
         draft = planning.plan(source, Settings(preset=preset), budget)
-        trainer = planning.prepare_training(draft, 8.0 * (budget - draft.overhead()), PRESETS[preset])
+        trainer = planning.prepare_training(draft, 8.0 * (budget - draft.overhead()), TRAINING_STEPS[preset])
         parameters, codes = exhaust(trainer.run())
     finally:
         planning.BITS_PER_PARAMETER, training._QUANTISING = planned, share

@@ -56,7 +56,7 @@ def compressed(original: Array) -> CompressedVolume:
     return _compress_quickly(original, 2500, levels=2)
 
 
-@pytest.fixture(scope="session", params=["tinc", "detail", "hybrid"])
+@pytest.fixture(scope="session", params=["tinc", "wavelet", "tinc+wavelet"])
 def any_model(request: pytest.FixtureRequest, original: Array, compressed: CompressedVolume) -> CompressedVolume:
     """``original`` as a network, as a detail layer, and as both."""
     return compressed if request.param == "tinc" else _compress_quickly(original, 2500, None, 2, request.param)
@@ -69,7 +69,7 @@ def arrangements() -> dict[str, CompressedVolume]:
         "yx": (37, 41), "zyx": (9, 20, 17), "tyx": (3, 20, 17), "czyx": (2, 8, 12, 11), "zcyx": (8, 2, 12, 11),
         "tczyx": (2, 3, 5, 12, 11), "ctzyx": (3, 2, 5, 12, 11),
     }  # fmt: skip
-    names = [*shapes, "yx detail", "czyx detail", "tczyx detail", "zcyx hybrid"]
+    names = [*shapes, "yx wavelet", "czyx wavelet", "tczyx wavelet", "zcyx tinc+wavelet"]
     made = {}
     for name in names:
         axes, _, model = name.partition(" ")

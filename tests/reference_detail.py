@@ -193,7 +193,7 @@ class DetailDecoder:
         self.side = 2 ** fields.u8()
         self.masks = [fields.u8() for _ in range(fields.u8())]
         self.step = float(np.float32(2 ** ((fields.u8() + 256 * fields.u8()) / 256 - 40)))
-        self.shrinkages = fields.u8(), fields.u8()
+        self.offsets = fields.u8(), fields.u8()
         mean = fields.varint()
         self.mean = -(mean + 1) // 2 if mean % 2 else mean // 2
         self.shapes = [shape]  # before every level, and after the last
@@ -267,7 +267,7 @@ class DetailDecoder:
                 box = [slice(i * self.side, i * self.side + n) for i, n in zip(cell, part.shape[1:], strict=True)]
                 symbols[(slice(None), *box)] = part
         sizes = np.abs(symbols)
-        shrinkage = np.where(sizes > 1, self.shrinkages[1], self.shrinkages[0]) / 256
+        shrinkage = np.where(sizes > 1, self.offsets[1], self.offsets[0]) / 256
         values = np.sign(symbols) * (sizes - shrinkage) * self.step
         halves = {0: low}
         for orientation, band in zip(orientations, values, strict=True):

@@ -164,7 +164,7 @@ def write_frame(path: Path, value: int = 7) -> Path:
 def test_compress_passes_on_what_was_asked(tmp_path, source, calls):
     tifffile.imwrite(tmp_path / "mask.tif", np.ones((8, 16, 20), "u1"), photometric="minisblack")
     options = "--psnr 40 --preset best --between 1,0.8,1.5 --within importance --levels 3 --device cpu --seed 7"
-    options += f" --time-limit 60 --model hybrid --axes tyx --weights {tmp_path / 'mask.tif'}"
+    options += f" --time-limit 60 --model tinc+wavelet --axes tyx --weights {tmp_path / 'mask.tif'}"
     result = run("compress", source, tmp_path / "out.tinc", *options.split())
     assert result.exit_code == 0
     [(array, target, asked)] = calls
@@ -173,7 +173,7 @@ def test_compress_passes_on_what_was_asked(tmp_path, source, calls):
     assert asked.pop("metadata").axes == "tyx"
     np.testing.assert_array_equal(asked.pop("weights"), np.ones((8, 16, 20)))
     assert asked == {
-        "model": "hybrid",
+        "model": "tinc+wavelet",
         "preset": "best",
         "between": (1.0, 0.8, 1.5),
         "within": "importance",

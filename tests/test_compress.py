@@ -17,16 +17,18 @@ from synthetic import blobs
 
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.encode import compression as story
-from napari_tinc.encode import planning, trial
-from napari_tinc.encode.draft import Content
-from napari_tinc.encode.settings import Settings
-from napari_tinc.encode.source import Source
+from napari_tinc.encode import plan as planning
+from napari_tinc.encode import trial
+from napari_tinc.encode.framing import Content
+from napari_tinc.encode.original import Original
 from napari_tinc.errors import BudgetError, InputError, TrainingError
 from napari_tinc.format import BETWEEN, parse
 from napari_tinc.geometry.octree import Octree, choose_splits
 from napari_tinc.networks import allocation, training
 from napari_tinc.networks.families.tinc import TincNetwork
-from napari_tinc.networks.training import Progress, TrainingData
+from napari_tinc.networks.leafwise import LeafSamples
+from napari_tinc.progress import Progress
+from napari_tinc.settings import Settings
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
 
@@ -58,7 +60,7 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 @pytest.mark.parametrize(("shape", "budget", "dtype"), CASES, ids=str)
 def test_the_file_never_exceeds_its_budget_and_uses_it(
     shape: tuple[int, ...], budget: int, dtype: str, model: str
@@ -71,7 +73,7 @@ def test_the_file_never_exceeds_its_budget_and_uses_it(
 @pytest.mark.parametrize("ratio", [50, 100, 400])
 def test_noise_that_is_not_worth_its_bytes_makes_a_smaller_file(ratio: float) -> None:
     noise = np.random.default_rng(0).integers(0, 4096, (64, 32, 32), dtype=np.uint16)
-    assert compress(noise, Target.ratio(ratio), model="detail").nbytes <= noise.nbytes // ratio
+    assert compress(noise, Target.ratio(ratio), model="wavelet").nbytes <= noise.nbytes // ratio
 
 
 def test_the_budget_counts_the_file_on_disk(tmp_path: Path) -> None:
@@ -166,7 +168,7 @@ DTYPES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 @pytest.mark.parametrize(("dtype", "limits"), DTYPES.items(), ids=str)
 def test_every_dtype_comes_back_within_the_originals_range(dtype: str, limits: tuple[float, float], model: str) -> None:
     original = blobs((12, 20, 18), dtype=dtype, low=limits[0], high=limits[1])
@@ -177,7 +179,7 @@ def test_every_dtype_comes_back_within_the_originals_range(dtype: str, limits: t
     assert psnr(original, decoded) > 12
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 @pytest.mark.parametrize("order", ["big endian", "Fortran", "strided", "read only"])
 def test_memory_layout_does_not_matter(order: str, model: str) -> None:
     original = blobs((12, 20, 18))
@@ -202,7 +204,7 @@ EXTREME = {
 }
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 @pytest.mark.parametrize("name", EXTREME)
 def test_extreme_ranges_do_not_break_anything(name: str, model: str) -> None:
     original = EXTREME[name]
@@ -221,7 +223,7 @@ def test_a_range_whose_square_overflows_is_refused() -> None:
 
 def test_a_result_without_any_error_can_be_written_down() -> None:
     """A perfect decoding has an infinite PSNR, which is no JSON number."""
-    source = Source.prepare(blobs((8, 9, 10)), Metadata.default(3), None)
+    source = Original.prepare(blobs((8, 9, 10)), Metadata.default(3), None)
     draft = planning.plan(source, Settings(), 500)
     payloads = {(0, level): b"" for level in range(draft.tree.depth + 1)}
     assert parse(draft.pack(math.inf, [b""], Content(payloads))).header.provenance["psnr"] == "inf"
@@ -254,7 +256,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
     assert files[0] != files[2]
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 def test_weights_change_where_the_error_lies(model: str) -> None:
     """In the authors' code weights never fire: raw thresholds meet scaled data."""
     original = blobs((10, 20, 20), seed=4)
@@ -304,8 +306,8 @@ def test_unknown_presets_and_devices_are_refused() -> None:
         story.compress(blobs((40, 40)), Target.size(600), device="tpu")
 
 
-def training_data(original: Array, levels: int, weights: Array | None = None) -> tuple[Any, TrainingData]:
-    source = Source.prepare(original, Metadata.default(original.ndim), weights)
+def training_data(original: Array, levels: int, weights: Array | None = None) -> tuple[Any, LeafSamples]:
+    source = Original.prepare(original, Metadata.default(original.ndim), weights)
     tree = Octree(original.shape, choose_splits(original.shape, levels - 1))
     return tree, source.training_data(tree, torch.device("cpu"))
 
@@ -337,7 +339,7 @@ def test_psnr_estimate_uses_the_volumes_own_range() -> None:
     assert estimate == pytest.approx(expected, abs=0.05)
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 def test_cancelling_at_any_yield_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
@@ -394,7 +396,7 @@ def test_running_out_of_memory_everywhere_is_one_clear_error(monkeypatch: pytest
         compress(blobs((13, 22, 18)), 1500, model="tinc")
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 def test_one_level_is_asked_for_and_given(model: str) -> None:
     """COIN: one SIREN for the whole volume, the baseline of every comparison."""
     volume = compress(blobs((13, 22, 18)), 1500, levels=1, model=model)
@@ -407,7 +409,7 @@ def test_consistency_is_told_to_the_caller() -> None:
     assert 0 <= float(volume.provenance["consistency"]) <= 1
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 def test_tissue_in_three_percent_of_the_range_is_still_learnt(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     """A few hot voxels set the range; the loss must not be blind to everything below them."""
     monkeypatch.setitem(story.PRESETS, "fast", 150)

@@ -10,13 +10,14 @@ import pytest
 from mutators import varint
 
 from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.choices import FAMILIES
 from napari_tinc.errors import FormatError
-from napari_tinc.format import KIND_PARAMETERS, KIND_QUALITY, MODEL_TINC, Frame, Header, ItemRange, Segment, pack
+from napari_tinc.format import KIND_PARAMETERS, KIND_QUALITY, Frame, Header, ItemRange, Segment, pack
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.networks import entropy
-from napari_tinc.networks.families.tinc import TincNetwork
+from napari_tinc.networks.families.tinc import FAMILY, TincNetwork
 from napari_tinc.networks.quantization import Layout
-from napari_tinc.segments import pack_plan, quality_size
+from napari_tinc.quality import quality_size
 from napari_tinc.volume import CompressedVolume
 
 
@@ -26,8 +27,8 @@ def greedy(items: int, layers: int, bound: int, coder: int = entropy.RANGE_CODER
     network = TincNetwork.on_tree(tree, [layers], [np.full(items, 1)])
     limits = (ItemRange(0, 255, 0, 0),) * items
     metadata = Metadata("tzyx", (1.0,) * 4, ("",) * 4)
-    header = Header((items, 4, 4, 4), "u1", metadata, limits, (), MODEL_TINC, pack_plan(network), 0, 0, {})
-    tensors = len(Layout(network, items).kinds)
+    header = Header((items, 4, 4, 4), "u1", metadata, limits, (), FAMILIES["tinc"].code, FAMILY.pack(network), 0, 0, {})
+    tensors = len(Layout(network).tensors)
     parts = [Segment(KIND_QUALITY, item, 0, bytes(quality_size(1))) for item in range(items)]
     for item in range(items):
         models = b"".join(
@@ -59,7 +60,7 @@ def test_models_of_tensors_without_symbols_are_not_tabulated(monkeypatch: pytest
 
 def test_what_a_small_file_may_tabulate_is_soon_done() -> None:
     started = time.process_time()
-    CompressedVolume(greedy(1, 3, entropy.MAX_SYMBOL), "cpu")._decoder  # noqa: B018
+    CompressedVolume(greedy(1, 3, entropy.MAX_SYMBOL), "cpu")._decoders[0]
     model = entropy.SymbolModel(entropy.LAPLACE, 119, entropy.MAX_SYMBOL)
     for bound in range(entropy.MAX_SYMBOL - 7, entropy.MAX_SYMBOL + 1):  # 2**17 in all
         entropy.frequencies.__wrapped__(replace(model, bound=bound))

@@ -13,14 +13,14 @@ from reference_detail import DetailDecoder, detail_output
 from reference_network import Tree, network_output, range_decode
 from reference_restoration import restored
 
-from napari_tinc import segments
 from napari_tinc.encode.compression import compress
-from napari_tinc.encode.settings import PRESETS
-from napari_tinc.format import KIND_DETAIL, KIND_PARAMETERS, KIND_QUALITY, KIND_RESTORATION, Frame, parse
+from napari_tinc.encode.trial import TRAINING_STEPS
+from napari_tinc.format import KIND_PARAMETERS, KIND_QUALITY, KIND_RESTORATION, KIND_WAVELETS, Frame, parse
 from napari_tinc.networks import entropy, quantization
 from napari_tinc.networks.entropy import DEFLATE, RANGE_CODER, SymbolModel
 from napari_tinc.target import Target
-from napari_tinc.wavelets.blocks import BlockCache, DetailReader
+from napari_tinc.wavelets.blocks import BlockCache, WaveletLayer
+from napari_tinc.wavelets.payload import parse_wavelets
 
 Array = npt.NDArray[np.generic]
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("v1-*.tinc"))
@@ -34,7 +34,7 @@ def decode(frame: Frame, block_parameters: int = 2**16) -> Array:
         output = np.zeros(header.spatial_shape)
         if header.model == 1:
             output += network_output(frame, item, block_parameters)
-        payload = frame.get(KIND_DETAIL, item, 0)
+        payload = frame.get(KIND_WAVELETS, item, 0)
         if payload is not None:
             output += detail_output(payload, header.spatial_shape)
         payload = frame.get(KIND_RESTORATION, item, 0)
@@ -101,9 +101,9 @@ def test_the_second_decoder_reads_golden_files(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in GOLDEN if "detail" in p.name or "hybrid" in p.name], ids=lambda p: p.stem)
 def test_the_second_decoder_sees_the_same_symbols(path: Path) -> None:
     frame = parse(path.read_bytes())
-    payload = frame.find(KIND_DETAIL, 0, 0)
+    payload = frame.find(KIND_WAVELETS, 0, 0)
     second = DetailDecoder(payload, frame.header.spatial_shape)
-    ours = DetailReader(segments.parse_detail(payload, frame.header.spatial_shape), BlockCache())
+    ours = WaveletLayer(parse_wavelets(payload, frame.header.spatial_shape), BlockCache())
     seen = 0
     for (level, cell), symbols in second.symbols.items():
         decoded = ours._blocks(level, [cell])[0][0]
@@ -114,7 +114,7 @@ def test_the_second_decoder_sees_the_same_symbols(path: Path) -> None:
 
 def test_the_quality_that_octants_show_is_the_one_in_the_bytes_and_true(monkeypatch: pytest.MonkeyPatch) -> None:
     original = blobs(13, 11, 9)
-    monkeypatch.setitem(PRESETS, "fast", 100)  # a number of steps and no time limit: the same file at every run
+    monkeypatch.setitem(TRAINING_STEPS, "fast", 100)  # a number of steps and no time limit: the same file at every run
     volume = compress(original, Target.size(900), preset="fast", levels=2, device="cpu", model="tinc")
     voxels = volume.decode()
     payload = parse(volume.to_bytes()).find(KIND_QUALITY, 0, 0)

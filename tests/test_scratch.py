@@ -22,12 +22,12 @@ from synthetic import blobs
 from napari_tinc import InputError, Target, compress, memory_limit, read_volume
 from napari_tinc import volume as volumes
 from napari_tinc.arrays import scratch
-from napari_tinc.encode import draft, planning, restoring, source
-from napari_tinc.format import MODEL_DETAIL
+from napari_tinc.encode import plan as planning
+from napari_tinc.format import MODEL_WAVELETS
+from napari_tinc.limits import LIMITS
 from napari_tinc.measures import metrics
 from napari_tinc.system.steps import complete
-from napari_tinc.wavelets import residual
-from napari_tinc.wavelets import search as detail_coding
+from napari_tinc.wavelets import residual, search
 from napari_tinc.wavelets import transform as wavelet
 from napari_tinc.wavelets.blocks import BlockCache, dyadic_splits
 from napari_tinc.wavelets.residual import Residual
@@ -133,16 +133,16 @@ def test_files_larger_than_memory_are_read_without_filling_it(suffix: str, tmp_p
 
 
 def test_memory_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (residual, draft, restoring, source, volumes, metrics):
-        monkeypatch.setattr(module, "_SLAB_VOXELS" if module is metrics else "_BOX_VOXELS", 2**15)
-    monkeypatch.setattr(detail_coding, "_SAMPLED", 2**15)
+    monkeypatch.setattr(LIMITS, "voxels", 2**15)
+    monkeypatch.setattr(metrics, "_SLAB_VOXELS", 2**15)
+    monkeypatch.setattr(search, "_SAMPLED", 2**15)
     monkeypatch.setattr(volumes, "BlockCache", lambda: BlockCache(2**20))
 
     def peak(planes: int) -> int:
         stack = da.concatenate([da.from_array(blobs((32, 64, 64)))] * (planes // 32))
         with memory_limit(2**17):
             tracemalloc.start()
-            compress(stack, Target.ratio(100), model="detail")
+            compress(stack, Target.ratio(100), model="wavelet")
             found = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
         return found
@@ -161,7 +161,7 @@ def test_networks_are_not_trained_on_what_does_not_fit(monkeypatch: pytest.Monke
         with pytest.raises(InputError, match="fits in memory for model 'tinc'"):
             compress(volume, Target.ratio(16), model="tinc")
         found = compress(volume, Target.ratio(16), preset="best")
-    assert found.header.model == MODEL_DETAIL
+    assert found.header.model == MODEL_WAVELETS
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="how this system says that a disk is full is its own")

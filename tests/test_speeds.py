@@ -33,7 +33,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_was_never_measured_is_unknown() -> None:
     assert estimate(10**6, np.uint16) is None
     remember(FAST)
-    assert estimate(10**6, np.uint16, "balanced", "hybrid") is None
+    assert estimate(10**6, np.uint16, "balanced", "tinc+wavelet") is None
     assert estimate(10**6, np.uint16) is not None
 
 

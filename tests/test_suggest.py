@@ -20,7 +20,7 @@ from napari_tinc.advice.suggest import Suggestion, Verdict, advised, suggest_ste
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.cli.app import app
 from napari_tinc.errors import InputError
-from napari_tinc.networks.training import Progress
+from napari_tinc.progress import Progress
 from napari_tinc.system.steps import complete
 
 Array = np.ndarray[Any, Any]

@@ -67,7 +67,7 @@ def build(tree: Octree, items: int, unequal: bool, seed: int = 0) -> tuple[TincN
     ]
     network = TincNetwork.on_tree(tree, LAYERS[tree.depth], widths)
     generator = torch.Generator().manual_seed(seed)
-    parameters = network.initial([4.0] * len(tree.shape), generator)
+    parameters = network.initial(generator)
     points = torch.rand((len(tree.shape), 6), generator=generator) * 2 - 1
     return network, parameters, points
 
@@ -103,7 +103,7 @@ def test_equal_widths_below_parents_of_unequal_widths_are_told_apart() -> None:
     widths = [np.array([3]), np.array([4, 6, 4, 5]), np.full(16, 8)]
     network = TincNetwork.on_tree(tree, [2, 1, 2], widths)
     generator = torch.Generator().manual_seed(1)
-    parameters = network.initial([3.0, 3.0], generator)
+    parameters = network.initial(generator)
     points = torch.rand((2, 5), generator=generator)
     for chosen in ([0], [5, 6], [1, 5, 9, 15], list(range(16))):
         smaller, selection = network.restrict(np.array(chosen))
@@ -187,7 +187,7 @@ def test_initial_weights_follow_the_siren_rule_within_the_whole_tree() -> None:
     """U(±sqrt(6/n)) below the first layer, at every level: the coordinate rule is for coordinates only."""
     tree = TREES["two levels"]
     network = TincNetwork.on_tree(tree, [2, 2], [np.array([64]), np.full(8, 32)])
-    parameters = network.initial([10.0, 20.0, 30.0], torch.Generator().manual_seed(0))
+    parameters = network.initial(torch.Generator().manual_seed(0))
     for array, tensor in zip(network.arrays, parameters, strict=True):
         spread = float(tensor.abs().max())
         if array.kind == "bias":
@@ -204,8 +204,8 @@ def test_initial_weights_follow_the_siren_rule_within_the_whole_tree() -> None:
 
 def test_same_seed_draws_the_same_network_and_another_seed_another() -> None:
     network, first, _ = build(TREES["two levels"], 1, unequal=True)
-    again = network.initial([4.0] * 3, torch.Generator().manual_seed(0))
-    other = network.initial([4.0] * 3, torch.Generator().manual_seed(1))
+    again = network.initial(torch.Generator().manual_seed(0))
+    other = network.initial(torch.Generator().manual_seed(1))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True) if a.abs().max() > 0)
 

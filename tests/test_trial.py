@@ -10,8 +10,9 @@ import pytest
 from synthetic import blobs
 
 from napari_tinc.encode import compression as story
-from napari_tinc.encode import planning, trial
-from napari_tinc.networks.training import Progress
+from napari_tinc.encode import plan as planning
+from napari_tinc.encode import trial
+from napari_tinc.progress import Progress
 from napari_tinc.system.steps import complete
 from napari_tinc.target import Target
 

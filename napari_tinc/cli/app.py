@@ -14,20 +14,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.choices import BETWEEN
 from napari_tinc.cli.batch import run_batch, said_of
 from napari_tinc.cli.compare import compare
 from napari_tinc.cli.options import (
+    DEFAULT_DEVICE,
+    DEFAULT_MODEL,
     DEFAULT_PRESET,
     DEFAULT_RATIO,
-    PRESETS,
+    DEFAULT_WITHIN,
     AsJson,
     Axes,
+    DeviceName,
     Force,
     MemoryLimit,
+    ModelName,
     Overwrite,
     Preset,
     TimeLimit,
-    check_choice,
+    WithinName,
     parse_region,
 )
 from napari_tinc.cli.suggest import suggest
@@ -35,15 +40,9 @@ from napari_tinc.cli.terminal import end_if_asked, listen, print_result, reporti
 from napari_tinc.encode.batch import SUFFIX, Job, Options, compress_file, find_jobs
 from napari_tinc.errors import InputError
 
-# torch and the readers of volumes take seconds to import, so each command imports what it needs.
+# The readers of volumes, and torch, take seconds to import, so each command imports what it needs.
 if TYPE_CHECKING:
     from napari_tinc.target import Target
-
-BETWEEN = ("auto", "even", "shallow", "deep")
-WITHIN = ("equal", "importance", "variance", "map")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-MODELS = ("auto", "tinc", "detail", "hybrid")
-FAMILIES = {0: "constant", 1: "tinc", 2: "detail"}
 
 app = typer.Typer(
     help="Compress 3-D image volumes into small files, and get them back.",
@@ -82,11 +81,11 @@ def compress(
     psnr: Annotated[float | None, typer.Option(help="Quality in dB, over the volume's own range.")] = None,
     preset: Preset = DEFAULT_PRESET,
     between: Annotated[str, typer.Option(help=f"Spread over levels: {', '.join(BETWEEN)} or '1,0.8,1.5'.")] = "auto",
-    model: Annotated[str, typer.Option(help=f"What the file consists of: {', '.join(MODELS)}.")] = "auto",
-    within: Annotated[str, typer.Option(help=f"Spread over octants: {', '.join(WITHIN)}.")] = "equal",
+    model: Annotated[ModelName, typer.Option(help="What the file consists of; auto takes the best.")] = DEFAULT_MODEL,
+    within: Annotated[WithinName, typer.Option(help="Spread over octants.")] = DEFAULT_WITHIN,
     weights: Annotated[Path | None, typer.Option(help="A weight per voxel for the loss, and for --within map.")] = None,
     levels: Annotated[int | None, typer.Option(help="Levels of the octree; found by itself if not given.")] = None,
-    device: Annotated[str, typer.Option(help=f"Where to train: {', '.join(DEVICES)}.")] = "auto",
+    device: Annotated[DeviceName, typer.Option(help="Where to train.")] = DEFAULT_DEVICE,
     seed: Annotated[int, typer.Option(help="Start of all randomness.")] = 0,
     time_limit: TimeLimit = None,
     memory: MemoryLimit = None,
@@ -99,10 +98,6 @@ def compress(
     with reporting(as_json), _memory_limit(memory):
         target = _target(ratio, size, bits, psnr)
         strategy = _between(between)
-        check_choice("--preset", preset, PRESETS)
-        check_choice("--within", within, WITHIN)
-        check_choice("--model", model, MODELS)
-        check_choice("--device", device, DEVICES)
         jobs = find_jobs(paths, out_dir) if out_dir is not None else [_single_job(paths)]
         settings: dict[str, Any] = {
             "preset": preset, "between": strategy, "within": within, "model": model, "levels": levels,
@@ -175,7 +170,7 @@ def info(source: TincFile, as_json: AsJson = False) -> None:
         said = {"file": str(source), "shape": list(header.shape), "dtype": header.dtype} | metadata
         said |= {"raw_bytes": header.raw_nbytes, "file_bytes": len(data), "ratio": header.raw_nbytes / len(data)}
         octants = len(header.items) * 2 ** sum(sum(level) for level in header.splits)
-        said |= {"model": FAMILIES[header.model], "levels": 1 + len(header.splits), "octants": octants}
+        said |= {"model": frames.MODELS[header.model], "levels": 1 + len(header.splits), "octants": octants}
         said |= {"between levels": _strategy(frames.BETWEEN, header.between)}
         said |= {"within a level": _strategy(frames.WITHIN, header.within)}
         print_result(said | {"provenance": dict(header.provenance)}, as_json)
@@ -205,14 +200,13 @@ def check(source: TincFile, as_json: AsJson = False) -> None:
 def demo(
     sample: Annotated[str, typer.Option(help="neuron, vessel or brain.")] = "neuron",
     ratio: Annotated[float, typer.Option(help="Raw bytes over file bytes.")] = DEFAULT_RATIO,
-    preset: Preset = "fast",
+    preset: Preset = DEFAULT_PRESET,
     out_dir: Annotated[Path, typer.Option(help="Folder for demo.tinc and demo.png.")] = Path(),
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Compress a sample, decode the file in a new process, and show what it cost."""
     with reporting(as_json):
-        check_choice("--preset", preset, PRESETS)
         from napari_tinc.cli.demo import run_demo
 
         print_result(

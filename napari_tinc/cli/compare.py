@@ -11,14 +11,12 @@ import typer
 
 from napari_tinc.cli.options import (
     DEFAULT_RATIO,
-    PRESETS,
     AsJson,
     Axes,
     Force,
     Overwrite,
     Preset,
     TimeLimit,
-    check_choice,
 )
 from napari_tinc.cli.terminal import print_result, reporting, say
 from napari_tinc.system.text import printable
@@ -64,7 +62,6 @@ def compare(
 ) -> None:
     """Compare our settings with one another and with other codecs, at equal bytes."""
     with reporting(as_json, kept=_KEPT):
-        check_choice("--preset", preset, PRESETS)
         from napari_tinc.arrays.inputs import check_not_labels
         from napari_tinc.files import check_output, read_volume
         from napari_tinc.system.output import write_atomic

@@ -15,7 +15,7 @@ from napari_tinc.system.steps import complete
 # torch and the readers of volumes take seconds to import.
 if TYPE_CHECKING:
     from napari_tinc.advice.suggest import Distance, Suggestion
-    from napari_tinc.networks.training import Progress
+    from napari_tinc.progress import Progress
 
 
 def suggest(

@@ -18,7 +18,7 @@ from napari_tinc.system.steps import complete
 from napari_tinc.system.text import printable
 
 if TYPE_CHECKING:
-    from napari_tinc.networks.training import Progress
+    from napari_tinc.progress import Progress
 
 Result = TypeVar("Result")
 

@@ -19,7 +19,7 @@ from napari_tinc.system.steps import relay
 
 # torch and the readers of volumes take seconds to import.
 if TYPE_CHECKING:
-    from napari_tinc.networks.training import Progress
+    from napari_tinc.progress import Progress
     from napari_tinc.target import Target
     from napari_tinc.volume import CompressedVolume
 
@@ -58,7 +58,7 @@ class Options:
     ----------
     target : Target
     settings : mapping
-        Keyword arguments of :func:`napari_tinc.encode.compression.compress_steps`.
+        Keyword arguments of :class:`napari_tinc.settings.Settings`.
     axes : str, optional
         Axis letters where a file is silent or wrong.
     overwrite : bool
@@ -179,11 +179,12 @@ def compress_file(job: Job, options: Options) -> Generator[Progress, None, Done]
     if not options.accept_labels:
         check_not_labels(volume.data)
     from napari_tinc.encode.compression import compress_steps
-    from napari_tinc.networks.training import Progress
+    from napari_tinc.progress import Progress
+    from napari_tinc.settings import Settings
 
     if (note := _time_note(volume.data, options)) is not None:
         yield note
-    steps = compress_steps(volume.data, options.target, metadata=volume.metadata, **options.settings)
+    steps = compress_steps(volume.data, options.target, Settings(**options.settings), metadata=volume.metadata)
     compressed: CompressedVolume = yield from steps
     yield Progress.unmeasured("saving", 0, 1)  # the last moment to be stopped
     compressed.save(job.output, overwrite=options.overwrite)
@@ -234,7 +235,7 @@ def compress_files(jobs: Sequence[Job], options: Options) -> Generator[Step, Non
 
 def _time_note(array: Array, options: Options) -> Progress | None:
     """Say how long it will take, where that is long and known."""
-    from napari_tinc.networks.training import Progress
+    from napari_tinc.progress import Progress
 
     asked = {name: options.settings[name] for name in ("preset", "model", "device") if name in options.settings}
     if options.target.kind == "psnr" or options.settings.get("time_limit") is not None:

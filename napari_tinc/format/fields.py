@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_tinc.arrays.metadata import LEADING, SPATIAL, Display, Metadata
 from napari_tinc.errors import FormatError
-from napari_tinc.format._bytes import REMEDY, Cursor, deflate_json, inflate_json, integer, scalar, u16, varint
+from napari_tinc.format.cursor import REMEDY, Cursor, deflate_json, inflate_json, integer, scalar, u16, varint
 from napari_tinc.format.header import DTYPES, MAX_LEVELS, Header, ItemRange, sizes_of, validate, validate_array
 
 

@@ -1,4 +1,4 @@
-"""Find the detail layer that fills a number of bytes: transform, quantise by rate and distortion, code."""
+"""Find the wavelet layer that fills a number of bytes: transform, quantise by rate and distortion, code."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from napari_tinc.wavelets.blocks import (
     SIDE_CODES,
     STEP_CODES,
     Cell,
-    Detail,
-    DetailHead,
+    CodedWavelets,
     Ints,
     Pyramid,
+    WaveletHead,
     dyadic_splits,
     narrowed,
     step_of,
@@ -30,7 +30,7 @@ from napari_tinc.wavelets.residual import Residual, halved, reader, split
 from napari_tinc.wavelets.transform import Axes, Floats
 
 # Squared steps that are worth a bit: docs/experiments.md shows how flat the optimum is.
-TRADE_OFF = 0.08
+LAMBDA = 0.08
 # Axes at least 1 / elongation of the longest are split together. Which is best depends on the steps between planes.
 ELONGATIONS = (math.inf, 4.0, 1.5)
 # Smaller blocks pay for the end of their stream; larger ones decode more than was asked for.
@@ -50,18 +50,18 @@ _MIDDLE_VOXELS = 2**23
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """The detail layers of one or all of a file's items, and what they cost.
+    """The wavelet layers of one or all of a file's items, and what they cost.
 
     Parameters
     ----------
-    details : tuple of Detail
+    layers : tuple of CodedWavelets
     nbytes : int
         Size of all streams and what says where they begin.
     error : float
         Sum of all items' weighted squared errors, normalised.
     """
 
-    details: tuple[Detail, ...]
+    layers: tuple[CodedWavelets, ...]
     nbytes: int
     error: float
 
@@ -74,16 +74,16 @@ class Coefficients:
     ----------
     pyramid : Pyramid
     bands : tuple of ndarray of float32
-        Per level, from the finest: all high-pass bands, shape (bands, z, y, x); shorter ones end in zeros.
-    mean : float
+        Per octave, from the finest: all high-pass bands, shape (bands, z, y, x); shorter ones end in zeros.
+    dc : float
         The one low-pass coefficient.
     weights : tuple of ndarray or None
-        Per level: weight of each coefficient's squared error, shape (1, z, y, x); or one for all.
+        Per octave: weight of each coefficient's squared error, shape (1, z, y, x); or one for all.
     """
 
     pyramid: Pyramid
     bands: tuple[Floats, ...]
-    mean: float
+    dc: float
     weights: tuple[Floats, ...]
 
     @classmethod
@@ -91,69 +91,69 @@ class Coefficients:
         """Transform a volume, box by box."""
         pyramid = Pyramid(residual.shape, splits, side)
         read, read_weights = residual.read, residual.weights
-        levels, importance = [], []
-        for level, axes in enumerate(pyramid.splits):
-            low, bands = yield from split(read, pyramid.shapes[level], axes, pyramid.orientations(level).tolist())
-            levels.append(bands)
+        octaves, importance = [], []
+        for octave, axes in enumerate(pyramid.splits):
+            low, bands = yield from split(read, pyramid.shapes[octave], axes, pyramid.orientations(octave).tolist())
+            octaves.append(bands)
             read = reader(low)
             if read_weights is not None:
-                coarser = halved(read_weights, pyramid.shapes[level], axes)
+                coarser = halved(read_weights, pyramid.shapes[octave], axes)
                 importance.append(coarser[None])
                 read_weights = reader(coarser)
             else:
                 importance.append(np.ones((1, 1, 1, 1), np.float32))
-        return cls(pyramid, tuple(levels), float(read(((0, 1),) * 3).item()), tuple(importance))
+        return cls(pyramid, tuple(octaves), float(read(((0, 1),) * 3).item()), tuple(importance))
 
     def encode(self, step_code: int, number: int) -> Generator[int, None, Fit]:
         """Quantise and code with one step; yield the ``number`` of the try every so often."""
         pyramid, step = self.pyramid, step_of(step_code)
-        mean = round(self.mean / step)
+        dc = round(self.dc / step)
         tally = _Tally()
         trunk, chosen, learnt = self._encode_trunk(step, tally)
         streams: list[bytes] = []
         above: dict[Cell, Ints | None] = {(0, 0, 0): chosen}
         statistics = {(0, 0, 0): learnt}
-        for level in reversed(range(pyramid.trunk)):
-            cells, here, learnt_here = list(pyramid.cells(level)), {}, {}
-            symbols_of_one = len(pyramid.orientations(level)) * pyramid.side**3
+        for octave in reversed(range(pyramid.trunk)):
+            cells, here, learnt_here = list(pyramid.cells(octave)), {}, {}
+            symbols_of_one = len(pyramid.orientations(octave)) * pyramid.side**3
             at_a_time = max(_BLOCKS_PER_THREAD * usable_cores(), _SYMBOLS_AT_A_TIME // symbols_of_one)
             for first in range(0, len(cells), at_a_time):
                 some = cells[first : first + at_a_time]
-                parents = [pyramid.parent_cell(level, cell) for cell in some]
-                jobs = [(level, cell, above[p], statistics[p], step) for cell, p in zip(some, parents, strict=True)]
+                parents = [pyramid.parent_cell(octave, cell) for cell in some]
+                jobs = [(octave, cell, above[p], statistics[p], step) for cell, p in zip(some, parents, strict=True)]
                 done = block_threads().map(lambda job: self._encode_block(*job), jobs)
                 for cell, (stream, symbols, after, counted) in zip(some, done, strict=True):
                     streams.append(stream)
                     tally.merge(counted)
-                    if level:  # the finest blocks, most of all, have no children to remember them for
+                    if octave:  # the finest blocks, most of all, have no children to remember them for
                         here[cell], learnt_here[cell] = symbols, after
                 yield number
             above, statistics = here, learnt_here
-        head = DetailHead(pyramid, step_code, tally.shrinkages, mean)
-        detail = Detail(head, trunk, tuple(streams))
+        head = WaveletHead(pyramid, step_code, tally.offsets, dc)
+        coded = CodedWavelets(head, trunk, tuple(streams))
         nbytes = len(trunk) + sum(len(s) + _varint_size(len(s)) for s in streams)
-        return Fit((detail,), nbytes, tally.error(step) + (self.mean - mean * step) ** 2)
+        return Fit((coded,), nbytes, tally.error(step) + (self.dc - dc * step) ** 2)
 
     def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Ints | None, Statistics]:
         pyramid, encoder = self.pyramid, Encoder()
         statistics, trial, symbols = Statistics.fresh(), Statistics.fresh(), None
-        for level in reversed(range(pyramid.trunk, pyramid.levels)):
+        for octave in reversed(range(pyramid.trunk, pyramid.octaves)):
             cell = (0, 0, 0)
-            parent, orientations = pyramid.parent(level, cell, symbols), pyramid.orientations(level)
-            values = self._part(level, cell) / np.float32(step)
-            weights = self._weights(level, cell)
-            symbols = coefficients.choose(trial, values, weights, TRADE_OFF, orientations, parent)
+            parent, orientations = pyramid.parent(octave, cell, symbols), pyramid.orientations(octave)
+            values = self._part(octave, cell) / np.float32(step)
+            weights = self._weights(octave, cell)
+            symbols = coefficients.choose(trial, values, weights, LAMBDA, orientations, parent)
             encoder.add(statistics, symbols, orientations, parent)
             tally.add(values, symbols, weights)
         return encoder.finish(), symbols, statistics
 
     def _encode_block(
-        self, level: int, cell: Cell, above: Ints | None, statistics: Statistics, step: float
+        self, octave: int, cell: Cell, above: Ints | None, statistics: Statistics, step: float
     ) -> tuple[bytes, Ints | None, Statistics, _Tally]:
-        orientations = self.pyramid.orientations(level)
-        parent = self.pyramid.parent(level, cell, above)
-        values, weights = self._part(level, cell) / np.float32(step), self._weights(level, cell)
-        symbols = coefficients.choose(statistics.copy(), values, weights, TRADE_OFF, orientations, parent)
+        orientations = self.pyramid.orientations(octave)
+        parent = self.pyramid.parent(octave, cell, above)
+        values, weights = self._part(octave, cell) / np.float32(step), self._weights(octave, cell)
+        symbols = coefficients.choose(statistics.copy(), values, weights, LAMBDA, orientations, parent)
         tally = _Tally()
         tally.add(values, symbols, weights)
         if not symbols.any():
@@ -162,14 +162,14 @@ class Coefficients:
         encoder.add(learnt, symbols, orientations, parent)
         return encoder.finish() or b"\0", narrowed(symbols), learnt, tally
 
-    def _part(self, level: int, cell: Cell) -> Floats:
-        return self.bands[level][(slice(None), *self.pyramid.box(level, cell))]
+    def _part(self, octave: int, cell: Cell) -> Floats:
+        return self.bands[octave][(slice(None), *self.pyramid.box(octave, cell))]
 
-    def _weights(self, level: int, cell: Cell) -> Floats:
-        weights = self.weights[level]
+    def _weights(self, octave: int, cell: Cell) -> Floats:
+        weights = self.weights[octave]
         if weights.size == 1:
             return weights
-        return np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(level, cell))])
+        return np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(octave, cell))])
 
 
 def _varint_size(number: int) -> int:
@@ -178,7 +178,7 @@ def _varint_size(number: int) -> int:
 
 
 class _Tally:
-    """Sums over all coefficients, from which the shrinkages and the error follow."""
+    """Sums over all coefficients, from which the reconstruction offsets and the error follow."""
 
     def __init__(self) -> None:
         self.squares = 0.0
@@ -202,8 +202,8 @@ class _Tally:
         self._excess += other._excess
 
     @property
-    def shrinkages(self) -> tuple[int, int]:
-        """Best shrinkages in 256ths of a step."""
+    def offsets(self) -> tuple[int, int]:
+        """Best reconstruction offsets in 256ths of a step."""
         first, others = (
             min(127, max(0, round(256 * excess / count))) if count else 0
             for excess, count in zip(self._excess, self._counts, strict=True)
@@ -211,13 +211,13 @@ class _Tally:
         return first, others
 
     def error(self, step: float) -> float:
-        """Sum of squared errors with the best shrinkages."""
+        """Sum of squared errors with the best reconstruction offsets."""
         gained = sum(e * e / c for e, c in zip(self._excess, self._counts, strict=True) if c)
         return float(step**2 * (self.squares - gained))
 
 
-def fit(residuals: Sequence[Residual], room: int, near: DetailHead | None = None) -> Generator[int, None, Fit | None]:
-    """Find the finest detail layers of at most ``room`` bytes: one step for all items.
+def fit(residuals: Sequence[Residual], room: int, near: WaveletHead | None = None) -> Generator[int, None, Fit | None]:
+    """Find the finest wavelet layers of at most ``room`` bytes: one step for all items.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ def fit(residuals: Sequence[Residual], room: int, near: DetailHead | None = None
         One per item, all of one shape.
     room : int
         Bytes for the streams and their lengths.
-    near : DetailHead, optional
+    near : WaveletHead, optional
         What filled nearly as many bytes: its axes are split again, and the search begins at its step.
 
     Yields
@@ -268,7 +268,7 @@ def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[
     fits = []
     for item in items:
         fits.append((yield from item.encode(code, number)))
-    return Fit(tuple(f.details[0] for f in fits), sum(f.nbytes for f in fits), sum(f.error for f in fits))
+    return Fit(tuple(f.layers[0] for f in fits), sum(f.nbytes for f in fits), sum(f.error for f in fits))
 
 
 def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None, number: int) -> int:
@@ -282,7 +282,7 @@ def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None,
 
 
 def _in_best_elongation(residuals: Sequence[Residual], room: int) -> Generator[int, None, list[Coefficients]]:
-    """Try how levels may split the axes, at one step, and transform in the way that costs least."""
+    """Try how octaves may split the axes, at one step, and transform in the way that costs least."""
     shape = residuals[0].shape
     side = _block_side(shape, room / len(residuals))
     share = min(1.0, _MIDDLE_VOXELS / (math.prod(shape) * len(residuals)))
@@ -297,7 +297,7 @@ def _in_best_elongation(residuals: Sequence[Residual], room: int) -> Generator[i
         items = yield from _transformed(tried, of_tried, side)
         code = code or _likely_code(items, share * room, _finest_code(items))
         attempt = yield from _encode(items, code, 0)
-        cost = attempt.error + TRADE_OFF * step_of(code) ** 2 * 8 * attempt.nbytes
+        cost = attempt.error + LAMBDA * step_of(code) ** 2 * 8 * attempt.nbytes
         if cost < least:
             best, chosen, least = items, splits, cost
     if best and share == 1:
@@ -329,7 +329,7 @@ def _block_side(shape: tuple[int, ...], room: float) -> int:
 
 def _finest_code(items: Sequence[Coefficients]) -> int:
     """Find the smallest step whose symbols are all valid: any smaller one would resolve what float32 does not."""
-    largest = max(max(abs(item.mean), *(_largest(bands) for bands in item.bands)) for item in items)
+    largest = max(max(abs(item.dc), *(_largest(bands) for bands in item.bands)) for item in items)
     return bisect_left(range(STEP_CODES - 1), True, key=lambda code: largest <= step_of(code) * (LARGEST / 4))
 
 

@@ -25,9 +25,9 @@ from napari_tinc.compare.candidates import STRATEGIES, Candidate, candidates, de
 from napari_tinc.compare.engine import Comparison
 from napari_tinc.compare.results import COLUMNS
 from napari_tinc.encode.compression import compress
-from napari_tinc.encode.settings import Settings
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.format import BETWEEN
+from napari_tinc.settings import Settings
 from napari_tinc.target import Target
 
 SLOW = Candidate.tinc("deep/equal@1", "best", device="cpu")

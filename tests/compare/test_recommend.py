@@ -72,7 +72,7 @@ def test_the_verdict_says_whether_it_was_right(even, right, said):
 )
 def test_the_verdict_says_how_the_default_did(detail, said):
     found = [result(SHALLOW, 30.0), result(EVEN, 29.0), result(Candidate.tinc("default"), 34.0)]
-    (verdict,) = verdicts([*found, result(Candidate.tinc("detail"), detail)], Facts(0.9, 0.5))
+    (verdict,) = verdicts([*found, result(Candidate.tinc("wavelet"), detail)], Facts(0.9, 0.5))
     assert verdict.right, "among networks"
     assert "was the best of 2 network strategies" in verdict.text
     assert "The default, default fast, has 34.00 dB: " in verdict.text

@@ -11,7 +11,7 @@ import numpy as np
 from napari_tinc import CompressedVolume, Metadata, Target, compress
 from napari_tinc.format import VERSION
 from napari_tinc.networks import entropy
-from napari_tinc.wavelets import search as detail_coding
+from napari_tinc.wavelets import search
 
 HERE = Path(__file__).parent
 
@@ -37,8 +37,8 @@ def network(array: np.ndarray, target: Target, **settings: object) -> Compressed
 
 
 def detail(array: np.ndarray, target: Target, **settings: object) -> CompressedVolume:
-    with mock.patch.multiple(detail_coding, _ROW_VOXELS=0, _BYTES_PER_BLOCK=48):  # or small files have but one block
-        return compress(array, target, model="detail", **settings)
+    with mock.patch.multiple(search, _ROW_VOXELS=0, _BYTES_PER_BLOCK=48):  # or small files have but one block
+        return compress(array, target, model="wavelet", **settings)
 
 
 def save(name: str, volume: CompressedVolume) -> None:
@@ -64,7 +64,7 @@ if __name__ == "__main__":
     save("detail-yx-u1", detail((textured(150, 131) * 255).astype("u1"), Target.size(5000)))
     channels = np.stack([textured(5, 20, 24), 1 - textured(5, 20, 24) ** 2]).astype("f4") * 3 - 1
     save("detail-czyx-f4", detail(channels, Target.size(2000), metadata=Metadata.default(4)))
-    save("hybrid-zyx-u2", network(rough, Target.size(2500), levels=2, model="hybrid"))
+    save("hybrid-zyx-u2", network(rough, Target.size(2500), levels=2, model="tinc+wavelet"))
     save("restored-zyx-u2", detail(rough, Target.size(3500)))
     pair = np.stack([textured(90, 80), 1 - textured(90, 80) ** 2]).astype("f4") * 3 - 1
     save("restored-cyx-f4", detail(pair, Target.size(6000), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3)))

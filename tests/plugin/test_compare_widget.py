@@ -46,7 +46,7 @@ from napari_tinc.plugin.window.preferences import PLUGIN
 
 SECONDS = 120_000  # what anything may take at most on a busy machine, in ms
 VOLUME = blobs((24, 36, 40))
-QUICK = ("detail", "sperr", "sz3")
+QUICK = ("wavelet", "sperr", "sz3")
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_the_form_says_what_the_files_may_take_and_what_is_wrong(opened):
         assert not widget.controls.buttons["compare"].isEnabled()
     widget.form.fields["ratios"].value = "1500"  # 46 bytes: a codec's file may be so small, ours is not
     assert widget.controls.buttons["compare"].isEnabled()
-    widget.form.tick(["detail"])
+    widget.form.tick(["wavelet"])
     assert not widget.controls.buttons["compare"].isEnabled()
     widget.form.tick(QUICK)
     widget.form.fields["ratios"].value = "16"
@@ -366,7 +366,7 @@ def test_the_three_best_of_the_grid_differ(opened, qtbot):
     settle(qtbot, widget)
     names = [name.partition(",")[0].split()[0] for (name,) in cells(viewer)]
     assert names[0] == "cells"
-    assert sorted(names[1:]) in (["default", "sperr", "sz3"], ["detail", "sperr", "sz3"])
+    assert sorted(names[1:]) in (["default", "sperr", "sz3"], ["wavelet", "sperr", "sz3"])
 
 
 @pytest.mark.parametrize("measure", ["psnr", "ssim", "dice"])
@@ -632,7 +632,7 @@ def test_a_volume_that_cannot_be_compared_is_an_error_in_words(opened, qtbot, no
     assert widget.controls.buttons["compare"].isEnabled()
 
 
-@pytest.mark.parametrize("codec", [candidates.Candidate("sz3"), candidates.Candidate.tinc("detail")])
+@pytest.mark.parametrize("codec", [candidates.Candidate("sz3"), candidates.Candidate.tinc("wavelet")])
 @pytest.mark.parametrize("axes", ["tczyx", "zcyx"])
 def test_channels_and_time_of_a_candidate_follow_the_sliders_of_the_original(cache, movie, axes, codec):
     array = movie.decode() if axes == "tczyx" else np.moveaxis(movie.decode()[0], 0, 1)

@@ -13,8 +13,8 @@ import pytest
 from napari.components import Dims, ViewerModel
 from napari.layers import Image
 
+from napari_tinc import settings
 from napari_tinc.arrays.metadata import Metadata
-from napari_tinc.encode import settings
 from napari_tinc.errors import InputError
 from napari_tinc.networks import allocation, device
 from napari_tinc.plugin.compress import model as compress_model

@@ -12,7 +12,7 @@ import torch
 
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.encode import compression as story
-from napari_tinc.encode.settings import PRESETS
+from napari_tinc.encode.trial import TRAINING_STEPS
 from napari_tinc.errors import TrainingError
 from napari_tinc.plugin.compress import worker
 from napari_tinc.plugin.compress.preview import View
@@ -47,7 +47,7 @@ def run(job: Job, control: Control, react: Any = None) -> tuple[list[Any], Any]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the preset ``fast`` a matter of a second; what is tested then does not depend on the quality."""
-    monkeypatch.setitem(PRESETS, "fast", 40)
+    monkeypatch.setitem(TRAINING_STEPS, "fast", 40)
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_the_preview_shows_the_plane_asked_for_and_gets_better():
     settings = {"model": "tinc", "preset": "fast", "device": "cpu", "time_limit": 3.0}
     job = Job(data, Target.ratio(8), Metadata.default(3), settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "fast", 100000)
+        patch.setitem(TRAINING_STEPS, "fast", 100000)
         run(job, control, look)
     assert shown[0].shape == (24, 20)
     assert shown[1].shape == (12, 10)

@@ -17,8 +17,10 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from napari_tinc.plugin.compare.model import DEFAULT_BAR, EXTRA_STRATEGIES, PEERS, STRATEGIES, Choice
-from napari_tinc.plugin.compress.model import PRESETS
+from napari_tinc.choices import FAMILIES, PRESETS
+from napari_tinc.compare.candidates import EXTRA_STRATEGIES, STRATEGIES
+from napari_tinc.compare.peers import PEERS
+from napari_tinc.plugin.compare.model import DEFAULT_BAR, Choice
 from napari_tinc.plugin.window.layer_form import LayerForm, rows_of
 
 TOOLTIPS = {
@@ -35,9 +37,9 @@ _LABELS = {
 }  # fmt: skip
 _STRATEGY_TIPS = {
     "default": "What Compress does by itself: a wavelet layer, and a network where it pays.",
-    "detail": "The wavelet layer without a network: a second or two.",
-    "siren": "One network for the whole volume.",
-}
+    "wavelet": "The wavelet layer without a network: a second or two.",
+    "siren": "One sine network for the whole volume.",
+} | {family.name: f"{family.summary.capitalize()}." for family in FAMILIES.values()}
 _NETWORK_TIP = "A tree of networks alone; {} between levels, {} within a level."
 _PEER_TIP = "{}, with the best setting whose file fits."
 
@@ -63,7 +65,7 @@ class CompareForm(LayerForm):
         self.boxes = {name: self._box(name) for name in (*strategies, *PEERS)}
         self.tick(STRATEGIES)
         self.folded = QCollapsible("Strategies and codecs")
-        for title, names, columns in (("Our strategies", strategies, 2), ("Codecs", PEERS, 3)):
+        for title, names, columns in (("Our strategies", strategies, 2), ("Codecs", tuple(PEERS), 3)):
             self.folded.addWidget(self._group(title, names, columns))
         layouts: Any = self.folded.layout(), self.folded.content().layout()
         for layout in layouts:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
+from napari_tinc.compare.candidates import STRATEGIES
 from napari_tinc.compare.container import overhead
 from napari_tinc.encode.speeds import Estimate, estimate_comparison
 from napari_tinc.errors import InputError, TincError
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
     from napari_tinc.compare.engine import Comparison, Event
     from napari_tinc.compare.results import Result
 
-# The library's own names; listing them here keeps torch out of the interface's thread. A test compares the lists.
-STRATEGIES = (
-    "default", "even/equal", "shallow/equal", "deep/equal", "auto/equal",
-    "even/importance", "shallow/importance", "deep/importance", "auto/importance",
-)  # fmt: skip
-EXTRA_STRATEGIES = ("detail", "siren")
-PEERS = ("sperr", "sz3", "zfp", "jpeg2000", "jpegxl", "hevc-12", "hevc-10", "av1-12", "av1-10")
 DEFAULT_BAR = 30.0
 
 

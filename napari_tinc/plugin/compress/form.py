@@ -8,13 +8,9 @@ from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, Label, SpinBox
 from napari.layers import Shapes
 from superqt import QCollapsible
 
+from napari_tinc.choices import BETWEEN, DEVICES, FAMILIES, MODELS, PRESETS, WITHIN
 from napari_tinc.plugin.compress.model import (
-    BETWEEN,
-    DEVICES,
-    MODELS,
-    PRESETS,
     TARGETS,
-    WITHIN,
     Form,
     axes_of,
     full_resolution,
@@ -30,8 +26,9 @@ TOOLTIPS = {
     "size": "Size of the volume and of the file it will become.",
     "preset": "fast takes seconds and suits most images. balanced and best take minutes where a short trial says that "
     "networks may make the file better (not larger), and end with the file of fast where not.",
-    "model": "What the file consists of. detail: wavelet coefficients, in seconds. hybrid: an octree of networks, and "
-    "coefficients of what it leaves over. tinc: networks alone. auto: the best of these.",
+    "model": "What the file consists of. wavelet: wavelet coefficients, in seconds. "
+    + "".join(f"{family.name}: {family.summary}. " for family in FAMILIES.values())
+    + "With +wavelet: coefficients of what the network leaves over, too. auto: the best of wavelets and tinc.",
     "between": "How the network's bytes are spread over the octree's levels. auto measures how alike the octants are; "
     "shallow favours what they share, deep favours each on its own.",
     "within": "How a level's bytes are spread over its octants: all the same, more where signal rises above the noise "

@@ -19,12 +19,6 @@ from napari_tinc.plugin.compress.report import Report, duration_text, size_text
 from napari_tinc.plugin.window.axes import guessed_axes, named_axes
 from napari_tinc.target import Target
 
-# The library's own names; listing them here keeps torch out of napari's start. A test compares the lists.
-PRESETS = ("fast", "balanced", "best")
-MODELS = ("auto", "detail", "hybrid", "tinc")
-BETWEEN = ("auto", "even", "shallow", "deep")
-WITHIN = ("equal", "importance", "variance", "map")
-DEVICES = ("auto", "cpu", "cuda", "mps")
 TARGETS = {"ratio": 64.0, "bytes": 100.0, "bits_per_voxel": 0.25, "psnr": 40.0}  # and where the form starts
 _BYTES_PER_KB = 1000
 _LOOKED_AT = 8  # voxels per axis that tell whether a volume has different values

@@ -25,7 +25,7 @@ from napari_tinc.system.steps import relay
 from napari_tinc.target import Target
 
 if TYPE_CHECKING:
-    from napari_tinc.networks.training import Progress
+    from napari_tinc.progress import Progress
     from napari_tinc.volume import CompressedVolume
 
 logger = logging.getLogger(__name__)
@@ -171,9 +171,15 @@ def _compress(job: Job, control: Control) -> Events:
     if control.discarded:
         return Discarded()
     from napari_tinc.encode.compression import compress_steps
+    from napari_tinc.settings import Settings
 
     steps = compress_steps(
-        data, job.target, metadata=job.metadata, weights=weights, finish=lambda: control.finishing, **job.settings
+        data,
+        job.target,
+        Settings(**job.settings),
+        metadata=job.metadata,
+        weights=weights,
+        should_stop=lambda: control.finishing,
     )
     pacer = _Pacer()
     try:
