@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_tinc import CompressedVolume, Metadata, Target, compress, core, samples
+import napari_tinc
+from napari_tinc import CompressedVolume, Metadata, Target, compress, quality, samples
+from napari_tinc.encode import framing
 from napari_tinc.encode import plan as planning
 from napari_tinc.encode.framing import Content
 from napari_tinc.encode.original import Original
@@ -51,7 +53,9 @@ def vessels(shape: tuple[int, int, int], ratio: float) -> CompressedVolume:
 
 def _coder() -> str:
     """Name the state of the codec: other sources may make, and read, other bytes."""
-    sources = sorted(Path(core.__path__[0]).glob("*.py"))
+    sources = sorted(
+        path for room in ("wavelets", "encode") for path in (Path(napari_tinc.__path__[0]) / room).glob("*.py")
+    )
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]
 
 
@@ -75,7 +79,9 @@ def repeated(side: int, ratio: float) -> CompressedVolume:
         low, high = (low, code) if small else (code, high)
     draft = planning.plan_wavelets(source, Settings(device="cpu", model="wavelet"), budget)
     some = Restoration((120, 130, 140), np.full((4, 2, 6), 5, np.int8))  # as much work as any of four bins
-    return draft.unmeasured(Content(details=(_encode(pyramid, bands, high),), restorations=(some,)))
+    content = Content(wavelets=(_encode(pyramid, bands, high),), restorations=(some,))
+    qualities = [bytes(quality.quality_size(draft.tree.leaves))]
+    return CompressedVolume(framing.frame(draft, content, 30.0, qualities))
 
 
 def _tile_bands(pyramid: Pyramid) -> list[np.ndarray]:
@@ -92,7 +98,7 @@ def _tile_bands(pyramid: Pyramid) -> list[np.ndarray]:
 def _encode(pyramid: Pyramid, bands: list[np.ndarray], code: int) -> CodedWavelets:
     """Code every block of the stack once, after the block above it, and lay the streams out over the volume."""
     learnt, trunk = Statistics.fresh(), Encoder()
-    for level in reversed(range(pyramid.trunk, pyramid.levels)):
+    for level in reversed(range(pyramid.trunk, pyramid.octaves)):
         sides = [part.stop for part in pyramid.box(level, (0, 0, 0))]
         orientations = pyramid.orientations(level)
         trunk.add(learnt, np.zeros((len(orientations), *sides), np.int32), orientations, NO_PARENT)
@@ -121,7 +127,7 @@ def _encode_block(
     orientations, parent = pyramid.orientations(level), pyramid.parent(level, cell, above)
     part = np.ascontiguousarray(values[(slice(None), *pyramid.box(level, cell))])
     symbols = coefficients.choose(
-        statistics.copy(), part, np.ones((1, 1, 1, 1), np.float32), search.TRADE_OFF, orientations, parent
+        statistics.copy(), part, np.ones((1, 1, 1, 1), np.float32), search.LAMBDA, orientations, parent
     )
     if not symbols.any():
         return b"", None, statistics

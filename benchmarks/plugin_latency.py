@@ -32,7 +32,7 @@ from speed import filled, synthetic
 
 from napari_tinc import CompressedVolume, samples
 from napari_tinc.choices import FAMILIES
-from napari_tinc.encode import plan as planning
+from napari_tinc.encode.training import plan_network
 from napari_tinc.plugin.compress.model import State
 from napari_tinc.plugin.compress.preview import PREVIEW
 from napari_tinc.plugin.compress.widget import CompressWidget
@@ -307,7 +307,7 @@ def start_up(repeats: int) -> None:
 def networks(side: int, ratio: float) -> CompressedVolume:
     """Make a file of ``side``³ voxels with networks of random parameters."""
     source = Unseen.cube(side)
-    return filled(planning.plan(source, Settings(device="cpu"), int(source.items.nbytes / ratio)))
+    return filled(plan_network(source, Settings(device="cpu"), "tinc", int(source.items.nbytes / ratio)))
 
 
 def opening(volume: CompressedVolume) -> None:

@@ -49,7 +49,7 @@ def measured(volume: np.ndarray, ratio: float, preset: str) -> dict[str, object]
     took = time.process_time() - began
     data = file.to_bytes()
     psnr = metrics.psnr(volume, CompressedVolume(data).decode())
-    kept = "no" if file.header.model == frames.MODEL_DETAIL else "yes"
+    kept = "no" if file.header.model == frames.MODEL_WAVELETS else "yes"
     return {"bytes": len(data), "psnr_dB": f"{psnr:.3f}", "cpu_s": f"{took:.2f}", "networks": kept}
 
 

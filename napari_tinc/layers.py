@@ -14,13 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from napari_tinc.limits import LIMITS
 from napari_tinc.arrays.scratch import Bounds, boxes
 from napari_tinc.choices import FAMILIES
 from napari_tinc.errors import FormatError
 from napari_tinc.format import KIND_RESTORATION, KIND_WAVELETS, MODEL_WAVELETS, Frame, ItemRange
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.sampling import Floats32, interpolate, neighbours, sample_positions
+from napari_tinc.limits import LIMITS
 from napari_tinc.restoration import RADIUS, Restoration, around, parse_restoration
 from napari_tinc.system.forks import with_fresh_locks
 from napari_tinc.wavelets.blocks import BlockCache, WaveletLayer

@@ -17,14 +17,13 @@ from synthetic import blobs
 
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.encode import compression as story
-from napari_tinc.encode import plan as planning
-from napari_tinc.encode import trial
+from napari_tinc.encode import framing, training, trial
 from napari_tinc.encode.framing import Content
 from napari_tinc.encode.original import Original
 from napari_tinc.errors import BudgetError, InputError, TrainingError
 from napari_tinc.format import BETWEEN, parse
 from napari_tinc.geometry.octree import Octree, choose_splits
-from napari_tinc.networks import allocation, training
+from napari_tinc.networks import allocation
 from napari_tinc.networks.families.tinc import TincNetwork
 from napari_tinc.networks.leafwise import LeafSamples
 from napari_tinc.progress import Progress
@@ -37,7 +36,7 @@ Array = npt.NDArray[np.generic]
 
 @pytest.fixture(autouse=True)
 def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(story.PRESETS, "fast", 25)
+    monkeypatch.setitem(story.TRAINING_STEPS, "fast", 25)
 
 
 def compress(array: Array, target: Target | int, **settings: Any) -> CompressedVolume:
@@ -224,9 +223,9 @@ def test_a_range_whose_square_overflows_is_refused() -> None:
 def test_a_result_without_any_error_can_be_written_down() -> None:
     """A perfect decoding has an infinite PSNR, which is no JSON number."""
     source = Original.prepare(blobs((8, 9, 10)), Metadata.default(3), None)
-    draft = planning.plan(source, Settings(), 500)
-    payloads = {(0, level): b"" for level in range(draft.tree.depth + 1)}
-    assert parse(draft.pack(math.inf, [b""], Content(payloads))).header.provenance["psnr"] == "inf"
+    plan = training.plan_network(source, Settings(), "tinc", 500)
+    payloads = {(0, level): b"" for level in range(plan.tree.depth + 1)}
+    assert parse(framing.frame(plan, Content(payloads), math.inf, [b""])).header.provenance["psnr"] == "inf"
 
 
 @pytest.mark.parametrize("value", [0, 7, -3, 1.5e-5])
@@ -264,7 +263,7 @@ def test_weights_change_where_the_error_lies(model: str) -> None:
     weights[:, :, :12] = 1
     settings: dict[str, Any] = {"levels": 1, "model": model}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(story.PRESETS, "fast", 100)
+        patch.setitem(story.TRAINING_STEPS, "fast", 100)
         plain, weighted = (compress(original, 1200, weights=w, **settings).decode() for w in (None, weights))
 
     def error(decoded: Array, half: slice) -> float:
@@ -347,10 +346,10 @@ def test_cancelling_at_any_yield_leaves_nothing_behind(
     monkeypatch.setattr(training, "_YIELD_SECONDS", 0.0)
     original = blobs((13, 22, 18))
     settings: dict[str, Any] = {"preset": "fast", "device": "cpu", "model": model}
-    total = sum(1 for _ in story.compress_steps(original, Target.size(1500), **settings))
+    total = sum(1 for _ in story.compress_steps(original, Target.size(1500), Settings(**settings)))
     kept, threads = original.copy(), threading.active_count()
     for stop_after in {1, 2, 3, total // 2, total - 1, total}:
-        steps = story.compress_steps(original, Target.size(1500), **settings)
+        steps = story.compress_steps(original, Target.size(1500), Settings(**settings))
         for _ in range(stop_after):
             next(steps)
         steps.close()
@@ -364,7 +363,7 @@ def test_cancelling_at_any_yield_leaves_nothing_behind(
 def test_progress_tells_what_is_going_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_YIELD_SECONDS", 0.0)
     target = Target.size(1500)
-    seen = list(story.compress_steps(blobs((13, 22, 18)), target, preset="fast", device="cpu", model="tinc"))
+    seen = list(story.compress_steps(blobs((13, 22, 18)), target, Settings(preset="fast", device="cpu", model="tinc")))
     assert all(isinstance(progress, Progress) for progress in seen)
     assert phases(seen) == ["preparing", "training", "quantising", "measuring"]
     trained = [p for p in seen if p.phase in ("training", "quantising")]
@@ -376,7 +375,7 @@ def phases(seen: list[Progress]) -> list[str]:
 
 
 def test_progress_of_the_detail_layer_is_told_too() -> None:
-    seen = list(story.compress_steps(blobs((13, 22, 18)), Target.size(1500), preset="fast", device="cpu"))
+    seen = list(story.compress_steps(blobs((13, 22, 18)), Target.size(1500), Settings(preset="fast", device="cpu")))
     assert phases(seen) == ["preparing", "coding", "measuring"]
 
 
@@ -412,7 +411,7 @@ def test_consistency_is_told_to_the_caller() -> None:
 @pytest.mark.parametrize("model", ["wavelet", "tinc"])
 def test_tissue_in_three_percent_of_the_range_is_still_learnt(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     """A few hot voxels set the range; the loss must not be blind to everything below them."""
-    monkeypatch.setitem(story.PRESETS, "fast", 150)
+    monkeypatch.setitem(story.TRAINING_STEPS, "fast", 150)
     tissue = blobs((16, 20, 20), low=1000, high=2000)
     original = tissue.copy()
     original[3, 4, 5] = original[10, 9, 2] = 34_000
@@ -430,18 +429,18 @@ def promising_trial(*_: Any) -> Generator[Progress, None, float]:
 
 @pytest.mark.parametrize("promising", [False, True])
 def test_large_volumes_are_tried_out_on_their_middle(promising: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(story.PRESETS, "balanced", 30)
+    monkeypatch.setitem(story.TRAINING_STEPS, "balanced", 30)
     monkeypatch.setattr(trial, "VOXELS", 8000)
     monkeypatch.setattr(story, "_PROMISING", math.inf if promising else 0)
     monkeypatch.setattr(trial, "promised_gain", promising_trial)
     trained: list[tuple[int, ...]] = []
-    prepare = planning.prepare_training
+    prepare = training.prepare_training
 
     def noted(draft: Any, *args: Any) -> Any:
-        trained.append(draft.source.items.shape)
+        trained.append(draft.original.items.shape)
         return prepare(draft, *args)
 
-    monkeypatch.setattr(planning, "prepare_training", noted)
+    monkeypatch.setattr(training, "prepare_training", noted)
     volume = blobs((2, 24, 32, 16))
     metadata = Metadata("czyx", (1.0,) * 4, ("",) * 4)
     result = story.compress(volume, Target.size(6000), metadata=metadata, preset="balanced", device="cpu")

@@ -123,9 +123,9 @@ def test_it_never_takes_more_than_its_room(shape: tuple[int, ...], kind: str, ro
     residuals = [(draw_volume(kind, shape, np.random.default_rng(item)), None) for item in range(items)]
     found = fit(residuals, room * items)
     assert found is not None
-    sizes = [len(d.trunk) + sum(len(s) + len(varint(len(s))) for s in d.streams) for d in found.details]
+    sizes = [len(d.trunk) + sum(len(s) + len(varint(len(s))) for s in d.streams) for d in found.layers]
     assert sum(sizes) == found.nbytes <= room * items
-    for (residual, _), detail in zip(residuals, found.details, strict=True):
+    for (residual, _), detail in zip(residuals, found.layers, strict=True):
         decoded = whole(parse_wavelets(pack_wavelets(detail), shape))
         assert decoded.shape == shape
         error = float(np.square(decoded.astype(np.float64) - residual).sum())
@@ -387,7 +387,7 @@ HOSTILE: dict[str, tuple[bytes, tuple[int, ...], str]] = {
     "side of 2": (head(1, [7] * 3), (8, 8, 8), "block side code"),
     "side of 512": (head(9, [7] * 3), (8, 8, 8), "block side code"),
     "blocks too large": (head(8, [7] * 16), HUGE, "symbols of a block"),
-    "94 levels": (head(2, [7] * 94), (8, 8, 8), "detail levels"),
+    "94 levels": (head(2, [7] * 94), (8, 8, 8), "octaves"),
     "a split of nothing": (head(2, [0, 7, 7]), (8, 8, 8), "split axes"),
     "a fourth axis": (head(2, [8, 7, 7]), (8, 8, 8), "split axes"),
     "a level too few": (head(2, [7] * 2), (8, 8, 8), "down to one coefficient"),

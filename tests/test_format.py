@@ -269,7 +269,7 @@ WRONG_FRAMES: dict[str, tuple[Callable[[], Frame], str]] = {
         lambda: with_header(shape=(2, 2**8, 2**8, 2**8), splits=((True, True, True),) * 8),
         "number of leaves",
     ),
-    "unknown model": (lambda: with_header(model=3), "update napari-tinc"),
+    "unknown model": (lambda: with_header(model=200), "update napari-tinc"),
     "constant with a range": (lambda: with_header(model=MODEL_CONSTANT), "minimum = maximum"),
     "constant with parameters": (
         lambda: with_header(model=MODEL_CONSTANT, items=(ItemRange(1, 1, 0, 0),) * 2),

@@ -35,7 +35,7 @@ def owner(layout: Layout, array: int, row: int) -> tuple[int, int]:
     """Item and kind of one node's row, from the definition: nodes of an item are consecutive on their level."""
     entry = layout.network.arrays[array]
     per_item = TREE.nodes(entry.level)
-    return int(entry.nodes[row]) // per_item, layout.tensors.index((entry.level, entry.layer, entry.kind))
+    return int(entry.nodes[row]) // per_item, layout.tensors.index((entry.level, entry.position))
 
 
 @pytest.mark.parametrize("unequal", [False, True])

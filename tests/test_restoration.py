@@ -9,6 +9,7 @@ import pytest
 from reference_restoration import restored
 from scipy import ndimage
 
+import napari_tinc.restoration
 from napari_tinc import CompressedVolume, FormatError, Metadata, Target, compress
 from napari_tinc.encode import filters
 from napari_tinc.encode import plan as planning
@@ -65,7 +66,7 @@ def test_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, moments = chosen.apply(padded(values)), Moments()
     moments.add(padded(values), wanted, ONE)
     expected = moments.best(4, 0.0)[0]
-    monkeypatch.setattr(filters, "_PART_VOXELS", 50)
+    monkeypatch.setattr(napari_tinc.restoration, "_PART_VOXELS", 50)
     np.testing.assert_array_equal(chosen.apply(padded(values)), whole)
     moments = Moments()
     moments.add(padded(values), wanted, ONE)
@@ -148,7 +149,7 @@ def test_the_surroundings_of_a_region_end_where_the_volume_does() -> None:
 
 def volume_with_filter(shape: tuple[int, ...] = (24, 40, 36), **settings: Any) -> CompressedVolume:
     volume = compress(cells(shape), Target.size(1800), preset="fast", model="wavelet", device="cpu", **settings)
-    assert volume._restoration(0) is not None, "or nothing below is put to the test"
+    assert volume._decoders[0].restoration is not None, "or nothing below is put to the test"
     return volume
 
 
@@ -179,7 +180,7 @@ def test_a_region_is_what_it_is_in_the_whole(filtered: CompressedVolume, region:
 def test_an_image_has_a_filter_of_its_own_plane() -> None:
     original = cells((150, 140))
     volume = compress(original, Target.size(1600), model="wavelet", device="cpu")
-    assert volume._restoration(0) is not None
+    assert volume._decoders[0].restoration is not None
     whole = volume.decode().astype(int)
     assert np.abs(volume.decode((slice(20, 50), 77)).astype(int) - whole[20:50, 77]).max() <= 1
     assert np.abs(whole - original).mean() < np.abs(without_filter(volume).decode().astype(int) - original).mean()
@@ -188,7 +189,7 @@ def test_an_image_has_a_filter_of_its_own_plane() -> None:
 def test_every_channel_has_its_own() -> None:
     pair = np.stack([cells((12, 40, 36)), 5000 - cells((12, 40, 36))])
     volume = compress(pair, Target.size(4000), model="wavelet", device="cpu")
-    first, second = volume._restoration(0), volume._restoration(1)
+    first, second = volume._decoders[0].restoration, volume._decoders[1].restoration
     assert first is not None
     assert second is not None
     assert first.edges != second.edges or (first.weights != second.weights).any()
@@ -208,7 +209,9 @@ def test_networks_are_filtered_together_with_what_is_added_to_them() -> None:
     segment = Segment(KIND_RESTORATION, 0, 0, pack_restoration(chosen))
     changed = CompressedVolume(pack(Frame(frame.header, (*frame.segments, segment))))
     whole = tuple((0, side) for side in original.shape)
-    expected = restored(segment.payload, changed.surrounded(0, whole)[(slice(RADIUS, -RADIUS),) * 3].astype(np.float64))
+    expected = restored(
+        segment.payload, changed._decoders[0].surrounded(whole)[(slice(RADIUS, -RADIUS),) * 3].astype(np.float64)
+    )
     limits = frame.header.items[0]
     voxels = np.clip(np.rint(limits.offset + limits.scale * expected), limits.minimum, limits.maximum)
     assert np.abs(changed.decode() - voxels).max() <= 1
@@ -217,7 +220,7 @@ def test_networks_are_filtered_together_with_what_is_added_to_them() -> None:
 
 def test_plain_tinc_stays_plain() -> None:
     volume = compress(cells((24, 40, 36)), Target.size(2500), preset="fast", model="tinc", time_limit=1, device="cpu")
-    assert volume._restoration(0) is None
+    assert volume._decoders[0].restoration is None
 
 
 def test_no_filter_grows_beyond_its_limit() -> None:
@@ -229,7 +232,7 @@ def test_no_filter_grows_beyond_its_limit() -> None:
     draft = planning.plan_wavelets(source, Settings(device="cpu", model="wavelet"), 4000)
 
     def found(bins: tuple[int, int]) -> list[int]:
-        steps = filters.restore(draft, Content(details=details), bins, 1e-3)
+        steps = filters.restore(draft, Content(wavelets=details), bins, 1e-3)
         try:
             while True:
                 next(steps)

@@ -22,7 +22,7 @@ from synthetic import blobs
 from napari_tinc import InputError, Target, compress, memory_limit, read_volume
 from napari_tinc import volume as volumes
 from napari_tinc.arrays import scratch
-from napari_tinc.encode import plan as planning
+from napari_tinc.encode import training
 from napari_tinc.format import MODEL_WAVELETS
 from napari_tinc.limits import LIMITS
 from napari_tinc.measures import metrics
@@ -156,7 +156,7 @@ def test_memory_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -
 
 def test_networks_are_not_trained_on_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     volume = blobs((32, 32, 32))
-    monkeypatch.setattr(planning, "prepare_training", None)
+    monkeypatch.setattr(training, "prepare_training", None)
     with memory_limit(1000):
         with pytest.raises(InputError, match="fits in memory for model 'tinc'"):
             compress(volume, Target.ratio(16), model="tinc")

@@ -25,7 +25,6 @@ from napari_tinc.layers import to_intensities
 from napari_tinc.networks import payload, quantization
 from napari_tinc.networks.families.tinc import TincNetwork
 from napari_tinc.networks.layer import open_network
-from napari_tinc.networks.parameters import CodedParameters
 from napari_tinc.networks.quantization import Layout, dequantise
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume, Region
@@ -166,14 +165,14 @@ class Counter:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.points, self.batches = 0, 0
-        plain = CodedParameters.evaluate
+        plain = TincNetwork._evaluate_leaves
 
-        def counting(decoder: CodedParameters, item: int, leaves: Ints, coordinates: Floats32) -> Iterator[Any]:
+        def counting(network: TincNetwork, parameters: Any, item: int, leaves: Ints, points: Floats32) -> Iterator[Any]:
             self.batches += 1
-            self.points += len(leaves) * coordinates.shape[1]
-            yield from plain(decoder, item, leaves, coordinates)
+            self.points += len(leaves) * points.shape[1]
+            yield from plain(network, parameters, item, leaves, points)
 
-        monkeypatch.setattr(CodedParameters, "evaluate", counting)
+        monkeypatch.setattr(TincNetwork, "_evaluate_leaves", counting)
 
 
 @pytest.mark.parametrize(
@@ -376,6 +375,6 @@ def test_a_region_decodes_the_blocks_of_parameters_that_it_needs(monkeypatch: py
     corner = volume.decode((slice(0, 3),) * 3)
     assert len(read) == tree.depth + 1, "a leaf and its ancestors, one block each"
     whole = volume.decode()
-    layout = volume._layout
+    layout = Layout(open_network(volume._frame, "tinc", tree))
     assert len(read) == sum(layout.blocks(0, level) for level in range(tree.depth + 1)) > 50, "each once"
     np.testing.assert_allclose(corner.astype(int), whole[:3, :3, :3].astype(int), atol=1)

@@ -45,19 +45,19 @@ RECIPES = {
     "tinc-balanced": Recipe({"model": "tinc", "preset": "balanced"}),
     "tinc-best": Recipe({"model": "tinc", "preset": "best"}),
     "wavelet": _detail(),
-    "detail-no-rdo": _detail(TRADE_OFF=0.0),
-    "detail-rdo-0.05": _detail(TRADE_OFF=0.05),
-    "detail-rdo-0.12": _detail(TRADE_OFF=0.12),
+    "detail-no-rdo": _detail(LAMBDA=0.0),
+    "detail-rdo-0.05": _detail(LAMBDA=0.05),
+    "detail-rdo-0.12": _detail(LAMBDA=0.12),
     "detail-all-axes": _detail(ELONGATIONS=(math.inf,)),
     "detail-long-axes": _detail(ELONGATIONS=(1.5,)),
     "detail-blocks-of-96": _detail(_BYTES_PER_BLOCK=96),
     "detail-blocks-of-1536": _detail(_BYTES_PER_BLOCK=1536),
-    "detail-no-filter": Recipe({"model": "wavelet"}, {"filters._SHARE": 0.0}),
-    "detail-filter-of-1": Recipe({"model": "wavelet"}, {"filters.MAX_BINS": 1}),
-    "detail-filter-of-4": Recipe({"model": "wavelet"}, {"filters.MAX_BINS": 4}),
+    "detail-no-filter": Recipe({"model": "wavelet"}, {"encode.filters._SHARE": 0.0}),
+    "detail-filter-of-1": Recipe({"model": "wavelet"}, {"encode.filters.MAX_BINS": 1}),
+    "detail-filter-of-4": Recipe({"model": "wavelet"}, {"encode.filters.MAX_BINS": 4}),
     **{
         f"hybrid-{100 * share:.0f}": Recipe(
-            {"model": "tinc+wavelet", "preset": "balanced"}, {"planning.NETWORK_SHARE": share}
+            {"model": "tinc+wavelet", "preset": "balanced"}, {"encode.compression.NETWORK_SHARE": share}
         )
         for share in (0.3, 0.45, 0.6, 0.75, 0.9)
     },

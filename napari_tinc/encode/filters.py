@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from napari_tinc.limits import LIMITS
 from napari_tinc.arrays.scratch import boxes
 from napari_tinc.encode import framing
 from napari_tinc.encode.framing import Content, Plan
 from napari_tinc.format.cursor import varint
+from napari_tinc.limits import LIMITS
 from napari_tinc.progress import Progress
 from napari_tinc.restoration import MAX_BINS, Moments, Restoration, restoration_size
 

@@ -6,15 +6,14 @@ from collections.abc import Callable, Generator
 
 import numpy as np
 
-from napari_tinc.limits import LIMITS
 from napari_tinc.arrays.scratch import boxes
 from napari_tinc.encode.original import Original
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.layers import ItemDecoder
+from napari_tinc.limits import LIMITS
 from napari_tinc.measures import metrics
 from napari_tinc.progress import Progress
 from napari_tinc.quality import Quality, pack_quality, threshold_value
-
 
 
 def measure(

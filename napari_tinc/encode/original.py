@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_tinc.limits import LIMITS
 from napari_tinc import quality
 from napari_tinc.arrays import scratch
 from napari_tinc.arrays.axes import items_first
@@ -19,6 +18,7 @@ from napari_tinc.arrays.scratch import Bounds, boxes
 from napari_tinc.errors import InputError
 from napari_tinc.format import ItemRange
 from napari_tinc.geometry.octree import Octree, choose_splits
+from napari_tinc.limits import LIMITS
 from napari_tinc.measures import metrics, signal
 from napari_tinc.wavelets.residual import Residual
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_tinc.limits import LIMITS
 from napari_tinc.arrays import scratch
+from napari_tinc.limits import LIMITS
 from napari_tinc.wavelets import transform as wavelet
 from napari_tinc.wavelets.transform import Axes, Floats
 
 Read = Callable[[scratch.Bounds], Floats]
-
 
 
 @dataclass(frozen=True, eq=False)

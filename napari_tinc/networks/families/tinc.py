@@ -321,8 +321,8 @@ class _Tinc:
     def plan(self, request: Request) -> TincNetwork:
         """Choose the tree and the widths of its nodes for a budget."""
         original, settings, items = request.original, request.settings, len(request.original.items)
-        small = request.overhead(self._narrow(original, settings, 0, _LEAST_WIDTH, least=True))
-        parameters = max(16.0, 8.0 * (request.budget - small)) / BITS_PER_PARAMETER
+        small = self._narrow(original, settings, 0, _LEAST_WIDTH, least=True)
+        parameters = max(16 / BITS_PER_PARAMETER, request.parameters(small))
         consistency = original.consistency
         ratios: str | Sequence[float] = settings.between
         if isinstance(ratios, str):
