@@ -25,10 +25,10 @@ from napari_tinc.advice.sample_blocks import Sample, draw
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.arrays.scratch import ArrayLike
 from napari_tinc.encode import framing
-from napari_tinc.encode.attempts import Attempt, with_wavelets_alone
+from napari_tinc.encode.attempts import Attempt, smallest_budget, with_wavelets_alone
 from napari_tinc.encode.framing import Content
 from napari_tinc.encode.original import Original
-from napari_tinc.encode.plan import plan_wavelets, smallest_budget
+from napari_tinc.encode.plan import plan_wavelets
 from napari_tinc.errors import InputError
 from napari_tinc.measures import metrics
 from napari_tinc.progress import Progress

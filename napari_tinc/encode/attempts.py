@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from napari_tinc.choices import WAVELET, family_of, has_wavelets
 from napari_tinc.encode import filters, framing
 from napari_tinc.encode.framing import Content, Payloads, Plan
 from napari_tinc.encode.original import Original
 from napari_tinc.encode.plan import (
+    NETWORK_SHARE,
     WAVELET_HEAD,
     ShouldStop,
     plan_wavelets,
-    smallest_budget,
-    with_wavelets,
 )
 from napari_tinc.errors import BudgetError
 from napari_tinc.progress import Progress
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 Attempts = Generator[Progress, None, "Attempt"]
 
 _SPARE = 0.01
+# Bytes of wavelets that are of any use.
+_LEAST_WAVELETS = 24
 # What filters may leave of the bytes set aside for them.
 _LEFT = 0.003
 
@@ -99,7 +102,7 @@ def with_wavelets_alone(
     refill : bool
         Whether the bytes that filters leave of theirs, up to 3 %, go back to the coefficients.
     """
-    least = smallest_budget(original, with_wavelets(settings))
+    least = smallest_budget(original, replace(settings, model=WAVELET))
 
     def make(room: int) -> Attempts:
         return _fill_wavelets(plan_wavelets(original, settings, room), {}, room, near)
@@ -107,9 +110,34 @@ def with_wavelets_alone(
     return (yield from _restored(make, original, least, budget, refill))
 
 
+def with_wavelets_of_error(
+    original: Original, settings: Settings, error: float, near: WaveletHead | None = None
+) -> Attempts:
+    """Find the smallest wavelet layer of at most a squared error, normalised, and the filters that lower it further.
+
+    Parameters
+    ----------
+    original : Original
+    settings : Settings
+    error : float
+        Sum of all items' squared errors, normalised.
+    near : WaveletHead, optional
+        Of a file of nearly that error, which saves most of the search.
+    """
+    residuals = [original.residual(item) for item in range(len(original.items))]
+    given = [item for item, residual in enumerate(residuals) if residual is not None]
+    steps = search.fit_error([residual for residual in residuals if residual is not None], error, near)
+    fitted = yield from relay(steps, _told)
+    plan = plan_wavelets(original, settings, fitted.nbytes)
+    content, head = Content(wavelets=_spread(fitted, given, len(residuals))), fitted.layers[0].head
+    bins = [filters.affordable(framing.size(plan, content), len(residuals))] * len(residuals)
+    content, left = yield from filters.restore(plan, content, bins, fitted.error)
+    return Attempt(plan, content, left, lambda size: _fill_wavelets(plan, {}, size, head))
+
+
 def with_network(original: Original, settings: Settings, budget: int, training: Training) -> Attempts:
     """Fill a file with a network, wavelets if its share is less than 1, and restoration filters."""
-    least = smallest_budget(original, replace(settings, model=f"{training.family}+wavelet"))
+    least = smallest_budget(original, replace(settings, model=f"{training.family}+{WAVELET}"))
 
     def make(room: int) -> Attempts:
         return with_network_unfiltered(original, settings, room, training)
@@ -132,6 +160,20 @@ def with_network_unfiltered(original: Original, settings: Settings, budget: int,
     if share == budget:
         return (yield from _rounded(trained, budget))
     return (yield from _fill_wavelets(trained.plan, trained.fill(share), budget))
+
+
+def smallest_budget(original: Original, settings: Settings) -> int:
+    """Bytes of the smallest file that a volume can become with the model and the levels asked for."""
+    family = family_of(settings.model)
+    if family is None:
+        plan = plan_wavelets(original, settings, 0)
+        heads = len(original.items) * (WAVELET_HEAD + _LEAST_WAVELETS)
+        return framing.size(plan, Content()) + framing.PROVENANCE_SLACK + heads
+    if has_wavelets(settings.model):
+        return math.ceil(smallest_budget(original, replace(settings, model=family)) / NETWORK_SHARE)
+    from napari_tinc.encode.training import smallest_network_budget  # loads torch
+
+    return smallest_network_budget(original, settings)
 
 
 def _restored(
@@ -205,17 +247,23 @@ def _search(
 ) -> Generator[Progress, None, search.Fit]:
     """Search the step that fills ``room`` bytes; report how far the search is."""
     steps = search.fit(residuals, max(1, room), near)
-    fitted = yield from relay(steps, lambda number: Progress.unmeasured("coding", number, search.TRIES))
+    fitted = yield from relay(steps, _told)
     if fitted is None:
         raise BudgetError(f"the wavelets do not fit in {room} bytes even at their coarsest: raise the budget")
     return fitted
+
+
+def _told(number: int) -> Progress:
+    return Progress.unmeasured("coding", number, search.TRIES)
 
 
 __all__ = [
     "Attempt",
     "Attempts",
     "Training",
+    "smallest_budget",
     "with_network",
     "with_network_unfiltered",
     "with_wavelets_alone",
+    "with_wavelets_of_error",
 ]

@@ -15,17 +15,19 @@ import numpy.typing as npt
 from napari_tinc.arrays.inputs import check_array, check_volume
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.arrays.scratch import ArrayLike, fits_memory, read_steps
-from napari_tinc.choices import DEFAULT_FAMILY, WAVELET, family_of, has_wavelets
+from napari_tinc.choices import AUTO, DEFAULT_FAMILY, WAVELET, family_of, has_wavelets
 from napari_tinc.encode import framing, measuring, speeds, trial
 from napari_tinc.encode.attempts import (
     Attempts,
     Training,
+    smallest_budget,
     with_network,
     with_network_unfiltered,
     with_wavelets_alone,
+    with_wavelets_of_error,
 )
 from napari_tinc.encode.original import Original
-from napari_tinc.encode.plan import NETWORK_SHARE, ShouldStop, smallest_budget
+from napari_tinc.encode.plan import NETWORK_SHARE, ShouldStop
 from napari_tinc.encode.trial import TRAINING_STEPS
 from napari_tinc.errors import BudgetError, InputError
 from napari_tinc.progress import Progress
@@ -46,7 +48,7 @@ NO_NETWORKS = "a trial showed that networks would not pay here: the file is that
 _PROMISING = 10 ** (trial.BEHIND / 10)
 _SLACKS = (0, 16)
 _CALIBRATION = (64, 64, 64)
-_PSNR_RUNS, _PSNR_SLACK, _DB_PER_OCTAVE = 7, 0.25, 3.0
+_PSNR_RUNS, _PSNR_SLACK, _DB_PER_OCTAVE, _NEAR_PSNR = 7, 0.25, 3.0, 0.1
 
 
 def compress(
@@ -279,7 +281,16 @@ def _best_of_all(original: Original, settings: Settings, budget: int, should_sto
 
 
 def _reach(original: Original, settings: Settings, psnr: float, should_stop: ShouldStop | None) -> Steps:
-    """Find the smallest file that reaches a PSNR: PSNR grows almost linearly with the logarithm of the bytes."""
+    """Find the smallest file that reaches a PSNR.
+
+    Wavelets alone are searched directly, see :func:`_reach_with_wavelets`. Otherwise files of several sizes are made:
+    PSNR grows almost linearly with the logarithm of the bytes.
+    """
+    wavelets = settings.model == WAVELET or (settings.model == AUTO and settings.preset == "fast")
+    if wavelets and original.weights is None:
+        result = yield from _reach_with_wavelets(original, settings, psnr)
+        if result is not None:
+            return result
     nbytes = original.items.nbytes
     tried: list[tuple[float, float]] = []
     best: CompressedVolume | None = None
@@ -306,6 +317,31 @@ def _reach(original: Original, settings: Settings, psnr: float, should_stop: Sho
     if best is None:
         most = max(reached for _, reached in tried)
         raise BudgetError(f"expected to reach {psnr:.2f} dB, got {most:.2f} dB at best: lower it or take preset 'best'")
+    return best
+
+
+def _reach_with_wavelets(
+    original: Original, settings: Settings, psnr: float
+) -> Generator[Progress, None, CompressedVolume | None]:
+    """Search the step that reaches a PSNR; every try tells its error. None if it is out of reach."""
+    scales = [limits.scale**2 for limits in original.ranges if limits.span]
+    error = original.items.size * original.value_range**2 * 10 ** (-psnr / 10) / (sum(scales) / len(scales))
+    best: CompressedVolume | None = None
+    near = None
+    for _ in range(_PSNR_RUNS):
+        attempt = yield from with_wavelets_of_error(original, settings, error, near)
+        if attempt.nbytes > original.items.nbytes / 2:
+            return None
+        plan, content = attempt.plan, attempt.content
+        reached, quality = yield from measuring.measure(framing.decoders(plan, content), original, plan.tree)
+        logger.info("%d bytes reach %.2f dB of %.2f", attempt.nbytes, reached, psnr)
+        if reached >= psnr and (best is None or attempt.nbytes < best.nbytes):
+            best = CompressedVolume(framing.frame(plan, content, reached, quality), settings.device)
+        if psnr <= reached <= psnr + _NEAR_PSNR:
+            break
+        # What the filters gain and rounding costs shows in the measured value only.
+        near = next(coded.head for coded in content.wavelets if coded is not None)
+        error *= 10 ** (min(reached - psnr - _NEAR_PSNR / 2, 20.0) / 10)
     return best
 
 

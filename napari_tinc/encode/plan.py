@@ -1,15 +1,12 @@
-"""What a file will be made of besides its symbols, and how small it can be."""
+"""What a file will be made of besides its symbols."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 from napari_tinc import quality
-from napari_tinc.choices import WAVELET, family_of, has_wavelets
-from napari_tinc.encode import framing
-from napari_tinc.encode.framing import Content, Plan
+from napari_tinc.encode.framing import Plan
 from napari_tinc.encode.original import Original
 from napari_tinc.geometry.octree import Octree, choose_splits
 from napari_tinc.networks.plans import asked_splits
@@ -19,8 +16,8 @@ ShouldStop = Callable[[], bool]
 
 # Of a file with both, what the network takes.
 NETWORK_SHARE = 0.6
-# Bytes of a wavelet segment and its row in the table besides the streams, at most; and what a useful one has.
-WAVELET_HEAD, _LEAST_WAVELETS = 48, 24
+# Bytes of a wavelet segment and its row in the table besides the streams, at most.
+WAVELET_HEAD = 48
 _QUALITY_SHARE = 1 / 80
 _REFERENCE_VOXELS = 2**18
 
@@ -55,32 +52,4 @@ def growth(original: Original) -> float:
     return math.sqrt(max(1.0, original.items.size / _REFERENCE_VOXELS))
 
 
-def smallest_budget(original: Original, settings: Settings) -> int:
-    """Bytes of the smallest file that a volume can become with the model and the levels asked for."""
-    family = family_of(settings.model)
-    if family is None:
-        plan = plan_wavelets(original, settings, 0)
-        heads = len(original.items) * (WAVELET_HEAD + _LEAST_WAVELETS)
-        return framing.size(plan, Content()) + framing.PROVENANCE_SLACK + heads
-    if has_wavelets(settings.model):
-        return math.ceil(smallest_budget(original, replace(settings, model=family)) / NETWORK_SHARE)
-    from napari_tinc.encode.training import smallest_network_budget  # loads torch
-
-    return smallest_network_budget(original, settings)
-
-
-def with_wavelets(settings: Settings) -> Settings:
-    """Return the same settings for a file of wavelets alone."""
-    return replace(settings, model=WAVELET)
-
-
-__all__ = [
-    "NETWORK_SHARE",
-    "WAVELET_HEAD",
-    "ShouldStop",
-    "growth",
-    "octants",
-    "plan_wavelets",
-    "smallest_budget",
-    "with_wavelets",
-]
+__all__ = ["NETWORK_SHARE", "WAVELET_HEAD", "ShouldStop", "growth", "octants", "plan_wavelets"]

@@ -15,9 +15,9 @@ from collections.abc import Generator
 from dataclasses import replace
 
 from napari_tinc.choices import DEFAULT_FAMILY, WAVELET
-from napari_tinc.encode.attempts import Attempt, Training, with_network, with_wavelets_alone
+from napari_tinc.encode.attempts import Attempt, Training, smallest_budget, with_network, with_wavelets_alone
 from napari_tinc.encode.original import Original
-from napari_tinc.encode.plan import NETWORK_SHARE, ShouldStop, growth, smallest_budget
+from napari_tinc.encode.plan import NETWORK_SHARE, ShouldStop, growth
 from napari_tinc.progress import Progress
 from napari_tinc.settings import Settings
 from napari_tinc.system.steps import relay

@@ -44,6 +44,9 @@ _FILL = 0.985
 # Bits of a coefficient per octave of the step, to guess the step of a size; only speeds the search up.
 _OCTAVES_PER_OCTAVE = 0.75
 _BITS_PER_SYMBOL, _SAMPLED = 4.5, 2**20
+# An error within so many octaves of its goal is close enough: 0.03 dB. Octaves of error per octave of the step, and what
+# share of a step is quantised to 0, to guess the step of an error; these only speed the search up.
+_CLOSE_ERROR, _OCTAVES_OF_ERROR, _DEAD_ZONE = 0.01, 1.2, 0.65
 # How much of a larger volume's middle says which axes to split.
 _MIDDLE_VOXELS = 2**23
 
@@ -264,6 +267,62 @@ def fit(residuals: Sequence[Residual], room: int, near: WaveletHead | None = Non
     return best
 
 
+def fit_error(
+    residuals: Sequence[Residual], error: float, near: WaveletHead | None = None
+) -> Generator[int, None, Fit]:
+    """Find the coarsest layers whose squared error is at most ``error``: one step for all items.
+
+    Parameters
+    ----------
+    residuals : sequence of Residual
+        One per item, all of one shape.
+    error : float
+        Sum of all items' weighted squared errors, normalised.
+    near : WaveletHead, optional
+        What had nearly that error: its axes are split again, and the search begins at its step.
+
+    Yields
+    ------
+    int
+        Number of the try, of at most `TRIES`; several times during each.
+
+    Returns
+    -------
+    Fit
+        If even the finest step loses more, that of the finest step.
+    """
+    if near is None:
+        room = yield from _likely_room(residuals, error)
+        items = yield from _in_best_elongation(residuals, room)
+    else:
+        items = yield from _transformed(residuals, near.pyramid.splits, near.pyramid.side)
+    finest = _finest_code(items)
+    code = _likely_code_of_error(items, error, finest) if near is None else near.step_code
+    best: Fit | None = None
+    kept: tuple[int, float] | None = None  # a step whose error is small enough, and its logarithm above the goal's
+    lost: tuple[int, float] | None = None
+    for number in range(TRIES):
+        attempt = yield from _encode(items, code, number)
+        above = math.log2(max(attempt.error, 1e-300) / error)
+        if above <= 0 or code == finest:
+            kept, best = (code, above), attempt
+        else:
+            lost = (code, above)
+        if best is not None and -_CLOSE_ERROR <= above <= 0:
+            break
+        if kept and lost:
+            share = (kept[1] + _CLOSE_ERROR / 2) / (kept[1] - lost[1])
+            following = min(max(kept[0] + round(share * (lost[0] - kept[0])), kept[0] + 1), lost[0] - 1)
+        else:
+            stride = 256 / _OCTAVES_OF_ERROR * (above + _CLOSE_ERROR / 2)
+            following = code - round((1 << number) ** 0.5 * stride) - (1 if above > 0 else -1)
+        following = min(max(following, finest), STEP_CODES - 1)
+        if following in (code, kept and kept[0], lost and lost[0]):
+            break
+        code = following
+    return best if best is not None else (yield from _encode(items, finest, TRIES - 1))
+
+
 def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[int, None, Fit]:
     fits = []
     for item in items:
@@ -281,7 +340,7 @@ def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None,
     return min(code + round((1 << number) * stride), STEP_CODES - 1)
 
 
-def _in_best_elongation(residuals: Sequence[Residual], room: int) -> Generator[int, None, list[Coefficients]]:
+def _in_best_elongation(residuals: Sequence[Residual], room: float) -> Generator[int, None, list[Coefficients]]:
     """Try how octaves may split the axes, at one step, and transform in the way that costs least."""
     shape = residuals[0].shape
     side = _block_side(shape, room / len(residuals))
@@ -337,18 +396,46 @@ def _largest(bands: Floats) -> float:
     return max(float(bands.max()), -float(bands.min()))
 
 
-def _likely_code(items: Sequence[Coefficients], room: float, finest: int) -> int:
-    """Guess the step at which the coefficients take ``room`` bytes, from the sizes of some of them."""
+def _sampled(items: Sequence[Coefficients]) -> tuple[Floats, float]:
+    """Absolute values of some of the coefficients, and how many each of them stands for."""
     total = sum(bands.size for item in items for bands in item.bands)
     stride = max(1, total // _SAMPLED) | 1  # odd, so as not to look at the same columns of every row
     sizes = np.concatenate([np.abs(bands.ravel()[::stride]) for item in items for bands in item.bands])
-    bits = 8 * room * len(sizes) / total
-
-    def takes_more(code: int) -> bool:
-        steps = sizes[sizes > 0.5 * step_of(code)] / step_of(code)
-        return float(np.log2(2 * steps).sum()) + _BITS_PER_SYMBOL * len(steps) > bits
-
-    return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: not takes_more(code))
+    return sizes, total / len(sizes)
 
 
-__all__ = ["TRIES", "Coefficients", "Fit", "fit"]
+def _likely_bits(sizes: Floats, code: int) -> float:
+    """Guess the bits that some coefficients take at a step."""
+    steps = sizes[sizes > 0.5 * step_of(code)] / step_of(code)
+    return float(np.log2(2 * steps).sum()) + _BITS_PER_SYMBOL * len(steps)
+
+
+def _likely_code_of_error(items: Sequence[Coefficients], error: float, finest: int) -> int:
+    """Guess the step at which the coefficients lose ``error``: small ones all, others a twelfth of a step squared."""
+    sizes, weight = _sampled(items)
+    squares = np.sort(sizes.astype(np.float64) ** 2)
+    below = np.concatenate([[0.0], np.cumsum(squares)])
+
+    def loses_more(code: int) -> bool:
+        square = step_of(code) ** 2
+        small = int(np.searchsorted(squares, _DEAD_ZONE**2 * square))
+        return bool(weight * (below[small] + (len(squares) - small) * square / 12) > error)
+
+    return max(finest, bisect_left(range(STEP_CODES - 1), True, lo=finest, key=loses_more) - 1)
+
+
+def _likely_room(residuals: Sequence[Residual], error: float) -> Generator[int, None, float]:
+    """Guess the bytes of layers that lose ``error``."""
+    items = yield from _transformed(residuals, dyadic_splits(residuals[0].shape, math.inf), 2 ** SIDE_CODES[0])
+    sizes, weight = _sampled(items)
+    return max(1.0, weight * _likely_bits(sizes, _likely_code_of_error(items, error, _finest_code(items))) / 8)
+
+
+def _likely_code(items: Sequence[Coefficients], room: float, finest: int) -> int:
+    """Guess the step at which the coefficients take ``room`` bytes, from the sizes of some of them."""
+    sizes, weight = _sampled(items)
+    bits = 8 * room / weight
+    return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: _likely_bits(sizes, code) <= bits)
+
+
+__all__ = ["TRIES", "Coefficients", "Fit", "fit", "fit_error"]

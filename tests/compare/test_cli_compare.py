@@ -70,7 +70,6 @@ def test_json_is_one_object_and_nothing_else(source):
         (["--strategies", "sideways"], "'sideways'"),
         (["--peers", "zip"], "'zip'"),
         (["--strategies", "none", "--peers", "none"], "at least one"),
-        (["--preset", "slow"], "--preset"),
         (["--mask", "small.tif"], "mask of the volume's shape"),
         (["--clean", "nowhere.tif"], "nowhere.tif"),
         (["--ratio", "0"], "positive"),
