@@ -44,7 +44,7 @@ _FILL = 0.985
 # Bits of a coefficient per octave of the step, to guess the step of a size; only speeds the search up.
 _OCTAVES_PER_OCTAVE = 0.75
 _BITS_PER_SYMBOL, _SAMPLED = 4.5, 2**20
-# An error within so many octaves of its goal is close enough: 0.03 dB. Octaves of error per octave of the step, and what
+# An error within so many octaves of its goal is close enough: 0.03 dB. Octaves of error per octave of step, and what
 # share of a step is quantised to 0, to guess the step of an error; these only speed the search up.
 _CLOSE_ERROR, _OCTAVES_OF_ERROR, _DEAD_ZONE = 0.01, 1.2, 0.65
 # How much of a larger volume's middle says which axes to split.
