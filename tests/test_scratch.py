@@ -51,6 +51,16 @@ def test_boxes_tile_a_region_and_are_small(bounds: list[list[int]], voxels: int)
         assert all(first[1] == second[0] for first, second in pairwise(edges))
 
 
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(1, 200))
+def test_slabs_follow_one_another_in_memory_and_are_small(sides: list[int], voxels: int) -> None:
+    order = np.arange(math.prod(sides)).reshape(sides)
+    pieces = [order[slab] for slab in scratch.slabs(tuple(sides), voxels)]
+    np.testing.assert_array_equal(np.concatenate([piece.ravel() for piece in pieces]), order.ravel())
+    assert all(piece.size <= max(voxels, sides[-1] if len(sides) > 1 else 0) for piece in pieces)
+    assert all(piece.shape[-1] == sides[-1] for piece in pieces if len(sides) > 1)
+
+
 @pytest.mark.parametrize("shape", [(70, 33, 41), (9, 130, 1), (1, 200, 7)])
 @pytest.mark.parametrize("elongation", [math.inf, 1.5])
 def test_a_transform_box_by_box_is_that_of_the_whole(
