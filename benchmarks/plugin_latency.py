@@ -156,7 +156,7 @@ import sys, time
 import napari
 from npe2 import PluginManager
 from qtpy.QtCore import QEventLoop, QTimer
-from napari_tinc.plugin.compress_widget import CompressWidget
+from napari_tinc.plugin.compress.widget import CompressWidget
 def live(seconds):
     loop = QEventLoop()
     QTimer.singleShot(int(1000 * seconds), loop.quit)
@@ -170,7 +170,7 @@ assert "torch" not in sys.modules
 beats, heart = [time.perf_counter()], QTimer()
 heart.timeout.connect(lambda: beats.append(time.perf_counter()))
 heart.start(5)
-from napari_tinc.plugin import engine
+from napari_tinc.plugin.compress import engine
 while not engine.prepared().done():
     live(0.5)
 heart.stop()

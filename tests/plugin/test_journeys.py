@@ -266,7 +266,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 from napari_tinc.plugin.compress_model import State
 from napari_tinc.target import Target
-from napari_tinc.settings import PRESETS
+from napari_tinc.encode.settings import PRESETS
 PRESETS["fast"] = 10**7
 viewer = napari.Viewer(show=True)
 app = QApplication.instance()
