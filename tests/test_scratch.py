@@ -25,9 +25,8 @@ from napari_tinc.arrays import scratch
 from napari_tinc.encode import training
 from napari_tinc.format import MODEL_WAVELETS
 from napari_tinc.limits import LIMITS
-from napari_tinc.measures import metrics
 from napari_tinc.system.steps import complete
-from napari_tinc.wavelets import residual, search
+from napari_tinc.wavelets import search
 from napari_tinc.wavelets import transform as wavelet
 from napari_tinc.wavelets.blocks import BlockCache, dyadic_splits
 from napari_tinc.wavelets.residual import Residual
@@ -51,6 +50,16 @@ def test_boxes_tile_a_region_and_are_small(bounds: list[list[int]], voxels: int)
         assert all(first[1] == second[0] for first, second in pairwise(edges))
 
 
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(1, 200))
+def test_slabs_follow_one_another_in_memory_and_are_small(sides: list[int], voxels: int) -> None:
+    order = np.arange(math.prod(sides)).reshape(sides)
+    pieces = [order[slab] for slab in scratch.slabs(tuple(sides), voxels)]
+    np.testing.assert_array_equal(np.concatenate([piece.ravel() for piece in pieces]), order.ravel())
+    assert all(piece.size <= max(voxels, sides[-1] if len(sides) > 1 else 0) for piece in pieces)
+    assert all(piece.shape[-1] == sides[-1] for piece in pieces if len(sides) > 1)
+
+
 @pytest.mark.parametrize("shape", [(70, 33, 41), (9, 130, 1), (1, 200, 7)])
 @pytest.mark.parametrize("elongation", [math.inf, 1.5])
 def test_a_transform_box_by_box_is_that_of_the_whole(
@@ -62,7 +71,7 @@ def test_a_transform_box_by_box_is_that_of_the_whole(
     def part(array: np.ndarray) -> object:
         return lambda box: array[tuple(slice(a, b) for a, b in box)]
 
-    monkeypatch.setattr(residual, "_BOX_VOXELS", 2**11)
+    monkeypatch.setattr(LIMITS, "voxels", 2**11)
     splits = dyadic_splits(shape, elongation)
     found = complete(Coefficients.of(Residual(shape, part(volume), part(weights)), splits, 8))  # type: ignore[arg-type]
     low = volume
@@ -74,7 +83,7 @@ def test_a_transform_box_by_box_is_that_of_the_whole(
             assert np.count_nonzero(band) == np.count_nonzero(own)
         low = whole[0]
     assert found.mean == low.item()
-    monkeypatch.setattr(residual, "_BOX_VOXELS", 2**30)
+    monkeypatch.setattr(LIMITS, "voxels", 2**30)
     at_once = complete(Coefficients.of(Residual(shape, part(volume), part(weights)), splits, 8))  # type: ignore[arg-type]
     for one, other in zip(found.weights, at_once.weights, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -134,7 +143,6 @@ def test_files_larger_than_memory_are_read_without_filling_it(suffix: str, tmp_p
 
 def test_memory_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LIMITS, "voxels", 2**15)
-    monkeypatch.setattr(metrics, "_SLAB_VOXELS", 2**15)
     monkeypatch.setattr(search, "_SAMPLED", 2**15)
     monkeypatch.setattr(volumes, "BlockCache", lambda: BlockCache(2**20))
 

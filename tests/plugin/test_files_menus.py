@@ -160,6 +160,25 @@ def test_a_zarr_of_several_resolutions_is_a_lazy_pyramid(tinc_viewer: Callable[.
     assert reader.get_zarr_reader(str(tmp_path)) is None
 
 
+def test_what_is_written_as_an_ome_zarr_opens_as_a_pyramid_in_its_place(
+    tinc_viewer: Callable[..., Any], tmp_path: Path
+) -> None:
+    from napari_tinc.files import write_volume
+
+    volume = np.random.default_rng(0).integers(0, 999, (3, 601, 40)).astype("u2")
+    metadata = Metadata("zyx", (2, 0.5, 0.5), ("micrometer",) * 3, name="cells", display=Display((5, 6.5, -7)))
+    write_volume(tmp_path / "a.zarr", volume, metadata)
+    viewer = tinc_viewer()
+    (layer,) = viewer.open(str(tmp_path / "a.zarr"), plugin="napari-tinc")
+    assert layer.multiscale
+    assert [level.shape for level in layer.data] == [(3, 601, 40), (3, 301, 40), (3, 151, 40)]
+    np.testing.assert_allclose(layer.data_to_world((0, 0, 0)), (5, 6.5, -7))
+    assert tuple(layer.scale) == (2, 0.5, 0.5)
+    layer.locked_data_level = 2
+    viewer.dims.set_current_step(0, 2)
+    np.testing.assert_array_equal(layer._slice.image.raw, layer.data[2][2], "thin stacks keep their planes")
+
+
 def test_a_result_is_saved_as_the_bytes_it_has(pair: tuple[Any, Any, Any], tmp_path: Path, stack: Any) -> None:
     viewer, _, result = pair
     path = str(tmp_path / "again.tinc")
