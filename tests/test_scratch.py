@@ -19,8 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import blobs
 
-from napari_tinc import InputError, Target, compress, memory_limit, read_volume
-from napari_tinc import volume as volumes
+from napari_tinc import InputError, Target, compress, layers, memory_limit, read_volume
 from napari_tinc.arrays import scratch
 from napari_tinc.encode import training
 from napari_tinc.format import MODEL_WAVELETS
@@ -82,7 +81,7 @@ def test_a_transform_box_by_box_is_that_of_the_whole(
             np.testing.assert_array_equal(band[tuple(slice(n) for n in own.shape)], own)
             assert np.count_nonzero(band) == np.count_nonzero(own)
         low = whole[0]
-    assert found.mean == low.item()
+    assert found.dc == low.item()
     monkeypatch.setattr(LIMITS, "voxels", 2**30)
     at_once = complete(Coefficients.of(Residual(shape, part(volume), part(weights)), splits, 8))  # type: ignore[arg-type]
     for one, other in zip(found.weights, at_once.weights, strict=True):
@@ -144,7 +143,7 @@ def test_files_larger_than_memory_are_read_without_filling_it(suffix: str, tmp_p
 def test_memory_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LIMITS, "voxels", 2**15)
     monkeypatch.setattr(search, "_SAMPLED", 2**15)
-    monkeypatch.setattr(volumes, "BlockCache", lambda: BlockCache(2**20))
+    monkeypatch.setattr(layers, "BlockCache", lambda: BlockCache(2**20))
 
     def peak(planes: int) -> int:
         stack = da.concatenate([da.from_array(blobs((32, 64, 64)))] * (planes // 32))

@@ -309,7 +309,7 @@ def _reduce_boxes(ufunc: np.ufunc, values: Array, starts: Sequence[Array]) -> Ar
 
 def _windowed_blocks(shape: tuple[int, ...], windowed: list[int], radius: int) -> Iterator[Slices]:
     """Cut a shape into blocks that overlap by two radii, so that every window lies wholly in exactly one of them."""
-    longest = int(LIMITS.voxels // 2 ** (1 / len(windowed)))
+    longest = int((LIMITS.voxels // 2) ** (1 / len(windowed)))
     choices = []
     for axis, length in enumerate(shape):
         step, halo = (longest - 2 * radius, 2 * radius) if axis in windowed else (1, 0)
