@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-import time
 import tracemalloc
-from collections.abc import Generator
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,19 +29,25 @@ from napari_tinc.wavelets.blocks import BlockCache, dyadic_splits
 from napari_tinc.wavelets.residual import Residual
 from napari_tinc.wavelets.search import Coefficients
 
-sides = st.integers(1, 300)
+
+@st.composite
+def regions(draw: st.DrawFn) -> tuple[tuple[tuple[int, int], ...], int]:
+    """Draw a region of one to four axes, and voxels for a box, of which a few hundred fill it."""
+    starts = draw(st.lists(st.integers(0, 300), min_size=1, max_size=4))
+    region = tuple((start, start + draw(st.integers(1, 300))) for start in starts)
+    volume = math.prod(b - a for a, b in region)
+    return region, draw(st.integers(max(1, volume // 200), max(5000, volume)))
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(sides, sides).map(sorted), min_size=1, max_size=4), st.integers(1, 5000))
-def test_boxes_tile_a_region_and_are_small(bounds: list[list[int]], voxels: int) -> None:
-    region = tuple((first, last) for first, last in bounds)
-    found = list(scratch.boxes(region, voxels)) if math.prod(b - a for a, b in region) < 200 * voxels else []
+@given(regions())
+def test_boxes_tile_a_region_and_are_small(drawn: tuple[tuple[tuple[int, int], ...], int]) -> None:
+    region, voxels = drawn
+    found = list(scratch.boxes(region, voxels))
     for box in found:
-        assert all(a <= lo < hi <= b for (lo, hi), (a, b) in zip(box, region, strict=True) if a < b)
+        assert all(a <= lo < hi <= b for (lo, hi), (a, b) in zip(box, region, strict=True))
         assert math.prod(hi - lo for lo, hi in box) <= voxels
-    covered = sum(math.prod(hi - lo for lo, hi in box) for box in found)
-    assert not found or covered == math.prod(b - a for a, b in region)
+    assert sum(math.prod(hi - lo for lo, hi in box) for box in found) == math.prod(b - a for a, b in region)
     for axis in range(len(region)):
         edges = sorted({box[axis] for box in found})
         assert all(first[1] == second[0] for first, second in pairwise(edges))
@@ -141,24 +145,24 @@ def test_files_larger_than_memory_are_read_without_filling_it(suffix: str, tmp_p
 
 
 def test_memory_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LIMITS, "voxels", 2**15)
-    monkeypatch.setattr(search, "_SAMPLED", 2**15)
-    monkeypatch.setattr(layers, "BlockCache", lambda: BlockCache(2**20))
+    monkeypatch.setattr(LIMITS, "voxels", 2**14)
+    monkeypatch.setattr(search, "_SAMPLED", 2**14)
+    monkeypatch.setattr(search, "_ROW_VOXELS", 0)  # the smallest blocks, or they would need most of the memory
+    monkeypatch.setattr(layers, "BlockCache", lambda: BlockCache(2**18))
 
     def peak(planes: int) -> int:
         stack = da.concatenate([da.from_array(blobs((32, 64, 64)))] * (planes // 32))
         with memory_limit(2**17):
             tracemalloc.start()
-            compress(stack, Target.ratio(100), model="wavelet")
+            compress(stack, Target.ratio(60), model="wavelet")
             found = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
         return found
 
     peak(32)  # imports and kernels
     # Both have blocks enough for every thread to be at one.
-    small, large = max(peak(256), peak(256)), min(peak(704), peak(704))
-    growth = (large - small) / ((704 - 256) * 64 * 64)
-    assert growth < 1.5, "bytes a voxel: what finer blocks look up; float32 copies of the volume would be 4 each"
+    growth = (peak(320) - peak(128)) / ((320 - 128) * 64 * 64)
+    assert growth < 1, "bytes a voxel: what finer blocks look up; a copy of the volume in float32 would be 4"
 
 
 def test_networks_are_not_trained_on_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,34 +187,37 @@ def test_a_full_disk_is_an_error_before_anything_is_written(monkeypatch: pytest.
     assert not list(tmp_path.iterdir())
 
 
-def drive(steps: Generator[tuple[int, int], None, np.ndarray], seconds: float) -> tuple[np.ndarray | None, float]:
-    """Drive steps to their end, or close them after a while; return the longest time between two."""
-    started = last = time.monotonic()
-    longest = 0.0
-    try:
-        while last - started < seconds:
-            next(steps)
-            now = time.monotonic()
-            last, longest = now, max(longest, now - last)
-    except StopIteration as stop:
-        return stop.value, max(longest, time.monotonic() - last)
-    steps.close()
-    return None, max(longest, time.monotonic() - last)
+class Asked:
+    """An array that notes how many chunks every reading takes."""
+
+    def __init__(self, array: da.Array) -> None:
+        self.array, self.counts = array, []
+        self.shape, self.dtype, self.chunks = array.shape, array.dtype, array.chunks
+
+    def __getitem__(self, key: object) -> da.Array:
+        part = self.array[key]
+        self.counts.append(part.npartitions)
+        return part
 
 
 @pytest.mark.parametrize("made", ["from an array", "computed"])
-def test_reading_a_million_dask_chunks_can_be_stopped_at_any_time(made: str) -> None:
-    shape, chunks = (200, 200, 400), (2, 2, 4)
-    million = (
-        da.from_array(np.ones(shape, np.uint8), chunks) if made == "from an array" else da.ones(shape, chunks=chunks)
-    )
-    assert million.npartitions == 10**6
-    _, longest = drive(scratch.read_steps(million), 5)
-    assert longest < 2  # 0.6 s when nothing else runs: the graph's own bookkeeping holds the interpreter's lock
+def test_a_block_holds_few_of_many_dask_chunks_so_that_reading_can_be_stopped(
+    made: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph's own bookkeeping holds the interpreter's lock: ``benchmarks/reading.py --chunks`` has the seconds."""
+    assert scratch._BLOCK_CHUNKS <= 2**14
+    monkeypatch.setattr(scratch, "_BLOCK_CHUNKS", 2**6)
+    shape, chunks = (40, 40, 40), (2, 2, 4)
+    many = da.from_array(np.ones(shape, np.uint8), chunks) if made == "from an array" else da.ones(shape, chunks=chunks)
+    asked = Asked(many)
+    reports = list(scratch.read_steps(asked))
+    assert sum(asked.counts) == many.npartitions == 4000
+    assert max(asked.counts) <= 2**6
+    assert len(reports) >= len(asked.counts) == reports[-1][1]
 
 
 class Slow:
-    """An array on a disk that takes seconds for a chunk."""
+    """An array on a disk that takes for ever for a chunk."""
 
     shape, dtype, chunks = (4, 50, 50), np.dtype(np.uint16), (1, 50, 50)
 
@@ -224,9 +231,10 @@ class Slow:
 
 def test_reading_from_a_slow_disk_can_be_stopped_at_any_time() -> None:
     slow = Slow()
-    found, longest = drive(scratch.read_steps(slow), 1)
-    assert found is None
-    assert longest < 0.5
+    steps = scratch.read_steps(slow)
+    assert [next(steps) for _ in range(5)] == [(0, 1)] * 5, "a step every tenth of a second"
+    steps.close()
+    assert not slow.answer.is_set(), "nothing was waited for"
     slow.answer.set()
     np.testing.assert_array_equal(scratch.to_array(slow), np.full(slow.shape, 7))
 
@@ -236,9 +244,7 @@ def test_a_zarr_of_a_billion_chunks_lists_none_of_them(tmp_path: Path) -> None:
     tracemalloc.start()
     steps = scratch.read_steps(billion)
     try:
-        started = time.monotonic()
         next(steps)
-        assert time.monotonic() - started < 2
         assert tracemalloc.get_traced_memory()[1] < 2**30 + 2**27  # the voxels themselves, of which none is touched
     finally:
         tracemalloc.stop()
@@ -290,7 +296,6 @@ def test_masked_blocks_and_unknown_shapes_are_refused() -> None:
 def test_a_copy_is_the_callers_own() -> None:
     volume = blobs((8, 9, 10))
     assert scratch.to_array(volume) is volume
-    copied, _ = drive(scratch.read_steps(volume, copy=True), 30)
-    assert copied is not None
+    copied = complete(scratch.read_steps(volume, copy=True))
     assert not np.shares_memory(copied, volume)
     np.testing.assert_array_equal(copied, volume)
