@@ -571,11 +571,9 @@ def test_a_pipe_as_output_is_refused_and_stays_a_pipe(tmp_path, name):
 
 
 FULL = """
-import resource, sys
+import resource, runpy
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-sys.argv = ["napari-tinc", *sys.argv[1:]]
-from napari_tinc.cli import main
-main()
+runpy.run_module("napari_tinc", run_name="__main__")
 """
 
 

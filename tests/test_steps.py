@@ -64,7 +64,7 @@ def test_what_is_around_a_step_is_left_before_its_report_and_entered_again() -> 
 
 @pytest.mark.parametrize("model", ["detail", "hybrid"])
 def test_torch_has_the_callers_threads_between_any_two_steps(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_cores", lambda: 2)  # so that one thread is used inside
+    monkeypatch.setattr(device, "all_cores", lambda: 2)  # so that one thread is used inside
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the system has 
 
 SAVING = """
 import sys
-from napari_tinc.output import replacing
+from napari_tinc.system.output import replacing
 with replacing(sys.argv[1], True) as partial:
     partial.write_bytes(b"half")
     print("begun", flush=True)

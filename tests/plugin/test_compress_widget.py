@@ -541,7 +541,7 @@ def test_an_engine_that_does_not_load_is_an_error_in_words(opened, qtbot, monkey
 @pytest.mark.slow
 def test_preparing_compiles_all_that_a_compression_needs(tmp_path):
     script = (
-        "import glob, os; from napari_tinc.plugin import engine; engine.load(); engine.warm_up();"
+        "import glob, os; from napari_tinc.plugin.compress import engine; engine.load(); engine.warm_up();"
         "count = lambda: len(glob.glob(os.environ['NUMBA_CACHE_DIR'] + '/**/*.nbc', recursive=True));"
         "compiled = count();"
         "from napari_tinc import Target, compress, samples; volume, _ = samples.load('vessel');"

@@ -264,9 +264,9 @@ JOURNEY = """
 import numpy as np, napari
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
-from napari_tinc.plugin.compress_model import State
+from napari_tinc.plugin.compress.model import State
 from napari_tinc.target import Target
-from napari_tinc.settings import PRESETS
+from napari_tinc.encode.settings import PRESETS
 PRESETS["fast"] = 10**7
 viewer = napari.Viewer(show=True)
 app = QApplication.instance()
