@@ -61,7 +61,7 @@ def test_a_region_equals_the_same_slice_of_everything(
     assert decoded.shape == expected.shape
     # Tiles of another size sum in another order: the last rounding may differ by one grey level.
     np.testing.assert_allclose(decoded.astype(int), expected.astype(int), atol=1)
-    assert (decoded != expected).mean() < 0.02 if decoded.size > 200 else True
+    assert np.count_nonzero(decoded != expected) <= max(2, 0.02 * decoded.size)
 
 
 def recursion(volume: CompressedVolume, item: int) -> npt.NDArray[np.float64]:
@@ -114,13 +114,12 @@ def test_a_three_level_tree_decodes_to_what_the_formula_says(compressed: Compres
 @pytest.mark.parametrize("axes", ARRANGEMENTS)
 def test_axes_come_back_in_the_order_of_the_original(arrangements: dict[str, CompressedVolume], axes: str) -> None:
     volume = arrangements[axes]
-    original = blobs(volume.shape)
+    original = blobs(volume.shape).astype(float)
     decoded = volume.decode()
     assert decoded.shape == original.shape
-    leading = [i for i, a in enumerate(volume.metadata.axes) if a in "tc"]
-    means = original.mean(axis=tuple(i for i in range(original.ndim) if i not in leading))
-    got = decoded.mean(axis=tuple(i for i in range(original.ndim) if i not in leading))
-    np.testing.assert_allclose(got, means, atol=200)
+    error = np.square(decoded - original).mean()
+    for axis in range(original.ndim):
+        assert error < 0.95 * np.square(np.flip(decoded, axis) - original).mean(), axis
 
 
 @pytest.mark.parametrize("axes", ["czyx", "zcyx", "tczyx", "tczyx detail", "zcyx hybrid"])
