@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import math
+import random
 
 from napari_tinc.arrays.metadata import Display, Metadata
-from napari_tinc.format import MODEL_CONSTANT, Frame, Header, ItemRange, pack
+from napari_tinc.format import (
+    KIND_DETAIL,
+    KIND_QUALITY,
+    MODEL_CONSTANT,
+    MODEL_DETAIL,
+    Frame,
+    Header,
+    ItemRange,
+    Segment,
+    pack,
+)
+from napari_tinc.segments import pack_detail, quality_size
+from napari_tinc.wavelets.blocks import Detail, DetailHead, Pyramid, dyadic_splits
 
 
 def constant_frame(
@@ -29,3 +42,15 @@ def constant_frame(
     limits = (ItemRange(value, value, 0, 0),) * items
     header = Header(shape, dtype, metadata, limits, (), MODEL_CONSTANT, b"", between, within, {})
     return pack(Frame(header, ()))
+
+
+def gigavoxel() -> bytes:
+    """Return a file of 1024³ voxels whose detail layer has something to say in one block of 16."""
+    shape, source = (1024,) * 3, random.Random(0)
+    pyramid = Pyramid(shape, dyadic_splits(shape, math.inf), 32)
+    streams = tuple(source.randbytes(9) if i % 16 == 0 else b"" for i in range(pyramid.blocks))
+    detail = pack_detail(Detail(DetailHead(pyramid, 8000, (0, 0), 0), source.randbytes(50), streams))
+    segments = Segment(KIND_QUALITY, 0, 0, bytes(quality_size(1))), Segment(KIND_DETAIL, 0, 0, detail)
+    limits = (ItemRange(0, 4000, 32768, 32),)
+    header = Header(shape, "u2", Metadata.default(3, "large"), limits, (), MODEL_DETAIL, b"", 0, 0, {})
+    return pack(Frame(header, segments))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from decimal import Context, Decimal, localcontext
 
 import numpy as np
@@ -104,11 +103,10 @@ def test_any_bytes_decode_to_valid_symbols(stream: bytes, case: tuple[Ints, Pare
 
 
 @pytest.mark.parametrize("stream", [b"", b"\0", b"\xff" * 2**20, np.random.default_rng(0).bytes(2**20)], ids=range(4))
-def test_the_largest_block_of_any_bytes_ends_soon(stream: bytes) -> None:
-    decoded(stream, (1, 2, 2, 2))  # compiled now, if it was not yet
-    started = time.process_time()
-    decoded(stream, (7, 32, 32, 32))
-    assert time.process_time() - started < 3
+def test_the_largest_block_of_any_bytes_decodes_to_valid_symbols(stream: bytes) -> None:
+    """How long that takes is bounded in ``benchmarks/attack.py``."""
+    symbols = decoded(stream, (7, 32, 32, 32))
+    assert np.abs(symbols.astype(np.int64)).max() <= LARGEST
 
 
 def test_no_entry_of_the_tables_is_near_a_tie() -> None:

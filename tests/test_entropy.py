@@ -36,10 +36,10 @@ models = st.builds(
 
 
 @st.composite
-def tensors(draw: st.DrawFn) -> Symbols:
+def tensors(draw: st.DrawFn, bounds: tuple[int, ...] = (0, 1, 7, 200)) -> Symbols:
     """Symbols as training leaves them, and also as it never would."""
     seed, size = draw(st.integers(0, 2**32 - 1)), draw(st.integers(1, 300))
-    bound = draw(st.sampled_from([0, 1, 7, 200, MAX_SYMBOL]))
+    bound = draw(st.sampled_from(bounds))
     numbers = np.random.default_rng(seed)
     spread = draw(st.floats(0.1, bound + 1.0))
     values = numbers.normal(0, spread, size) if draw(st.booleans()) else numbers.uniform(-bound, bound, size)
@@ -50,7 +50,7 @@ def tensors(draw: st.DrawFn) -> Symbols:
 @quickly
 @given(data=st.data())
 def test_symbols_come_back_as_they_went(coder: int, data: st.DataObject) -> None:
-    symbols = data.draw(st.lists(tensors(), min_size=1, max_size=5))
+    symbols = data.draw(st.lists(tensors((0, 1, 7, 200, MAX_SYMBOL)), min_size=1, max_size=2))
     fitted = [fit_model(tensor)[0] for tensor in symbols]
     payload = entropy.encode(symbols, fitted, coder)
     decoded = entropy.decode(payload, [tensor.size for tensor in symbols], fitted, coder)
@@ -238,13 +238,33 @@ def test_any_stream_is_read_as_constriction_reads_it(data: st.DataObject) -> Non
     payload += bytes(4 * data.draw(st.integers(0, 1)))
     if data.draw(st.booleans()) and sizes:
         sizes[-1] = data.draw(st.integers(0, 2 * sizes[-1]))
-    expected = constrictions(bytes(payload), sizes, fitted)
+    read_alike(bytes(payload), sizes, fitted)
+
+
+def test_the_largest_symbols_are_read_as_constriction_reads_them() -> None:
+    draw = np.random.default_rng(0)
+    symbols = draw.integers(-MAX_SYMBOL, MAX_SYMBOL, 200, np.int32, endpoint=True)
+    model = SymbolModel(LAPLACE, SCALE_CODES - 1, MAX_SYMBOL)
+    payload = entropy.encode([symbols], [model], RANGE_CODER)
+    found = [read_alike(payload, [200], [model])]
+    for _ in range(200):
+        damaged = bytearray(payload)
+        damaged[draw.integers(len(payload))] ^= draw.integers(1, 256)
+        found.append(read_alike(bytes(damaged), [200], [model]))
+    assert found[0]
+    assert {True, False} == set(found), "some damage goes unnoticed, and some does not"
+
+
+def read_alike(payload: bytes, sizes: list[int], models: list[SymbolModel]) -> bool:
+    """See that a stream is read as constriction reads it, or refused as it refuses it; say whether it was read."""
+    expected = constrictions(payload, sizes, models)
     if expected is None:
         with pytest.raises(FormatError):
-            entropy.decode(bytes(payload), sizes, fitted, RANGE_CODER)
-        return
-    for ours, theirs in zip(entropy.decode(bytes(payload), sizes, fitted, RANGE_CODER), expected, strict=True):
+            entropy.decode(payload, sizes, models, RANGE_CODER)
+        return False
+    for ours, theirs in zip(entropy.decode(payload, sizes, models, RANGE_CODER), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    return True
 
 
 def test_scales_span_what_steps_can_leave() -> None:

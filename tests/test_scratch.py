@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-import time
 import tracemalloc
-from collections.abc import Generator
 from itertools import pairwise
 from pathlib import Path
 
@@ -155,8 +153,7 @@ def test_memory_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -
 
     peak(32)  # imports and kernels
     # Both have blocks enough for every thread to be at one.
-    small, large = max(peak(256), peak(256)), min(peak(704), peak(704))
-    growth = (large - small) / ((704 - 256) * 64 * 64)
+    growth = (peak(448) - peak(256)) / ((448 - 256) * 64 * 64)
     assert growth < 1.5, "bytes a voxel: what finer blocks look up; float32 copies of the volume would be 4 each"
 
 
@@ -182,34 +179,37 @@ def test_a_full_disk_is_an_error_before_anything_is_written(monkeypatch: pytest.
     assert not list(tmp_path.iterdir())
 
 
-def drive(steps: Generator[tuple[int, int], None, np.ndarray], seconds: float) -> tuple[np.ndarray | None, float]:
-    """Drive steps to their end, or close them after a while; return the longest time between two."""
-    started = last = time.monotonic()
-    longest = 0.0
-    try:
-        while last - started < seconds:
-            next(steps)
-            now = time.monotonic()
-            last, longest = now, max(longest, now - last)
-    except StopIteration as stop:
-        return stop.value, max(longest, time.monotonic() - last)
-    steps.close()
-    return None, max(longest, time.monotonic() - last)
+class Asked:
+    """An array that notes how many chunks every reading takes."""
+
+    def __init__(self, array: da.Array) -> None:
+        self.array, self.counts = array, []
+        self.shape, self.dtype, self.chunks = array.shape, array.dtype, array.chunks
+
+    def __getitem__(self, key: object) -> da.Array:
+        part = self.array[key]
+        self.counts.append(part.npartitions)
+        return part
 
 
 @pytest.mark.parametrize("made", ["from an array", "computed"])
-def test_reading_a_million_dask_chunks_can_be_stopped_at_any_time(made: str) -> None:
-    shape, chunks = (200, 200, 400), (2, 2, 4)
-    million = (
-        da.from_array(np.ones(shape, np.uint8), chunks) if made == "from an array" else da.ones(shape, chunks=chunks)
-    )
-    assert million.npartitions == 10**6
-    _, longest = drive(scratch.read_steps(million), 5)
-    assert longest < 2  # 0.6 s when nothing else runs: the graph's own bookkeeping holds the interpreter's lock
+def test_a_block_holds_few_of_many_dask_chunks_so_that_reading_can_be_stopped(
+    made: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph's own bookkeeping holds the interpreter's lock: ``benchmarks/reading.py --chunks`` has the seconds."""
+    assert scratch._BLOCK_CHUNKS <= 2**14
+    monkeypatch.setattr(scratch, "_BLOCK_CHUNKS", 2**6)
+    shape, chunks = (40, 40, 40), (2, 2, 4)
+    many = da.from_array(np.ones(shape, np.uint8), chunks) if made == "from an array" else da.ones(shape, chunks=chunks)
+    asked = Asked(many)
+    reports = list(scratch.read_steps(asked))
+    assert sum(asked.counts) == many.npartitions == 4000
+    assert max(asked.counts) <= 2**6
+    assert len(reports) >= len(asked.counts) == reports[-1][1]
 
 
 class Slow:
-    """An array on a disk that takes seconds for a chunk."""
+    """An array on a disk that takes for ever for a chunk."""
 
     shape, dtype, chunks = (4, 50, 50), np.dtype(np.uint16), (1, 50, 50)
 
@@ -223,9 +223,10 @@ class Slow:
 
 def test_reading_from_a_slow_disk_can_be_stopped_at_any_time() -> None:
     slow = Slow()
-    found, longest = drive(scratch.read_steps(slow), 1)
-    assert found is None
-    assert longest < 0.5
+    steps = scratch.read_steps(slow)
+    assert [next(steps) for _ in range(5)] == [(0, 1)] * 5, "a step every tenth of a second"
+    steps.close()
+    assert not slow.answer.is_set(), "nothing was waited for"
     slow.answer.set()
     np.testing.assert_array_equal(scratch.to_array(slow), np.full(slow.shape, 7))
 
@@ -235,9 +236,7 @@ def test_a_zarr_of_a_billion_chunks_lists_none_of_them(tmp_path: Path) -> None:
     tracemalloc.start()
     steps = scratch.read_steps(billion)
     try:
-        started = time.monotonic()
         next(steps)
-        assert time.monotonic() - started < 2
         assert tracemalloc.get_traced_memory()[1] < 2**30 + 2**27  # the voxels themselves, of which none is touched
     finally:
         tracemalloc.stop()
@@ -289,7 +288,6 @@ def test_masked_blocks_and_unknown_shapes_are_refused() -> None:
 def test_a_copy_is_the_callers_own() -> None:
     volume = blobs((8, 9, 10))
     assert scratch.to_array(volume) is volume
-    copied, _ = drive(scratch.read_steps(volume, copy=True), 30)
-    assert copied is not None
+    copied = complete(scratch.read_steps(volume, copy=True))
     assert not np.shares_memory(copied, volume)
     np.testing.assert_array_equal(copied, volume)

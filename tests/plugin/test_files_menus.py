@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 import zarr
+from hostile import gigavoxel
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt, QTimer
 from superqt.utils import WorkerBase
@@ -21,10 +21,11 @@ from napari_tinc.arrays.metadata import Display, Metadata
 from napari_tinc.errors import FormatError, InputError
 from napari_tinc.plugin.compress import worker
 from napari_tinc.plugin.layers.octant_table import OctantTable
-from napari_tinc.plugin.layers.results import add_result, layer_data
+from napari_tinc.plugin.layers.results import add_result
 from napari_tinc.plugin.menus import commands, reader, sample_data, writer
 from napari_tinc.plugin.window.preferences import Preferences, read, remember
 from napari_tinc.target import Target
+from napari_tinc.wavelets.blocks import DetailReader
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = yaml.safe_load((ROOT / "napari.yaml").read_text())["contributions"]
@@ -94,20 +95,33 @@ def test_several_files_dropped_on_the_viewer_are_several_layers(
     ]
 
 
-def test_a_gigavoxel_file_shows_its_first_plane_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_tinc.encode.compression import compress
+def test_a_plane_of_a_gigavoxel_file_costs_what_lies_in_it(
+    tmp_path: Path, decoded_voxels: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks: list[tuple[int, tuple[int, int, int]]] = []
+    decode = DetailReader._decode
 
-    # The header of a gigavoxel, without the hours of training: uniform but for its claim.
-    volume = compress(np.zeros((1, 1024, 1024), np.uint16), Target.ratio(1.1))
-    monkeypatch.setattr(type(volume), "shape", property(lambda self: (1024, 1024, 1024)))
-    monkeypatch.setattr(type(volume), "scaled_shape", lambda self, scale: tuple([int(1024 * scale)] * 3))
-    viewer = ViewerModel()
-    started = time.perf_counter()
-    (levels, options, _) = layer_data(volume, name="big")
-    assert time.perf_counter() - started < 0.25
+    def counting(self: DetailReader, level: int, cell: tuple[int, int, int], *rest: Any) -> Any:
+        if rest[-1]:  # it has a stream of its own
+            blocks.append((level, cell))
+        return decode(self, level, cell, *rest)
+
+    monkeypatch.setattr(DetailReader, "_decode", counting)
+    (tmp_path / "large.tinc").write_bytes(gigavoxel())
+    ((levels, options, _),) = reader.open_files(str(tmp_path / "large.tinc"))
     assert [level.shape for level in levels] == [(1024,) * 3, (512,) * 3, (256,) * 3, (128,) * 3]
-    assert options["multiscale"]
-    assert len(viewer.layers) == 0
+    assert decoded_voxels == []
+    ViewerModel().add_image(levels, **options)
+    assert set(decoded_voxels) == {128 * 128}, "planes of the coarsest level"
+    assert len(decoded_voxels) <= 2
+    assert {level for level, _ in blocks} <= {3}, "the blocks of finer levels are not touched"
+    decoded_voxels.clear()
+    plane = np.asarray(levels[0][512])
+    assert plane.std() > 100
+    assert sum(decoded_voxels) == 1024 * 1024
+    assert len(blocks) == len(set(blocks)) > 10
+    for level, (z, _, _) in blocks:
+        assert 32 * z - 4 <= 512 / 2 ** (level + 1) <= 32 * z + 36, "it holds the plane, or filters reach from it"
 
 
 def test_an_ome_zarr_is_a_source_like_any_other_and_results_are_exported_as_one(
