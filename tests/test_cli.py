@@ -574,7 +574,7 @@ FULL = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 sys.argv = ["napari-tinc", *sys.argv[1:]]
-from napari_tinc.cli import main
+from napari_tinc.cli.app import main
 main()
 """
 
