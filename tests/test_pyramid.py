@@ -42,7 +42,6 @@ def mean_at(fine: np.ndarray, index: tuple[int, ...], factors: tuple[int, ...]) 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "f4", "f8"])
 def test_every_voxel_is_the_mean_of_those_it_covers(tmp_path, dtype, monkeypatch):
     monkeypatch.setattr(pyramid, "COARSEST_SIDE", 6)
-    monkeypatch.setattr(pyramid, "_BLOCK_VOXELS", 100)
     monkeypatch.setattr("napari_tinc.files.zarr.CHUNK", {"t": 1, "c": 1, "z": 2, "y": 4, "x": 8})
     volume = noise(2, 3, 7, 13, 25, dtype=dtype)
     _, levels = written(tmp_path / "a.zarr", volume, Metadata("tczyx", (1.0,) * 5, ("",) * 5))

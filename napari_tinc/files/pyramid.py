@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,14 @@ from skimage.measure import block_reduce
 
 from napari_tinc.arrays.metadata import SPATIAL
 from napari_tinc.arrays.scratch import ArrayLike, blocks
+from napari_tinc.system.threads import usable_cores
 
 # A viewer draws the coarsest level at once, and in 3-D draws it alone.
 COARSEST_SIDE = 256
-# Written at a time; what it is made of is eight times as much, and is held as float64.
-_BLOCK_VOXELS = 2**20
+# Each holds what a chunk is the mean of, eight times its voxels.
+_MOST_THREADS = 8
+
+Region = tuple[slice, ...]
 
 
 def level_shapes(shape: tuple[int, ...], axes: str) -> list[tuple[int, ...]]:
@@ -43,20 +48,49 @@ def level_shapes(shape: tuple[int, ...], axes: str) -> list[tuple[int, ...]]:
     return shapes
 
 
-def fill_level(coarse: zarr.Array[Any], fine: ArrayLike) -> None:
-    """Make every voxel of a level the mean of the two, four or eight that it covers one level finer.
+def write_level(level: zarr.Array[Any], read: Callable[[Region], NDArray[Any]]) -> None:
+    """Write a level chunk by chunk, in threads.
+
+    Left to zarr, chunks would still be on their way to the disk after one of them has failed, or Ctrl-C, and come back
+    when all were removed.
 
     Parameters
     ----------
-    coarse : zarr.Array
-        Filled block by block, where its chunks meet.
-    fine : ndarray or zarr.Array
-        Axes of another length than those of ``coarse`` are halved. Integers are rounded to the nearest, halves to even.
+    level : zarr.Array
+    read : callable
+        Gives the voxels of a region.
     """
-    factors = tuple(2 if many != few else 1 for many, few in zip(fine.shape, coarse.shape, strict=True))
-    for block in blocks(coarse, _BLOCK_VOXELS)[0]:
-        read = tuple(slice(f * part.start, f * part.stop) for f, part in zip(factors, block, strict=True))
-        coarse[block] = _means(np.asarray(fine[read]), factors)
+
+    def write(region: Region) -> None:
+        level[region] = read(region)
+
+    with ThreadPoolExecutor(min(usable_cores(), _MOST_THREADS), thread_name_prefix="tinc-blocks") as pool:
+        for _ in pool.map(write, blocks(level, 1)[0]):
+            pass
+
+
+def coarser(fine: ArrayLike, shape: tuple[int, ...]) -> Callable[[Region], NDArray[Any]]:
+    """Tell what the regions of a level are, from the level one finer.
+
+    Parameters
+    ----------
+    fine : ndarray or zarr.Array
+    shape : tuple of int
+        Of the coarser level: axes of another length are halved.
+
+    Returns
+    -------
+    callable
+        Gives the voxels of a region: means of the two, four or eight that each covers. Integers are rounded to the
+        nearest, halves to even.
+    """
+    factors = tuple(2 if many != few else 1 for many, few in zip(fine.shape, shape, strict=True))
+
+    def read(region: Region) -> NDArray[Any]:
+        covered = tuple(slice(f * part.start, f * part.stop) for f, part in zip(factors, region, strict=True))
+        return _means(np.asarray(fine[covered]), factors)
+
+    return read
 
 
 def _means(voxels: NDArray[Any], factors: tuple[int, ...]) -> NDArray[Any]:

@@ -22,7 +22,7 @@ from napari_tinc.arrays.metadata import SPATIAL, Metadata
 from napari_tinc.arrays.scratch import ArrayLike, to_array
 from napari_tinc.errors import InputError
 from napari_tinc.files.layout import Description, Volume, assemble, positive_step, transposed
-from napari_tinc.files.pyramid import fill_level, level_shapes
+from napari_tinc.files.pyramid import coarser, level_shapes, write_level
 from napari_tinc.files.units import SYMBOLS, unit_name
 
 _LETTERS = {"time": "t", "channel": "c"}
@@ -211,12 +211,12 @@ def write_zarr(path: Path, array: NDArray[Any], metadata: Metadata) -> None:
         chunks=tuple(CHUNK[letter] for letter in order),
         writer="zarr",
     )
-    finest, *coarser = levels.values()
-    finest[...] = array
+    finest, *others = levels.values()
+    write_level(finest, array.__getitem__)
     fine: ArrayLike = array
-    for coarse in coarser:
-        fill_level(coarse, fine)
-        fine = coarse
+    for level in others:
+        write_level(level, coarser(fine, level.shape))
+        fine = level
 
 
 def _multiscale(metadata: Metadata, shapes: Sequence[tuple[int, ...]]) -> v05.Multiscale:
