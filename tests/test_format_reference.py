@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from reference_detail import DetailDecoder, detail_output
-from reference_network import Tree, network_output, range_decode
+from reference_network import Tree, network_output, neurcomp_output, range_decode
 from reference_restoration import restored
+from reference_wavelets import DetailDecoder, detail_output
 
+from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.encode.compression import compress
 from napari_tinc.encode.trial import TRAINING_STEPS
 from napari_tinc.format import KIND_PARAMETERS, KIND_QUALITY, KIND_RESTORATION, KIND_WAVELETS, Frame, parse
@@ -23,6 +24,7 @@ from napari_tinc.wavelets.blocks import BlockCache, WaveletLayer
 from napari_tinc.wavelets.payload import parse_wavelets
 
 Array = npt.NDArray[np.generic]
+NETWORKS = {1: network_output, 3: neurcomp_output}
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("v1-*.tinc"))
 
 
@@ -32,8 +34,8 @@ def decode(frame: Frame, block_parameters: int = 2**16) -> Array:
     items = []
     for item, limits in enumerate(header.items):
         output = np.zeros(header.spatial_shape)
-        if header.model == 1:
-            output += network_output(frame, item, block_parameters)
+        if header.model in NETWORKS:
+            output += NETWORKS[header.model](frame, item, block_parameters)
         payload = frame.get(KIND_WAVELETS, item, 0)
         if payload is not None:
             output += detail_output(payload, header.spatial_shape)
@@ -87,6 +89,13 @@ def test_a_decoder_written_from_the_page_alone_sees_the_same_voxels(
     voxels = volume.decode()
     # Ours is in float32 and rounded to integers.
     np.testing.assert_allclose(voxels, decode(frame, block), rtol=0, atol=0.51)
+
+
+@pytest.mark.parametrize(("shape", "model"), [((13, 11, 9), "neurcomp"), ((2, 21, 23), "neurcomp+wavelet")])
+def test_the_second_decoder_sees_the_same_voxels_of_neurcomp(shape: tuple[int, ...], model: str) -> None:
+    metadata = Metadata("cyx", (1.0,) * 3, ("",) * 3) if len(shape) == 3 and shape[0] == 2 else None
+    volume = compress(blobs(*shape), Target.size(900), metadata=metadata, model=model, time_limit=0.5, device="cpu")
+    np.testing.assert_allclose(volume.decode(), decode(parse(volume.to_bytes())), rtol=0, atol=0.51)
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)

@@ -68,3 +68,4 @@ if __name__ == "__main__":
     save("restored-zyx-u2", detail(rough, Target.size(3500)))
     pair = np.stack([textured(90, 80), 1 - textured(90, 80) ** 2]).astype("f4") * 3 - 1
     save("restored-cyx-f4", detail(pair, Target.size(6000), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3)))
+    save("neurcomp-zyx-u2", network(bump, Target.size(2500), model="neurcomp"))
