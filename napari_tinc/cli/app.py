@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -39,6 +39,7 @@ from napari_tinc.cli.suggest import suggest
 from napari_tinc.cli.terminal import end_if_asked, listen, print_result, reporting, run_showing, say
 from napari_tinc.encode.batch import SUFFIX, Job, Options, compress_file, find_jobs
 from napari_tinc.errors import InputError
+from napari_tinc.settings import Settings
 
 # The readers of volumes, and torch, take seconds to import, so each command imports what it needs.
 if TYPE_CHECKING:
@@ -99,16 +100,13 @@ def compress(
         target = _target(ratio, size, bits, psnr)
         strategy = _between(between)
         jobs = find_jobs(paths, out_dir) if out_dir is not None else [_single_job(paths)]
-        settings: dict[str, Any] = {
-            "preset": preset, "between": strategy, "within": within, "model": model, "levels": levels,
-            "device": device, "seed": seed, "time_limit": time_limit,
-        }  # fmt: skip
+        settings = Settings(preset, strategy, within, levels, device, seed, time_limit, model)
         from napari_tinc.files import check_output, read_volume
 
         if out_dir is None:
             check_output(jobs[0].output, overwrite)
-        settings["weights"] = None if weights is None else read_volume(weights).data
-        options = Options(target, settings, axes, overwrite, force)
+        importance = None if weights is None else read_volume(weights).data
+        options = Options(target, settings, importance, axes, overwrite, force)
         if out_dir is None:
             print_result(said_of(run_showing(compress_file(jobs[0], options), as_json)), as_json)
         else:

@@ -22,7 +22,6 @@ from napari_tinc.files.units import unit_name, unit_symbol
 
 _log = logging.getLogger(__name__)
 
-MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 IMAGE_DESCRIPTION = 270
 # Dots per inch say how large to print a picture, not how large a cell is, so they are not read.
 MICROMETERS = {tifffile.RESUNIT.CENTIMETER: 1e4, tifffile.RESUNIT.MILLIMETER: 1e3, tifffile.RESUNIT.MICROMETER: 1.0}

@@ -17,6 +17,7 @@ from napari_tinc.errors import TrainingError
 from napari_tinc.plugin.compress import worker
 from napari_tinc.plugin.compress.preview import View
 from napari_tinc.plugin.compress.worker import Control, Discarded, Failed, Finished, Job, Previewed, compress_events
+from napari_tinc.settings import Settings
 from napari_tinc.target import Target
 
 # The package offers a function of the same name, which hides the module.
@@ -28,7 +29,7 @@ def waves(shape: tuple[int, ...] = (12, 24, 20)) -> np.ndarray[Any, Any]:
 
 
 def job_of(data: Any, preset: str = "fast", ratio: float = 8, **options: Any) -> Job:
-    settings = {"model": "tinc", "preset": preset, "device": "cpu", "seed": 1}
+    settings = Settings(preset, device="cpu", seed=1, model="tinc")
     return Job(data, Target.ratio(ratio), Metadata.default(data.ndim, "waves"), settings, **options)
 
 
@@ -217,7 +218,7 @@ def test_the_preview_shows_the_plane_asked_for_and_gets_better():
                 View((4, slice(None), slice(None)), 0.5) if len(shown) % 2 else View((3, *[slice(None)] * 2), 1.0)
             )
 
-    settings = {"model": "tinc", "preset": "fast", "device": "cpu", "time_limit": 3.0}
+    settings = Settings("fast", device="cpu", time_limit=3.0, model="tinc")
     job = Job(data, Target.ratio(8), Metadata.default(3), settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TRAINING_STEPS, "fast", 100000)

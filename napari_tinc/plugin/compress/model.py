@@ -17,6 +17,7 @@ from napari_tinc.errors import BudgetError, InputError, TincError
 from napari_tinc.format.least import least_bytes
 from napari_tinc.plugin.compress.report import Report, duration_text, size_text
 from napari_tinc.plugin.window.axes import guessed_axes, named_axes
+from napari_tinc.settings import Settings
 from napari_tinc.target import Target
 
 TARGETS = {"ratio": 64.0, "bytes": 100.0, "bits_per_voxel": 0.25, "psnr": 40.0}  # and where the form starts
@@ -85,10 +86,10 @@ class Form:
         factor = _BYTES_PER_KB if self.target_kind == "bytes" else 1
         return Target(self.target_kind, self.target_value * factor)
 
-    def settings(self) -> dict[str, Any]:
-        """Return the keyword arguments for :func:`napari_tinc.encode.compression.compress_steps`."""
+    def settings(self) -> Settings:
+        """Return how to compress."""
         names = ("preset", "model", "between", "within", "device", "levels", "seed", "time_limit")
-        return {name: getattr(self, name) for name in names}
+        return Settings(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from napari_tinc.plugin.compress.losses import kept_structure, worst_octants
 from napari_tinc.plugin.compress.model import importance_weights
 from napari_tinc.plugin.compress.preview import View
 from napari_tinc.plugin.compress.report import Report, worst_octant_text
+from napari_tinc.settings import Settings
 from napari_tinc.system.steps import relay
 from napari_tinc.target import Target
 
@@ -50,7 +51,7 @@ class Job:
     data: Any
     target: Target
     metadata: Metadata
-    settings: dict[str, Any]
+    settings: Settings
     mask: Any = None
     mask_weight: float = 1.0
     region: tuple[slice, ...] | None = None  # of data and mask; by default all
@@ -130,7 +131,7 @@ Events = Generator["Progress | Preparing | Previewed | None", None, Outcome]
 
 def compress_events(job: Job, control: Control) -> Events:
     """Compress, yielding progress, previews and (between, to be interruptible) ``None``."""
-    outcome: Outcome = yield from guarded(_compress(job, control), job.settings.get("device", "auto"))
+    outcome: Outcome = yield from guarded(_compress(job, control), job.settings.device)
     return outcome
 
 
@@ -171,12 +172,11 @@ def _compress(job: Job, control: Control) -> Events:
     if control.discarded:
         return Discarded()
     from napari_tinc.encode.compression import compress_steps
-    from napari_tinc.settings import Settings
 
     steps = compress_steps(
         data,
         job.target,
-        Settings(**job.settings),
+        job.settings,
         metadata=job.metadata,
         weights=weights,
         should_stop=lambda: control.finishing,
