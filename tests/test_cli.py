@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from napari_tinc import format as frames
 from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.choices import DEVICES, MODELS, PRESETS, WITHIN
 from napari_tinc.cli.app import app, parse_region
 from napari_tinc.errors import InputError, TrainingError
 from napari_tinc.settings import Settings
@@ -225,14 +226,23 @@ def test_progress_on_a_terminal_is_a_bar_on_stderr(tmp_path, source, calls, monk
     "options",
     [
         "--ratio 64 --psnr 40",
-        "--preset quick",
         "--between wide",
-        "--within random",
-        "--device tpu",
     ],
 )
 def test_a_wrong_setting_is_refused_before_the_file_is_read(tmp_path, calls, options):
     refusal("compress", tmp_path / "not read.tif", tmp_path / "out.tinc", *options.split())
+    assert calls == []
+
+
+@pytest.mark.parametrize("options", ["--preset quick", "--within random", "--device tpu", "--model magic"])
+def test_a_value_that_is_no_choice_is_refused_with_the_choices(tmp_path, calls, options):
+    option, value = options.split()
+    result = run("compress", tmp_path / "not read.tif", tmp_path / "out.tinc", option, value)
+    assert result.exit_code == 2
+    choices = {"--preset": PRESETS, "--within": WITHIN, "--device": DEVICES, "--model": MODELS}[option]
+    shown = "".join(result.stderr.split())
+    assert option in shown
+    assert all(f"'{choice}'" in shown.replace("│", "") for choice in choices)
     assert calls == []
 
 
