@@ -123,10 +123,10 @@ class Suggestion:
     @property
     def text(self) -> str:
         """The verdict in words."""
-        said = _TEXTS[self.verdict]
+        text = _TEXTS[self.verdict]
         if self.verdict is Verdict.STRUCTURE and self.here is not None and self.here.limit <= 1:
-            said += " elsewhere in the volume"
-        return said
+            text += " elsewhere in the volume"
+        return text
 
     @property
     def error(self) -> Floats:

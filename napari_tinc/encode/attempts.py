@@ -151,15 +151,15 @@ def with_network_unfiltered(original: Original, settings: Settings, budget: int,
     from napari_tinc.networks.device import one_core_free
 
     def steps() -> Generator[Progress, None, Trained]:
-        plan = plan_network(original, settings, training.family, share)
+        plan = plan_network(original, settings, training.family, network_bytes)
         yield Progress.unmeasured("preparing", 0, 1)
-        return (yield from train(plan, share, training.steps, training.should_stop, training.shown))
+        return (yield from train(plan, network_bytes, training.steps, training.should_stop, training.shown))
 
-    share = int(training.share * budget)
+    network_bytes = int(training.share * budget)
     trained = yield from relay(steps(), lambda progress: progress, one_core_free)
-    if share == budget:
+    if network_bytes == budget:
         return (yield from _rounded(trained, budget))
-    return (yield from _fill_wavelets(trained.plan, trained.fill(share), budget))
+    return (yield from _fill_wavelets(trained.plan, trained.fill(network_bytes), budget))
 
 
 def smallest_budget(original: Original, settings: Settings) -> int:

@@ -71,8 +71,8 @@ def _identity(path: Path) -> tuple[int, int, int]:
 
 
 def _read(path: Path, axes: str | None) -> Volume:
-    levels, letters, said = described(path)
-    return assemble(to_array(levels[0]), letters, said, axes)
+    levels, letters, description = described(path)
+    return assemble(to_array(levels[0]), letters, description, axes)
 
 
 def described(path: Path) -> tuple[list[zarr.Array[Any]], str, Description]:
@@ -89,7 +89,7 @@ def described(path: Path) -> tuple[list[zarr.Array[Any]], str, Description]:
         The finest first; one for a plain array.
     letters : str
         Of every axis; letters outside ``tczyx`` mean that the file gives the axis no meaning.
-    said : Description
+    description : Description
 
     Raises
     ------
@@ -127,11 +127,11 @@ def described(path: Path) -> tuple[list[zarr.Array[Any]], str, Description]:
     labels = tuple(channel.label or "" for channel in channels)
     colors = tuple(f"#{channel.color}".lower() for channel in channels)
     windows = [(channel.window.start, channel.window.end) for channel in channels]
-    said = Description(
+    description = Description(
         steps, labels if any(labels) else (), multiscale.name or _stem(path), positions, colors,
         tuple((start, end) for start, end in windows if -math.inf < start < end < math.inf),
     )  # fmt: skip
-    return levels, letters, said
+    return levels, letters, description
 
 
 def _ome_image(group: zarr.Group, path: Path) -> v04.Image | v05.Image:
