@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from napari_tinc.arrays.axes import item_count, items_last, spatial_shape
 from napari_tinc.arrays.metadata import LEADING
-from napari_tinc.arrays.scratch import zeros
+from napari_tinc.arrays.scratch import Bounds, zeros
 from napari_tinc.errors import InputError
 from napari_tinc.geometry.sampling import scaled_side
 from napari_tinc.layers import ItemDecoder
@@ -41,17 +41,23 @@ class ArrayDecoder:
 
     def decode(self, region: Region | None = None, scale: float = 1.0) -> npt.NDArray[Any]:
         """Decode a region, see :meth:`napari_tinc.volume.CompressedVolume.decode`."""
-        bounds, squeezed = _resolve(region, self.scaled_shape(scale))
-        leading = [i for i, axis in enumerate(self.axes) if axis in LEADING]
-        spatial = tuple(bound for bound, axis in zip(bounds, self.axes, strict=True) if axis not in LEADING)
-        numbers = np.arange(item_count(self.axes, self.shape)).reshape([self.shape[i] for i in leading])
-        numbers = numbers[tuple(slice(*bounds[i]) for i in leading)]
+        spatial, numbers, bounds, squeezed = self._parts(region, scale)
         decoded = zeros((numbers.size, *(stop - start for start, stop in spatial)), self.dtype)
         for row, item in zip(decoded, numbers.ravel().tolist(), strict=True):
             if row.size:
                 self.items(item).decode(spatial, scale, row)
         arranged = items_last(decoded, self.axes, tuple(stop - start for start, stop in bounds))
         return arranged.squeeze(squeezed) if squeezed else arranged
+
+    def _parts(
+        self, region: Region | None, scale: float
+    ) -> tuple[Bounds, npt.NDArray[np.int64], list[tuple[int, int]], tuple[int, ...]]:
+        """Spatial bounds of a region, its items, the bounds of all axes, and which were given by a number."""
+        bounds, squeezed = _resolve(region, self.scaled_shape(scale))
+        leading = [i for i, axis in enumerate(self.axes) if axis in LEADING]
+        spatial = tuple(bound for bound, axis in zip(bounds, self.axes, strict=True) if axis not in LEADING)
+        numbers = np.arange(item_count(self.axes, self.shape)).reshape([self.shape[i] for i in leading])
+        return spatial, numbers[tuple(slice(*bounds[i]) for i in leading)], bounds, squeezed
 
     def decode_item(self, item: int, region: tuple[slice, ...] = (), scale: float = 1.0) -> npt.NDArray[Any]:
         """Decode a region of one item; its axes are the spatial ones."""
@@ -64,6 +70,11 @@ class ArrayDecoder:
         if out.size:
             self.items(item).decode(tuple(bounds), scale, out)
         return out
+
+    def region_bytes(self, region: Region | None = None, scale: float = 1.0) -> int:
+        """Bytes of layers that a region needs, see :meth:`napari_tinc.volume.CompressedVolume.region_bytes`."""
+        bounds, items = self._parts(region, scale)[:2]
+        return sum(self.items(item).region_bytes(bounds, scale) for item in items.ravel().tolist())
 
     def scaled_shape(self, scale: float) -> tuple[int, ...]:
         """Shape of the whole array decoded at ``scale``; channels and time points keep their number."""

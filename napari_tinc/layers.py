@@ -48,6 +48,9 @@ class Layer(Protocol):
         ndarray of float32, normalised, the shape of the bounds; the caller may change it
         """
 
+    def region_bytes(self, bounds: Bounds, scale: float) -> int:
+        """Bytes of the file that :meth:`values` decodes for a region: the blocks it needs, and what is always read."""
+
     def leaf_bytes(self, tree: Octree) -> npt.NDArray[np.float64]:
         """Bytes of the file spent on every leaf of the item."""
 
@@ -94,9 +97,7 @@ class ItemDecoder:
         if scale == 1:
             restored = self.restoration.apply(self.surrounded(bounds))
             return restored.reshape([stop - start for start, stop in bounds])
-        sides = zip(bounds, self.shape, strict=True)
-        positions = [sample_positions(start, stop, scale, side) for (start, stop), side in sides]
-        grids = [np.clip(p, 0, n - 1) for p, n in zip(positions, self.shape, strict=True)]
+        grids = self._grids(bounds, scale)
         near = neighbours(grids, self.shape)
         voxels = self.surrounded(near)
         moved = self.restoration.apply(voxels) - voxels[(slice(RADIUS, -RADIUS),) * 3]
@@ -117,6 +118,19 @@ class ItemDecoder:
         values = self.unrestored(grown, 1.0)
         values = values.reshape((1,) * flat + values.shape)
         return np.pad(values, [(RADIUS, RADIUS)] * flat + beyond, mode="edge")
+
+    def region_bytes(self, bounds: Bounds, scale: float) -> int:
+        """Bytes of the layers' segments that a region needs."""
+        if self.restoration is not None and scale >= 1:
+            if scale > 1:
+                bounds = neighbours(self._grids(bounds, scale), self.shape)
+            bounds, scale = around(bounds, self.shape)[0], 1.0
+        return sum(layer.region_bytes(bounds, scale) for layer in self.layers)
+
+    def _grids(self, bounds: Bounds, scale: float) -> list[npt.NDArray[np.float64]]:
+        """Positions of the samples of a region, in voxels inside the volume."""
+        sides = zip(bounds, self.shape, strict=True)
+        return [np.clip(sample_positions(start, stop, scale, side), 0, side - 1) for (start, stop), side in sides]
 
     def unrestored(self, bounds: Bounds, scale: float) -> Floats32:
         """Return the sum of the layers."""

@@ -269,6 +269,17 @@ class CompressedVolume:
         with self._lock:
             return self._decoder.decode_item(item, region, scale)
 
+    def region_bytes(self, region: Region | None = None, scale: float = 1.0) -> int:
+        """Bytes of the file's layers that decoding a region needs: its blocks, their ancestors, and shared heads.
+
+        Parameters
+        ----------
+        region, scale
+            As for :meth:`decode`.
+        """
+        with self._lock:
+            return self._decoder.region_bytes(region, scale)
+
     def scaled_shape(self, scale: float) -> tuple[int, ...]:
         """Shape of the whole array decoded at ``scale``; channels and time points keep their number."""
         return self._decoder.scaled_shape(scale)

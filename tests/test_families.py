@@ -61,6 +61,7 @@ def test_every_family_makes_a_file_that_decodes_in_parts_and_at_any_scale(name: 
     np.testing.assert_array_equal(np.asarray(lazy_levels(volume)[0]), decoded)
     spent = sum(len(s.payload) for s in volume._frame.segments if s.kind != KIND_QUALITY)
     assert sum(octant.nbytes for octant in volume.octants) == pytest.approx(spent)
+    assert 0 < volume.region_bytes((0,)) <= volume.region_bytes() <= spent
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -121,6 +122,11 @@ class _Toy:
     @property
     def parameters(self) -> int:
         return sum(array.per_node for array in self.arrays) * self.items
+
+    leaf_count = 1
+
+    def leaves(self, bounds: Bounds, scale: float) -> None:
+        return None
 
     def node_parameters(self, level: int) -> npt.NDArray[np.int64]:
         return np.full(self.items, self.parameters // self.items)

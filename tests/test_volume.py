@@ -28,6 +28,8 @@ from napari_tinc.networks.layer import open_network
 from napari_tinc.networks.quantization import Layout, dequantise
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume, Region
+from napari_tinc.wavelets import coefficients
+from napari_tinc.wavelets.blocks import WaveletLayer
 
 Array = npt.NDArray[np.generic]
 ARRANGEMENTS = ("yx", "zyx", "tyx", "czyx", "zcyx", "tczyx", "ctzyx")
@@ -377,3 +379,36 @@ def test_a_region_decodes_the_blocks_of_parameters_that_it_needs(monkeypatch: py
     layout = Layout(open_network(volume._frame, "tinc", tree))
     assert len(read) == sum(layout.blocks(0, level) for level in range(tree.depth + 1)) > 50, "each once"
     np.testing.assert_allclose(corner.astype(int), whole[:3, :3, :3].astype(int), atol=1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, 2.0])
+@pytest.mark.parametrize("axes", ["tczyx", "czyx wavelet", "zcyx tinc+wavelet"])
+def test_a_region_reads_the_bytes_that_it_says_it_needs(
+    arrangements: dict[str, CompressedVolume], axes: str, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted: the streams that decoders are given. Heads of segments are read in any case."""
+    volume = CompressedVolume(arrangements[axes].to_bytes(), "cpu")
+    region = tuple(slice(0, max(1, n // 2)) for n in volume.scaled_shape(scale))
+    read: list[int] = []
+    take, level = coefficients.Decoder.__init__, payload.CodedLevel.decode
+
+    def taking(decoder: coefficients.Decoder, stream: bytes) -> None:
+        read.append(len(stream))
+        take(decoder, stream)
+
+    def decoding(coded: payload.CodedLevel, block: int) -> object:
+        read.append(len(coded.streams[block]))
+        return level(coded, block)
+
+    monkeypatch.setattr(coefficients.Decoder, "__init__", taking)
+    monkeypatch.setattr(payload.CodedLevel, "decode", decoding)
+    volume.decode(region, scale)
+    heads = 0
+    for item in range(len(volume.header.items)):
+        if item in volume._decoders._made:
+            for layer in volume._decoders[item].layers:
+                if isinstance(layer, WaveletLayer):
+                    heads += layer._nbytes - len(layer._trunk) - sum(map(len, layer._streams))
+                else:
+                    heads += sum(s.nbytes - sum(map(len, s.streams)) for s in layer._segments)  # type: ignore[attr-defined]
+    assert volume.region_bytes(region, scale) == sum(read) + heads

@@ -161,14 +161,18 @@ def info(source: TincFile, as_json: AsJson = False) -> None:
         from napari_tinc import format as frames
 
         data = frames.read(source)
-        header = frames.parse(data).header
+        frame = frames.parse(data)
+        header = frame.header
         metadata = asdict(header.metadata)
         shown = {key: value for key, value in metadata.pop("display").items() if value}
         metadata |= {"display": shown} if shown else {}
         said = {"file": str(source), "shape": list(header.shape), "dtype": header.dtype} | metadata
         said |= {"raw_bytes": header.raw_nbytes, "file_bytes": len(data), "ratio": header.raw_nbytes / len(data)}
         octants = len(header.items) * 2 ** sum(sum(level) for level in header.splits)
-        said |= {"model": frames.MODELS[header.model], "levels": 1 + len(header.splits), "octants": octants}
+        model = frames.MODELS[header.model]
+        if header.model != frames.MODEL_WAVELETS and any(s.kind == frames.KIND_WAVELETS for s in frame.segments):
+            model = f"{model}+wavelet"
+        said |= {"model": model, "levels": 1 + len(header.splits), "octants": octants}
         said |= {"between levels": _strategy(frames.BETWEEN, header.between)}
         said |= {"within a level": _strategy(frames.WITHIN, header.within)}
         print_result(said | {"provenance": dict(header.provenance)}, as_json)

@@ -27,22 +27,35 @@ class NetworkLayer:
     network : Network
     parameters : Parameters
     item : int
-    sizes : sequence of int
-        Bytes of the item's segment of every level, to be shared out by :meth:`leaf_bytes`.
+    segments : sequence of CodedLevel
+        The item's segment of every level; none while it is being trained.
     """
 
-    def __init__(self, network: Network, parameters: Parameters, item: int, sizes: Sequence[int] = ()) -> None:
-        self._network, self._parameters, self._item, self._sizes = network, parameters, item, sizes
+    def __init__(
+        self, network: Network, parameters: Parameters, item: int, segments: Sequence[payload.CodedLevel] = ()
+    ) -> None:
+        self._network, self._parameters, self._item, self._segments = network, parameters, item, segments
 
     def values(self, bounds: Bounds, scale: float) -> Floats32:
         """Evaluate a region, see :class:`napari_tinc.layers.Layer`."""
         with one_core_free():
             return self._network.decode(self._parameters, self._item, bounds, scale)
 
+    def region_bytes(self, bounds: Bounds, scale: float) -> int:
+        """Bytes of the blocks that hold the leaves of a region, or their ancestors, and of the segments' heads."""
+        leaves, count = self._network.leaves(bounds, scale), self._network.leaf_count
+        total = 0
+        for segment in self._segments:
+            sizes = np.array([len(stream) for stream in segment.streams])
+            needed = sizes if leaves is None else sizes[np.unique(leaves * len(sizes) // count)]
+            total += segment.nbytes - int(sizes.sum()) + int(needed.sum())
+        return total
+
     def leaf_bytes(self, tree: Octree) -> npt.NDArray[np.float64]:
         """Bytes spent on every leaf: a segment is divided by parameters among its nodes, each node among its leaves."""
         spent = np.zeros(tree.leaves)
-        for level, size in enumerate(self._sizes):
+        for level, segment in enumerate(self._segments):
+            size = segment.nbytes
             nodes = self._network.nodes[level] // self._network.items
             counts = self._network.node_parameters(level)[self._item * nodes : (self._item + 1) * nodes]
             below = tree.leaves // nodes
@@ -96,8 +109,7 @@ def layers_of(network: Network, find: Callable[[int, int], bytes], device: str) 
     parameters = CodedParameters(layout, lambda item, level, block: coded(item, level).decode(block), device)
 
     def layer(item: int) -> NetworkLayer:
-        sizes = [len(find(item, level)) for level in range(len(network.nodes))]
-        return NetworkLayer(network, parameters, item, sizes)
+        return NetworkLayer(network, parameters, item, [coded(item, level) for level in range(len(network.nodes))])
 
     return layer
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from napari_tinc.geometry.octree import Octree
-from napari_tinc.geometry.sampling import Ints, sample_region
+from napari_tinc.geometry.sampling import Ints, leaves_of_region, sample_region
 from napari_tinc.networks.device import is_out_of_memory
 from napari_tinc.networks.protocol import Array, Batch, Bounds, Floats32, Nodes, Original, Parameters, Schedule
 
@@ -138,6 +138,15 @@ class LeafNetwork(ABC):
         weights = _loss_weights(original, tree)
         on_device = None if weights is None else weights.to(device)
         return LeafSamples(coordinates, values, on_device, len(original.items), np.array(offsets))
+
+    @property
+    def leaf_count(self) -> int:
+        """Leaves of an item."""
+        return self.partition.leaves
+
+    def leaves(self, bounds: Bounds, scale: float) -> Nodes | None:
+        """Return the leaves that meet a region."""
+        return leaves_of_region(self.partition, bounds, scale)
 
     @torch.inference_mode()
     def decode(self, parameters: Parameters, item: int, bounds: Bounds, scale: float) -> Floats32:

@@ -33,6 +33,8 @@ class CodedLevel:
         Step code of every tensor.
     models : list of SymbolModel
         Distribution of every tensor's symbols.
+    nbytes : int
+        Size of the segment.
     coder : int
         Entropy coder, see :func:`napari_tinc.networks.entropy.encode`.
     streams : tuple of bytes
@@ -44,6 +46,7 @@ class CodedLevel:
     tensors: list[int]
     codes: list[int]
     models: list[entropy.SymbolModel]
+    nbytes: int
     coder: int
     streams: tuple[bytes, ...]
 
@@ -105,7 +108,7 @@ def parse_parameters(layout: Layout, item: int, level: int, payload: bytes) -> C
     lengths = [cursor.varint("block length") for _ in range(layout.blocks(item, level) - 1)]
     streams = [cursor.take(length, "a block of symbols") for length in lengths]
     streams.append(cursor.take(cursor.remaining, "the symbols"))
-    return CodedLevel(layout, item, tensors, codes, models, coder, tuple(streams))
+    return CodedLevel(layout, item, tensors, codes, models, len(payload), coder, tuple(streams))
 
 
 def check_tables(layout: Layout, payloads: Sequence[tuple[int, bytes]]) -> None:

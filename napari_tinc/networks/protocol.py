@@ -208,6 +208,13 @@ class Network(Protocol):
     def evaluate(self, parameters: Sequence[Tensor], inputs: Any) -> Tensor:
         """Return what the network says of the inputs of a batch, in the shape of its targets."""
 
+    @property
+    def leaf_count(self) -> int:
+        """Leaves of an item that :meth:`leaves` numbers; parameters are needed by leaves."""
+
+    def leaves(self, bounds: Bounds, scale: float) -> Nodes | None:
+        """Return the leaves that a region needs, ascending; None for all of them."""
+
     def decode(self, parameters: Parameters, item: int, bounds: Bounds, scale: float) -> Floats32:
         """Evaluate a region of an item.
 

@@ -300,11 +300,7 @@ class WaveletLayer:
         pyramid = self.pyramid
         if octave == pyramid.octaves:
             return np.full([b - a for a, b in bounds], self.head.dc * self.head.step, np.float32)
-        axes, shape = pyramid.splits[octave], pyramid.shapes[octave]
-        inner = tuple(
-            wavelet.needed(*bound, n) if axis in axes else bound
-            for axis, (bound, n) in enumerate(zip(bounds, shape, strict=True))
-        )
+        axes, inner = pyramid.splits[octave], self._inner(octave, bounds)
         bands = self._bands(octave, inner)
         bands[0] = self.region(octave + 1, inner)
         samples = wavelet.inverse(bands, axes)
@@ -325,13 +321,33 @@ class WaveletLayer:
         -------
         ndarray of float32, one sample per position of every axis
         """
-        octave, halvings = self._octave_of(scale)
-        sides = self.pyramid.shapes[octave]
-        grids = [np.clip(p / 2**h, 0, n - 1) for p, h, n in zip(positions, halvings, sides, strict=True)]
-        bounds = neighbours(grids, sides)
+        octave, halvings, grids = self._grids(positions, scale)
+        bounds = neighbours(grids, self.pyramid.shapes[octave])
         values = interpolate(self.region(octave, bounds), bounds, grids)
         values *= np.float32(2 ** (-sum(halvings) / 2))
         return values
+
+    def _grids(
+        self, positions: tuple[npt.NDArray[np.float64], ...], scale: float
+    ) -> tuple[int, list[int], list[npt.NDArray[np.float64]]]:
+        """Octave that is decoded for a scale, how often it has halved each axis, and the positions in its samples."""
+        octave, halvings = self._octave_of(scale)
+        sides = self.pyramid.shapes[octave]
+        grids = [np.clip(p / 2**h, 0, n - 1) for p, h, n in zip(positions, halvings, sides, strict=True)]
+        return octave, halvings, grids
+
+    def _inner(self, octave: int, bounds: Bounds) -> Bounds:
+        """Coefficients of an octave that a region of what it splits needs."""
+        axes, shape = self.pyramid.splits[octave], self.pyramid.shapes[octave]
+        return tuple(
+            wavelet.needed(*bound, n) if axis in axes else bound
+            for axis, (bound, n) in enumerate(zip(bounds, shape, strict=True))
+        )
+
+    def _cells(self, bounds: Bounds) -> list[Cell]:
+        """Blocks that a region of an octave's coefficients meets."""
+        side = self.pyramid.side
+        return list(product(*(range(a // side, -(-b // side)) for a, b in bounds)))  # type: ignore[arg-type]
 
     def _octave_of(self, scale: float) -> tuple[int, list[int]]:
         """Coarsest octave whose samples are at least as dense as ``scale``, and how often it has halved each axis."""
@@ -348,6 +364,22 @@ class WaveletLayer:
         grid, first = self.pyramid.grid(octave), self._first[octave]
         sizes = [len(stream) for stream in self._streams[first : first + math.prod(grid)]]
         return np.array(sizes, np.float64).reshape(grid)
+
+    def region_bytes(self, bounds: Bounds, scale: float) -> int:
+        """Bytes of the blocks that a region needs, their ancestors, the trunk and the head."""
+        sides = self.pyramid.shapes[0][3 - len(bounds) :]
+        positions = [sample_positions(a, b, scale, side) for (a, b), side in zip(bounds, sides, strict=True)]
+        octave, _, grids = self._grids((*[np.zeros(1)] * (3 - len(positions)), *positions), scale)
+        inner, needed = neighbours(grids, self.pyramid.shapes[octave]), set[Cell]()
+        total = self._nbytes - sum(map(len, self._streams))
+        for level in range(octave, self.pyramid.trunk):
+            inner = self._inner(level, inner)
+            needed |= set(self._cells(inner))
+            first, grid = self._first[level], self.pyramid.grid(level)
+            total += sum(len(self._streams[first + int(np.ravel_multi_index(cell, grid))]) for cell in needed)
+            if level + 1 < self.pyramid.trunk:
+                needed = {self.pyramid.parent_cell(level, cell) for cell in needed}
+        return total
 
     def leaf_bytes(self, tree: Octree) -> npt.NDArray[np.float64]:
         """Bytes of the segment spent on every leaf.
@@ -380,8 +412,7 @@ class WaveletLayer:
         pyramid, head = self.pyramid, self.head
         codes = pyramid.orientations(octave).tolist()
         values = np.zeros((len(codes), *(b - a for a, b in bounds)), np.float32)
-        ranges = [range(a // pyramid.side, -(-b // pyramid.side)) for a, b in bounds]
-        cells: list[Cell] = list(product(*ranges))  # type: ignore[arg-type]
+        cells = self._cells(bounds)
         for cell, (decoded, _) in zip(cells, self._blocks(octave, cells), strict=True):
             if decoded is None:
                 continue
