@@ -126,7 +126,7 @@ def _encode_block(
     """Quantise and code as the encoder does."""
     orientations, parent = pyramid.orientations(level), pyramid.parent(level, cell, above)
     part = np.ascontiguousarray(values[(slice(None), *pyramid.box(level, cell))])
-    symbols = coefficients.choose(
+    symbols = coefficients.rdoq(
         statistics.copy(), part, np.ones((1, 1, 1, 1), np.float32), search.LAMBDA, orientations, parent
     )
     if not symbols.any():

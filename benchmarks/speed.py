@@ -25,7 +25,7 @@ from napari_tinc.encode import framing
 from napari_tinc.encode.framing import Content
 from napari_tinc.encode.original import Original
 from napari_tinc.encode.training import NetworkPlan, plan_network
-from napari_tinc.networks import entropy, payload, quantization
+from napari_tinc.networks import payload, quantization
 from napari_tinc.networks.families.tinc import TincNetwork
 from napari_tinc.networks.layer import open_network
 from napari_tinc.settings import Settings
@@ -54,7 +54,7 @@ def filled(draft: NetworkPlan) -> CompressedVolume:
         float(parameters[draft.layout.tensor_of_array.index(k)].abs().mean()) for k in range(len(draft.layout.tensors))
     ]
     codes = quantization.step_codes(np.log2(np.array([sizes]) / 10 + 1e-4))
-    payloads = payload.pack_parameters(draft.layout, parameters, codes, entropy.default_coder())
+    payloads = payload.pack_parameters(draft.layout, parameters, codes)
     qualities = [bytes(quality.quality_size(draft.tree.leaves))]
     return CompressedVolume(framing.frame(draft, Content(payloads), 30.0, qualities), "cpu")
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import older_writers
 import pytest
-from reference_network import Tree, network_output, neurcomp_output, range_decode
+from reference_network import Tree, mixed_decode, network_output, neurcomp_output, range_decode
 from reference_restoration import restored
 from reference_wavelets import DetailDecoder, detail_output
 
@@ -17,8 +18,9 @@ from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.encode.compression import compress
 from napari_tinc.encode.trial import TRAINING_STEPS
 from napari_tinc.format import KIND_PARAMETERS, KIND_QUALITY, KIND_RESTORATION, KIND_WAVELETS, Frame, parse
-from napari_tinc.networks import entropy, quantization
-from napari_tinc.networks.entropy import DEFLATE, RANGE_CODER, SymbolModel
+from napari_tinc.networks import quantization
+from napari_tinc.networks.entropy import MAX_SYMBOL, bucket_code, encode_symbols
+from napari_tinc.networks.older_coders import RANGE_CODER, SymbolModel
 from napari_tinc.target import Target
 from napari_tinc.wavelets.blocks import BlockCache, WaveletLayer
 from napari_tinc.wavelets.payload import parse_wavelets
@@ -60,14 +62,14 @@ def blobs(*shape: int) -> Array:
 
 
 @pytest.mark.parametrize(
-    ("shape", "budget", "levels", "within", "coder", "block"),
+    ("shape", "budget", "levels", "within", "block"),
     [
-        ((13, 11, 9), 900, 2, "importance", RANGE_CODER, 2**16),
-        ((13, 11, 9), 900, 2, "equal", DEFLATE, 2**16),
-        ((2, 5, 21, 23), 3000, 3, "importance", RANGE_CODER, 2**16),
-        ((2, 5, 21, 23), 3000, 3, "importance", RANGE_CODER, 100),
-        ((13, 11, 9), 1200, 2, "equal", DEFLATE, 300),
-        ((17, 30), 400, 1, "equal", RANGE_CODER, 2**16),
+        ((13, 11, 9), 900, 2, "importance", 2**16),
+        ((13, 11, 9), 900, 2, "equal", 2**16),
+        ((2, 5, 21, 23), 3000, 3, "importance", 2**16),
+        ((2, 5, 21, 23), 3000, 3, "importance", 100),
+        ((13, 11, 9), 1200, 2, "equal", 300),
+        ((17, 30), 400, 1, "equal", 2**16),
     ],
 )
 def test_a_decoder_written_from_the_page_alone_sees_the_same_voxels(
@@ -76,16 +78,14 @@ def test_a_decoder_written_from_the_page_alone_sees_the_same_voxels(
     budget: int,
     levels: int,
     within: str,
-    coder: int,
     block: int,
 ) -> None:
-    monkeypatch.setattr(entropy, "default_coder", lambda: coder)
     monkeypatch.setattr(quantization, "BLOCK_PARAMETERS", block)  # so that a small file has several
     target = Target.size(budget)
     settings: dict[str, Any] = {"levels": levels, "within": within, "device": "cpu", "model": "tinc"}
     volume = compress(blobs(*shape), target, preset="fast", time_limit=0.5, **settings)
     frame = parse(volume.to_bytes())
-    assert {s.payload[0] for s in frame.segments if s.kind == KIND_PARAMETERS} == {coder}
+    assert {s.payload[0] for s in frame.segments if s.kind == KIND_PARAMETERS} == {3}
     voxels = volume.decode()
     # Ours is in float32 and rounded to integers.
     np.testing.assert_allclose(voxels, decode(frame, block), rtol=0, atol=0.51)
@@ -155,5 +155,19 @@ def test_the_quality_that_octants_show_is_the_one_in_the_bytes_and_true(monkeypa
 @pytest.mark.parametrize(("family", "scale_code", "bound"), [(0, 30, 40), (1, 21, 300), (0, 119, 16383), (1, 0, 2000)])
 def test_the_range_decoder_of_the_page_reads_symbols_of_any_table(family: int, scale_code: int, bound: int) -> None:
     symbols = np.random.default_rng(bound).integers(-bound, bound + 1, 300).astype(np.int32)
-    stream = entropy.encode([symbols], [SymbolModel(family, scale_code, bound)], RANGE_CODER)
+    stream = older_writers.encode([symbols], [SymbolModel(family, scale_code, bound)], RANGE_CODER)
     assert range_decode(stream, [(family, scale_code, bound)], [300]) == [symbols.tolist()]
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.4, 20, 700, 9000])
+def test_the_mixing_decoder_of_the_page_reads_symbols_of_any_spread(spread: float) -> None:
+    random = np.random.default_rng(0)
+    matrices = [[(12, 7), (5, 3)], [(17, 1)], [(2, 40)], [(3, 3)]]
+    sizes = [sum(rows * columns for rows, columns in own) for own in matrices]
+    tensors = [np.rint(random.standard_t(2, size) * spread).astype(np.int32) for size in sizes]
+    tensors[2][:] = 0
+    tensors = [np.clip(tensor, -MAX_SYMBOL, MAX_SYMBOL) for tensor in tensors]
+    tensors[0][[0, 50]] = MAX_SYMBOL, -MAX_SYMBOL
+    codes = [bucket_code(tensor) for tensor in tensors]
+    stream = encode_symbols(tensors, matrices, codes)
+    assert mixed_decode(stream, codes, matrices) == [tensor.tolist() for tensor in tensors]

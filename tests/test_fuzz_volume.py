@@ -283,7 +283,7 @@ from napari_tinc.errors import FormatError
 from napari_tinc.volume import CompressedVolume
 
 warnings.simplefilter("error")
-assert not hasattr(coefficients._code, "py_func"), "compiled"
+assert not hasattr(coefficients._decode_block, "py_func"), "compiled"
 for name in sys.stdin.read().split():
     try:
         voxels = CompressedVolume(bytes.fromhex(name), device="cpu").decode()

@@ -6,21 +6,33 @@ import tracemalloc
 import zlib
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from older_writers import pack_parameters as pack_older
 
 from napari_tinc import quality
 from napari_tinc.errors import FormatError
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.networks import payload, quantization
-from napari_tinc.networks.entropy import DEFLATE, RANGE_CODER
+from napari_tinc.networks.entropy import MIXING_CODER
 from napari_tinc.networks.families.tinc import FAMILY, TincNetwork
+from napari_tinc.networks.older_coders import DEFLATE, RANGE_CODER
 from napari_tinc.networks.plans import MAX_PARAMETERS_PER_BYTE, allowed_parameters
 from napari_tinc.networks.quantization import Layout
 
+CODERS = [MIXING_CODER, RANGE_CODER, DEFLATE]
 TREE = Octree((9, 10, 11), ((True, True, True), (False, True, True)))
+
+
+def packed_by(
+    coder: int, layout: Layout, parameters: list[torch.Tensor], codes: npt.NDArray[np.int64]
+) -> dict[tuple[int, int], bytes]:
+    if coder == MIXING_CODER:
+        return payload.pack_parameters(layout, parameters, codes)
+    return pack_older(layout, parameters, codes, coder)
 
 
 def network_of(seed: int, items: int, classes: int) -> TincNetwork:
@@ -76,7 +88,7 @@ def test_a_plan_of_a_giant_network_is_refused_before_it_is_built() -> None:
     assert peak < 2**20
 
 
-@pytest.mark.parametrize("coder", [RANGE_CODER, DEFLATE], ids=["range coder", "deflate"])
+@pytest.mark.parametrize("coder", CODERS, ids=["mixing", "range coder", "deflate"])
 @pytest.mark.parametrize("items", [1, 3])
 @pytest.mark.parametrize("most", [quantization.BLOCK_PARAMETERS, 60])
 def test_parameters_survive_the_trip_as_their_symbols(
@@ -87,7 +99,7 @@ def test_parameters_survive_the_trip_as_their_symbols(
     layout = Layout(network)
     parameters = network.initial(torch.Generator().manual_seed(0))
     codes = np.random.default_rng(0).integers(60, 110, (items, len(layout.tensors)))
-    payloads = payload.pack_parameters(layout, parameters, codes, coder)
+    payloads = packed_by(coder, layout, parameters, codes)
     expected = quantization.quantise(layout, parameters, codes)
     assert sorted(payloads) == [(i, level) for i in range(items) for level in range(TREE.depth + 1)]
     seen = set()
@@ -111,8 +123,8 @@ def test_damaged_parameters_are_refused_or_bounded(data: st.DataObject) -> None:
     layout = Layout(network)
     parameters = network.initial(torch.Generator().manual_seed(0))
     codes = np.full((1, len(layout.tensors)), 100)
-    coder = data.draw(st.sampled_from([RANGE_CODER, DEFLATE]))
-    packed = bytearray(payload.pack_parameters(layout, parameters, codes, coder)[0, 0])
+    coder = data.draw(st.sampled_from(CODERS))
+    packed = bytearray(packed_by(coder, layout, parameters, codes)[0, 0])
     position = st.integers(0, min(len(packed) - 1, 40))
     for _ in range(data.draw(st.integers(1, 3))):
         packed[data.draw(position)] = data.draw(st.integers(0, 255))
@@ -124,6 +136,13 @@ def test_damaged_parameters_are_refused_or_bounded(data: st.DataObject) -> None:
         assert symbols.size == layout.size(0, kind)
         assert 0 <= code <= quantization.MAX_STEP_CODE
         assert np.abs(symbols).max() < 2**14
+
+
+@pytest.mark.parametrize("coder", [0, 4, 255])
+def test_an_unknown_coder_is_named(coder: int) -> None:
+    layout = Layout(network_of(4, 1, 2))
+    with pytest.raises(FormatError, match=f"got {coder}: the file is damaged or from a newer version"):
+        payload.parse_parameters(layout, 0, 0, bytes([coder]) + bytes(100))
 
 
 def test_quality_is_stored_to_half_a_decibel_and_never_flatters_the_peak() -> None:

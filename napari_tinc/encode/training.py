@@ -19,7 +19,7 @@ from napari_tinc.encode.original import Original
 from napari_tinc.encode.plan import ShouldStop, growth, octants
 from napari_tinc.errors import BudgetError
 from napari_tinc.layers import ItemDecoder
-from napari_tinc.networks import entropy, payload, quantization
+from napari_tinc.networks import payload, quantization
 from napari_tinc.networks.device import resolve_device
 from napari_tinc.networks.families import load
 from napari_tinc.networks.layer import NetworkLayer, layers_of
@@ -154,10 +154,9 @@ class Trained:
             If even the coarsest symbols do not fit.
         """
         plan, room, bits, codes = self.plan, budget - framing.PROVENANCE_SLACK, self.bits, self.codes
-        coder = entropy.default_coder()
         best, best_size, best_codes = None, -1, codes
         for _ in range(_FILL_TRIES):
-            payloads = payload.pack_parameters(plan.layout, self.parameters, codes, coder)
+            payloads = payload.pack_parameters(plan.layout, self.parameters, codes)
             size = framing.size(plan, Content(payloads))
             if best_size < size <= room:
                 best, best_size, best_codes = payloads, size, codes
@@ -172,7 +171,7 @@ class Trained:
                 break
             codes = best_codes.copy()
             codes[tuple(tensor)] -= 1
-            payloads = payload.pack_parameters(plan.layout, self.parameters, codes, coder)
+            payloads = payload.pack_parameters(plan.layout, self.parameters, codes)
             if best_size < (size := framing.size(plan, Content(payloads))) <= room:
                 best, best_size, best_codes = payloads, size, codes
         return best

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
 from napari_tinc.errors import FormatError
-from napari_tinc.format.cursor import Cursor, varint
-from napari_tinc.networks import entropy, quantization
+from napari_tinc.format.cursor import Cursor, integer, varint
+from napari_tinc.networks import entropy, older_coders, quantization
+from napari_tinc.networks.entropy import Matrix, Symbols
 from napari_tinc.networks.quantization import Codes, Layout
 
-# Bounds of symbols in a file may not add up to more than this per byte of its segments: each is an exponential of 30
-# digits in a table, and a decoder must be able to refuse before it computes them.
+# Bounds of range-coded symbols in a file may not add up to more than this per byte of its segments: each is an
+# exponential of 30 digits in a table, and a decoder must be able to refuse before it computes them.
 MAX_BOUNDS_PER_BYTE = 64
 _HARMLESS_BOUNDS = 2**17
+_OLDER = (older_coders.RANGE_CODER, older_coders.DEFLATE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,26 +34,23 @@ class CodedLevel:
         The level's tensors, as positions in ``layout.tensors``.
     codes : list of int
         Step code of every tensor.
-    models : list of SymbolModel
-        Distribution of every tensor's symbols.
     nbytes : int
         Size of the segment.
-    coder : int
-        Entropy coder, see :func:`napari_tinc.networks.entropy.encode`.
     streams : tuple of bytes
         Symbols of all tensors, one stream per block.
+    read : callable
+        Takes a stream, and the matrices of the block's part of every tensor; returns their symbols.
     """
 
     layout: Layout
     item: int
     tensors: list[int]
     codes: list[int]
-    models: list[entropy.SymbolModel]
     nbytes: int
-    coder: int
     streams: tuple[bytes, ...]
+    read: Callable[[bytes, list[list[Matrix]]], list[Symbols]]
 
-    def decode(self, block: int) -> list[tuple[int, int, entropy.Symbols]]:
+    def decode(self, block: int) -> list[tuple[int, int, Symbols]]:
         """Return tensor, step code and symbols of the block's part of every tensor.
 
         Raises
@@ -59,29 +59,26 @@ class CodedLevel:
             If the block's stream does not hold them.
         """
         part = block, len(self.streams)
-        sizes = [self.layout.size(self.item, tensor, part) for tensor in self.tensors]
-        symbols = entropy.decode(self.streams[block], sizes, self.models, self.coder)
-        return list(zip(self.tensors, self.codes, symbols, strict=True))
+        matrices = [self.layout.matrices(self.item, tensor, part) for tensor in self.tensors]
+        return list(zip(self.tensors, self.codes, self.read(self.streams[block], matrices), strict=True))
 
 
-def pack_parameters(
-    layout: Layout, parameters: Sequence[Tensor], codes: Codes, coder: int
-) -> dict[tuple[int, int], bytes]:
+def pack_parameters(layout: Layout, parameters: Sequence[Tensor], codes: Codes) -> dict[tuple[int, int], bytes]:
     """Code the parameters: one payload per (item, level)."""
     symbols = quantization.quantise(layout, parameters, codes)
-    models = quantization.symbol_models(symbols)
     payloads = {}
     for item in range(layout.items):
         for level in range(len(layout.network.nodes)):
             tensors = [k for k, tensor in enumerate(layout.tensors) if tensor[0] == level]
-            head = bytes([coder])
-            for tensor in tensors:
-                model = models[item][tensor]
-                head += bytes([int(codes[item, tensor]), model.family << 7 | model.scale_code]) + varint(model.bound)
+            buckets = [entropy.bucket_code(symbols[item][tensor]) for tensor in tensors]
+            head = bytes([entropy.MIXING_CODER])
+            head += b"".join(bytes([codes[item, tensor], code]) for tensor, code in zip(tensors, buckets, strict=True))
             blocks = layout.blocks(item, level)
             cut = [layout.cut(item, tensor, symbols[item][tensor], blocks) for tensor in tensors]
-            level_models = [models[item][tensor] for tensor in tensors]
-            streams = [entropy.encode(block, level_models, coder) for block in zip(*cut, strict=True)]
+            streams = []
+            for block, own in enumerate(zip(*cut, strict=True)):
+                matrices = [layout.matrices(item, tensor, (block, blocks)) for tensor in tensors]
+                streams.append(entropy.encode_symbols(own, matrices, buckets))
             lengths = b"".join(varint(len(stream)) for stream in streams[:-1])
             payloads[item, level] = head + lengths + b"".join(streams)
     return payloads
@@ -98,17 +95,38 @@ def parse_parameters(layout: Layout, item: int, level: int, payload: bytes) -> C
     tensors = [k for k, tensor in enumerate(layout.tensors) if tensor[0] == level]
     cursor = Cursor(payload, 0, "a parameter segment")
     coder = cursor.u8("entropy coder")
-    codes, models = [], []
-    for _ in tensors:
-        codes.append(cursor.u8("step code"))
-        packed, bound = cursor.u8("symbol model"), cursor.varint("symbol bound")
-        if packed & 127 >= entropy.SCALE_CODES or bound > entropy.MAX_SYMBOL:
-            raise FormatError(f"expected a symbol model within its limits in item {item}, level {level}: damaged file")
-        models.append(entropy.SymbolModel(packed >> 7, packed & 127, bound))
+    codes, read = _older_head(cursor, coder, tensors) if coder in _OLDER else _head(cursor, coder, tensors)
     lengths = [cursor.varint("block length") for _ in range(layout.blocks(item, level) - 1)]
     streams = [cursor.take(length, "a block of symbols") for length in lengths]
     streams.append(cursor.take(cursor.remaining, "the symbols"))
-    return CodedLevel(layout, item, tensors, codes, models, len(payload), coder, tuple(streams))
+    return CodedLevel(layout, item, tensors, codes, len(payload), tuple(streams), read)
+
+
+_Head = tuple[list[int], Callable[[bytes, list[list[Matrix]]], list[Symbols]]]
+
+
+def _head(cursor: Cursor, coder: int, tensors: list[int]) -> _Head:
+    """Read the step codes of all tensors, and how their symbols are coded."""
+    if coder != entropy.MIXING_CODER:
+        raise FormatError(f"expected entropy coder 1, 2 or 3, got {coder}: the file is damaged or from a newer version")
+    codes, buckets = [], []
+    for _ in tensors:
+        codes.append(cursor.u8("step code"))
+        buckets.append(integer("bucket code", cursor.u8("bucket code"), 0, entropy.MAX_BUCKET_CODE))
+    return codes, partial(entropy.decode_symbols, codes=buckets)
+
+
+def _older_head(cursor: Cursor, coder: int, tensors: list[int]) -> _Head:
+    codes, models = [], []
+    for _ in tensors:
+        codes.append(cursor.u8("step code"))
+        models.append(older_coders.read_model(cursor))
+
+    def read(stream: bytes, matrices: list[list[Matrix]]) -> list[Symbols]:
+        sizes = [sum(rows * columns for rows, columns in own) for own in matrices]
+        return older_coders.decode(stream, sizes, models, coder)
+
+    return codes, read
 
 
 def check_tables(layout: Layout, payloads: Sequence[tuple[int, bytes]]) -> None:
@@ -128,7 +146,7 @@ def check_tables(layout: Layout, payloads: Sequence[tuple[int, bytes]]) -> None:
     claimed = 0
     for level, payload in payloads:
         cursor = Cursor(payload, 0, "a parameter segment")
-        if cursor.u8("entropy coder") != entropy.RANGE_CODER:
+        if cursor.u8("entropy coder") != older_coders.RANGE_CODER:
             continue
         for _ in range(tensors[level]):
             cursor.take(2, "a symbol model")

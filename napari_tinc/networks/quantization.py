@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_tinc.networks.entropy import MAX_SYMBOL, SymbolModel, fit_model
+from napari_tinc.networks.entropy import MAX_SYMBOL, Matrix, estimated_bits
 from napari_tinc.networks.protocol import Network
 from napari_tinc.system.forks import with_fresh_locks
 
@@ -33,8 +33,8 @@ WHOLE: Part = (0, 1)
 BLOCK_PARAMETERS = 2**16
 _FINEST, _PER_OCTAVE = -10, 16
 MAX_STEP_CODE = 255
-# Bytes a tensor costs besides its symbols: step code, model, bound.
-TENSOR_OVERHEAD_BITS = 8 * 4
+# Bytes a tensor costs besides its symbols: step code, bucket code.
+TENSOR_OVERHEAD_BITS = 8 * 2
 
 
 @with_fresh_locks
@@ -92,13 +92,18 @@ class Layout:
         first, last = np.searchsorted(owner.nodes, ends)
         return slice(int(first), int(last))
 
+    def matrices(self, item: int, tensor: int, part: Part = WHOLE) -> list[Matrix]:
+        """Rows and columns of one tensor, or of a part of it, array by array; the last axis makes the columns."""
+        found = []
+        for i in self._owners(tensor):
+            rows, array = self.rows(i, item, part), self.network.arrays[i]
+            columns = array.shape[-1] if len(array.shape) > 1 else 1
+            found.append(((rows.stop - rows.start) * array.per_node // columns, columns))
+        return found
+
     def size(self, item: int, tensor: int, part: Part = WHOLE) -> int:
         """Number of parameters of one tensor, or of a part of it."""
-        total = 0
-        for i in self._owners(tensor):
-            rows = self.rows(i, item, part)
-            total += (rows.stop - rows.start) * self.network.arrays[i].per_node
-        return total
+        return sum(rows * columns for rows, columns in self.matrices(item, tensor, part))
 
     def tensor(self, parameters: Sequence[Tensor], item: int, tensor: int, part: Part = WHOLE) -> list[Tensor]:
         """Views of the parameters of one tensor, or of a part of it, array by array."""
@@ -197,7 +202,7 @@ def dequantise(layout: Layout, symbols: Sequence[Sequence[npt.NDArray[np.int32]]
 
 def coded_bits(symbols: Sequence[Sequence[npt.NDArray[np.int32]]]) -> float:
     """Estimate the size of all parameter segments."""
-    return sum(fit_model(s)[1] + TENSOR_OVERHEAD_BITS for row in symbols for s in row)
+    return sum(estimated_bits(s) + TENSOR_OVERHEAD_BITS for row in symbols for s in row)
 
 
 def fit_steps(layout: Layout, parameters: Sequence[Tensor], sensitivities: Floats, bits: float) -> tuple[Codes, float]:
@@ -225,8 +230,3 @@ def step_codes(log2_steps: Floats) -> Codes:
     """Nearest codes of steps given by their logarithm."""
     codes = np.rint((log2_steps - _FINEST) * _PER_OCTAVE)
     return np.clip(codes, 0, MAX_STEP_CODE).astype(np.int64)
-
-
-def symbol_models(symbols: Sequence[Sequence[npt.NDArray[np.int32]]]) -> list[list[SymbolModel]]:
-    """Choose the symbol model of every tensor."""
-    return [[fit_model(s)[0] for s in row] for row in symbols]

@@ -249,7 +249,7 @@ def narrowed(symbols: Ints) -> Ints:
 def _block_size(block: _Block) -> int:
     """Bytes that a block takes in the cache, statistics and what Python needs included."""
     symbols, statistics = block
-    return 256 + (0 if statistics is None else 2**15) + (0 if symbols is None else symbols.nbytes)
+    return 256 + (0 if statistics is None else 2**14) + (0 if symbols is None else symbols.nbytes)
 
 
 class WaveletLayer:

@@ -29,7 +29,7 @@ from napari_tinc.wavelets.coefficients import LARGEST, Encoder, Statistics
 from napari_tinc.wavelets.residual import Residual, halved, reader, split
 from napari_tinc.wavelets.transform import Axes, Floats
 
-# Squared steps that are worth a bit: docs/experiments.md shows how flat the optimum is.
+# λ: squared steps that are worth a bit. docs/experiments.md shows how flat the optimum is.
 LAMBDA = 0.08
 # Axes at least 1 / elongation of the longest are split together. Which is best depends on the steps between planes.
 ELONGATIONS = (math.inf, 4.0, 1.5)
@@ -145,7 +145,7 @@ class Coefficients:
             parent, orientations = pyramid.parent(octave, cell, symbols), pyramid.orientations(octave)
             values = self._part(octave, cell) / np.float32(step)
             weights = self._weights(octave, cell)
-            symbols = coefficients.choose(trial, values, weights, LAMBDA, orientations, parent)
+            symbols = coefficients.rdoq(trial, values, weights, LAMBDA, orientations, parent)
             encoder.add(statistics, symbols, orientations, parent)
             tally.add(values, symbols, weights)
         return encoder.finish(), symbols, statistics
@@ -156,7 +156,7 @@ class Coefficients:
         orientations = self.pyramid.orientations(octave)
         parent = self.pyramid.parent(octave, cell, above)
         values, weights = self._part(octave, cell) / np.float32(step), self._weights(octave, cell)
-        symbols = coefficients.choose(statistics.copy(), values, weights, LAMBDA, orientations, parent)
+        symbols = coefficients.rdoq(statistics.copy(), values, weights, LAMBDA, orientations, parent)
         tally = _Tally()
         tally.add(values, symbols, weights)
         if not symbols.any():

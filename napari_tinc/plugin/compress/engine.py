@@ -102,9 +102,7 @@ def warm_up() -> None:
     volume.decode((3,))
     volume.decode((3,), 0.5)
     symbols = np.array([0, 1, -1, 0], np.int32)
-    model, _ = entropy.fit_model(symbols)
-    coder = entropy.default_coder()
-    entropy.decode(entropy.encode([symbols], [model], coder), [4], [model], coder)
+    entropy.decode_symbols(entropy.encode_symbols([symbols], [[(1, 4)]], [1]), [[(1, 4)]], [1])
     calibrate()
 
 
