@@ -1,7 +1,7 @@
 """Make the golden files of the present format version that are not there yet: those that are stay as they were made.
 
-``zyx-u2``, ``yx-u1``, ``zcyx-f4``, ``hybrid-zyx-u2`` and ``neurcomp-zyx-u2`` have range-coded parameters, ``deflate-u2`` deflated ones, by
-writers of before the mixing coder.
+``zyx-u2``, ``yx-u1``, ``zcyx-f4``, ``hybrid-zyx-u2`` and ``neurcomp-zyx-u2`` have range-coded parameters and
+``deflate-u2`` deflated ones, made by writers of before the mixing coder.
 
 python tests/golden/make.py
 """
