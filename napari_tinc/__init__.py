@@ -1,4 +1,4 @@
-"""napari-tinc: 3-D image volumes in files a hundredth of their size, from wavelets and octrees of small neural networks.
+"""napari-tinc: 3-D image volumes in files a hundredth of their size, from wavelets and small neural networks.
 
 The public names load on first use, so that ``import napari_tinc`` loads neither torch nor napari.
 """
