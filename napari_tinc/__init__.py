@@ -1,6 +1,6 @@
-"""napari-tinc: volumes as octrees of small neural networks, in files a hundredth of their size.
+"""napari-tinc: 3-D image volumes in files a hundredth of their size, from wavelets and small neural networks.
 
-The public names load on first use, so that ``import napari_tinc`` costs nothing and loads neither torch nor napari.
+The public names load on first use, so that ``import napari_tinc`` loads neither torch nor napari.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def test_without_noise_every_loss_is_structure() -> None:
     clean, _ = spots(0)
     found = tried(np.rint(clean).astype(np.uint16), ratios=[8, 64])
     assert [one.verdict for one in found] == [Verdict.NO_NOISE] * 2
-    assert "all that is lost is structure" in found[0].text
+    assert "everything lost is structure" in found[0].text
     assert advised(found) is None
 
 

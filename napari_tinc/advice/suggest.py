@@ -64,7 +64,7 @@ class Verdict(StrEnum):
 _TEXTS = {
     Verdict.NOISE: "the loss looks like noise",
     Verdict.STRUCTURE: "structure is lost",
-    Verdict.NO_NOISE: "no noise was found: all that is lost is structure",
+    Verdict.NO_NOISE: "no noise was found: everything lost is structure",
 }
 
 

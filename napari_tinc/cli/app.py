@@ -75,19 +75,27 @@ def compress(
             help="A TIFF, NPY or (OME-)Zarr volume and the file to write; or volumes, and folders of them.",
         ),
     ],
-    out_dir: Annotated[Path | None, typer.Option(help="A folder for the files of several volumes.")] = None,
-    ratio: Annotated[float | None, typer.Option(help="Raw bytes over file bytes; 64 if no goal is given.")] = None,
-    size: Annotated[int | None, typer.Option("--bytes", help="Size of the file.")] = None,
-    bits: Annotated[float | None, typer.Option("--bits-per-voxel", help="Bits of the file per voxel.")] = None,
-    psnr: Annotated[float | None, typer.Option(help="Quality in dB, over the volume's own range.")] = None,
+    out_dir: Annotated[Path | None, typer.Option(help="The folder for the files of several volumes.")] = None,
+    ratio: Annotated[
+        float | None, typer.Option(help="Raw bytes divided by file bytes; 64 if no target is given.")
+    ] = None,
+    size: Annotated[int | None, typer.Option("--bytes", help="Largest size of the file, in bytes.")] = None,
+    bits: Annotated[
+        float | None, typer.Option("--bits-per-voxel", help="Largest size of the file, in bits per voxel.")
+    ] = None,
+    psnr: Annotated[float | None, typer.Option(help="Quality to reach in dB, over the volume's own range.")] = None,
     preset: Preset = DEFAULT_PRESET,
-    between: Annotated[str, typer.Option(help=f"Spread over levels: {', '.join(BETWEEN)} or '1,0.8,1.5'.")] = "auto",
+    between: Annotated[
+        str, typer.Option(help=f"How a network's bytes are spread over levels: {', '.join(BETWEEN)} or '1,0.8,1.5'.")
+    ] = "auto",
     model: Annotated[ModelName, typer.Option(help="What the file consists of; auto takes the best.")] = DEFAULT_MODEL,
-    within: Annotated[WithinName, typer.Option(help="Spread over octants.")] = DEFAULT_WITHIN,
-    weights: Annotated[Path | None, typer.Option(help="A weight per voxel for the loss, and for --within map.")] = None,
-    levels: Annotated[int | None, typer.Option(help="Levels of the octree; found by itself if not given.")] = None,
+    within: Annotated[WithinName, typer.Option(help="How a network's bytes are spread over octants.")] = DEFAULT_WITHIN,
+    weights: Annotated[
+        Path | None, typer.Option(help="A volume with a weight for each voxel, for training and for --within map.")
+    ] = None,
+    levels: Annotated[int | None, typer.Option(help="Levels of the octree; automatic if not given.")] = None,
     device: Annotated[DeviceName, typer.Option(help="Where to train.")] = DEFAULT_DEVICE,
-    seed: Annotated[int, typer.Option(help="Start of all randomness.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
     time_limit: TimeLimit = None,
     memory: MemoryLimit = None,
     axes: Axes = None,
@@ -126,9 +134,9 @@ def _single_job(paths: list[Path]) -> Job:
 @app.command()
 def decompress(
     source: TincFile,
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="A .tif, .npy or .zarr to write.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The .tif, .npy or .zarr file to write.")],
     region: Annotated[str | None, typer.Option(help="Part to decode, such as '0:16,32:64,32:64'.")] = None,
-    scale: Annotated[float, typer.Option(help="Size of the output along space; 0.5 halves every side.")] = 1.0,
+    scale: Annotated[float, typer.Option(help="Scale of the output; 0.5 halves every side.")] = 1.0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -156,7 +164,7 @@ def decompress(
 
 @app.command()
 def info(source: TincFile, as_json: AsJson = False) -> None:
-    """Say what a .tinc file holds, without decoding it."""
+    """Show what a .tinc file holds, without decoding it."""
     with reporting(as_json):
         from napari_tinc import format as frames
 
@@ -180,7 +188,7 @@ def info(source: TincFile, as_json: AsJson = False) -> None:
 
 @app.command()
 def check(source: TincFile, as_json: AsJson = False) -> None:
-    """Test the checksums of a .tinc file; name what is damaged and exit with 1."""
+    """Test the checksums of a .tinc file; list damaged parts, and exit with 1 if there are any."""
     with reporting(as_json):
         from napari_tinc import format as frames
 
@@ -201,13 +209,13 @@ def check(source: TincFile, as_json: AsJson = False) -> None:
 @app.command()
 def demo(
     sample: Annotated[str, typer.Option(help="neuron, vessel or brain.")] = "neuron",
-    ratio: Annotated[float, typer.Option(help="Raw bytes over file bytes.")] = DEFAULT_RATIO,
+    ratio: Annotated[float, typer.Option(help="Raw bytes divided by file bytes.")] = DEFAULT_RATIO,
     preset: Preset = DEFAULT_PRESET,
     out_dir: Annotated[Path, typer.Option(help="Folder for demo.tinc and demo.png.")] = Path(),
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compress a sample, decode the file in a new process, and show what it cost."""
+    """Compress a sample, decode the file in a new process, and show the quality."""
     with reporting(as_json):
         from napari_tinc.cli.demo import run_demo
 

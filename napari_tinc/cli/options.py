@@ -28,21 +28,25 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 Preset = Annotated[
     PresetName,
-    typer.Option(help="fast takes seconds; the others also train networks where they may pay."),
+    typer.Option(
+        help="fast takes seconds; balanced and best also train networks where these may improve the file, for minutes."
+    ),
 ]
 DEFAULT_PRESET, DEFAULT_MODEL = PresetName("fast"), ModelName("auto")
 DEFAULT_WITHIN, DEFAULT_DEVICE = WithinName("equal"), DeviceName("auto")
-Axes = Annotated[str | None, typer.Option(help="Axis letters of tczyx, where the file is silent or wrong.")]
+Axes = Annotated[
+    str | None, typer.Option(help="Axes as letters of tczyx, if the file does not name them or names them wrongly.")
+]
 TimeLimit = Annotated[float | None, typer.Option(help="Seconds after which training stops.")]
 MemoryLimit = Annotated[
     float | None,
     typer.Option(
         "--memory-limit",
         min=0,
-        help="MB of the largest array kept in memory; an eighth of what is free.",
+        help="Larger arrays than this many MB are kept in files; an eighth of the free memory if not given.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Accept what looks like a label image.")]
+Force = Annotated[bool, typer.Option("--force", help="Compress even if it looks like a label image.")]
 
 
 def parse_region(text: str | None, axes: str, shape: tuple[int, ...]) -> tuple[slice, ...]:

@@ -99,10 +99,10 @@ def recommend(facts: Facts) -> Recommendation:
         )
         why = f"Global consistency {facts.consistency:.2f} is {side} {limits}: {between}."
         if facts.consistency < NOISE_CONSISTENCY + _NOISE_MARGIN:
-            why += f" Mind that noise alone would score {NOISE_CONSISTENCY:.2f}, so this says little."
+            why += f" Noise alone would score {NOISE_CONSISTENCY:.2f}, so this is weak evidence."
     # docs/strategies.md: which volumes gain by importance could not be told from their foreground.
     why += f" Within a level all octants get the same, whatever the foreground ({facts.foreground:.0%} of the voxels):"
-    why += " whether importance helps cannot be told before trying."
+    why += " only a test shows whether importance helps."
     return Recommendation(between, "equal", why)
 
 
@@ -126,9 +126,7 @@ def _answer(ratio: float, found: list[Result]) -> str:
         return f"{said}."
     rival = max(rivals, key=_psnr)
     more = _psnr(taken) - _psnr(rival)
-    return (
-        f"{said}; {_how(rival)} comes to {_psnr(rival):.2f} dB, {abs(more):.2f} dB {'less' if more >= 0 else 'more'}."
-    )
+    return f"{said}; {_how(rival)} reaches {_psnr(rival):.2f} dB, {abs(more):.2f} dB {'less' if more >= 0 else 'more'}."
 
 
 def _how(result: Result) -> str:

@@ -1,8 +1,8 @@
 """The frame: the bytes of one compressed volume, specified in ``docs/format.md``.
 
-A frame is a header that describes itself, followed by segments; each has its own CRC-32C. A ``.tinc`` file and a zarr
-chunk are both exactly one frame. `parse` trusts nothing: it checks every number before it uses it, holds no more
-memory than a small multiple of the bytes it was given, and raises `FormatError` for whatever is wrong.
+A frame is a header that describes itself, followed by segments; each has its own CRC-32C. A ``.tinc`` file is
+exactly one frame. `parse` trusts nothing: it checks every number before it uses it, holds no more memory than a small
+multiple of the bytes it was given, and raises `FormatError` for whatever is wrong.
 """
 
 from napari_tinc.choices import WITHIN

@@ -103,7 +103,7 @@ def test_ctrl_c_says_that_the_finished_are_kept(source, monkeypatch):
     monkeypatch.setattr(Comparison, "run", interrupted)
     done = run(source, *QUICK, "--strategies", "none", "--peers", "sperr")
     assert done.exit_code == 130
-    assert "goes on from there" in done.stderr
+    assert "continues from there" in done.stderr
 
 
 def test_a_table_can_be_read_back(source):

@@ -87,17 +87,17 @@ DEFAULT, SPERR, AV1 = Candidate.tinc("default"), Candidate("sperr"), Candidate("
     [
         (
             [result(SHALLOW, 30.0), result(DEFAULT, 34.0), result(SPERR, 33.5)],
-            "use Compress with preset fast and model auto: 34.00 dB in 0.5 s; the codec sperr comes to 33.50 dB, "
+            "use Compress with preset fast and model auto: 34.00 dB in 0.5 s; the codec sperr reaches 33.50 dB, "
             "0.50 dB less.",
         ),
         (
             [result(DEFAULT, 34.0), result(AV1, 34.5, seconds=7.0)],
-            "use the codec av1-10: 34.50 dB in 7.0 s; Compress with preset fast and model auto comes to 34.00 dB, "
+            "use the codec av1-10: 34.50 dB in 7.0 s; Compress with preset fast and model auto reaches 34.00 dB, "
             "0.50 dB less.",
         ),
         (
             [result(DEFAULT, 34.0), result(AV1, 34.05)],
-            "use Compress with preset fast and model auto: 34.00 dB in 0.5 s; the codec av1-10 comes to 34.05 dB, "
+            "use Compress with preset fast and model auto: 34.00 dB in 0.5 s; the codec av1-10 reaches 34.05 dB, "
             "0.05 dB more.",
         ),
         (

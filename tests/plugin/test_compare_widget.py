@@ -332,7 +332,7 @@ def test_what_a_comparison_will_take_is_known_once_the_candidates_have_run(opene
     _, widget = opened(ratios="16")
     monkeypatch.setattr(engine, "default_folder", lambda: tmp_path / "cache")
     said = widget.controls.expected
-    assert "not known until it has run once" in said.text()
+    assert "unknown until the first run" in said.text()
     press(widget, "compare")
     assert said.isHidden()
     qtbot.waitUntil(lambda: not widget.model.active, timeout=SECONDS)

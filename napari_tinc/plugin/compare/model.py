@@ -179,11 +179,11 @@ class CompareModel:
         expected, unknown = estimate_comparison(source.voxels, source.dtype, names * len(self.choice.ratio_values()))
         lacking = len(set(unknown))
         if expected is None:
-            return "Expected time: not known until it has run once on this machine"
+            return "Expected time: unknown until the first run on this machine"
         if lacking:
             expected = Estimate(expected.low, None)
         others = f", {lacking} of {len(names)} were never measured here" * bool(lacking)
-        return f"Expected time: {expected.text()}{others}; what was run before comes at once"
+        return f"Expected time: {expected.text()}{others}; earlier results are shown at once"
 
     def _least(self) -> int:
         """Bytes that no file of what is ticked is smaller than."""
@@ -286,7 +286,7 @@ class CompareModel:
             State.PREPARING: "Preparing: reading the volume",
             State.RUNNING: f"{count} finished{at}",
             State.STOPPING: "Stopping",
-            State.STOPPED: f"Stopped: {count} finished; Compare goes on from there",
+            State.STOPPED: f"Stopped: {count} finished; Compare continues from there",
             State.DONE: f"Done: {count} finished",
             State.FAILED: f"Failed: {self.message}",
         }

@@ -344,8 +344,8 @@ class CompressModel:
         if self.state is State.TRAINING:
             phase = {
                 "coding": "Coding",
-                "measuring": "Measuring what the file decodes to",
-                "quantising": "Training, rounded",
+                "measuring": "Measuring the quality",
+                "quantising": "Training with rounded parameters",
             }
             said = phase.get(self.phase, "Training")
             # What is trained is one try of several, and lacks the coefficients that come on top of it.
@@ -354,7 +354,7 @@ class CompressModel:
             return said + psnr + left
         texts = {
             State.IDLE: self.message or "Idle",
-            State.PREPARING: "Preparing: " + (self.message or "reading and planning"),
+            State.PREPARING: "Preparing: " + (self.message or "reading the volume and planning"),
             State.STOPPING: "Stopping: " + (self.message or "keeping what was learnt"),
             State.DONE: "Done",
             State.FAILED: f"Failed: {self.message}",

@@ -106,9 +106,7 @@ class Compression(QObject):
             case worker.Failed(message):
                 raise InputError(message)
             case worker.LooksLikeLabels():
-                text = (
-                    f"{self._layer.name} looks like a label image, whose numbers would become those of other objects."
-                )
+                text = f"{self._layer.name} looks like a label image: compression would mix up its object numbers."
                 return self.run(labels_too=True) if ask_whether(None, "Label image?", text, "Compress anyway") else None
         show_warning(f"{self._layer.name} was not saved: its compression was cancelled")
         return None
