@@ -47,7 +47,7 @@ def compare(
         str | None,
         typer.Option(help="Such as 'even/equal,shallow/importance@3,siren'; all usual ones if not given; 'none'."),
     ] = None,
-    peers: Annotated[str | None, typer.Option(help="Such as 'sperr,hevc-12,av1-10'; all if not given; 'none'.")] = None,
+    peers: Annotated[str | None, typer.Option(help="Such as 'sperr,hevc,av1'; all if not given; 'none'.")] = None,
     mask: Annotated[Path | None, typer.Option(help="The true foreground, not 0.")] = None,
     clean: Annotated[Path | None, typer.Option(help="The volume without noise.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Where the foreground begins; Otsu's if not given.")] = None,

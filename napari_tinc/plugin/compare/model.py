@@ -28,7 +28,7 @@ STRATEGIES = (
     "even/importance", "shallow/importance", "deep/importance", "auto/importance",
 )  # fmt: skip
 EXTRA_STRATEGIES = ("detail", "siren")
-PEERS = ("sperr", "sz3", "zfp", "jpeg2000", "jpegxl", "hevc-12", "hevc-10", "av1-12", "av1-10")
+PEERS = ("sperr", "sz3", "zfp", "jpeg2000", "jpegxl", "hevc", "av1")
 DEFAULT_BAR = 30.0
 
 
