@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_tinc import CompressedVolume, Metadata, Target, compress, core, samples
+import napari_tinc
+from napari_tinc import CompressedVolume, Metadata, Target, compress, samples
 from napari_tinc.encode import planning
 from napari_tinc.encode.draft import Content
 from napari_tinc.encode.settings import Settings
@@ -52,7 +53,7 @@ def vessels(shape: tuple[int, int, int], ratio: float) -> CompressedVolume:
 
 def _coder() -> str:
     """Name the state of the codec: other sources may make, and read, other bytes."""
-    sources = sorted(Path(core.__path__[0]).glob("*.py"))
+    sources = sorted(Path(napari_tinc.__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]
 
 

@@ -52,12 +52,12 @@ RECIPES = {
     "detail-long-axes": _detail(ELONGATIONS=(1.5,)),
     "detail-blocks-of-96": _detail(_BYTES_PER_BLOCK=96),
     "detail-blocks-of-1536": _detail(_BYTES_PER_BLOCK=1536),
-    "detail-no-filter": Recipe({"model": "detail"}, {"restoring._SHARE": 0.0}),
-    "detail-filter-of-1": Recipe({"model": "detail"}, {"restoring.MAX_BINS": 1}),
-    "detail-filter-of-4": Recipe({"model": "detail"}, {"restoring.MAX_BINS": 4}),
+    "detail-no-filter": Recipe({"model": "detail"}, {"encode.restoring._SHARE": 0.0}),
+    "detail-filter-of-1": Recipe({"model": "detail"}, {"encode.restoring.MAX_BINS": 1}),
+    "detail-filter-of-4": Recipe({"model": "detail"}, {"encode.restoring.MAX_BINS": 4}),
     **{
         f"hybrid-{100 * share:.0f}": Recipe(
-            {"model": "hybrid", "preset": "balanced"}, {"planning.NETWORK_SHARE": share}
+            {"model": "hybrid", "preset": "balanced"}, {"encode.planning.NETWORK_SHARE": share}
         )
         for share in (0.3, 0.45, 0.6, 0.75, 0.9)
     },

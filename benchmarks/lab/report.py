@@ -2,20 +2,21 @@
 
     python benchmarks/lab/report.py --recipes fast balanced sperr hevc-12 tthresh --output curves
 
-prints a table per ratio and writes ``benchmarks/lab/results/curves.png``.
+prints a table per ratio and writes ``curves.png`` beside the table.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 from run import RESULTS
 
 
-def load(recipes: list[str]) -> pd.DataFrame:
-    rows = pd.read_csv(RESULTS)
+def load(results: Path, recipes: list[str]) -> pd.DataFrame:
+    rows = pd.read_csv(results)
     rows = rows[rows.recipe.isin(recipes)]
     return rows.drop_duplicates(["recipe", "volume", "ratio"], keep="last")
 
@@ -32,7 +33,7 @@ def print_tables(rows: pd.DataFrame, recipes: list[str]) -> None:
         print(f"| median seconds | {' | '.join('-' if pd.isna(s) else f'{s:.1f}' for s in seconds)} |")
 
 
-def draw(rows: pd.DataFrame, recipes: list[str], output: str) -> None:
+def draw(rows: pd.DataFrame, recipes: list[str], path: Path) -> None:
     names = sorted(rows.volume.unique())
     figure = Figure(figsize=(12.6, 3.2 * -(-len(names) // 3)), layout="constrained")
     for index, name in enumerate(names):
@@ -46,14 +47,15 @@ def draw(rows: pd.DataFrame, recipes: list[str], output: str) -> None:
         axes.minorticks_off()
         if index == 0:
             axes.legend(fontsize=7)
-    figure.savefig(RESULTS.parent / f"{output}.png", dpi=100)
+    figure.savefig(path, dpi=100)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", nargs="+", required=True)
     parser.add_argument("--output", default="curves")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the table that run.py has made")
     arguments = parser.parse_args()
-    table = load(arguments.recipes)
+    table = load(arguments.results, arguments.recipes)
     print_tables(table, arguments.recipes)
-    draw(table, arguments.recipes, arguments.output)
+    draw(table, arguments.recipes, arguments.results.with_name(f"{arguments.output}.png"))
