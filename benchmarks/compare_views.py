@@ -2,13 +2,14 @@
 
     xvfb-run -a -s '-screen 0 1400x900x24' python benchmarks/compare_views.py
 
-Prints the longest time in which the event loop did not come round, for several presses of each button: milliseconds of
-the window's thread, so that other work on the machine counts little, with software rendering. The candidates are run
-first, and kept in a folder of the benchmark's own.
+Prints the longest time in which the event loop did not come round, while candidates are compared and for several
+presses of each button: milliseconds of the window's thread, so that other work on the machine counts little, with
+software rendering. The candidates are run first, and kept in a folder of the benchmark's own.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import tempfile
 import time
@@ -18,6 +19,7 @@ from typing import Any
 
 import napari
 import numpy as np
+from npe2 import PluginManager
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
@@ -28,7 +30,6 @@ from napari_tinc.plugin.window.preferences import PLUGIN
 
 SHAPE = (64, 96, 100)
 CANDIDATES = ("wavelet", "sperr", "sz3", "jpeg2000", "zfp")
-ROUNDS = 3
 
 
 def longest_block(press: Callable[[], None], settled: Callable[[], bool], seconds: float = 1.0) -> float:
@@ -45,21 +46,27 @@ def longest_block(press: Callable[[], None], settled: Callable[[], bool], second
     return float(1000 * np.diff([*beats, time.thread_time()]).max())
 
 
-def opened() -> tuple[Any, Any]:
+def opened(chosen: tuple[str, ...]) -> tuple[Any, Any]:
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1300, 850)
     viewer.add_image(np.asarray(samples.vessel_tree(SHAPE).noisy), name="volume")
     _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, COMPARE_WIDGET)
-    widget.form.tick(CANDIDATES)
+    widget.form.tick(chosen)
     longest_block(lambda: None, lambda: widget.ready)
-    longest_block(widget.start, lambda: not widget.model.active and widget.ready)
+    block = longest_block(widget.start, lambda: not widget.model.active and widget.ready)
+    print(f"while {len(chosen)} candidates are compared: {block:.0f} ms", flush=True)
     return viewer, widget
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--candidates", nargs="+", default=CANDIDATES)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    PluginManager.instance().discover()
     with tempfile.TemporaryDirectory() as folder:
         engine.default_folder = lambda: Path(folder)
-        viewer, widget = opened()
+        viewer, widget = opened(tuple(args.candidates))
         presses = {
             "show": lambda: widget.candidates.show_row(0),
             "grid": widget.controls.buttons["grid"].click,
@@ -74,7 +81,7 @@ def main() -> None:
             "single, from flicker": widget.controls.buttons["single"].click,
         }
         times: dict[str, list[float]] = {name: [] for name in presses}
-        for _ in range(ROUNDS):
+        for _ in range(args.rounds):
             for name, press in presses.items():
                 widget.table.clearSelection() if "grid" in name else widget.table.selectRow(0)
                 times[name].append(longest_block(press, lambda: widget.ready))

@@ -53,9 +53,7 @@ def vessels(shape: tuple[int, int, int], ratio: float) -> CompressedVolume:
 
 def _coder() -> str:
     """Name the state of the codec: other sources may make, and read, other bytes."""
-    sources = sorted(
-        path for room in ("wavelets", "encode") for path in (Path(napari_tinc.__path__[0]) / room).glob("*.py")
-    )
+    sources = sorted(Path(napari_tinc.__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]
 
 

@@ -385,22 +385,35 @@ def first_tinc(repeats: int) -> None:
     report("imports before the first file of a session", [1000 * in_a_process(FIRST_TINC) for _ in range(repeats)])
 
 
-STACK = (256, 512, 512)
+def compressed_stack(shape: tuple[int, int, int]) -> list[CompressedVolume]:
+    return [synthetic(shape, 128), vessels(shape, 128)]
+
+
 LARGE = ((networks, (128, 1024, 8192)), (repeated, (128, 1024)))
 PARTS = {
     "window": lambda: blocks_and_stop(20, 4),
     "save": lambda: saving((64, 256, 256)),
-    "step": lambda: stepping([synthetic(STACK, 128), vessels(STACK, 128)], 40),
+    "step": lambda: stepping(compressed_stack((256, 512, 512)), 40),
     "start": lambda: start_up(5),
     "torch": lambda: [first_torch(5), first_tinc(3)],
     "open": lambda: [opening(make(1024, ratio)) for make, ratios in LARGE for ratio in ratios],
+}
+# The same code in seconds, to see that it works: the numbers mean nothing.
+SMALL = {
+    "window": lambda: blocks_and_stop(2, 1),
+    "save": lambda: saving((16, 64, 64)),
+    "step": lambda: stepping(compressed_stack((32, 64, 64)), 3),
+    "start": lambda: start_up(1),
+    "torch": lambda: [first_torch(1), first_tinc(1)],
+    "open": lambda: [opening(make(256, 128)) for make, _ in LARGE],
 }
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"among {', '.join(PARTS)}; by default all")
-    chosen = parser.parse_args().parts
+    parser.add_argument("--small", action="store_true", help="a few seconds of each, to see that it works")
+    args = parser.parse_args()
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, napari {napari.__version__}", flush=True)
     PluginManager.instance().discover()
-    for part in chosen:
-        PARTS[part]()
+    for part in args.parts:
+        (SMALL if args.small else PARTS)[part]()

@@ -53,9 +53,9 @@ def measured(volume: np.ndarray, ratio: float, preset: str) -> dict[str, object]
     return {"bytes": len(data), "psnr_dB": f"{psnr:.3f}", "cpu_s": f"{took:.2f}", "networks": kept}
 
 
-def table(commits: list[str]) -> None:
+def table(results: Path, commits: list[str]) -> None:
     """Print the latest row of every preset, or that of the commits given, side by side."""
-    rows = pd.read_csv(RESULTS)
+    rows = pd.read_csv(results)
     rows = rows[rows.commit.isin(commits)] if commits else rows
     rows = rows.groupby(KEYS, sort=False).last().reset_index()
     presets = list(rows.preset.unique())
@@ -77,15 +77,17 @@ def main() -> None:
     parser.add_argument("--ratios", nargs="+", type=float, default=[64, 256])
     parser.add_argument("--presets", nargs="+", default=["fast", "balanced"])
     parser.add_argument("--table", nargs="*", metavar="COMMIT", help="print what is there and run nothing")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the table to append to, or to print")
     args = parser.parse_args()
     if args.table is not None:
-        table(args.table)
+        table(args.results, args.table)
         return
     git = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    here = Path(__file__).parent
+    commit = subprocess.run(git, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
     paths = [p for p in sorted(args.folder.glob("*.tif")) if not any(word in p.stem for word in ("mask", "clean"))]
     chosen = [p for p in paths if not args.volumes or any(p.stem.startswith(name) for name in args.volumes)]
-    with RESULTS.open("a", newline="") as file:
+    with args.results.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if file.tell() == 0:
             writer.writeheader()

@@ -202,11 +202,13 @@ def peak_memory(shape: tuple[int, ...], ratio: float) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+    parser.add_argument("--shrink", type=int, default=1, help="divide all sides by this")
+    shrink = parser.parse_args().shrink
+    cubes = {side: (side // shrink,) * 3 for side in (64, 128, 256)}
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    decoding((256, 256, 256), 128)
-    plane((64, 512, 512), 128)
-    level_curve((128, 128, 128), 64)
-    training((64, 64, 64), 64, 256)
-    training((128, 128, 128), 64, 1024)
-    peak_memory((256, 256, 256), 128)
+    decoding(cubes[256], 128)
+    plane((64 // shrink, 512 // shrink, 512 // shrink), 128)
+    level_curve(cubes[128], 64)
+    training(cubes[64], 64, 256)
+    training(cubes[128], 64, 1024)
+    peak_memory(cubes[256], 128)

@@ -17,7 +17,7 @@ import tifffile
 from napari_tinc import Candidate, Comparison
 from napari_tinc.compare.candidates import SIREN
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "strategies.csv"
 BETWEEN = ("even", "shallow", "deep")
 COLUMNS = [
     "volume",
@@ -58,10 +58,12 @@ def main() -> None:
     parser.add_argument("--time-limit", type=float)
     parser.add_argument("--voxels", type=int, default=1_200_000)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--output", default="strategies")
+    parser.add_argument("--strategies", nargs="+", help="these alone")
+    parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     tables: list[pd.DataFrame] = []
-    chosen = [Candidate.tinc(name, args.preset, time_limit=args.time_limit) for name in strategies(args.levels)]
+    names = args.strategies or strategies(args.levels)
+    chosen = [Candidate.tinc(name, args.preset, time_limit=args.time_limit) for name in names]
     for path in args.volumes:
         comparison = Comparison(middle(tifffile.imread(path), args.voxels), candidates=chosen, ratios=args.ratios)
         print(path.stem, comparison.facts, flush=True)
@@ -79,8 +81,7 @@ def main() -> None:
             "encode_seconds": "encode_s"})  # fmt: skip
         table.insert(0, "volume", path.stem)
         tables.append(table[COLUMNS])
-    RESULTS.mkdir(exist_ok=True)
-    pd.concat(tables).to_csv(RESULTS / f"{args.output}.csv", index=False, float_format="%.3f")
+    pd.concat(tables).to_csv(args.output, index=False, float_format="%.3f")
 
 
 if __name__ == "__main__":

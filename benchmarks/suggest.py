@@ -32,14 +32,14 @@ EXPOSURES = (0.25, 1.0, 4.0)
 OFFSET, GAIN, READ_NOISE = 100.0, 1.5, 4.0
 
 
-def simulated() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def simulated(shape: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     for name, make in (("neuron", samples.neuron_phantom), ("vessel", samples.vessel_tree)):
-        clean = make(SHAPE, seed=7).clean.astype(np.float64)
+        clean = make(shape, seed=7).clean.astype(np.float64)
         for exposure in EXPOSURES:
             draw = np.random.default_rng(int(10 * exposure))
             photons = exposure * np.maximum(clean - OFFSET, 0) / GAIN
             truth = OFFSET + GAIN * photons
-            noisy = OFFSET + GAIN * draw.poisson(photons) + draw.normal(0, READ_NOISE, SHAPE)
+            noisy = OFFSET + GAIN * draw.poisson(photons) + draw.normal(0, READ_NOISE, shape)
             yield f"{name}, {exposure:g} of the light", np.clip(np.rint(noisy), 0, 65535).astype(np.uint16), truth
 
 
@@ -47,12 +47,13 @@ def distance(decoded: np.ndarray, noisy: np.ndarray, clean: np.ndarray) -> float
     return float(np.square(decoded - clean).mean() / np.square(noisy - clean).mean())
 
 
-def rows_of(name: str, noisy: np.ndarray, clean: np.ndarray) -> list[dict[str, object]]:
+def rows_of(ratios: list[float], name: str, noisy: np.ndarray, clean: np.ndarray) -> list[dict[str, object]]:
     noise = estimate_noise([noisy])
     true_noise = np.square(noisy - clean).mean()
     began = time.process_time()
-    box = tuple(slice((n - side) // 2, (n + side) // 2) for n, side in zip(noisy.shape, REGION, strict=True))
-    tried = complete(suggest_steps(noisy, region=box, ratios=RATIOS))
+    sides = [min(n, side) for n, side in zip(noisy.shape, REGION, strict=True)]
+    box = tuple(slice((n - side) // 2, (n + side) // 2) for n, side in zip(noisy.shape, sides, strict=True))
+    tried = complete(suggest_steps(noisy, region=box, ratios=ratios))
     seconds = time.process_time() - began
     advice = advised(tried)
     rows = []
@@ -104,7 +105,7 @@ def summary(table: pd.DataFrame) -> Iterator[str]:
         yield f"{column}: estimated minus true distance {off['mean']:.3f} on average, {off['std']:.3f} of spread"
     off = (table.psnr_expected - table.psnr).describe()
     yield f"expected minus true PSNR {off['mean']:.2f} dB on average, from {off['min']:.2f} to {off['max']:.2f}"
-    yield f"{table.cpu_s.mean() / len(RATIOS):.1f} CPU seconds a ratio"
+    yield f"{table.cpu_s.mean() / table.ratio.nunique():.1f} CPU seconds a ratio"
 
 
 def main() -> None:
@@ -112,8 +113,10 @@ def main() -> None:
     parser.add_argument("--phantom", nargs=2, type=Path, metavar=("NOISY", "CLEAN"))
     parser.add_argument("--only", nargs="*", help="how the names of volumes begin; rows of others are kept")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "suggest.csv")
+    parser.add_argument("--shape", type=int, nargs=3, default=SHAPE)
+    parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS)
     args = parser.parse_args()
-    volumes = list(simulated())
+    volumes = list(simulated(tuple(args.shape)))
     if args.phantom:
         noisy, clean = (tifffile.imread(path) for path in args.phantom)
         volumes.append((args.phantom[0].stem, noisy, clean.astype(np.float64)))
@@ -121,7 +124,7 @@ def main() -> None:
         volumes = [volume for volume in volumes if volume[0].startswith(tuple(args.only))]
     table = pd.read_csv(args.output) if args.output.exists() else pd.DataFrame()
     for volume in volumes:
-        table = pd.concat([table, pd.DataFrame(rows_of(*volume))])
+        table = pd.concat([table, pd.DataFrame(rows_of(args.ratios, *volume))])
         table = table.drop_duplicates(["volume", "ratio"], keep="last")
         table.to_csv(args.output, index=False, float_format="%.4g")
         print(f"{volume[0]}: done", flush=True)

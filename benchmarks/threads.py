@@ -55,10 +55,14 @@ def steps_a_second(threads: int, waiting: str, busy: int, seconds: float) -> flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5, help="of training for every row")
-    seconds = parser.parse_args().seconds
-    cores = os.cpu_count() or 1
+    parser.add_argument("--busy", type=int, nargs="+", default=[0, 1], help="other processes")
+    parser.add_argument("--threads", type=int, nargs="+", help="by default one, all cores, and all but one")
+    parser.add_argument("--waiting", nargs="+", default=["", "passive"], help="OMP_WAIT_POLICY")
+    args = parser.parse_args()
+    seconds, cores = args.seconds, os.cpu_count() or 1
     print(f"{cores} cores")
-    for busy, threads, waiting in product((0, 1), sorted({1, cores - 1, cores} - {0}), ("", "passive")):
+    numbers = args.threads or sorted({1, cores - 1, cores} - {0})
+    for busy, threads, waiting in product(args.busy, numbers, args.waiting):
         load = os.getloadavg()[0]
         rate = steps_a_second(threads, waiting, busy, seconds)
         print(f"{busy} busy processes, {threads} threads, waiting {waiting or 'as torch has it'}: "

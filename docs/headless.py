@@ -1,6 +1,6 @@
 """What the Compress widget does, without napari: every button of the plugin is a few lines of Python.
 
-Run this file as a script, or cell by cell in an editor that knows ``# %%``. It takes about half a minute on two cores.
+Run this file as a script, or cell by cell in an editor that knows ``# %%``. It takes some ten seconds.
 """
 
 # %% Source: any array with its axes and voxel size; here a simulated neuron

@@ -16,6 +16,7 @@ import torch
 from synthetic import blobs
 
 from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.choices import WITHIN
 from napari_tinc.encode import compression as story
 from napari_tinc.encode import framing, training, trial
 from napari_tinc.encode.framing import Content
@@ -23,7 +24,7 @@ from napari_tinc.encode.original import Original
 from napari_tinc.errors import BudgetError, InputError, TrainingError
 from napari_tinc.format import BETWEEN, parse
 from napari_tinc.geometry.octree import Octree, choose_splits
-from napari_tinc.networks import allocation
+from napari_tinc.measures.signal import global_consistency
 from napari_tinc.networks.families.tinc import TincNetwork
 from napari_tinc.networks.leafwise import LeafSamples
 from napari_tinc.progress import Progress
@@ -101,7 +102,7 @@ def test_every_strategy_keeps_the_budget_and_is_written_down(between: str | tupl
     volume = compress(original, 1500, between=between, within=within, weights=weights, levels=2, model="tinc")
     assert 0.97 * 1500 <= volume.nbytes <= 1500
     again = CompressedVolume(volume.to_bytes())
-    assert allocation.WITHIN[again.header.within] == within
+    assert WITHIN[again.header.within] == within
     assert BETWEEN[again.header.between] == (between if isinstance(between, str) else "ratios")
 
 
@@ -310,7 +311,10 @@ def test_unknown_presets_and_devices_are_refused() -> None:
 def training_data(original: Array, levels: int, weights: Array | None = None) -> tuple[Any, LeafSamples]:
     source = Original.prepare(original, Metadata.default(original.ndim), weights)
     tree = Octree(original.shape, choose_splits(original.shape, levels - 1))
-    return tree, source.training_data(tree, torch.device("cpu"))
+    network = TincNetwork.on_tree(
+        tree, [1] * (tree.depth + 1), [np.full(tree.nodes(n), 1) for n in range(tree.depth + 1)]
+    )
+    return tree, network.samples(source, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -345,7 +349,7 @@ def test_cancelling_at_any_yield_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training, "_YIELD_SECONDS", 0.0)
+    monkeypatch.setattr(trainers, "_YIELD_SECONDS", 0.0)
     original = blobs((13, 22, 18))
     settings: dict[str, Any] = {"preset": "fast", "device": "cpu", "model": model}
     total = sum(1 for _ in story.compress_steps(original, Target.size(1500), Settings(**settings)))
@@ -363,7 +367,7 @@ def test_cancelling_at_any_yield_leaves_nothing_behind(
 
 
 def test_progress_tells_what_is_going_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_YIELD_SECONDS", 0.0)
+    monkeypatch.setattr(trainers, "_YIELD_SECONDS", 0.0)
     target = Target.size(1500)
     seen = list(story.compress_steps(blobs((13, 22, 18)), target, Settings(preset="fast", device="cpu", model="tinc")))
     assert all(isinstance(progress, Progress) for progress in seen)
@@ -408,7 +412,7 @@ def test_one_level_is_asked_for_and_given(model: str) -> None:
 def test_consistency_is_told_to_the_caller() -> None:
     original = blobs((16, 16, 16))
     volume = compress(original, 2000, levels=2, model="tinc")
-    measured = allocation.global_consistency(original, volume.header.splits)
+    measured = global_consistency(original, volume.header.splits)
     assert measured is not None
     assert float(volume.provenance["consistency"]) == pytest.approx(measured, abs=0.005)
 

@@ -199,7 +199,7 @@ def test_blocks_of_any_rule_are_those_that_a_reader_takes(
 @given(st.data())
 def test_a_region_is_the_same_part_of_the_whole(detail: CodedWavelets, data: st.DataObject) -> None:
     pyramid = detail.head.pyramid
-    level = data.draw(st.integers(0, pyramid.levels))
+    level = data.draw(st.integers(0, pyramid.octaves))
     bounds = []
     for n in pyramid.shapes[level]:
         start = data.draw(st.integers(0, n - 1))

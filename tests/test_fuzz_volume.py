@@ -269,9 +269,9 @@ def test_a_detail_segment_that_is_not_there_is_named(detailed: Frame) -> None:
     if detailed.header.model != MODEL_WAVELETS:
         pytest.skip("a network may do without")
     volume = CompressedVolume(pack(replace(detailed, segments=detailed.segments[:-1])), device="cpu")
-    with pytest.raises(FormatError, match="expected a detail segment for item 0, got none"):
+    with pytest.raises(FormatError, match="expected a wavelet segment for item 0, got none"):
         volume.decode(CORNER)
-    with pytest.raises(FormatError, match="expected a detail segment for item 0, got none"):
+    with pytest.raises(FormatError, match="expected a wavelet segment for item 0, got none"):
         _ = volume.octants
 
 

@@ -3,12 +3,13 @@
     python benchmarks/lab/report.py --recipes fast sperr hevc av1 tthresh --output curves
 
 prints a table per ratio, in how many of them the first recipe is ahead of each of the others and by how much, and the
-delta rates where there are at least three ratios; it writes ``benchmarks/lab/results/curves.png``.
+delta rates where there are at least three ratios; it writes ``curves.png`` beside the table.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,8 @@ from run import RESULTS
 COPIED = {"tthresh": "tthresh (†)"}  # not run by ``run.py``
 
 
-def load(recipes: list[str], ratios: list[float] | None) -> pd.DataFrame:
-    rows = pd.read_csv(RESULTS)
+def load(results: Path, recipes: list[str], ratios: list[float] | None) -> pd.DataFrame:
+    rows = pd.read_csv(results)
     rows = rows[rows.recipe.isin(recipes) & (rows.ratio.isin(ratios) if ratios else True)]
     return rows.drop_duplicates(["recipe", "volume", "ratio"], keep="last")
 
@@ -85,7 +86,7 @@ def _percent(rate: float) -> str:
     return "-" if np.isnan(rate) else f"{rate:+.1f}"
 
 
-def draw(rows: pd.DataFrame, recipes: list[str], output: str) -> None:
+def draw(rows: pd.DataFrame, recipes: list[str], path: Path) -> None:
     names = sorted(rows.volume.unique())
     figure = Figure(figsize=(12.6, 3.2 * -(-len(names) // 3)), layout="constrained")
     for index, name in enumerate(names):
@@ -99,7 +100,7 @@ def draw(rows: pd.DataFrame, recipes: list[str], output: str) -> None:
         axes.minorticks_off()
         if index == 0:
             axes.legend(fontsize=7)
-    figure.savefig(RESULTS.parent / f"{output}.png", dpi=100)
+    figure.savefig(path, dpi=100)
 
 
 if __name__ == "__main__":
@@ -107,9 +108,10 @@ if __name__ == "__main__":
     parser.add_argument("--recipes", nargs="+", required=True)
     parser.add_argument("--ratios", nargs="+", type=float, help="all if not given")
     parser.add_argument("--output", default="curves")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the table that run.py has made")
     arguments = parser.parse_args()
-    found = load(arguments.recipes, arguments.ratios)
+    found = load(arguments.results, arguments.recipes, arguments.ratios)
     print_qualities(found, arguments.recipes)
     print_counts(found, arguments.recipes)
     print_rates(found, arguments.recipes)
-    draw(found, arguments.recipes, arguments.output)
+    draw(found, arguments.recipes, arguments.results.with_name(f"{arguments.output}.png"))

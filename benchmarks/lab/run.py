@@ -82,11 +82,12 @@ def main() -> None:
     parser.add_argument("--volumes", nargs="*", default=[], help="how their names begin; all if not given")
     parser.add_argument("--ratios", nargs="+", type=float, default=[64, 128, 256, 512])
     parser.add_argument("--time-limit", type=float, help="seconds of training a compression may take")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the table to append to")
     args = parser.parse_args()
     git = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a", newline="") as file:
+    here = Path(__file__).parent
+    commit = subprocess.run(git, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    with args.results.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if file.tell() == 0:
             writer.writeheader()

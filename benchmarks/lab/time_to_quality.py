@@ -41,8 +41,8 @@ def measured(volume: np.ndarray, ratio: float, preset: str, limit: float | None)
     return {"bytes": len(data), "psnr_dB": f"{psnr:.3f}", "cpu_s": f"{processor:.2f}", "wall_s": f"{wall:.2f}"}
 
 
-def draw() -> None:
-    table = pd.read_csv(RESULTS)
+def draw(results: Path) -> None:
+    table = pd.read_csv(results)
     groups = list(table.groupby(["volume", "ratio"], sort=False))
     figure, axes = pyplot.subplots(1, len(groups), figsize=(4 * len(groups), 3.4), squeeze=False, layout="constrained")
     for axis, ((volume, ratio), rows) in zip(axes[0], groups, strict=True):
@@ -60,7 +60,7 @@ def draw() -> None:
         for row in rows.itertuples():
             limit = "" if np.isnan(row.time_limit_s) else f"{row.time_limit_s:g}"
             print(f"| {row.preset} | {limit} | {row.psnr_dB:.2f} | {row.cpu_s:.1f} |")
-    figure.savefig(RESULTS.with_suffix(".png"), dpi=110)
+    figure.savefig(results.with_suffix(".png"), dpi=110)
 
 
 def main() -> None:
@@ -69,18 +69,20 @@ def main() -> None:
     parser.add_argument("--volumes", nargs="*", default=[], help="how their names begin; all if not given")
     parser.add_argument("--ratios", nargs="+", type=float, default=[256])
     parser.add_argument("--draw", action="store_true", help="draw what is there and run nothing")
+    parser.add_argument("--presets", nargs="+", default=["fast", "balanced", "best"])
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the table to append to, or to draw")
     args = parser.parse_args()
     if args.draw:
-        draw()
+        draw(args.results)
         return
-    with RESULTS.open("a", newline="") as file:
+    with args.results.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if file.tell() == 0:
             writer.writeheader()
         for key, volume in volumes(args.folder, args.volumes).items():
             compress(volume[:8, :16, :16], Target.ratio(8), preset="fast")  # kernels
             for ratio in args.ratios:
-                for preset, limit in POINTS:
+                for preset, limit in [point for point in POINTS if point[0] in args.presets]:
                     found = measured(volume, ratio, preset, limit)
                     said = {"volume": key, "ratio": ratio, "preset": preset, "time_limit_s": limit}
                     writer.writerow(said | found)

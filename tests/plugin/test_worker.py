@@ -157,7 +157,7 @@ def test_finished_early_towards_a_psnr_it_keeps_the_round_it_is_in():
         if event is not None and event.phase == "training" and event.step == 40:
             control.finish()
 
-    job = Job(waves(), Target.psnr(70), Metadata.default(3), {"preset": "best", "device": "cpu"})
+    job = Job(waves(), Target.psnr(70), Metadata.default(3), Settings("best", device="cpu"))
     _, outcome = run(job, control, finish)
     assert isinstance(outcome, Finished)
 

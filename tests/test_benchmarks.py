@@ -1,0 +1,125 @@
+"""Every benchmark works: a run of seconds of each; of those that take a minute however small, only their help."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tifffile
+from synthetic import blobs
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+# Runs of seconds, one after the other in one folder, where VOLUMES holds a small volume.
+QUICK = {
+    "against_authors.py": "VOLUMES/a.tif --ratio 12 --levels 1 --steps 250 --batch 1024 --preset fast --limits 0.3",
+    "compare.py": "--strategies wavelet",
+    "detail_speed.py": "--shape 32 64 64 --ratio 32",
+    "gaps.py": "--voxels 0.1",
+    "gpu.py": "--device cpu --small",
+    "lab/run.py": "VOLUMES --recipes fast detail-no-filter sperr --ratios 12 24 --results lab.csv",
+    "lab/report.py": "--recipes fast sperr --results lab.csv",
+    "lab/time_to_quality.py": "VOLUMES --presets fast --ratios 12 --results times.csv",
+    "lab/time_to_quality.py --draw": "--results times.csv",
+    "presets.py": "VOLUMES --presets fast --ratios 12 --results presets.csv",
+    "presets.py --table": "--results presets.csv",
+    "reading.py": "--side 64 --chunks 4096",
+    "strategies.py": "VOLUMES/a.tif --ratios 12 --strategies even/equal@1 --time-limit 0.2 --output strategies.csv",
+    "suggest.py": "--shape 16 40 40 --ratios 16 64 --only vessel --output suggest.csv",
+}
+# Runs that take a minute or more.
+LONG = {
+    "autocast.py": "VOLUMES/a.tif --ratio 12",
+    "compare_views.py": "--candidates detail sperr --rounds 1",
+    "plugin_latency.py": "--small",
+    "scale.py": "--megavoxels 1",
+    "speed.py": "--shrink 4",
+    "step_sizes.py": "VOLUMES/a.tif --ratio 12 --bits 6",
+    "threads.py": "--busy 0 --threads 1 --waiting passive --seconds 0.2",
+}
+USED = {"recursion.py", "detail_files.py", "lab/recipes.py"}  # by others; attack.py has a test of its own
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where benchmarks run; those tables of theirs that are kept in the repository stay as they are."""
+    before = kept()
+    folder = tmp_path_factory.mktemp("benchmarks")
+    (folder / "VOLUMES").mkdir()
+    tifffile.imwrite(folder / "VOLUMES" / "a.tif", blobs((16, 32, 32)), photometric="minisblack")
+    yield folder
+    assert kept() == before
+
+
+def kept() -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in BENCHMARKS.rglob("results/*")}
+
+
+def run(folder: Path, script: str, arguments: str) -> str:
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache"), "NAPARI_CONFIG": str(folder / "napari.yaml"),
+        "TMPDIR": str(folder),
+    }  # fmt: skip
+    name, *options = script.split()
+    command = [sys.executable, str(BENCHMARKS / name), *options, *shlex.split(arguments)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", QUICK)
+def test_a_short_run_of_a_benchmark_works(script: str, folder: Path) -> None:
+    assert run(folder, script, QUICK[script])
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: str) -> object:
+    """Run a benchmark in this process, where much is imported already, and return its exit code."""
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+    return ended.value.code
+
+
+@pytest.mark.parametrize("script", LONG)
+def test_a_benchmark_that_takes_long_can_be_asked_what_it_does(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_here(monkeypatch, script, "--help") == 0
+    assert capsys.readouterr().out.startswith("usage")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", LONG)
+def test_a_longer_run_of_a_benchmark_works(script: str, folder: Path) -> None:
+    assert run(folder, script, LONG[script])
+
+
+def test_no_benchmark_is_left_out() -> None:
+    scripts = {str(path.relative_to(BENCHMARKS)) for path in BENCHMARKS.rglob("*.py") if path.parent.name != "attacks"}
+    assert scripts == {name.split()[0] for name in QUICK} | set(LONG) | USED | {"attack.py"}
+
+
+def test_without_a_gpu_its_benchmark_says_so_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert run_here(monkeypatch, "gpu.py") == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("error: expected a cuda device")
+
+
+def test_the_constants_that_recipes_change_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS / "lab")
+    for name, recipe in importlib.import_module("recipes").RECIPES.items():
+        for path in recipe.constants:
+            module, constant = path.rsplit(".", 1)
+            assert hasattr(importlib.import_module(f"napari_tinc.{module}"), constant), name
