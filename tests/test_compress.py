@@ -25,6 +25,7 @@ from napari_tinc.errors import BudgetError, InputError, TrainingError
 from napari_tinc.format import BETWEEN, parse
 from napari_tinc.geometry.octree import Octree, choose_splits
 from napari_tinc.measures.signal import global_consistency
+from napari_tinc.networks import training as trainers
 from napari_tinc.networks.families.tinc import TincNetwork
 from napari_tinc.networks.leafwise import LeafSamples
 from napari_tinc.progress import Progress
