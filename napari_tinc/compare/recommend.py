@@ -99,7 +99,7 @@ def recommend(facts: Facts) -> Recommendation:
         )
         why = f"Global consistency {facts.consistency:.2f} is {side} {limits}: {between}."
         if facts.consistency < NOISE_CONSISTENCY + _NOISE_MARGIN:
-            why += f" Noise alone would score {NOISE_CONSISTENCY:.2f}, so this is weak evidence."
+            why += f" But noise alone would score {NOISE_CONSISTENCY:.2f}, so this is weak evidence."
     # docs/strategies.md: which volumes gain by importance could not be told from their foreground.
     why += f" Within a level all octants get the same, whatever the foreground ({facts.foreground:.0%} of the voxels):"
     why += " only a test shows whether importance helps."
