@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -115,11 +113,9 @@ def test_symbols_beyond_the_largest_are_refused() -> None:
         decode_symbols(b"", [[(1, 1)]], [MAX_BUCKET_CODE])
 
 
-def test_the_most_decisions_that_few_bytes_can_ask_for_are_soon_made() -> None:
-    """A million symbols in the eighth bucket, which take next to no bits once that is learnt."""
+def test_a_million_like_symbols_come_back_from_few_bytes() -> None:
+    """How long as many decisions take as few bytes can ask for is in ``benchmarks/parameter_coding.py``."""
     symbols = np.full(2**20, 7, np.int32)
     stream = encode_symbols([symbols], [[(2**10, 2**10)]], [1])
-    assert len(stream) < 2**18
-    started = time.process_time()
-    decode_symbols(stream, [[(2**10, 2**10)]], [1])
-    assert time.process_time() - started < 10  # 0.6 s when nothing else runs
+    assert len(stream) < 2**18, "a sign takes a bit"
+    np.testing.assert_array_equal(decode_symbols(stream, [[(2**10, 2**10)]], [1])[0], symbols)
