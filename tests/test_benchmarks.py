@@ -16,7 +16,7 @@ import tifffile
 from synthetic import blobs
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-# Runs of seconds, one after the other in one folder, where VOLUMES holds a small volume.
+# Runs of seconds, one after the other in one folder, where VOLUMES holds a small volume and GOLDEN the golden files.
 QUICK = {
     "against_authors.py": "VOLUMES/a.tif --ratio 12 --levels 1 --steps 250 --batch 1024 --preset fast --limits 0.3",
     "compare.py": "--strategies wavelet",
@@ -27,6 +27,7 @@ QUICK = {
     "lab/report.py": "--recipes fast sperr --results lab.csv",
     "lab/time_to_quality.py": "VOLUMES --presets fast --ratios 12 --results times.csv",
     "lab/time_to_quality.py --draw": "--results times.csv",
+    "parameter_coding.py": "GOLDEN/v1-mixed-zyx-u2.tinc GOLDEN/v1-detail-yx-u1.tinc",
     "presets.py": "VOLUMES --presets fast --ratios 12 --results presets.csv",
     "presets.py --table": "--results presets.csv",
     "reading.py": "--side 64 --chunks 4096",
@@ -51,6 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where benchmarks run; those tables of theirs that are kept in the repository stay as they are."""
     before = kept()
     folder = tmp_path_factory.mktemp("benchmarks")
+    (folder / "GOLDEN").symlink_to(Path(__file__).parent / "golden")
     (folder / "VOLUMES").mkdir()
     tifffile.imwrite(folder / "VOLUMES" / "a.tif", blobs((16, 32, 32)), photometric="minisblack")
     yield folder
