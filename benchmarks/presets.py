@@ -84,7 +84,7 @@ def main() -> None:
         return
     git = ["git", "describe", "--always", "--dirty"]
     here = Path(__file__).parent
-    commit = subprocess.run(git, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    commit = subprocess.run(git, cwd=here, capture_output=True, text=True).stdout.strip() or "unknown"
     paths = [p for p in sorted(args.folder.glob("*.tif")) if not any(word in p.stem for word in ("mask", "clean"))]
     chosen = [p for p in paths if not args.volumes or any(p.stem.startswith(name) for name in args.volumes)]
     with args.results.open("a", newline="") as file:

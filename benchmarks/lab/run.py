@@ -88,7 +88,7 @@ def main() -> None:
     args = parser.parse_args()
     git = ["git", "describe", "--always", "--dirty"]
     here = Path(__file__).parent
-    commit = subprocess.run(git, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    commit = subprocess.run(git, cwd=here, capture_output=True, text=True).stdout.strip() or "unknown"
     with args.results.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if file.tell() == 0:
