@@ -29,7 +29,7 @@ from napari_tinc.plugin.compress.result import COMPARE_WIDGET
 from napari_tinc.plugin.window.preferences import PLUGIN
 
 SHAPE = (64, 96, 100)
-CANDIDATES = ("detail", "sperr", "sz3", "jpeg2000", "zfp")
+CANDIDATES = ("wavelet", "sperr", "sz3", "jpeg2000", "zfp")
 
 
 def longest_block(press: Callable[[], None], settled: Callable[[], bool], seconds: float = 1.0) -> float:

@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 
 import napari_tinc
-from napari_tinc import CompressedVolume, Metadata, Target, compress, samples
-from napari_tinc.encode import planning
-from napari_tinc.encode.draft import Content
-from napari_tinc.encode.settings import Settings
-from napari_tinc.encode.source import Source
+from napari_tinc import CompressedVolume, Metadata, Target, compress, quality, samples
+from napari_tinc.encode import framing
+from napari_tinc.encode import plan as planning
+from napari_tinc.encode.framing import Content
+from napari_tinc.encode.original import Original
 from napari_tinc.format import ItemRange
 from napari_tinc.restoration import Restoration
-from napari_tinc.wavelets import coefficients
-from napari_tinc.wavelets import search as detail_coding
+from napari_tinc.settings import Settings
+from napari_tinc.wavelets import coefficients, search
 from napari_tinc.wavelets import transform as wavelet
-from napari_tinc.wavelets.blocks import Cell, Detail, DetailHead, Pyramid, dyadic_splits, step_of
+from napari_tinc.wavelets.blocks import Cell, CodedWavelets, Pyramid, WaveletHead, dyadic_splits, step_of
 from napari_tinc.wavelets.coefficients import NO_PARENT, Encoder, Statistics
 
 Coded = tuple[bytes, np.ndarray | None, Statistics]
@@ -31,7 +31,7 @@ _TILE = 256
 
 
 @dataclass(frozen=True)
-class Unseen(Source):
+class Unseen(Original):
     """A volume that nobody looks at: only its shape and range count."""
 
     consistency = 0.9  # type: ignore[assignment]
@@ -66,7 +66,7 @@ def repeated(side: int, ratio: float) -> CompressedVolume:
     source = Unseen.cube(side)
     budget = int(2 * side**3 / ratio)
     shape = (side,) * 3
-    block = detail_coding._block_side(shape, budget)
+    block = search._block_side(shape, budget)
     pyramid = Pyramid(shape, dyadic_splits(shape, math.inf), block)
     bands = _tile_bands(pyramid)
     low, high = 0, 64 * 256 - 1
@@ -75,9 +75,11 @@ def repeated(side: int, ratio: float) -> CompressedVolume:
         detail = _encode(pyramid, bands, code)
         small = sum(map(len, detail.streams)) <= budget
         low, high = (low, code) if small else (code, high)
-    draft = planning.plan_detail(source, Settings(device="cpu", model="detail"), budget)
+    draft = planning.plan_wavelets(source, Settings(device="cpu", model="wavelet"), budget)
     some = Restoration((120, 130, 140), np.full((4, 2, 6), 5, np.int8))  # as much work as any of four bins
-    return draft.unmeasured(Content(details=(_encode(pyramid, bands, high),), restorations=(some,)))
+    content = Content(wavelets=(_encode(pyramid, bands, high),), restorations=(some,))
+    qualities = [bytes(quality.quality_size(draft.tree.leaves))]
+    return CompressedVolume(framing.frame(draft, content, 30.0, qualities))
 
 
 def _tile_bands(pyramid: Pyramid) -> list[np.ndarray]:
@@ -91,10 +93,10 @@ def _tile_bands(pyramid: Pyramid) -> list[np.ndarray]:
     return levels
 
 
-def _encode(pyramid: Pyramid, bands: list[np.ndarray], code: int) -> Detail:
+def _encode(pyramid: Pyramid, bands: list[np.ndarray], code: int) -> CodedWavelets:
     """Code every block of the stack once, after the block above it, and lay the streams out over the volume."""
     learnt, trunk = Statistics.fresh(), Encoder()
-    for level in reversed(range(pyramid.trunk, pyramid.levels)):
+    for level in reversed(range(pyramid.trunk, pyramid.octaves)):
         sides = [part.stop for part in pyramid.box(level, (0, 0, 0))]
         orientations = pyramid.orientations(level)
         trunk.add(learnt, np.zeros((len(orientations), *sides), np.int32), orientations, NO_PARENT)
@@ -113,7 +115,7 @@ def _encode(pyramid: Pyramid, bands: list[np.ndarray], code: int) -> Detail:
             )
         streams += [coded[z % period, y % period, x % period][0] for z, y, x in pyramid.cells(level)]
         above = coded
-    return Detail(DetailHead(pyramid, code, (20, 10), 0), trunk.finish(), tuple(streams))
+    return CodedWavelets(WaveletHead(pyramid, code, (20, 10), 0), trunk.finish(), tuple(streams))
 
 
 def _encode_block(
@@ -122,8 +124,8 @@ def _encode_block(
     """Quantise and code as the encoder does."""
     orientations, parent = pyramid.orientations(level), pyramid.parent(level, cell, above)
     part = np.ascontiguousarray(values[(slice(None), *pyramid.box(level, cell))])
-    symbols = coefficients.choose(
-        statistics.copy(), part, np.ones((1, 1, 1, 1), np.float32), detail_coding.TRADE_OFF, orientations, parent
+    symbols = coefficients.rdoq(
+        statistics.copy(), part, np.ones((1, 1, 1, 1), np.float32), search.LAMBDA, orientations, parent
     )
     if not symbols.any():
         return b"", None, statistics

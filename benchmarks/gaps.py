@@ -15,6 +15,7 @@ import dask.array as da
 import numpy as np
 
 from napari_tinc import Target, compress_steps
+from napari_tinc.settings import Settings
 
 
 def volume(voxels: int) -> np.ndarray:
@@ -31,7 +32,7 @@ def measure(array: object, preset: str) -> dict[str, object]:
     begun = last_cpu = time.process_time()
     most = 0.0
     started = last = time.monotonic()
-    steps = compress_steps(array, Target.ratio(64), preset=preset, device="cpu")
+    steps = compress_steps(array, Target.ratio(64), Settings(preset=preset, device="cpu"))
     for phase in chain((progress.phase for progress in steps), ["end"]):
         now, cpu = time.monotonic(), time.process_time()
         gaps[phase], most = max(gaps[phase], now - last), max(most, cpu - last_cpu)
@@ -51,8 +52,8 @@ if __name__ == "__main__":
     parser.add_argument("--voxels", type=float, default=9.0, help="millions")
     given = parser.parse_args()
     array = volume(round(given.voxels * 1e6))
-    compress_steps(array[:8, :16, :16], Target.ratio(4), preset="fast").close()
-    for _ in compress_steps(array[:20, :40, :40], Target.ratio(20), preset="fast", device="cpu"):
+    compress_steps(array[:8, :16, :16], Target.ratio(4), Settings(preset="fast")).close()
+    for _ in compress_steps(array[:20, :40, :40], Target.ratio(20), Settings(preset="fast", device="cpu")):
         pass  # compiles
     for name, source in (("memory", array), ("dask", da.from_array(array, chunks=64))):
         print(json.dumps({"from": name, "shape": array.shape, "preset": given.preset} | measure(source, given.preset)))

@@ -23,10 +23,10 @@ import tifffile
 from napari_tinc import CompressedVolume, Target, compress
 from napari_tinc import format as frames
 from napari_tinc.arrays.metadata import Metadata
-from napari_tinc.encode.settings import PRESETS, Settings
-from napari_tinc.encode.source import Source
-from napari_tinc.encode.trial import promised_gain
+from napari_tinc.encode.original import Original
+from napari_tinc.encode.trial import TRAINING_STEPS, promised_gain
 from napari_tinc.measures import metrics
+from napari_tinc.settings import Settings
 from napari_tinc.system.steps import complete
 
 RESULTS = Path(__file__).parent / "results" / "presets.csv"
@@ -36,8 +36,8 @@ KEYS = ["volume", "ratio", "preset"]
 
 def tried(volume: np.ndarray, ratio: float) -> dict[str, object]:
     """Run the trial alone: ``networks`` is what it promises, in dB."""
-    source = Source.prepare(volume, Metadata.default(volume.ndim), None)
-    settings, steps = Settings("balanced"), PRESETS["balanced"] - 2 * PRESETS["fast"]
+    source = Original.prepare(volume, Metadata.default(volume.ndim), None)
+    settings, steps = Settings("balanced"), TRAINING_STEPS["balanced"] - 2 * TRAINING_STEPS["fast"]
     began = time.process_time()
     gain = complete(promised_gain(source, settings, int(volume.nbytes / ratio), steps, None, None))
     return {"cpu_s": f"{time.process_time() - began:.2f}", "networks": f"{gain:.2f}"}
@@ -49,7 +49,7 @@ def measured(volume: np.ndarray, ratio: float, preset: str) -> dict[str, object]
     took = time.process_time() - began
     data = file.to_bytes()
     psnr = metrics.psnr(volume, CompressedVolume(data).decode())
-    kept = "no" if file.header.model == frames.MODEL_DETAIL else "yes"
+    kept = "no" if file.header.model == frames.MODEL_WAVELETS else "yes"
     return {"bytes": len(data), "psnr_dB": f"{psnr:.3f}", "cpu_s": f"{took:.2f}", "networks": kept}
 
 

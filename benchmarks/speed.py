@@ -20,12 +20,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_tinc import CompressedVolume, Metadata, segments
-from napari_tinc.encode import planning
-from napari_tinc.encode.draft import Content, Draft
-from napari_tinc.encode.settings import Settings
-from napari_tinc.encode.source import Source
-from napari_tinc.networks import entropy, quantization
+from napari_tinc import CompressedVolume, Metadata, quality
+from napari_tinc.encode import framing
+from napari_tinc.encode.framing import Content
+from napari_tinc.encode.original import Original
+from napari_tinc.encode.training import NetworkPlan, plan_network
+from napari_tinc.networks import payload, quantization
+from napari_tinc.networks.families.tinc import TincNetwork
+from napari_tinc.networks.layer import open_network
+from napari_tinc.settings import Settings
 
 
 def best_of(function: Callable[[], object], repeats: int = 3) -> float:
@@ -40,21 +43,26 @@ def best_of(function: Callable[[], object], repeats: int = 3) -> float:
 def synthetic(shape: tuple[int, ...], ratio: float, levels: int | None = None) -> CompressedVolume:
     """Make the file that a uint16 volume of this shape would have at this ratio, with random parameters."""
     noise = np.random.default_rng(0).integers(0, 65536, shape, dtype=np.uint16)
-    source = Source.prepare(noise, Metadata.default(len(shape)), None)
-    return filled(planning.plan(source, Settings(levels=levels, device="cpu"), int(noise.nbytes / ratio)))
+    source = Original.prepare(noise, Metadata.default(len(shape)), None)
+    return filled(plan_network(source, Settings(levels=levels, device="cpu"), "tinc", int(noise.nbytes / ratio)))
 
 
-def filled(draft: Draft) -> CompressedVolume:
+def filled(draft: NetworkPlan) -> CompressedVolume:
     """Make a file of a draft with random parameters."""
-    parameters = draft.network.initial([side / 2 for side in draft.tree.leaf_shape], torch.Generator().manual_seed(0))
+    parameters = draft.network.initial(torch.Generator().manual_seed(0))
     sizes = [
-        float(parameters[draft.layout.kind_of_array.index(k)].abs().mean()) for k in range(len(draft.layout.kinds))
+        float(parameters[draft.layout.tensor_of_array.index(k)].abs().mean()) for k in range(len(draft.layout.tensors))
     ]
     codes = quantization.step_codes(np.log2(np.array([sizes]) / 10 + 1e-4))
-    payloads = segments.pack_parameters(draft.layout, parameters, codes, entropy.default_coder())
-    return CompressedVolume(
-        draft.pack(30.0, [bytes(segments.quality_size(draft.tree.leaves))], Content(payloads)), "cpu"
-    )
+    payloads = payload.pack_parameters(draft.layout, parameters, codes)
+    qualities = [bytes(quality.quality_size(draft.tree.leaves))]
+    return CompressedVolume(framing.frame(draft, Content(payloads), 30.0, qualities), "cpu")
+
+
+def network_of(volume: CompressedVolume) -> TincNetwork:
+    network = open_network(volume._frame, "tinc", volume.tree)
+    assert isinstance(network, TincNetwork)
+    return network
 
 
 class Recursion(nn.Module):
@@ -62,10 +70,9 @@ class Recursion(nn.Module):
 
     def __init__(self, volume: CompressedVolume) -> None:
         super().__init__()
-        layout = volume._layout
-        self.network, self.tree = layout.network, volume.tree
-        volume._decoder._load(0, np.arange(volume.tree.leaves))
-        arrays = zip(layout.network.arrays, volume._decoder._parameters, strict=True)
+        self.network, self.tree = network_of(volume), volume.tree
+        tensors = volume._decoders[0].layers[0]._parameters.of(0, None, volume.tree.leaves)
+        arrays = zip(self.network.arrays, tensors, strict=True)
         self.by_node = {}
         for array, values in arrays:
             for row, node in enumerate(array.nodes.tolist()):
@@ -114,7 +121,7 @@ def decoding(shape: tuple[int, ...], ratio: float) -> None:
             for leaf in range(tree.leaves):
                 reference.path(coordinates, leaf).clamp(0, 65535).to(torch.int32).numpy()
 
-    widths = [int(level[0]) for level in volume._layout.network.widths]
+    widths = [int(level[0]) for level in network_of(volume).widths]
     print(f"decode {shape} at ratio {ratio:g}, {tree.depth + 1} levels of {widths}: {voxels / ours / 1e6:.2f} Mvoxel/s")
     for name, function in (("node by node", shared), ("leaf by leaf", unshared)):
         theirs = best_of(function, 1)
@@ -136,15 +143,15 @@ def level_curve(shape: tuple[int, ...], ratio: float) -> None:
         volume = synthetic(shape, ratio, levels)
         seconds = best_of(volume.decode, 2)
         voxels = int(np.prod(shape))
-        widths = [int(level[0]) for level in volume._layout.network.widths]
+        widths = [int(level[0]) for level in network_of(volume).widths]
         print(f"decode {shape} at ratio {ratio:g} with {levels} level(s), widths {widths}, "
-              f"{volume._layout.network.parameters} parameters: {voxels / seconds / 1e6:.2f} Mvoxel/s")  # fmt: skip
+              f"{network_of(volume).parameters} parameters: {voxels / seconds / 1e6:.2f} Mvoxel/s")  # fmt: skip
 
 
 def training(shape: tuple[int, ...], ratio: float, points: int) -> None:
     volume = synthetic(shape, ratio, 3)
-    network, tree = volume._layout.network, volume.tree
-    parameters = [torch.nn.Parameter(p.clone()) for p in network.initial([8.0] * 3, torch.Generator().manual_seed(0))]
+    network, tree = network_of(volume), volume.tree
+    parameters = [torch.nn.Parameter(p.clone()) for p in network.initial(torch.Generator().manual_seed(0))]
     optimiser = torch.optim.Adam(parameters, fused=True)
     reference = Recursion(volume)
     nodes = [torch.optim.Adam(node) for node in reference.by_node.values()]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +20,39 @@ import tifffile
 import torch
 
 from napari_tinc import Metadata, Target, compress
-from napari_tinc.encode import planning
-from napari_tinc.encode.settings import PRESETS, Settings
-from napari_tinc.encode.source import Source
+from napari_tinc.encode import training
+from napari_tinc.encode.original import Original
+from napari_tinc.encode.trial import TRAINING_STEPS
 from napari_tinc.measures import metrics
-from napari_tinc.networks import quantization, training
+from napari_tinc.networks import protocol, quantization
 from napari_tinc.networks.families.tinc import TincNetwork
+from napari_tinc.networks.layer import open_network
+from napari_tinc.networks.leafwise import LeafSamples
+from napari_tinc.settings import Settings
 
 
 def compressed(volume: np.ndarray, ratio: float, preset: str, bits: float) -> tuple[int, int, float]:
     """Parameters, bytes and PSNR of a file whose network is planned for ``bits`` per parameter."""
-    planned, planning.BITS_PER_PARAMETER = planning.BITS_PER_PARAMETER, bits
+    planned, protocol.BITS_PER_PARAMETER = protocol.BITS_PER_PARAMETER, bits
     try:
         result = compress(volume, Target.ratio(ratio), preset=preset, model="tinc")
     finally:
-        planning.BITS_PER_PARAMETER = planned
-    return result._layout.network.parameters, result.nbytes, metrics.psnr(volume, result.decode())
+        protocol.BITS_PER_PARAMETER = planned
+    network = open_network(result._frame, "tinc", result.tree)
+    return network.parameters, result.nbytes, metrics.psnr(volume, result.decode())
 
 
 def float_psnr(volume: np.ndarray, budget: int, preset: str, bits: float) -> tuple[int, float, float]:
     """Parameters, float32 PSNR and PSNR after plain rounding of a network that never met the rounding."""
-    planned, planning.BITS_PER_PARAMETER = planning.BITS_PER_PARAMETER, bits
-    share, training._QUANTISING = training._QUANTISING, 0.0
+    planned, protocol.BITS_PER_PARAMETER = protocol.BITS_PER_PARAMETER, bits
     try:
-        source = Source.prepare(volume, Metadata.default(volume.ndim), None)
-        draft = planning.plan(source, Settings(preset=preset), budget)
-        trainer = planning.prepare_training(draft, 8.0 * (budget - draft.overhead()), PRESETS[preset])
+        source = Original.prepare(volume, Metadata.default(volume.ndim), None)
+        draft = training.plan_network(source, Settings(preset=preset), "tinc", budget)
+        trainer = training.prepare_training(draft, 8.0 * (budget - draft.overhead()), TRAINING_STEPS[preset])
+        trainer.schedule = replace(trainer.schedule, phases=(protocol.Phase("training", 1.0),))
         parameters, codes = exhaust(trainer.run())
     finally:
-        planning.BITS_PER_PARAMETER, training._QUANTISING = planned, share
+        protocol.BITS_PER_PARAMETER = planned
     rounded = quantization.dequantise(trainer.layout, quantization.quantise(trainer.layout, parameters, codes), codes)
     return (
         draft.network.parameters,
@@ -65,7 +70,7 @@ def exhaust(steps: Generator[Any, None, Any]) -> Any:
 
 
 @torch.no_grad()
-def leaf_psnr(network: TincNetwork, parameters: list[torch.Tensor], data: training.TrainingData) -> float:
+def leaf_psnr(network: TincNetwork, parameters: list[torch.Tensor], data: LeafSamples) -> float:
     """PSNR of the network's float output over all voxels."""
     error, weight = 0.0, 0.0
     for start in range(0, data.points, 2048):
@@ -89,7 +94,7 @@ def main() -> None:
     for bits in args.bits:
         count, size, psnr = compressed(volume, args.ratio, args.preset, bits)
         print(f"{bits:5.1f} {count:8d} {size:8d} {8 * size / count:6.2f} {psnr:7.2f}", flush=True)
-    count, exact, rounded = float_psnr(volume, budget, args.preset, planning.BITS_PER_PARAMETER)
+    count, exact, rounded = float_psnr(volume, budget, args.preset, protocol.BITS_PER_PARAMETER)
     print(f"default network of {count} parameters, trained in float32 only: {exact:.2f} dB")
     print(f"the same, rounded to the budget: {rounded:.2f} dB")
     count, exact, _ = float_psnr(volume, budget, args.preset, 32.0)

@@ -21,11 +21,12 @@ import torch
 from napari_tinc import Target, samples
 from napari_tinc.encode import compression
 from napari_tinc.networks import device
+from napari_tinc.settings import Settings
 device.all_cores = lambda: int(sys.argv[1]) + 1  # as many threads as asked for
 torch.set_num_threads(int(sys.argv[1]))
 volume, metadata = samples.load("brain")
 started = None
-for progress in compression.compress_steps(volume, Target.ratio(64), metadata=metadata, preset="best", device="cpu"):
+for progress in compression.compress_steps(volume, Target.ratio(64), Settings("best", device="cpu"), metadata=metadata):
     if progress.phase != "training":
         continue
     if started is None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_tinc import CompressedVolume, Target, compress_steps, samples
 from napari_tinc.measures import metrics
+from napari_tinc.settings import Settings
 
 volume, metadata = samples.load("neuron")
 print(f"{metadata.name}: {volume.shape} {volume.dtype}, voxel size {metadata.voxel_size} {metadata.units[0]}")
@@ -27,7 +28,12 @@ weights = np.where(volume > np.percentile(volume, 99), np.float32(10), np.float3
 # was learnt is kept. Closing the generator (steps.close()) drops it.
 stop = threading.Event()
 steps = compress_steps(
-    volume, target, metadata=metadata, preset="fast", within="map", weights=weights, time_limit=20, finish=stop.is_set
+    volume,
+    target,
+    Settings(preset="fast", within="map", time_limit=20),
+    metadata=metadata,
+    weights=weights,
+    should_stop=stop.is_set,
 )
 curve, plane = [], None
 while True:

@@ -68,7 +68,7 @@ def picture(name: str, plane: int, angles: tuple[float, float, float], zoom: flo
     wait(100, lambda: not widget.suggestions.running)
     shoot(viewer, f"{name}_suggest")
     widget.suggestions.taken.emit(64.0)
-    widget.form.write(preset="best", model="hybrid", time_limit=SECONDS)
+    widget.form.write(preset="best", model="tinc+wavelet", time_limit=SECONDS)
     wait(1)
     widget.compress_button.click()
     wait(600, lambda: widget.model.done > 0.35)

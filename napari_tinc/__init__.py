@@ -1,6 +1,6 @@
-"""napari-tinc: volumes as octrees of small neural networks, in files a hundredth of their size.
+"""napari-tinc: 3-D image volumes in files a hundredth of their size, from wavelets and small neural networks.
 
-The public names load on first use, so that ``import napari_tinc`` costs nothing and loads neither torch nor napari.
+The public names load on first use, so that ``import napari_tinc`` loads neither torch nor napari.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_tinc.encode.compression import compress, compress_steps
     from napari_tinc.errors import BudgetError, FormatError, InputError, TincError, TrainingError
     from napari_tinc.files import read_volume, write_volume
-    from napari_tinc.networks.training import Progress
+    from napari_tinc.progress import Progress
     from napari_tinc.target import Target
     from napari_tinc.volume import CompressedVolume, Octant
 
@@ -27,7 +27,7 @@ _HOMES = {
     "compress_steps": "encode.compression",
     "Metadata": "arrays.metadata",
     "memory_limit": "arrays.scratch",
-    "Progress": "networks.training",
+    "Progress": "progress",
     "BudgetError": "errors",
     "FormatError": "errors",
     "InputError": "errors",

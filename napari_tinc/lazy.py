@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise, product
+from itertools import product
 from typing import Any, Protocol
 
 import dask.array as da
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from dask.array.slicing import normalize_index
 
+from napari_tinc.arrays import scratch
 from napari_tinc.arrays.metadata import LEADING
 from napari_tinc.errors import InputError
 from napari_tinc.volume import CompressedVolume
@@ -284,19 +285,17 @@ def _key(source: Source, bounds: Bounds, version: int) -> tuple[str | int, ...]:
 
 def _cuts(source: Source, bounds: Bounds) -> list[list[slice]]:
     """Cut the spans of a region at the multiples of the chunk side; time points are chunks of their own."""
-    spans = [(bound, axis) for bound, axis in zip(bounds, source.axes, strict=True) if isinstance(bound, slice)]
-    wide = sum(bound.stop - bound.start > 1 for bound, axis in spans if axis not in LEADING)
+    kept = [(bound, axis) for bound, axis in zip(bounds, source.axes, strict=True) if isinstance(bound, slice)]
+    wide = sum(bound.stop - bound.start > 1 for bound, axis in kept if axis not in LEADING)
     side = CHUNK_SIDE if wide <= 2 else CHUNK_SIDE // 2
-    items = math.prod(bound.stop - bound.start for bound, axis in spans if axis in LEADING)
-    sides = [bound.stop - bound.start for bound, axis in spans if axis not in LEADING]
+    items = math.prod(bound.stop - bound.start for bound, axis in kept if axis in LEADING)
+    sides = [bound.stop - bound.start for bound, axis in kept if axis not in LEADING]
     while side < max(sides, default=1) and items * math.prod(-(-n // side) for n in sides) > _MAX_CHUNKS:
         side *= 2
-    return [_cut(bound, 1 if axis in LEADING else side) for bound, axis in spans]
-
-
-def _cut(bound: slice, side: int) -> list[slice]:
-    inner = range((bound.start // side + 1) * side, bound.stop, side)
-    return [slice(start, stop) for start, stop in pairwise([bound.start, *inner, bound.stop])]
+    return [
+        [slice(*span) for span in scratch.spans(bound.start, bound.stop, 1 if axis in LEADING else side)]
+        for bound, axis in kept
+    ]
 
 
 def _is_basic(entry: object) -> bool:

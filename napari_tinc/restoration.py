@@ -17,6 +17,8 @@ import numpy.typing as npt
 from numba import njit
 
 from napari_tinc.arrays.scratch import Bounds
+from napari_tinc.errors import FormatError
+from napari_tinc.format.cursor import integer
 from napari_tinc.system.threads import block_threads
 
 Floats = npt.NDArray[np.float32]
@@ -238,4 +240,47 @@ def _gather(values, wanted, importance, products, targets, start, stop):  # type
                     products[number, sign, i, j] += scaled * features[j, x]
 
 
-__all__ = ["FEATURES", "MAX_BINS", "RADIUS", "Moments", "Restoration", "around"]
+def bins_of(restoration: Restoration) -> int:
+    """Bins of a filter."""
+    return len(restoration.edges) + 1
+
+
+def restoration_size(bins: int) -> int:
+    """Bytes of a restoration segment."""
+    return bins * (1 + 2 * FEATURES) - 1
+
+
+def pack_restoration(restoration: Restoration) -> bytes:
+    """Store a restoration filter: the edges of its bins, then its weights."""
+    return bytes(restoration.edges) + restoration.weights.tobytes()
+
+
+def parse_restoration(payload: bytes) -> Restoration:
+    """Invert :func:`pack_restoration`.
+
+    Raises
+    ------
+    FormatError
+        If the payload is not a restoration filter.
+    """
+    bins = (len(payload) + 1) // (1 + 2 * FEATURES)
+    integer("bins of a restoration filter", bins, 1, MAX_BINS)
+    if len(payload) != restoration_size(bins):
+        raise FormatError(f"expected {restoration_size(bins)} bytes of {bins} bins, got {len(payload)}: damaged file")
+    edges = tuple(payload[: bins - 1])
+    if any(a >= b for a, b in pairwise((0, *edges))):
+        raise FormatError(f"expected ascending edges of bins, got {edges}: damaged file")
+    return Restoration(edges, np.frombuffer(payload, np.int8, offset=bins - 1).reshape(bins, 2, FEATURES))
+
+
+__all__ = [
+    "MAX_BINS",
+    "RADIUS",
+    "Moments",
+    "Restoration",
+    "around",
+    "bins_of",
+    "pack_restoration",
+    "parse_restoration",
+    "restoration_size",
+]

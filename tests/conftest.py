@@ -36,7 +36,7 @@ def _compress_quickly(
 ) -> CompressedVolume:
     metadata = None if axes is None else Metadata(axes, (1.0,) * array.ndim, ("",) * array.ndim)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(story.PRESETS, "fast", 40)
+        patch.setitem(story.TRAINING_STEPS, "fast", 40)
         result = story.compress(
             array, Target.size(budget), metadata=metadata, preset="fast", levels=levels, device="cpu", model=model
         )
@@ -56,20 +56,20 @@ def compressed(original: Array) -> CompressedVolume:
     return _compress_quickly(original, 2500, levels=2)
 
 
-@pytest.fixture(scope="session", params=["tinc", "detail", "hybrid"])
+@pytest.fixture(scope="session", params=["tinc", "wavelet", "tinc+wavelet"])
 def any_model(request: pytest.FixtureRequest, original: Array, compressed: CompressedVolume) -> CompressedVolume:
-    """``original`` as a network, as a detail layer, and as both."""
+    """``original`` as a network, as wavelets, and as both."""
     return compressed if request.param == "tinc" else _compress_quickly(original, 2500, None, 2, request.param)
 
 
 @pytest.fixture(scope="session")
 def arrangements() -> dict[str, CompressedVolume]:
-    """One small compressed volume for every arrangement of axes, as a network; and some as a detail layer, or both."""
+    """One small compressed volume for every arrangement of axes, as a network; and some as wavelets, or both."""
     shapes = {
         "yx": (37, 41), "zyx": (9, 20, 17), "tyx": (3, 20, 17), "czyx": (2, 8, 12, 11), "zcyx": (8, 2, 12, 11),
         "tczyx": (2, 3, 5, 12, 11), "ctzyx": (3, 2, 5, 12, 11),
     }  # fmt: skip
-    names = [*shapes, "yx detail", "czyx detail", "tczyx detail", "zcyx hybrid"]
+    names = [*shapes, "yx wavelet", "czyx wavelet", "tczyx wavelet", "zcyx tinc+wavelet"]
     made = {}
     for name in names:
         axes, _, model = name.partition(" ")

@@ -7,18 +7,19 @@ import random
 
 from napari_tinc.arrays.metadata import Display, Metadata
 from napari_tinc.format import (
-    KIND_DETAIL,
     KIND_QUALITY,
+    KIND_WAVELETS,
     MODEL_CONSTANT,
-    MODEL_DETAIL,
+    MODEL_WAVELETS,
     Frame,
     Header,
     ItemRange,
     Segment,
     pack,
 )
-from napari_tinc.segments import pack_detail, quality_size
-from napari_tinc.wavelets.blocks import Detail, DetailHead, Pyramid, dyadic_splits
+from napari_tinc.quality import quality_size
+from napari_tinc.wavelets.blocks import CodedWavelets, Pyramid, WaveletHead, dyadic_splits
+from napari_tinc.wavelets.payload import pack_wavelets
 
 
 def constant_frame(
@@ -49,8 +50,8 @@ def gigavoxel() -> bytes:
     shape, source = (1024,) * 3, random.Random(0)
     pyramid = Pyramid(shape, dyadic_splits(shape, math.inf), 32)
     streams = tuple(source.randbytes(9) if i % 16 == 0 else b"" for i in range(pyramid.blocks))
-    detail = pack_detail(Detail(DetailHead(pyramid, 8000, (0, 0), 0), source.randbytes(50), streams))
-    segments = Segment(KIND_QUALITY, 0, 0, bytes(quality_size(1))), Segment(KIND_DETAIL, 0, 0, detail)
+    detail = pack_wavelets(CodedWavelets(WaveletHead(pyramid, 8000, (0, 0), 0), source.randbytes(50), streams))
+    segments = Segment(KIND_QUALITY, 0, 0, bytes(quality_size(1))), Segment(KIND_WAVELETS, 0, 0, detail)
     limits = (ItemRange(0, 4000, 32768, 32),)
-    header = Header(shape, "u2", Metadata.default(3, "large"), limits, (), MODEL_DETAIL, b"", 0, 0, {})
+    header = Header(shape, "u2", Metadata.default(3, "large"), limits, (), MODEL_WAVELETS, b"", 0, 0, {})
     return pack(Frame(header, segments))

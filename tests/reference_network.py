@@ -10,6 +10,7 @@ from itertools import pairwise, product
 
 import numpy as np
 import numpy.typing as npt
+from reference_mixing import Knowledge, Stream
 
 from napari_tinc.format import KIND_PARAMETERS, Frame
 
@@ -90,6 +91,53 @@ def deflate_decode(stream: bytes, sizes: list[int]) -> list[list[int]]:
     return [flat[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
+def mixed_decode(stream: bytes, codes: list[int], matrices: list[list[tuple[int, int]]]) -> list[list[int]]:
+    """Symbols of tensors, given as the rows and columns of their matrices."""
+    bits, knowledge, tensors = Stream(stream), Knowledge(112 * 8, 1, 65536 // 7), []
+    for number, (code, own) in enumerate(zip(codes, matrices, strict=True)):
+        symbols: list[int] = []
+        for rows, columns in own:
+            if code == 0:
+                symbols += [0] * (rows * columns)
+                continue
+            mean, of_column, last = 48, [48] * columns, [0] * columns
+            for _ in range(rows):
+                of_row, left = mean, 0
+                for x in range(columns):
+                    views = [
+                        0, 1 + number % 32, 33 + min(15, of_row // 8), 49 + min(15, of_column[x] // 8),
+                        65 + min(15, (of_row + of_column[x]) // 16), 81 + min(15, mean // 8), 97 + left + last[x],
+                    ]  # fmt: skip
+                    symbol = mixed_symbol(bits, knowledge, views, code - 1)
+                    bucket = abs(symbol) // 2 ** (code - 1)
+                    left = last[x] = min(7, bucket)
+                    of_row += (16 * bucket - of_row) // 8
+                    of_column[x] += (16 * bucket - of_column[x]) // 8
+                    mean += (16 * bucket - mean) // 32
+                    symbols.append(symbol)
+        tensors.append(symbols)
+    assert len(stream) <= bits.position
+    return tensors
+
+
+def mixed_symbol(bits: Stream, knowledge: Knowledge, views: list[int], shift: int) -> int:
+    bucket = 0
+    while bucket < 24 and bits.decision(knowledge, [8 * view + min(7, bucket) for view in views], 0):
+        bucket += 1
+    if bucket == 24:
+        extra, rest = 0, 1
+        while extra < 14 and bits.bit(32768):
+            extra += 1
+        for _ in range(extra):
+            rest = 2 * rest + bits.bit(32768)
+        bucket = 23 + rest
+    magnitude = bucket
+    for _ in range(shift):
+        magnitude = 2 * magnitude + bits.bit(32768)
+    assert magnitude < 2**14
+    return -magnitude if magnitude and bits.bit(32768) else magnitude
+
+
 class Tree:
     """Nodes of every level, their boxes and parents."""
 
@@ -138,12 +186,20 @@ def read_level(
             columns = 1 if kind == "bias" else fan_in if layer == 0 else width
             yield n, 1 if layer == layers else width, columns
 
+    def matrices(layer: int, kind: str, members: range) -> list[tuple[int, int]]:
+        """Nodes of one width and input width lie together, one matrix of them all."""
+        rows: dict[tuple[int, int], list[int]] = {}
+        for n, out, columns in shapes(layer, kind, members):
+            known = rows.setdefault(nodes[n], [0, columns])
+            known[0] += out
+        return [(height, columns) for height, columns in rows.values()]
+
     fields = Bytes(payload)
     coder, heads, steps = fields.u8(), [], []
     for _ in kinds:
         steps.append(float(np.float32(2 ** (fields.u8() / 16 - 10))))
         packed = fields.u8()
-        heads.append((packed >> 7, packed & 127, fields.varint()))
+        heads.append((packed >> 7, packed & 127, 0 if coder == 3 else fields.varint()))
     everyone = range(len(nodes))
     parameters = sum(out * columns for kind in kinds for _, out, columns in shapes(*kind, everyone))
     count = 1
@@ -155,7 +211,10 @@ def read_level(
     for block, stream in enumerate(streams):
         members = everyone[block * len(nodes) // count : (block + 1) * len(nodes) // count]
         sizes = [sum(out * columns for _, out, columns in shapes(*kind, members)) for kind in kinds]
-        tensors = range_decode(stream, heads, sizes) if coder == 1 else deflate_decode(stream, sizes)
+        if coder == 3:
+            tensors = mixed_decode(stream, [code for _, code, _ in heads], [matrices(*kind, members) for kind in kinds])
+        else:
+            tensors = range_decode(stream, heads, sizes) if coder == 1 else deflate_decode(stream, sizes)
         for (layer, kind), step, symbols in zip(kinds, steps, tensors, strict=True):
             values = np.array(symbols) * step
             for n, out, columns in shapes(layer, kind, members):
@@ -189,3 +248,22 @@ def network_output(frame: Frame, item: int, block_parameters: int = 2**16) -> Fl
         inside = tuple(slice(0, stop - start) for start, stop in box)
         volume[tuple(slice(*ends) for ends in box)] = output.reshape(tree.sides)[inside]
     return volume
+
+
+def neurcomp_output(frame: Frame, item: int, block_parameters: int = 2**16) -> Floats:
+    """What Neurcomp's network of an item says at all its voxels, evaluated in float64."""
+    shape = frame.header.spatial_shape
+    fields = Bytes(frame.header.plan)
+    blocks, width = fields.u8(), fields.varint()
+    assert not fields.rest()
+    layers = 2 * blocks + 1
+    payload = frame.find(KIND_PARAMETERS, item, 0)
+    ((first, *inner, output),) = read_level(payload, [(len(shape), width)], layers, True, block_parameters)
+    axes = [2 * np.arange(side) / (side - 1) - 1 if side > 1 else np.zeros(1) for side in shape]
+    hidden = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")])
+    hidden = np.sin(first[0] @ hidden + first[1])
+    for block in range(blocks):
+        (weight, bias), (other_weight, other_bias) = inner[2 * block : 2 * block + 2]
+        entering = hidden if block == 0 else hidden / 2
+        hidden = hidden + np.sin(other_weight @ np.sin(weight @ entering + bias) + other_bias)
+    return (output[0] @ (hidden / 2) + output[1]).reshape(shape)

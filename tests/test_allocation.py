@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,22 +12,25 @@ from hypothesis import strategies as st
 
 from napari_tinc.errors import InputError
 from napari_tinc.geometry.octree import Octree, choose_splits
+from napari_tinc.measures.signal import global_consistency, leaf_measure, noise_floor
 from napari_tinc.networks import allocation
 from napari_tinc.networks.allocation import (
-    allocate,
     choose_depth,
     default_layers,
-    global_consistency,
-    leaf_measure,
     level_ratios,
     node_shares,
-    noise_floor,
     resolve_auto,
     solve_width,
 )
+from napari_tinc.networks.families.tinc import TincNetwork
 
 CUBE = Octree((16, 16, 16), choose_splits((16, 16, 16), 2))
 EIGHT = ((True, True, True),)
+
+
+def allocate(tree: Octree, measure: Any, items: int, parameters: float, ratios: Any, layers: Any) -> TincNetwork:
+    widths = allocation.allocate(tree, measure, items, parameters, ratios, layers)
+    return TincNetwork.on_tree(tree, layers, widths)
 
 
 def spent_per_level(tree: Octree, measure: np.ndarray, parameters: float, ratios: list[float]) -> list[int]:

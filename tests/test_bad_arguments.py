@@ -113,7 +113,7 @@ def one_digit(dtype: str, value: float) -> np.ndarray:
     return np.where(np.median(VOLUME) < VOLUME, low, np.nextafter(low, np.array(np.inf, dtype)))
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 @pytest.mark.parametrize(
     "array",
     [one_digit("f4", 1e30), one_digit("f8", 1e30), one_digit("f8", 1.0), (VOLUME * 1e-40).astype(np.float32),

@@ -16,12 +16,13 @@ from napari_tinc.encode import batch
 from napari_tinc.encode.batch import Job, Options, compress_files, find_jobs
 from napari_tinc.encode.speeds import Estimate
 from napari_tinc.errors import InputError
+from napari_tinc.settings import Settings
 from napari_tinc.system.steps import complete
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
 
 VOLUME = blobs((6, 24, 20))
-OPTIONS = Options(Target.ratio(8), {"device": "cpu"})
+OPTIONS = Options(Target.ratio(8), Settings(device="cpu"))
 
 
 @pytest.fixture

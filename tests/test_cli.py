@@ -22,8 +22,10 @@ from typer.testing import CliRunner
 
 from napari_tinc import format as frames
 from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.choices import DEVICES, MODELS, PRESETS, WITHIN
 from napari_tinc.cli.app import app, parse_region
 from napari_tinc.errors import InputError, TrainingError
+from napari_tinc.settings import Settings
 from napari_tinc.target import Target
 
 STEP = {"phase": "training", "loss": 0.1, "psnr": 30.0, "best_psnr": 31.0, "seconds": 1.0}
@@ -99,8 +101,8 @@ def calls(monkeypatch):
     volume = np.arange(8 * 16 * 20).reshape(8, 16, 20).astype("u2")
     opened = StandIn(volume, Metadata("zyx", (2.0, 0.5, 0.5), ("micrometer",) * 3))
 
-    def compress_steps(array, target, **options):
-        asked.append((array, target, options))
+    def compress_steps(array, target, settings, **options):
+        asked.append((array, target, settings, options))
         for step in range(100):
             yield Progress(step=step + 1, steps=100, eta=math.nan if step == 0 else 3.0, **STEP)
         return StandIn(array, options["metadata"])
@@ -164,24 +166,16 @@ def write_frame(path: Path, value: int = 7) -> Path:
 def test_compress_passes_on_what_was_asked(tmp_path, source, calls):
     tifffile.imwrite(tmp_path / "mask.tif", np.ones((8, 16, 20), "u1"), photometric="minisblack")
     options = "--psnr 40 --preset best --between 1,0.8,1.5 --within importance --levels 3 --device cpu --seed 7"
-    options += f" --time-limit 60 --model hybrid --axes tyx --weights {tmp_path / 'mask.tif'}"
+    options += f" --time-limit 60 --model tinc+wavelet --axes tyx --weights {tmp_path / 'mask.tif'}"
     result = run("compress", source, tmp_path / "out.tinc", *options.split())
     assert result.exit_code == 0
-    [(array, target, asked)] = calls
+    [(array, target, settings, asked)] = calls
     np.testing.assert_array_equal(array, tifffile.imread(source))
     assert target == Target.psnr(40.0)
     assert asked.pop("metadata").axes == "tyx"
     np.testing.assert_array_equal(asked.pop("weights"), np.ones((8, 16, 20)))
-    assert asked == {
-        "model": "hybrid",
-        "preset": "best",
-        "between": (1.0, 0.8, 1.5),
-        "within": "importance",
-        "levels": 3,
-        "device": "cpu",
-        "seed": 7,
-        "time_limit": 60.0,
-    }
+    assert not asked
+    assert settings == Settings("best", (1.0, 0.8, 1.5), "importance", 3, "cpu", 7, 60.0, "tinc+wavelet")
 
 
 @pytest.mark.parametrize(
@@ -232,14 +226,23 @@ def test_progress_on_a_terminal_is_a_bar_on_stderr(tmp_path, source, calls, monk
     "options",
     [
         "--ratio 64 --psnr 40",
-        "--preset quick",
         "--between wide",
-        "--within random",
-        "--device tpu",
     ],
 )
 def test_a_wrong_setting_is_refused_before_the_file_is_read(tmp_path, calls, options):
     refusal("compress", tmp_path / "not read.tif", tmp_path / "out.tinc", *options.split())
+    assert calls == []
+
+
+@pytest.mark.parametrize("options", ["--preset quick", "--within random", "--device tpu", "--model magic"])
+def test_a_value_that_is_no_choice_is_refused_with_the_choices(tmp_path, calls, options):
+    option, value = options.split()
+    result = run("compress", tmp_path / "not read.tif", tmp_path / "out.tinc", option, value)
+    assert result.exit_code == 2
+    choices = {"--preset": PRESETS, "--within": WITHIN, "--device": DEVICES, "--model": MODELS}[option]
+    shown = "".join(result.stderr.split())
+    assert option in shown
+    assert all(f"'{choice}'" in shown.replace("│", "") for choice in choices)
     assert calls == []
 
 
@@ -275,7 +278,7 @@ def test_labels_are_refused_unless_forced(tmp_path, calls):
 
 
 def test_a_training_error_is_one_line(tmp_path, source, calls, monkeypatch):
-    def collapse(array, target, **options):
+    def collapse(array, target, settings, **options):
         raise TrainingError("expected the loss to fall, got NaN; use another seed")
         yield
 
@@ -284,7 +287,7 @@ def test_a_training_error_is_one_line(tmp_path, source, calls, monkeypatch):
 
 
 def test_ctrl_c_ends_with_130_and_one_line_and_leaves_nothing(tmp_path, source, calls, monkeypatch):
-    def interrupted(array, target, **options):
+    def interrupted(array, target, settings, **options):
         yield Progress(step=1, steps=100, eta=1.0, **STEP)
         raise KeyboardInterrupt
 

@@ -16,17 +16,20 @@ import torch
 from synthetic import blobs
 
 from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.choices import WITHIN
 from napari_tinc.encode import compression as story
-from napari_tinc.encode import planning, trial
-from napari_tinc.encode.draft import Content
-from napari_tinc.encode.settings import Settings
-from napari_tinc.encode.source import Source
+from napari_tinc.encode import framing, training, trial
+from napari_tinc.encode.framing import Content
+from napari_tinc.encode.original import Original
 from napari_tinc.errors import BudgetError, InputError, TrainingError
 from napari_tinc.format import BETWEEN, parse
 from napari_tinc.geometry.octree import Octree, choose_splits
-from napari_tinc.networks import allocation, training
+from napari_tinc.measures.signal import global_consistency
+from napari_tinc.networks import training as trainers
 from napari_tinc.networks.families.tinc import TincNetwork
-from napari_tinc.networks.training import Progress, TrainingData
+from napari_tinc.networks.leafwise import LeafSamples
+from napari_tinc.progress import Progress
+from napari_tinc.settings import Settings
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
 
@@ -35,7 +38,7 @@ Array = npt.NDArray[np.generic]
 
 @pytest.fixture(autouse=True)
 def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(story.PRESETS, "fast", 25)
+    monkeypatch.setitem(story.TRAINING_STEPS, "fast", 25)
 
 
 def compress(array: Array, target: Target | int, **settings: Any) -> CompressedVolume:
@@ -58,7 +61,7 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 @pytest.mark.parametrize(("shape", "budget", "dtype"), CASES, ids=str)
 def test_the_file_never_exceeds_its_budget_and_uses_it(
     shape: tuple[int, ...], budget: int, dtype: str, model: str
@@ -71,7 +74,7 @@ def test_the_file_never_exceeds_its_budget_and_uses_it(
 @pytest.mark.parametrize("ratio", [50, 100, 400])
 def test_noise_keeps_its_budget_and_comes_out_better_than_its_mean(ratio: float) -> None:
     noise = np.random.default_rng(0).integers(0, 4096, (64, 32, 32), dtype=np.uint16)
-    volume = compress(noise, Target.ratio(ratio), model="detail")
+    volume = compress(noise, Target.ratio(ratio), model="wavelet")
     assert 0.95 * noise.nbytes / ratio <= len(volume.to_bytes()) <= noise.nbytes / ratio
     assert psnr(noise, volume.decode()) > psnr(noise, np.full_like(noise, round(noise.mean())))
 
@@ -100,7 +103,7 @@ def test_every_strategy_keeps_the_budget_and_is_written_down(between: str | tupl
     volume = compress(original, 1500, between=between, within=within, weights=weights, levels=2, model="tinc")
     assert 0.97 * 1500 <= volume.nbytes <= 1500
     again = CompressedVolume(volume.to_bytes())
-    assert allocation.WITHIN[again.header.within] == within
+    assert WITHIN[again.header.within] == within
     assert BETWEEN[again.header.between] == (between if isinstance(between, str) else "ratios")
 
 
@@ -168,7 +171,7 @@ DTYPES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 @pytest.mark.parametrize(("dtype", "limits"), DTYPES.items(), ids=str)
 def test_every_dtype_comes_back_within_the_originals_range(dtype: str, limits: tuple[float, float], model: str) -> None:
     original = blobs((12, 20, 18), dtype=dtype, low=limits[0], high=limits[1])
@@ -179,7 +182,7 @@ def test_every_dtype_comes_back_within_the_originals_range(dtype: str, limits: t
     assert psnr(original, decoded) > 12
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 @pytest.mark.parametrize("order", ["big endian", "Fortran", "strided", "read only"])
 def test_memory_layout_does_not_matter(order: str, model: str) -> None:
     original = blobs((12, 20, 18))
@@ -204,7 +207,7 @@ EXTREME = {
 }
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 @pytest.mark.parametrize("name", EXTREME)
 def test_extreme_ranges_do_not_break_anything(name: str, model: str) -> None:
     original = EXTREME[name]
@@ -223,10 +226,10 @@ def test_a_range_whose_square_overflows_is_refused() -> None:
 
 def test_a_result_without_any_error_can_be_written_down() -> None:
     """A perfect decoding has an infinite PSNR, which is no JSON number."""
-    source = Source.prepare(blobs((8, 9, 10)), Metadata.default(3), None)
-    draft = planning.plan(source, Settings(), 500)
-    payloads = {(0, level): b"" for level in range(draft.tree.depth + 1)}
-    assert parse(draft.pack(math.inf, [b""], Content(payloads))).header.provenance["psnr"] == "inf"
+    source = Original.prepare(blobs((8, 9, 10)), Metadata.default(3), None)
+    plan = training.plan_network(source, Settings(), "tinc", 500)
+    payloads = {(0, level): b"" for level in range(plan.tree.depth + 1)}
+    assert parse(framing.frame(plan, Content(payloads), math.inf, [b""])).header.provenance["psnr"] == "inf"
 
 
 @pytest.mark.parametrize("value", [0, 7, -3, 1.5e-5])
@@ -256,7 +259,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
     assert files[0] != files[2]
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 def test_weights_change_where_the_error_lies(model: str) -> None:
     """In the authors' code weights never fire: raw thresholds meet scaled data."""
     original = blobs((10, 20, 20), seed=4)
@@ -264,7 +267,7 @@ def test_weights_change_where_the_error_lies(model: str) -> None:
     weights[:, :, :12] = 1
     settings: dict[str, Any] = {"levels": 1, "model": model}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(story.PRESETS, "fast", 100)
+        patch.setitem(story.TRAINING_STEPS, "fast", 100)
         plain, weighted = (compress(original, 1200, weights=w, **settings).decode() for w in (None, weights))
 
     def error(decoded: Array, half: slice) -> float:
@@ -306,10 +309,13 @@ def test_unknown_presets_and_devices_are_refused() -> None:
         story.compress(blobs((40, 40)), Target.size(600), device="tpu")
 
 
-def training_data(original: Array, levels: int, weights: Array | None = None) -> tuple[Any, TrainingData]:
-    source = Source.prepare(original, Metadata.default(original.ndim), weights)
+def training_data(original: Array, levels: int, weights: Array | None = None) -> tuple[Any, LeafSamples]:
+    source = Original.prepare(original, Metadata.default(original.ndim), weights)
     tree = Octree(original.shape, choose_splits(original.shape, levels - 1))
-    return tree, source.training_data(tree, torch.device("cpu"))
+    network = TincNetwork.on_tree(
+        tree, [1] * (tree.depth + 1), [np.full(tree.nodes(n), 1) for n in range(tree.depth + 1)]
+    )
+    return tree, network.samples(source, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -339,18 +345,18 @@ def test_psnr_estimate_uses_the_volumes_own_range() -> None:
     assert estimate == pytest.approx(expected, abs=0.05)
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 def test_cancelling_at_any_yield_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training, "_YIELD_SECONDS", 0.0)
+    monkeypatch.setattr(trainers, "_YIELD_SECONDS", 0.0)
     original = blobs((13, 22, 18))
     settings: dict[str, Any] = {"preset": "fast", "device": "cpu", "model": model}
-    total = sum(1 for _ in story.compress_steps(original, Target.size(1500), **settings))
+    total = sum(1 for _ in story.compress_steps(original, Target.size(1500), Settings(**settings)))
     kept, threads = original.copy(), threading.active_count()
     for stop_after in {1, 2, 3, total // 2, total - 1, total}:
-        steps = story.compress_steps(original, Target.size(1500), **settings)
+        steps = story.compress_steps(original, Target.size(1500), Settings(**settings))
         for _ in range(stop_after):
             next(steps)
         steps.close()
@@ -362,9 +368,9 @@ def test_cancelling_at_any_yield_leaves_nothing_behind(
 
 
 def test_progress_tells_what_is_going_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_YIELD_SECONDS", 0.0)
+    monkeypatch.setattr(trainers, "_YIELD_SECONDS", 0.0)
     target = Target.size(1500)
-    seen = list(story.compress_steps(blobs((13, 22, 18)), target, preset="fast", device="cpu", model="tinc"))
+    seen = list(story.compress_steps(blobs((13, 22, 18)), target, Settings(preset="fast", device="cpu", model="tinc")))
     assert all(isinstance(progress, Progress) for progress in seen)
     assert phases(seen) == ["preparing", "training", "quantising", "measuring"]
     trained = [p for p in seen if p.phase in ("training", "quantising")]
@@ -376,7 +382,7 @@ def phases(seen: list[Progress]) -> list[str]:
 
 
 def test_progress_of_the_detail_layer_is_told_too() -> None:
-    seen = list(story.compress_steps(blobs((13, 22, 18)), Target.size(1500), preset="fast", device="cpu"))
+    seen = list(story.compress_steps(blobs((13, 22, 18)), Target.size(1500), Settings(preset="fast", device="cpu")))
     assert phases(seen) == ["preparing", "coding", "measuring"]
 
 
@@ -396,7 +402,7 @@ def test_running_out_of_memory_everywhere_is_one_clear_error(monkeypatch: pytest
         compress(blobs((13, 22, 18)), 1500, model="tinc")
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 def test_one_level_is_asked_for_and_given(model: str) -> None:
     """COIN: one SIREN for the whole volume, the baseline of every comparison."""
     volume = compress(blobs((13, 22, 18)), 1500, levels=1, model=model)
@@ -407,15 +413,15 @@ def test_one_level_is_asked_for_and_given(model: str) -> None:
 def test_consistency_is_told_to_the_caller() -> None:
     original = blobs((16, 16, 16))
     volume = compress(original, 2000, levels=2, model="tinc")
-    measured = allocation.global_consistency(original, volume.header.splits)
+    measured = global_consistency(original, volume.header.splits)
     assert measured is not None
     assert float(volume.provenance["consistency"]) == pytest.approx(measured, abs=0.005)
 
 
-@pytest.mark.parametrize("model", ["detail", "tinc"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc"])
 def test_tissue_in_three_percent_of_the_range_is_still_learnt(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     """A few hot voxels set the range; the loss must not be blind to everything below them."""
-    monkeypatch.setitem(story.PRESETS, "fast", 150)
+    monkeypatch.setitem(story.TRAINING_STEPS, "fast", 150)
     tissue = blobs((16, 20, 20), low=1000, high=2000)
     original = tissue.copy()
     original[3, 4, 5] = original[10, 9, 2] = 34_000
@@ -433,18 +439,18 @@ def promising_trial(*_: Any) -> Generator[Progress, None, float]:
 
 @pytest.mark.parametrize("promising", [False, True])
 def test_large_volumes_are_tried_out_on_their_middle(promising: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(story.PRESETS, "balanced", 30)
+    monkeypatch.setitem(story.TRAINING_STEPS, "balanced", 30)
     monkeypatch.setattr(trial, "VOXELS", 8000)
     monkeypatch.setattr(story, "_PROMISING", math.inf if promising else 0)
     monkeypatch.setattr(trial, "promised_gain", promising_trial)
     trained: list[tuple[int, ...]] = []
-    prepare = planning.prepare_training
+    prepare = training.prepare_training
 
     def noted(draft: Any, *args: Any) -> Any:
-        trained.append(draft.source.items.shape)
+        trained.append(draft.original.items.shape)
         return prepare(draft, *args)
 
-    monkeypatch.setattr(planning, "prepare_training", noted)
+    monkeypatch.setattr(training, "prepare_training", noted)
     volume = blobs((2, 24, 32, 16))
     metadata = Metadata("czyx", (1.0,) * 4, ("",) * 4)
     result = story.compress(volume, Target.size(6000), metadata=metadata, preset="balanced", device="cpu")

@@ -13,7 +13,8 @@ import torch
 from synthetic import blobs
 
 from napari_tinc import CompressedVolume, Target, compress
-from napari_tinc.format import MODEL_TINC, parse
+from napari_tinc.choices import FAMILIES
+from napari_tinc.format import parse
 from napari_tinc.measures import metrics
 from napari_tinc.networks import training
 from napari_tinc.networks.device import has_fast_bfloat16, resolve_device
@@ -26,7 +27,7 @@ pytestmark = [
 DEVICE = "cuda"
 VOLUME = blobs((24, 40, 36))
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.tinc"))
-NETWORKS = [path for path in GOLDEN if parse(path.read_bytes()).header.model == MODEL_TINC]
+NETWORKS = [path for path in GOLDEN if parse(path.read_bytes()).header.model == FAMILIES["tinc"].code]
 
 
 def trained(device: str, **settings: Any) -> CompressedVolume:

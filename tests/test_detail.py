@@ -16,21 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_tinc.errors import FormatError
-from napari_tinc.format._bytes import u16, varint
+from napari_tinc.format.cursor import u16, varint
 from napari_tinc.geometry.octree import Octree, choose_splits
-from napari_tinc.segments import pack_detail, parse_detail
-from napari_tinc.wavelets import coefficients
-from napari_tinc.wavelets import search as detail_coding
+from napari_tinc.wavelets import coefficients, search
 from napari_tinc.wavelets.blocks import (
     BlockCache,
-    Detail,
-    DetailHead,
-    DetailReader,
+    CodedWavelets,
     Pyramid,
-    detail_bytes,
+    WaveletHead,
+    WaveletLayer,
     dyadic_splits,
     step_of,
 )
+from napari_tinc.wavelets.payload import pack_wavelets, parse_wavelets
 from napari_tinc.wavelets.residual import Residual
 from napari_tinc.wavelets.search import Fit
 
@@ -43,26 +41,26 @@ def reader(array: Floats) -> Callable[[Any], Floats]:
 
 def fit(residuals: list[tuple[Floats, Floats | None]], room: int) -> Fit | None:
     given = [Residual(v.shape, reader(v), None if w is None else reader(w)) for v, w in residuals]
-    search = detail_coding.fit(given, room)
+    steps = search.fit(given, room)
     while True:
         try:
-            next(search)
+            next(steps)
         except StopIteration as stop:
             found: Fit | None = stop.value
             return found
 
 
-def detail_of(volume: Floats, room: int, weights: Floats | None = None) -> Detail:
+def detail_of(volume: Floats, room: int, weights: Floats | None = None) -> CodedWavelets:
     found = fit([(volume, weights)], room)
     assert found is not None
-    return found.details[0]
+    return found.layers[0]
 
 
-def reader_of(detail: Detail, limit: int = 2**27) -> DetailReader:
-    return DetailReader(detail, BlockCache(limit))
+def reader_of(detail: CodedWavelets, limit: int = 2**27, nbytes: int = 0) -> WaveletLayer:
+    return WaveletLayer(detail, BlockCache(limit), nbytes)
 
 
-def whole(detail: Detail) -> Floats:
+def whole(detail: CodedWavelets) -> Floats:
     return reader_of(detail).region(0, tuple((0, n) for n in detail.head.pyramid.shape))
 
 
@@ -78,7 +76,7 @@ def textured(*shape: int, seed: int = 0) -> Floats:
 def _small_blocks() -> Iterator[None]:
     """Let small volumes have several blocks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(detail_coding, "_ROW_VOXELS", 0)
+        patch.setattr(search, "_ROW_VOXELS", 0)
         yield
 
 
@@ -88,10 +86,10 @@ def volume() -> Floats:
 
 
 @pytest.fixture(scope="module")
-def detail(volume: Floats) -> Detail:
+def detail(volume: Floats) -> CodedWavelets:
     """Two levels of blocks below the trunk."""
     with pytest.MonkeyPatch.context() as patch:  # the smallest blocks that have bytes enough, as in a large volume
-        patch.setattr(detail_coding, "_ROW_VOXELS", 0)
+        patch.setattr(search, "_ROW_VOXELS", 0)
         made = detail_of(volume, 18_000)
     assert made.head.pyramid.trunk >= 2
     assert b"" in made.streams
@@ -125,10 +123,10 @@ def test_it_never_takes_more_than_its_room(shape: tuple[int, ...], kind: str, ro
     residuals = [(draw_volume(kind, shape, np.random.default_rng(item)), None) for item in range(items)]
     found = fit(residuals, room * items)
     assert found is not None
-    sizes = [len(d.trunk) + sum(len(s) + len(varint(len(s))) for s in d.streams) for d in found.details]
+    sizes = [len(d.trunk) + sum(len(s) + len(varint(len(s))) for s in d.streams) for d in found.layers]
     assert sum(sizes) == found.nbytes <= room * items
-    for (residual, _), detail in zip(residuals, found.details, strict=True):
-        decoded = whole(parse_detail(pack_detail(detail), shape))
+    for (residual, _), detail in zip(residuals, found.layers, strict=True):
+        decoded = whole(parse_wavelets(pack_wavelets(detail), shape))
         assert decoded.shape == shape
         error = float(np.square(decoded.astype(np.float64) - residual).sum())
         # Of nothing decoded at all; the transform is only nearly orthonormal.
@@ -141,7 +139,7 @@ def test_noise_uses_its_room_and_the_error_told_is_the_one_made(room: int) -> No
     found = fit([(noise, None)], room)
     assert found is not None
     assert found.nbytes >= 0.93 * room
-    error = float(np.square(whole(found.details[0]).astype(np.float64) - noise).sum())
+    error = float(np.square(whole(found.layers[0]).astype(np.float64) - noise).sum())
     assert found.error == pytest.approx(error, rel=0.2), "the transform is only nearly orthonormal"
 
 
@@ -162,8 +160,8 @@ def test_as_many_threads_as_there_may_be_write_the_same_bytes(volume: Floats, mo
     packed = set()
     for threads in (1, 4):
         with ThreadPoolExecutor(threads) as pool:
-            monkeypatch.setattr(detail_coding, "block_threads", lambda pool=pool: pool)
-            packed.add(pack_detail(detail_of(volume, 9000)))
+            monkeypatch.setattr(search, "block_threads", lambda pool=pool: pool)
+            packed.add(pack_wavelets(detail_of(volume, 9000)))
     assert len(packed) == 1
 
 
@@ -187,11 +185,11 @@ def test_weights_steer_where_the_error_lies(volume: Floats) -> None:
 def test_blocks_of_any_rule_are_those_that_a_reader_takes(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], row: int
 ) -> None:
-    monkeypatch.setattr(detail_coding, "_ROW_VOXELS", row)
+    monkeypatch.setattr(search, "_ROW_VOXELS", row)
     for room in (50, 5000, 200_000):
-        pyramid = Pyramid(shape, dyadic_splits(shape, math.inf), detail_coding._block_side(shape, room))
-        detail = Detail(DetailHead(pyramid, 0, (0, 0), 0), b"", (b"",) * pyramid.blocks)
-        assert parse_detail(pack_detail(detail), shape) == detail
+        pyramid = Pyramid(shape, dyadic_splits(shape, math.inf), search._block_side(shape, room))
+        detail = CodedWavelets(WaveletHead(pyramid, 0, (0, 0), 0), b"", (b"",) * pyramid.blocks)
+        assert parse_wavelets(pack_wavelets(detail), shape) == detail
 
 
 # --- regions ---------------------------------------------------------------------------------------------------------
@@ -199,9 +197,9 @@ def test_blocks_of_any_rule_are_those_that_a_reader_takes(
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_a_region_is_the_same_part_of_the_whole(detail: Detail, data: st.DataObject) -> None:
+def test_a_region_is_the_same_part_of_the_whole(detail: CodedWavelets, data: st.DataObject) -> None:
     pyramid = detail.head.pyramid
-    level = data.draw(st.integers(0, pyramid.levels))
+    level = data.draw(st.integers(0, pyramid.octaves))
     bounds = []
     for n in pyramid.shapes[level]:
         start = data.draw(st.integers(0, n - 1))
@@ -214,18 +212,20 @@ def test_a_region_is_the_same_part_of_the_whole(detail: Detail, data: st.DataObj
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, tuple[int, int, int]]]:
     """Level and cell of every block decoded from a stream of its own."""
     seen: list[tuple[int, tuple[int, int, int]]] = []
-    decode = DetailReader._decode
+    decode = WaveletLayer._decode
 
-    def counting(reader: DetailReader, level: int, cell: tuple[int, int, int], *rest: Any) -> Any:
+    def counting(reader: WaveletLayer, level: int, cell: tuple[int, int, int], *rest: Any) -> Any:
         if rest[-1]:
             seen.append((level, cell))
         return decode(reader, level, cell, *rest)
 
-    monkeypatch.setattr(DetailReader, "_decode", counting)
+    monkeypatch.setattr(WaveletLayer, "_decode", counting)
     return seen
 
 
-def test_a_plane_decodes_the_blocks_it_touches_and_no_others(detail: Detail, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plane_decodes_the_blocks_it_touches_and_no_others(
+    detail: CodedWavelets, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pyramid, seen = detail.head.pyramid, counted(monkeypatch)
     z = 33
     reader_of(detail).region(0, ((z, z + 1), *((0, n) for n in pyramid.shape[1:])))
@@ -244,7 +244,9 @@ def test_a_plane_decodes_the_blocks_it_touches_and_no_others(detail: Detail, mon
     assert len(wanted) < 0.8 * pyramid.blocks
 
 
-def test_blocks_are_decoded_once_while_the_cache_holds_them(detail: Detail, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_decoded_once_while_the_cache_holds_them(
+    detail: CodedWavelets, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen, reader = counted(monkeypatch), reader_of(detail)
     bounds = tuple((0, n) for n in detail.head.pyramid.shape)
     reader.region(0, bounds)
@@ -255,10 +257,12 @@ def test_blocks_are_decoded_once_while_the_cache_holds_them(detail: Detail, monk
 
 
 @pytest.mark.parametrize("limit", [0, 200_000, 2**27])
-def test_the_cache_keeps_to_its_limit_and_two_readers_share_it(volume: Floats, detail: Detail, limit: int) -> None:
+def test_the_cache_keeps_to_its_limit_and_two_readers_share_it(
+    volume: Floats, detail: CodedWavelets, limit: int
+) -> None:
     cache = BlockCache(limit)
     other = detail_of(volume[::-1].copy(), 9000)
-    readers = [DetailReader(detail, cache), DetailReader(other, cache)]
+    readers = [WaveletLayer(detail, cache), WaveletLayer(other, cache)]
     for plane in (3, 20, 38, 4):
         for reader, expected in zip(readers, (whole(detail), whole(other)), strict=True):
             bounds = ((plane, plane + 1), (0, 50), (0, 60))
@@ -271,7 +275,7 @@ def test_the_cache_keeps_to_its_limit_and_two_readers_share_it(volume: Floats, d
 
 
 @pytest.fixture(scope="module")
-def smooth() -> tuple[Callable[..., Any], Detail]:
+def smooth() -> tuple[Callable[..., Any], CodedWavelets]:
     """A slow function of position, kept almost exactly."""
 
     def function(z: Any, y: Any, x: Any) -> Any:
@@ -283,7 +287,7 @@ def smooth() -> tuple[Callable[..., Any], Detail]:
 
 @pytest.mark.parametrize(("scale", "tolerance"), [(1.0, 0.002), (2.0, 0.005), (0.5, 0.03), (0.26, 0.1), (0.25, 0.1)])
 def test_samples_at_any_scale_lie_on_the_function(
-    smooth: tuple[Callable[..., Any], Detail], scale: float, tolerance: float
+    smooth: tuple[Callable[..., Any], CodedWavelets], scale: float, tolerance: float
 ) -> None:
     function, detail = smooth
     positions = tuple(np.arange(4, n - 4, 1 / scale) for n in detail.head.pyramid.shape)
@@ -292,7 +296,7 @@ def test_samples_at_any_scale_lie_on_the_function(
     np.testing.assert_allclose(samples, function(*np.meshgrid(*positions, indexing="ij")), atol=tolerance)
 
 
-def test_a_coarse_sampling_decodes_no_fine_blocks(detail: Detail, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_coarse_sampling_decodes_no_fine_blocks(detail: CodedWavelets, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = counted(monkeypatch)
     positions = tuple(np.arange(0, n, 2.0) for n in detail.head.pyramid.shape)
     reader_of(detail).sample(positions, 0.5)
@@ -300,7 +304,7 @@ def test_a_coarse_sampling_decodes_no_fine_blocks(detail: Detail, monkeypatch: p
     assert min(level for level, _ in seen) == 1
 
 
-def test_samples_on_voxels_are_the_voxels(detail: Detail) -> None:
+def test_samples_on_voxels_are_the_voxels(detail: CodedWavelets) -> None:
     positions = tuple(np.arange(n, dtype=np.float64) for n in detail.head.pyramid.shape)
     np.testing.assert_array_equal(reader_of(detail).sample(positions, 1.0), whole(detail))
 
@@ -308,10 +312,10 @@ def test_samples_on_voxels_are_the_voxels(detail: Detail) -> None:
 # --- bytes -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_bytes_of_leaves_are_those_of_the_blocks_over_their_voxels(detail: Detail) -> None:
+def test_the_bytes_of_leaves_are_those_of_the_blocks_over_their_voxels(detail: CodedWavelets) -> None:
     pyramid = detail.head.pyramid
     tree = Octree(pyramid.shape, choose_splits(pyramid.shape, 2))
-    nbytes = len(pack_detail(detail))
+    nbytes = len(pack_wavelets(detail))
     voxels = np.full(pyramid.shape, nbytes - sum(map(len, detail.streams))) / math.prod(pyramid.shape)
     streams = iter(detail.streams)
     for level in reversed(range(pyramid.trunk)):
@@ -320,7 +324,7 @@ def test_the_bytes_of_leaves_are_those_of_the_blocks_over_their_voxels(detail: D
             covered = voxels[tuple(slice(i * r, (i + 1) * r) for i, r in zip(cell, reach, strict=True))]
             covered += len(next(streams)) / covered.size
     expected = [voxels[box].sum() for box in tree.boxes(tree.depth)]
-    np.testing.assert_allclose(detail_bytes(reader_of(detail), tree, nbytes), expected)
+    np.testing.assert_allclose(reader_of(detail, nbytes=nbytes).leaf_bytes(tree), expected)
     assert sum(expected) == pytest.approx(nbytes)
 
 
@@ -328,7 +332,7 @@ def test_the_bytes_of_leaves_are_those_of_the_blocks_over_their_voxels(detail: D
 def test_the_bytes_of_planes_and_thin_stacks_are_all_shared_out(shape: tuple[int, ...]) -> None:
     detail = detail_of(textured(*(1,) * (3 - len(shape)), *shape), 900)
     tree = Octree(shape, choose_splits(shape, 2))
-    spent = detail_bytes(reader_of(detail), tree, 1000)
+    spent = reader_of(detail, nbytes=1000).leaf_bytes(tree)
     assert spent.sum() == pytest.approx(1000)
     assert (spent > 0).all()
 
@@ -337,10 +341,10 @@ def test_few_bytes_cannot_make_the_sharing_out_expensive() -> None:
     """Many blocks along one axis and many leaves along it, too."""
     side = 2**17
     pyramid = Pyramid((1, 1, side), dyadic_splits((1, 1, side), math.inf), 4)
-    detail = Detail(DetailHead(pyramid, 10_000, (0, 0), 0), b"", (b"",) * pyramid.blocks)
+    detail = CodedWavelets(WaveletHead(pyramid, 10_000, (0, 0), 0), b"", (b"",) * pyramid.blocks)
     tree = Octree((1, side), ((False, True),) * 15)
     tracemalloc.start()
-    spent = detail_bytes(reader_of(detail), tree, 100)
+    spent = reader_of(detail, nbytes=100).leaf_bytes(tree)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert spent.sum() == pytest.approx(100)
@@ -365,20 +369,20 @@ def shapes(draw: st.DrawFn) -> tuple[int, ...]:
 def test_the_splits_of_a_writer_are_those_a_reader_takes(elongation: float, shape: tuple[int, ...]) -> None:
     pyramid = Pyramid(shape, dyadic_splits(shape, elongation), 4)
     assert pyramid.shapes[-1] == (1, 1, 1)
-    head = DetailHead(pyramid, 77, (1, 255), -5)
-    detail = Detail(head, b"abc", tuple(bytes(i % 3) for i in range(pyramid.blocks)))
-    assert parse_detail(pack_detail(detail), shape) == detail
+    head = WaveletHead(pyramid, 77, (1, 255), -5)
+    detail = CodedWavelets(head, b"abc", tuple(bytes(i % 3) for i in range(pyramid.blocks)))
+    assert parse_wavelets(pack_wavelets(detail), shape) == detail
 
 
-def test_a_payload_cut_short_or_continued_is_refused(detail: Detail) -> None:
-    payload, shape = pack_detail(detail), detail.head.pyramid.shape
+def test_a_payload_cut_short_or_continued_is_refused(detail: CodedWavelets) -> None:
+    payload, shape = pack_wavelets(detail), detail.head.pyramid.shape
     for length in range(len(payload) - len(b"".join(detail.streams)) + 20):
         with pytest.raises(FormatError):
-            parse_detail(payload[:length], shape)
+            parse_wavelets(payload[:length], shape)
     with pytest.raises(FormatError, match="ends inside a stream"):
-        parse_detail(payload[:-1], shape)
+        parse_wavelets(payload[:-1], shape)
     with pytest.raises(FormatError, match="end after its streams"):
-        parse_detail(payload + b"\0", shape)
+        parse_wavelets(payload + b"\0", shape)
 
 
 def head(side: int, masks: list[int], step: int = 9000, mean: int = 0) -> bytes:
@@ -391,7 +395,7 @@ HOSTILE: dict[str, tuple[bytes, tuple[int, ...], str]] = {
     "side of 2": (head(1, [7] * 3), (8, 8, 8), "block side code"),
     "side of 512": (head(9, [7] * 3), (8, 8, 8), "block side code"),
     "blocks too large": (head(8, [7] * 16), HUGE, "symbols of a block"),
-    "94 levels": (head(2, [7] * 94), (8, 8, 8), "detail levels"),
+    "94 levels": (head(2, [7] * 94), (8, 8, 8), "octaves"),
     "a split of nothing": (head(2, [0, 7, 7]), (8, 8, 8), "split axes"),
     "a fourth axis": (head(2, [8, 7, 7]), (8, 8, 8), "split axes"),
     "a level too few": (head(2, [7] * 2), (8, 8, 8), "down to one coefficient"),
@@ -412,7 +416,7 @@ def test_a_hostile_head_is_refused_before_anything_is_allocated_for_it(name: str
     payload, shape, text = HOSTILE[name]
     tracemalloc.start()
     with pytest.raises(FormatError, match=text) as caught:
-        parse_detail(payload, shape)
+        parse_wavelets(payload, shape)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**20
@@ -425,7 +429,7 @@ def test_the_largest_symbols_of_any_step_are_finite_voxels(step_code: int) -> No
     pyramid = Pyramid(shape, dyadic_splits(shape, math.inf), 4)
     random = np.random.default_rng(0)
     streams = tuple(random.bytes(200) for _ in range(pyramid.blocks))
-    detail = Detail(DetailHead(pyramid, step_code, (255, 255), -(2**24)), b"", streams)
+    detail = CodedWavelets(WaveletHead(pyramid, step_code, (255, 255), -(2**24)), b"", streams)
     with np.errstate(all="raise", under="ignore"):
         voxels = whole(detail)
     assert np.isfinite(voxels).all()

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = PAGES[0].read_text()
 # What a test adds to a command of the README so that it takes seconds.
-SHORT = {"compare": ["--strategies", "detail", "--peers", "sperr"]}
+SHORT = {"compare": ["--strategies", "wavelet", "--peers", "sperr"]}
 
 
 def blocks(page: str, *languages: str) -> list[str]:

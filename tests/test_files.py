@@ -498,7 +498,7 @@ def test_an_existing_output_is_refused_and_replaced_when_asked(tmp_path, name):
     assert leftovers(tmp_path) == [name]
 
 
-WRITERS = {"a.tif": "tifffile.imwrite", "a.npy": "numpy.save", "a.zarr": "zarr.Group.create_array"}
+WRITERS = {"a.tif": "tifffile.imwrite", "a.npy": "numpy.save", "a.zarr": "zarr.create_array"}
 
 
 @pytest.mark.parametrize("cause", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])

@@ -81,7 +81,7 @@ def test_a_volume_that_another_thread_decodes_at_the_moment_of_the_fork_is_decod
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="cached properties have no locks any more")
 def test_properties_that_another_thread_computes_at_the_moment_of_the_fork_can_be_asked_for() -> None:
-    volume = compress(blobs((12, 13, 14)), Target.size(900), preset="fast", device="cpu", model="detail")
+    volume = compress(blobs((12, 13, 14)), Target.size(900), preset="fast", device="cpu", model="wavelet")
 
     def ask() -> None:
         assert len(volume.octants) == volume.tree.leaves

@@ -18,15 +18,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from napari_tinc.arrays.metadata import Display, Metadata
+from napari_tinc.choices import FAMILIES
 from napari_tinc.errors import FormatError, InputError
 from napari_tinc.format import (
     DTYPES,
-    KIND_DETAIL,
     KIND_PARAMETERS,
     KIND_QUALITY,
+    KIND_WAVELETS,
     MODEL_CONSTANT,
-    MODEL_DETAIL,
-    MODEL_TINC,
+    MODEL_WAVELETS,
     Frame,
     Header,
     ItemRange,
@@ -46,7 +46,7 @@ SMALL = Frame(
         metadata=Metadata.default(4),
         items=(ItemRange(-3, 1000, 0x1234, 7), ItemRange(0, 0, 0, 0)),
         splits=((False, True, True), (True, True, False)),
-        model=MODEL_TINC,
+        model=FAMILIES["tinc"].code,
         plan=b"plan",
         between=2,
         within=11,
@@ -162,7 +162,7 @@ def frames(draw: st.DrawFn) -> Frame:
         if any(level):
             splits.append(level)
             left = [n - flag for n, flag in zip(left, level, strict=True)]
-    model = draw(st.sampled_from([MODEL_CONSTANT, MODEL_TINC, MODEL_DETAIL]))
+    model = draw(st.sampled_from([MODEL_CONSTANT, FAMILIES["tinc"].code, MODEL_WAVELETS]))
     ranges = tuple(draw(item_ranges(dtype, constant=model == MODEL_CONSTANT)) for _ in range(items))
     ndim = len(axes)
     channels = dict(zip(axes, shape, strict=True)).get("c", 1)
@@ -176,13 +176,13 @@ def frames(draw: st.DrawFn) -> Frame:
     values = st.one_of(TEXT, st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False))
     provenance = draw(st.dictionaries(TEXT, values, max_size=4))
     between, within = draw(st.tuples(st.integers(0, 15), st.integers(0, 15)))
-    plan = b"" if model == MODEL_DETAIL else draw(st.binary(max_size=300))
+    plan = b"" if model == MODEL_WAVELETS else draw(st.binary(max_size=300))
     header = Header(shape, dtype, metadata, ranges, tuple(splits), model, plan, between, within, provenance)
     keys = [(KIND_QUALITY, 0, item) for item in range(items)]
-    if model == MODEL_TINC:
+    if model == FAMILIES["tinc"].code:
         keys += [(KIND_PARAMETERS, level, item) for level in range(len(splits) + 1) for item in range(items)]
     if model != MODEL_CONSTANT:
-        keys += [(KIND_DETAIL, 0, item) for item in range(items)]
+        keys += [(KIND_WAVELETS, 0, item) for item in range(items)]
     chosen = sorted(draw(st.sets(st.sampled_from(keys))))
     return Frame(header, tuple(Segment(k, item, level, draw(st.binary(max_size=40))) for k, level, item in chosen))
 
@@ -269,23 +269,23 @@ WRONG_FRAMES: dict[str, tuple[Callable[[], Frame], str]] = {
         lambda: with_header(shape=(2, 2**8, 2**8, 2**8), splits=((True, True, True),) * 8),
         "number of leaves",
     ),
-    "unknown model": (lambda: with_header(model=3), "update napari-tinc"),
+    "unknown model": (lambda: with_header(model=200), "update napari-tinc"),
     "constant with a range": (lambda: with_header(model=MODEL_CONSTANT), "minimum = maximum"),
     "constant with parameters": (
         lambda: with_header(model=MODEL_CONSTANT, items=(ItemRange(1, 1, 0, 0),) * 2),
         "expected no parameters",
     ),
-    "constant with detail": (
+    "constant with wavelet": (
         lambda: replace(
             with_header(model=MODEL_CONSTANT, items=(ItemRange(1, 1, 0, 0),) * 2),
-            segments=(Segment(KIND_DETAIL, 0, 0, b""),),
+            segments=(Segment(KIND_WAVELETS, 0, 0, b""),),
         ),
-        "expected no detail",
+        "expected no wavelet",
     ),
-    "detail with a plan": (lambda: with_header(model=MODEL_DETAIL), "expected no plan, got 4 bytes"),
-    "detail with parameters": (lambda: with_header(model=MODEL_DETAIL, plan=b""), "expected no parameters"),
+    "detail with a plan": (lambda: with_header(model=MODEL_WAVELETS), "expected no plan, got 4 bytes"),
+    "detail with parameters": (lambda: with_header(model=MODEL_WAVELETS, plan=b""), "expected no parameters"),
     "detail below the root": (
-        lambda: replace(SMALL, segments=(Segment(KIND_DETAIL, 0, 1, b""),)),
+        lambda: replace(SMALL, segments=(Segment(KIND_WAVELETS, 0, 1, b""),)),
         "level of a segment",
     ),
     "strategy beyond 4 bits": (lambda: with_header(within=16), "within-level strategy"),

@@ -8,21 +8,25 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import older_writers
 import pytest
-from reference_detail import DetailDecoder, detail_output
-from reference_network import Tree, network_output, range_decode
+from reference_network import Tree, mixed_decode, network_output, neurcomp_output, range_decode
 from reference_restoration import restored
+from reference_wavelets import DetailDecoder, detail_output
 
-from napari_tinc import segments
+from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.encode.compression import compress
-from napari_tinc.encode.settings import PRESETS
-from napari_tinc.format import KIND_DETAIL, KIND_PARAMETERS, KIND_QUALITY, KIND_RESTORATION, Frame, parse
-from napari_tinc.networks import entropy, quantization
-from napari_tinc.networks.entropy import DEFLATE, RANGE_CODER, SymbolModel
+from napari_tinc.encode.trial import TRAINING_STEPS
+from napari_tinc.format import KIND_PARAMETERS, KIND_QUALITY, KIND_RESTORATION, KIND_WAVELETS, Frame, parse
+from napari_tinc.networks import quantization
+from napari_tinc.networks.entropy import MAX_SYMBOL, bucket_code, encode_symbols
+from napari_tinc.networks.older_coders import RANGE_CODER, SymbolModel
 from napari_tinc.target import Target
-from napari_tinc.wavelets.blocks import BlockCache, DetailReader
+from napari_tinc.wavelets.blocks import BlockCache, WaveletLayer
+from napari_tinc.wavelets.payload import parse_wavelets
 
 Array = npt.NDArray[np.generic]
+NETWORKS = {1: network_output, 3: neurcomp_output}
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("v1-*.tinc"))
 
 
@@ -32,9 +36,9 @@ def decode(frame: Frame, block_parameters: int = 2**16) -> Array:
     items = []
     for item, limits in enumerate(header.items):
         output = np.zeros(header.spatial_shape)
-        if header.model == 1:
-            output += network_output(frame, item, block_parameters)
-        payload = frame.get(KIND_DETAIL, item, 0)
+        if header.model in NETWORKS:
+            output += NETWORKS[header.model](frame, item, block_parameters)
+        payload = frame.get(KIND_WAVELETS, item, 0)
         if payload is not None:
             output += detail_output(payload, header.spatial_shape)
         payload = frame.get(KIND_RESTORATION, item, 0)
@@ -58,14 +62,14 @@ def blobs(*shape: int) -> Array:
 
 
 @pytest.mark.parametrize(
-    ("shape", "budget", "levels", "within", "coder", "block"),
+    ("shape", "budget", "levels", "within", "block"),
     [
-        ((13, 11, 9), 900, 2, "importance", RANGE_CODER, 2**16),
-        ((13, 11, 9), 900, 2, "equal", DEFLATE, 2**16),
-        ((2, 5, 21, 23), 3000, 3, "importance", RANGE_CODER, 2**16),
-        ((2, 5, 21, 23), 3000, 3, "importance", RANGE_CODER, 100),
-        ((13, 11, 9), 1200, 2, "equal", DEFLATE, 300),
-        ((17, 30), 400, 1, "equal", RANGE_CODER, 2**16),
+        ((13, 11, 9), 900, 2, "importance", 2**16),
+        ((13, 11, 9), 900, 2, "equal", 2**16),
+        ((2, 5, 21, 23), 3000, 3, "importance", 2**16),
+        ((2, 5, 21, 23), 3000, 3, "importance", 100),
+        ((13, 11, 9), 1200, 2, "equal", 300),
+        ((17, 30), 400, 1, "equal", 2**16),
     ],
 )
 def test_a_decoder_written_from_the_page_alone_sees_the_same_voxels(
@@ -74,19 +78,24 @@ def test_a_decoder_written_from_the_page_alone_sees_the_same_voxels(
     budget: int,
     levels: int,
     within: str,
-    coder: int,
     block: int,
 ) -> None:
-    monkeypatch.setattr(entropy, "default_coder", lambda: coder)
     monkeypatch.setattr(quantization, "BLOCK_PARAMETERS", block)  # so that a small file has several
     target = Target.size(budget)
     settings: dict[str, Any] = {"levels": levels, "within": within, "device": "cpu", "model": "tinc"}
     volume = compress(blobs(*shape), target, preset="fast", time_limit=0.5, **settings)
     frame = parse(volume.to_bytes())
-    assert {s.payload[0] for s in frame.segments if s.kind == KIND_PARAMETERS} == {coder}
+    assert {s.payload[0] for s in frame.segments if s.kind == KIND_PARAMETERS} == {3}
     voxels = volume.decode()
     # Ours is in float32 and rounded to integers.
     np.testing.assert_allclose(voxels, decode(frame, block), rtol=0, atol=0.51)
+
+
+@pytest.mark.parametrize(("shape", "model"), [((13, 11, 9), "neurcomp"), ((2, 21, 23), "neurcomp+wavelet")])
+def test_the_second_decoder_sees_the_same_voxels_of_neurcomp(shape: tuple[int, ...], model: str) -> None:
+    metadata = Metadata("cyx", (1.0,) * 3, ("",) * 3) if len(shape) == 3 and shape[0] == 2 else None
+    volume = compress(blobs(*shape), Target.size(900), metadata=metadata, model=model, time_limit=0.5, device="cpu")
+    np.testing.assert_allclose(volume.decode(), decode(parse(volume.to_bytes())), rtol=0, atol=0.51)
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
@@ -101,9 +110,9 @@ def test_the_second_decoder_reads_golden_files(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in GOLDEN if "detail" in p.name or "hybrid" in p.name], ids=lambda p: p.stem)
 def test_the_second_decoder_sees_the_same_symbols(path: Path) -> None:
     frame = parse(path.read_bytes())
-    payload = frame.find(KIND_DETAIL, 0, 0)
+    payload = frame.find(KIND_WAVELETS, 0, 0)
     second = DetailDecoder(payload, frame.header.spatial_shape)
-    ours = DetailReader(segments.parse_detail(payload, frame.header.spatial_shape), BlockCache())
+    ours = WaveletLayer(parse_wavelets(payload, frame.header.spatial_shape), BlockCache())
     seen = 0
     for (level, cell), symbols in second.symbols.items():
         decoded = ours._blocks(level, [cell])[0][0]
@@ -114,7 +123,7 @@ def test_the_second_decoder_sees_the_same_symbols(path: Path) -> None:
 
 def test_the_quality_that_octants_show_is_the_one_in_the_bytes_and_true(monkeypatch: pytest.MonkeyPatch) -> None:
     original = blobs(13, 11, 9)
-    monkeypatch.setitem(PRESETS, "fast", 100)  # a number of steps and no time limit: the same file at every run
+    monkeypatch.setitem(TRAINING_STEPS, "fast", 100)  # a number of steps and no time limit: the same file at every run
     volume = compress(original, Target.size(900), preset="fast", levels=2, device="cpu", model="tinc")
     voxels = volume.decode()
     payload = parse(volume.to_bytes()).find(KIND_QUALITY, 0, 0)
@@ -146,5 +155,19 @@ def test_the_quality_that_octants_show_is_the_one_in_the_bytes_and_true(monkeypa
 @pytest.mark.parametrize(("family", "scale_code", "bound"), [(0, 30, 40), (1, 21, 300), (0, 119, 16383), (1, 0, 2000)])
 def test_the_range_decoder_of_the_page_reads_symbols_of_any_table(family: int, scale_code: int, bound: int) -> None:
     symbols = np.random.default_rng(bound).integers(-bound, bound + 1, 300).astype(np.int32)
-    stream = entropy.encode([symbols], [SymbolModel(family, scale_code, bound)], RANGE_CODER)
+    stream = older_writers.encode([symbols], [SymbolModel(family, scale_code, bound)], RANGE_CODER)
     assert range_decode(stream, [(family, scale_code, bound)], [300]) == [symbols.tolist()]
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.4, 20, 700, 9000])
+def test_the_mixing_decoder_of_the_page_reads_symbols_of_any_spread(spread: float) -> None:
+    random = np.random.default_rng(0)
+    matrices = [[(12, 7), (5, 3)], [(17, 1)], [(2, 40)], [(3, 3)]]
+    sizes = [sum(rows * columns for rows, columns in own) for own in matrices]
+    tensors = [np.rint(random.standard_t(2, size) * spread).astype(np.int32) for size in sizes]
+    tensors[2][:] = 0
+    tensors = [np.clip(tensor, -MAX_SYMBOL, MAX_SYMBOL) for tensor in tensors]
+    tensors[0][[0, 50]] = MAX_SYMBOL, -MAX_SYMBOL
+    codes = [bucket_code(tensor) for tensor in tensors]
+    stream = encode_symbols(tensors, matrices, codes)
+    assert mixed_decode(stream, codes, matrices) == [tensor.tolist() for tensor in tensors]

@@ -18,16 +18,16 @@ import pytest
 from mutators import edited, flipped, varint, with_payload, with_plan
 
 from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.choices import FAMILIES
 from napari_tinc.encode.compression import compress
 from napari_tinc.errors import FormatError
 from napari_tinc.format import (
-    KIND_DETAIL,
     KIND_PARAMETERS,
     KIND_QUALITY,
     KIND_RESTORATION,
+    KIND_WAVELETS,
     MODEL_CONSTANT,
-    MODEL_DETAIL,
-    MODEL_TINC,
+    MODEL_WAVELETS,
     Frame,
     Header,
     ItemRange,
@@ -36,9 +36,9 @@ from napari_tinc.format import (
     parse,
 )
 from napari_tinc.geometry.octree import Octree
-from napari_tinc.networks.families.tinc import TincNetwork
+from napari_tinc.networks.families.tinc import FAMILY, TincNetwork
+from napari_tinc.networks.plans import allowed_parameters
 from napari_tinc.networks.quantization import Layout
-from napari_tinc.segments import pack_plan, parse_plan
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
 
@@ -183,10 +183,10 @@ def with_network(frame: Frame, layers: list[int], widths: list[list[int]], head:
     """Replace the network by another one, all of whose parameters are one symbol, deflated."""
     tree = Octree(frame.header.spatial_shape, frame.header.splits)
     network = TincNetwork.on_tree(tree, layers, [np.array(w) for w in widths])
-    changed = with_plan(frame, pack_plan(network))
+    changed = with_plan(frame, FAMILY.pack(network))
     for index, count in enumerate(layers):
         tensors = 2 * (count + index)  # weights and biases; the leaves have an output layer
-        parameters = network.node_parameters(index).reshape(Layout(network, 1).blocks(0, index), -1).sum(1)
+        parameters = network.node_parameters(index).reshape(Layout(network).blocks(0, index), -1).sum(1)
         streams = [zlib.compress(np.full(count, symbol, dtype="<i2").tobytes(), 9) for count in parameters]
         lengths = b"".join(varint(len(stream)) for stream in streams[:-1])
         payload = b"\x02" + head * tensors + lengths + b"".join(streams)
@@ -215,7 +215,7 @@ def test_bytes_after_the_symbols_are_refused(frame: Frame) -> None:
 # --- malice in detail segments ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["detail", "hybrid"])
+@pytest.fixture(scope="module", params=["wavelet", "tinc+wavelet"])
 def detailed(request: pytest.FixtureRequest) -> Frame:
     """Real files with a detail layer, of the same volume; the detail segment is the last."""
     volume = compress(
@@ -223,7 +223,7 @@ def detailed(request: pytest.FixtureRequest) -> Frame:
     )
     frame = parse(volume.to_bytes())
     frame = replace(frame, segments=tuple(s for s in frame.segments if s.kind != KIND_RESTORATION))
-    assert frame.segments[-1].kind == KIND_DETAIL
+    assert frame.segments[-1].kind == KIND_WAVELETS
     assert outcome(pack(frame)) is not None
     return frame
 
@@ -256,22 +256,22 @@ LIMITS = {
 @pytest.mark.parametrize("name", LIMITS)
 def test_the_largest_symbols_stay_within_the_range_of_any_dtype(name: str) -> None:
     limits, dtype = ItemRange(*LIMITS[name], 0, 0), name[:2]
-    header = Header((8, 8, 8), dtype, Metadata.default(3), (limits,), (), MODEL_DETAIL, b"", 0, 0, {})
+    header = Header((8, 8, 8), dtype, Metadata.default(3), (limits,), (), MODEL_WAVELETS, b"", 0, 0, {})
     head = bytes([3, 3, 7, 7, 7]) + (2**14 - 1).to_bytes(2, "little") + b"\0\0" + varint(2**25)
     for stream in (b"\0" * 9, b"\xff" * 9, random.Random(6).randbytes(300)):
         payload = head + varint(len(stream)) + stream
-        segments = (Segment(KIND_QUALITY, 0, 0, bytes(5)), Segment(KIND_DETAIL, 0, 0, payload))
+        segments = (Segment(KIND_QUALITY, 0, 0, bytes(5)), Segment(KIND_WAVELETS, 0, 0, payload))
         voxels = CompressedVolume(pack(Frame(header, segments)), device="cpu").decode()
         assert limits.minimum <= voxels.min() <= voxels.max() <= limits.maximum
 
 
 def test_a_detail_segment_that_is_not_there_is_named(detailed: Frame) -> None:
-    if detailed.header.model != MODEL_DETAIL:
+    if detailed.header.model != MODEL_WAVELETS:
         pytest.skip("a network may do without")
     volume = CompressedVolume(pack(replace(detailed, segments=detailed.segments[:-1])), device="cpu")
-    with pytest.raises(FormatError, match="expected a detail segment for item 0, got none"):
+    with pytest.raises(FormatError, match="expected a wavelet segment for item 0, got none"):
         volume.decode(CORNER)
-    with pytest.raises(FormatError, match="expected a detail segment for item 0, got none"):
+    with pytest.raises(FormatError, match="expected a wavelet segment for item 0, got none"):
         _ = volume.octants
 
 
@@ -283,7 +283,7 @@ from napari_tinc.errors import FormatError
 from napari_tinc.volume import CompressedVolume
 
 warnings.simplefilter("error")
-assert not hasattr(coefficients._code, "py_func"), "compiled"
+assert not hasattr(coefficients._decode_block, "py_func"), "compiled"
 for name in sys.stdin.read().split():
     try:
         voxels = CompressedVolume(bytes.fromhex(name), device="cpu").decode()
@@ -404,7 +404,7 @@ def promise(model: int, plan: bytes = b"", segments: tuple[Segment, ...] = ()) -
 
 def test_millions_of_octants_in_a_few_bytes_are_refused_before_anything_is_allocated_for_them() -> None:
     everywhere = tuple(Segment(KIND_PARAMETERS, 0, level, b"") for level in range(9))
-    data = promise(MODEL_TINC, level(1, 1) * 9, everywhere)
+    data = promise(FAMILIES["tinc"].code, level(1, 1) * 9, everywhere)
     for ask in (lambda v: v.octants, lambda v: v.octant_map(0), lambda v: v.decode((slice(2),) * 3)):
         with pytest.raises(FormatError):
             within_memory(MEGABYTES, lambda ask=ask: ask(CompressedVolume(data, device="cpu")))
@@ -415,7 +415,7 @@ def test_millions_of_octants_in_a_few_bytes_are_refused_before_anything_is_alloc
 def test_the_largest_network_that_few_bytes_may_claim_takes_little_memory() -> None:
     tree = Octree((64,) * 3, ((True, True, False), *((True,) * 3,) * 5))  # 2**17 leaves of four parameters
     plan = level(1, 1) * 7
-    within_memory(MEGABYTES, lambda: parse_plan(plan, tree, 1, 0))
+    within_memory(MEGABYTES, lambda: FAMILY.parse(plan, tree, 1, allowed_parameters(0)))
 
 
 @pytest.mark.parametrize("stream", [zlib.compress(bytes(50 * 2**20), 9), zlib.compress(b""), b"\x78", b""])
@@ -434,7 +434,7 @@ def test_the_plan_of_any_network_the_writer_makes_is_read() -> None:
     tree = Octree((40, 40), ((True, True), (True, False)))
     widths = [np.array([7, 9]), np.array([3, 4, 5, 6, 3, 4, 5, 6]), np.arange(16) % 5 + 1]
     network = TincNetwork.on_tree(tree, (4, 1, 2), widths)
-    again = parse_plan(pack_plan(network), tree, 2, 0)
+    again = FAMILY.parse(FAMILY.pack(network), tree, 2, allowed_parameters(0))
     assert again.layers == (4, 1, 2)
     for before, after in zip(widths, again.widths, strict=True):
         np.testing.assert_array_equal(before, after)

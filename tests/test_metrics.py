@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_tinc.errors import InputError
+from napari_tinc.limits import LIMITS
 from napari_tinc.measures import metrics
 
 Array = npt.NDArray[np.generic]
@@ -211,7 +212,7 @@ def test_otsu_is_refused_for_a_constant_volume() -> None:
 def test_octant_errors_are_those_of_every_box(
     shape: tuple[int, ...], edges: list[list[int]], slab: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "_SLAB_VOXELS", slab)
+    monkeypatch.setattr(LIMITS, "voxels", 2 * slab)
     reference, decoded = noisy_pair(shape)
     errors = metrics.octant_errors(reference, decoded, [np.array(axis_edges) for axis_edges in edges])
     assert errors.mse.shape == tuple(len(axis_edges) - 1 for axis_edges in edges)
@@ -229,7 +230,7 @@ def test_octant_dice_is_that_of_every_box(slab: int, monkeypatch: pytest.MonkeyP
     reference[:7, :2] = decoded[:7, :2] = reference.min()
     edges = [[0, 7, 13], [0, 1, 2, 22], [0, 11, 18]]
     threshold = float(np.median(reference)) + 0.5
-    monkeypatch.setattr(metrics, "_SLAB_VOXELS", slab)
+    monkeypatch.setattr(LIMITS, "voxels", 2 * slab)
     dice = metrics.octant_errors(reference, decoded, [np.array(axis_edges) for axis_edges in edges], threshold).dice
     assert dice.shape == (2, 3, 2)
     for index in np.ndindex(dice.shape):
@@ -272,7 +273,7 @@ def test_volumes_that_cannot_be_compared_are_refused() -> None:
 def test_small_slabs_give_the_same_numbers_and_bound_the_memory(
     shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "_SLAB_VOXELS", 1 << 16)
+    monkeypatch.setattr(LIMITS, "voxels", 1 << 17)
     reference, decoded = noisy_pair(shape)
     edges = [np.array([0, length]) for length in shape]
     expected = float(np.mean(np.square(reference.astype(np.float64) - decoded)))
@@ -291,7 +292,7 @@ def test_small_slabs_give_the_same_numbers_and_bound_the_memory(
 
 
 def test_ssim_of_a_large_volume_needs_less_memory_than_a_copy_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "_SLAB_VOXELS", 1 << 15)
+    monkeypatch.setattr(LIMITS, "voxels", 1 << 16)
     reference, decoded = noisy_pair((32, 160, 160))
     tracemalloc.start()
     metrics.ssim(reference, decoded)

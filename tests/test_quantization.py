@@ -27,25 +27,25 @@ def build(unequal: bool = False, seed: int = 0, width: int = 4) -> tuple[Layout,
     leaf = np.array([3, 5, 3, 5, 5, 5, 3, 3]) if unequal else np.full(8, 3)
     network = TincNetwork.on_tree(TREE, [2, 1], [np.array([width, width + 2 * unequal]), leaf])
     generator = torch.Generator().manual_seed(seed)
-    parameters = [p + 0.1 * torch.rand(p.shape, generator=generator) for p in network.initial([3.0, 3.0], generator)]
-    return Layout(network, ITEMS), parameters
+    parameters = [p + 0.1 * torch.rand(p.shape, generator=generator) for p in network.initial(generator)]
+    return Layout(network), parameters
 
 
 def owner(layout: Layout, array: int, row: int) -> tuple[int, int]:
     """Item and kind of one node's row, from the definition: nodes of an item are consecutive on their level."""
     entry = layout.network.arrays[array]
     per_item = TREE.nodes(entry.level)
-    return int(entry.nodes[row]) // per_item, layout.kinds.index((entry.level, entry.layer, entry.kind))
+    return int(entry.nodes[row]) // per_item, layout.tensors.index((entry.level, entry.position))
 
 
 @pytest.mark.parametrize("unequal", [False, True])
 def test_every_parameter_belongs_to_exactly_one_tensor(unequal: bool) -> None:
     layout, parameters = build(unequal)
-    counted = sum(layout.size(item, kind) for item in range(ITEMS) for kind in range(len(layout.kinds)))
+    counted = sum(layout.size(item, kind) for item in range(ITEMS) for kind in range(len(layout.tensors)))
     assert counted == layout.network.parameters
     marks = [torch.zeros_like(p) for p in parameters]
     for item in range(ITEMS):
-        for kind in range(len(layout.kinds)):
+        for kind in range(len(layout.tensors)):
             views = layout.tensor(marks, item, kind)
             assert sum(v.numel() for v in views) == layout.size(item, kind)
             for view in views:
@@ -58,8 +58,8 @@ def test_the_blocks_of_a_level_share_its_parameters_out(monkeypatch: pytest.Monk
     monkeypatch.setattr(quantization, "BLOCK_PARAMETERS", 20)
     layout, parameters = build(unequal)
     assert {layout.blocks(item, 1) for item in range(ITEMS)} != {1}
-    for item, kind in product(range(ITEMS), range(len(layout.kinds))):
-        blocks = layout.blocks(item, layout.kinds[kind][0])
+    for item, kind in product(range(ITEMS), range(len(layout.tensors))):
+        blocks = layout.blocks(item, layout.tensors[kind][0])
         whole = [view.flatten() for view in layout.tensor(parameters, item, kind)]
         symbols = np.arange(layout.size(item, kind), dtype=np.int32)
         numbered = torch.from_numpy(symbols).split([len(view) for view in whole])
@@ -81,7 +81,7 @@ def test_sensitivity_is_the_gauss_newton_diagonal(unequal: bool) -> None:
     jacobian = torch.autograd.functional.jacobian(  # type: ignore[no-untyped-call]
         lambda *p: layout.network.evaluate(p, points), tuple(parameters), vectorize=True
     )
-    total, count = np.zeros((ITEMS, len(layout.kinds))), np.zeros((ITEMS, len(layout.kinds)))
+    total, count = np.zeros((ITEMS, len(layout.tensors))), np.zeros((ITEMS, len(layout.tensors)))
     for array, derivative in enumerate(jacobian):
         diagonal = (derivative.square() * weights[:, :, None, None, None]).sum((0, 1))
         for row in range(len(diagonal)):
@@ -101,7 +101,7 @@ def test_sensitivity_is_the_gauss_newton_diagonal(unequal: bool) -> None:
 @pytest.mark.parametrize("unequal", [False, True])
 def test_rounding_moves_no_parameter_by_more_than_half_its_step(unequal: bool) -> None:
     layout, parameters = build(unequal)
-    codes = np.random.default_rng(0).integers(20, 120, (ITEMS, len(layout.kinds)))
+    codes = np.random.default_rng(0).integers(20, 120, (ITEMS, len(layout.tensors)))
     restored = quantization.dequantise(layout, quantization.quantise(layout, parameters, codes), codes)
     expanded = quantization.expand_steps(layout, codes, torch.device("cpu"))
     for array, (before, after, steps) in enumerate(zip(parameters, restored, expanded, strict=True)):
@@ -116,7 +116,7 @@ def test_rounding_moves_no_parameter_by_more_than_half_its_step(unequal: bool) -
 
 def test_training_sees_the_very_values_the_file_will_hold() -> None:
     layout, parameters = build(unequal=True)
-    codes = np.full((ITEMS, len(layout.kinds)), 70)
+    codes = np.full((ITEMS, len(layout.tensors)), 70)
     seen = quantization.round_straight_through(
         parameters, quantization.expand_steps(layout, codes, torch.device("cpu"))
     )
@@ -136,14 +136,14 @@ def test_gradients_pass_through_the_rounding() -> None:
 def test_symbols_beyond_the_coders_range_are_clipped() -> None:
     layout, parameters = build()
     huge = [p * 1e6 for p in parameters]
-    codes = np.zeros((ITEMS, len(layout.kinds)), dtype=np.int64)
+    codes = np.zeros((ITEMS, len(layout.tensors)), dtype=np.int64)
     symbols = quantization.quantise(layout, huge, codes)
     assert max(int(np.abs(s).max()) for row in symbols for s in row) == MAX_SYMBOL
 
 
 def wide() -> tuple[Layout, list[Tensor], npt.NDArray[np.float64]]:
     layout, parameters = build(width=30)
-    spread = np.random.default_rng(1).uniform(-4, 4, (ITEMS, len(layout.kinds)))
+    spread = np.random.default_rng(1).uniform(-4, 4, (ITEMS, len(layout.tensors)))
     return layout, parameters, np.exp2(spread)
 
 

@@ -9,14 +9,25 @@ import pytest
 from reference_restoration import restored
 from scipy import ndimage
 
-from napari_tinc import CompressedVolume, FormatError, Metadata, Target, compress, segments
-from napari_tinc import restoration as filters
-from napari_tinc.encode import planning, restoring
-from napari_tinc.encode.draft import Content
-from napari_tinc.encode.settings import Settings
-from napari_tinc.encode.source import Source
-from napari_tinc.format import KIND_DETAIL, KIND_RESTORATION, Frame, Segment, pack, parse
-from napari_tinc.restoration import MAX_BINS, RADIUS, Moments, Restoration, around
+import napari_tinc.restoration
+from napari_tinc import CompressedVolume, FormatError, Metadata, Target, compress
+from napari_tinc.encode import filters
+from napari_tinc.encode import plan as planning
+from napari_tinc.encode.framing import Content
+from napari_tinc.encode.original import Original
+from napari_tinc.format import KIND_RESTORATION, KIND_WAVELETS, Frame, Segment, pack, parse
+from napari_tinc.restoration import (
+    MAX_BINS,
+    RADIUS,
+    Moments,
+    Restoration,
+    around,
+    pack_restoration,
+    parse_restoration,
+    restoration_size,
+)
+from napari_tinc.settings import Settings
+from napari_tinc.wavelets.payload import parse_wavelets
 
 Floats = npt.NDArray[np.float32]
 ONE = np.ones((1, 1, 1), np.float32)
@@ -46,7 +57,7 @@ def any_filter(bins: int) -> Restoration:
 @pytest.mark.parametrize("bins", [1, 3, 16])
 def test_the_filter_is_the_one_of_the_page(shape: tuple[int, ...], bins: int) -> None:
     values, chosen = noise(*shape), any_filter(bins)
-    expected = restored(segments.pack_restoration(chosen), values.astype(np.float64))
+    expected = restored(pack_restoration(chosen), values.astype(np.float64))
     np.testing.assert_allclose(chosen.apply(padded(values)), expected, rtol=0, atol=1e-5)
 
 
@@ -55,7 +66,7 @@ def test_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, moments = chosen.apply(padded(values)), Moments()
     moments.add(padded(values), wanted, ONE)
     expected = moments.best(4, 0.0)[0]
-    monkeypatch.setattr(filters, "_PART_VOXELS", 50)
+    monkeypatch.setattr(napari_tinc.restoration, "_PART_VOXELS", 50)
     np.testing.assert_array_equal(chosen.apply(padded(values)), whole)
     moments = Moments()
     moments.add(padded(values), wanted, ONE)
@@ -137,8 +148,8 @@ def test_the_surroundings_of_a_region_end_where_the_volume_does() -> None:
 
 
 def volume_with_filter(shape: tuple[int, ...] = (24, 40, 36), **settings: Any) -> CompressedVolume:
-    volume = compress(cells(shape), Target.size(1800), preset="fast", model="detail", device="cpu", **settings)
-    assert volume._restoration(0) is not None, "or nothing below is put to the test"
+    volume = compress(cells(shape), Target.size(1800), preset="fast", model="wavelet", device="cpu", **settings)
+    assert volume._decoders[0].restoration is not None, "or nothing below is put to the test"
     return volume
 
 
@@ -168,8 +179,8 @@ def test_a_region_is_what_it_is_in_the_whole(filtered: CompressedVolume, region:
 
 def test_an_image_has_a_filter_of_its_own_plane() -> None:
     original = cells((150, 140))
-    volume = compress(original, Target.size(1600), model="detail", device="cpu")
-    assert volume._restoration(0) is not None
+    volume = compress(original, Target.size(1600), model="wavelet", device="cpu")
+    assert volume._decoders[0].restoration is not None
     whole = volume.decode().astype(int)
     assert np.abs(volume.decode((slice(20, 50), 77)).astype(int) - whole[20:50, 77]).max() <= 1
     assert np.abs(whole - original).mean() < np.abs(without_filter(volume).decode().astype(int) - original).mean()
@@ -177,8 +188,8 @@ def test_an_image_has_a_filter_of_its_own_plane() -> None:
 
 def test_every_channel_has_its_own() -> None:
     pair = np.stack([cells((12, 40, 36)), 5000 - cells((12, 40, 36))])
-    volume = compress(pair, Target.size(4000), model="detail", device="cpu")
-    first, second = volume._restoration(0), volume._restoration(1)
+    volume = compress(pair, Target.size(4000), model="wavelet", device="cpu")
+    first, second = volume._decoders[0].restoration, volume._decoders[1].restoration
     assert first is not None
     assert second is not None
     assert first.edges != second.edges or (first.weights != second.weights).any()
@@ -193,12 +204,14 @@ def test_finer_samples_meet_the_voxels_and_coarser_ones_are_not_filtered(filtere
 
 def test_networks_are_filtered_together_with_what_is_added_to_them() -> None:
     original = cells((14, 20, 16))
-    volume = compress(original, Target.size(900), preset="fast", model="hybrid", time_limit=0.5, device="cpu")
+    volume = compress(original, Target.size(900), preset="fast", model="tinc+wavelet", time_limit=0.5, device="cpu")
     frame, chosen = parse(without_filter(volume).to_bytes()), any_filter(3)
-    segment = Segment(KIND_RESTORATION, 0, 0, segments.pack_restoration(chosen))
+    segment = Segment(KIND_RESTORATION, 0, 0, pack_restoration(chosen))
     changed = CompressedVolume(pack(Frame(frame.header, (*frame.segments, segment))))
     whole = tuple((0, side) for side in original.shape)
-    expected = restored(segment.payload, changed.surrounded(0, whole)[(slice(RADIUS, -RADIUS),) * 3].astype(np.float64))
+    expected = restored(
+        segment.payload, changed._decoders[0].surrounded(whole)[(slice(RADIUS, -RADIUS),) * 3].astype(np.float64)
+    )
     limits = frame.header.items[0]
     voxels = np.clip(np.rint(limits.offset + limits.scale * expected), limits.minimum, limits.maximum)
     assert np.abs(changed.decode() - voxels).max() <= 1
@@ -207,19 +220,19 @@ def test_networks_are_filtered_together_with_what_is_added_to_them() -> None:
 
 def test_plain_tinc_stays_plain() -> None:
     volume = compress(cells((24, 40, 36)), Target.size(2500), preset="fast", model="tinc", time_limit=1, device="cpu")
-    assert volume._restoration(0) is None
+    assert volume._decoders[0].restoration is None
 
 
 def test_no_filter_grows_beyond_its_limit() -> None:
     """The second search gives all other bytes away: a filter that came up new would be one too many."""
     pair = np.stack([cells((12, 40, 36)), 5000 - cells((12, 40, 36))])
-    source = Source.prepare(pair, Metadata.default(4), None)
-    volume = compress(pair, Target.size(4000), model="detail", device="cpu")
-    details = [segments.parse_detail(volume._frame.find(KIND_DETAIL, item, 0), (12, 40, 36)) for item in (0, 1)]
-    draft = planning.plan_detail(source, Settings(device="cpu", model="detail"), 4000)
+    source = Original.prepare(pair, Metadata.default(4), None)
+    volume = compress(pair, Target.size(4000), model="wavelet", device="cpu")
+    details = [parse_wavelets(volume._frame.find(KIND_WAVELETS, item, 0), (12, 40, 36)) for item in (0, 1)]
+    draft = planning.plan_wavelets(source, Settings(device="cpu", model="wavelet"), 4000)
 
     def found(bins: tuple[int, int]) -> list[int]:
-        steps = restoring.restore(draft, Content(details=details), bins, 1e-3)
+        steps = filters.restore(draft, Content(wavelets=details), bins, 1e-3)
         try:
             while True:
                 next(steps)
@@ -234,13 +247,13 @@ def test_no_filter_grows_beyond_its_limit() -> None:
 @pytest.mark.parametrize("budget", [600, 1000, 3000, 10_000])
 @pytest.mark.parametrize("items", [1, 3])
 def test_what_is_set_aside_is_enough_and_little(budget: int, items: int) -> None:
-    bins = restoring.affordable(budget, items)
+    bins = filters.affordable(budget, items)
     assert bins <= MAX_BINS
-    aside = restoring.reserve(bins, items)
+    aside = filters.reserve(bins, items)
     assert aside <= 0.03 * budget
     if bins:
         frame = parse(volume_with_filter().to_bytes())
-        payload = segments.pack_restoration(any_filter(bins))
+        payload = pack_restoration(any_filter(bins))
         details = [s for s in frame.segments if s.kind != KIND_RESTORATION]
         bare = len(pack(Frame(frame.header, tuple(details))))
         larger = Frame(frame.header, (*details, Segment(KIND_RESTORATION, 0, 0, payload)))
@@ -248,17 +261,17 @@ def test_what_is_set_aside_is_enough_and_little(budget: int, items: int) -> None
 
 
 def test_a_damaged_filter_is_refused() -> None:
-    good = segments.pack_restoration(any_filter(3))
-    assert len(good) == segments.restoration_size(3) == 38
-    again = segments.parse_restoration(good)
+    good = pack_restoration(any_filter(3))
+    assert len(good) == restoration_size(3) == 38
+    again = parse_restoration(good)
     assert again.edges == any_filter(3).edges
     np.testing.assert_array_equal(again.weights, any_filter(3).weights)
     for bad in (b"", good[:-1], good + b"\0", bytes([9, 9]) + good[2:], bytes([0, 9]) + good[2:], bytes(13 * 17 - 1)):
         with pytest.raises(FormatError):
-            segments.parse_restoration(bad)
+            parse_restoration(bad)
 
 
 def test_octants_share_the_bytes_of_the_filter(filtered: CompressedVolume) -> None:
     segments_of = parse(filtered.to_bytes()).segments
-    spent = sum(len(s.payload) for s in segments_of if s.kind in (KIND_DETAIL, KIND_RESTORATION))
+    spent = sum(len(s.payload) for s in segments_of if s.kind in (KIND_WAVELETS, KIND_RESTORATION))
     assert sum(octant.nbytes for octant in filtered.octants) == pytest.approx(spent)

@@ -17,15 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import blobs
 
-from napari_tinc import InputError, Target, compress, memory_limit, read_volume
-from napari_tinc import volume as volumes
+from napari_tinc import InputError, Target, compress, layers, memory_limit, read_volume
 from napari_tinc.arrays import scratch
-from napari_tinc.encode import draft, planning, restoring, source
-from napari_tinc.format import MODEL_DETAIL
-from napari_tinc.measures import metrics
+from napari_tinc.encode import training
+from napari_tinc.format import MODEL_WAVELETS
+from napari_tinc.limits import LIMITS
 from napari_tinc.system.steps import complete
-from napari_tinc.wavelets import residual
-from napari_tinc.wavelets import search as detail_coding
+from napari_tinc.wavelets import search
 from napari_tinc.wavelets import transform as wavelet
 from napari_tinc.wavelets.blocks import BlockCache, dyadic_splits
 from napari_tinc.wavelets.residual import Residual
@@ -55,6 +53,16 @@ def test_boxes_tile_a_region_and_are_small(drawn: tuple[tuple[tuple[int, int], .
         assert all(first[1] == second[0] for first, second in pairwise(edges))
 
 
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(1, 200))
+def test_slabs_follow_one_another_in_memory_and_are_small(sides: list[int], voxels: int) -> None:
+    order = np.arange(math.prod(sides)).reshape(sides)
+    pieces = [order[slab] for slab in scratch.slabs(tuple(sides), voxels)]
+    np.testing.assert_array_equal(np.concatenate([piece.ravel() for piece in pieces]), order.ravel())
+    assert all(piece.size <= max(voxels, sides[-1] if len(sides) > 1 else 0) for piece in pieces)
+    assert all(piece.shape[-1] == sides[-1] for piece in pieces if len(sides) > 1)
+
+
 @pytest.mark.parametrize("shape", [(70, 33, 41), (9, 130, 1), (1, 200, 7)])
 @pytest.mark.parametrize("elongation", [math.inf, 1.5])
 def test_a_transform_box_by_box_is_that_of_the_whole(
@@ -66,7 +74,7 @@ def test_a_transform_box_by_box_is_that_of_the_whole(
     def part(array: np.ndarray) -> object:
         return lambda box: array[tuple(slice(a, b) for a, b in box)]
 
-    monkeypatch.setattr(residual, "_BOX_VOXELS", 2**11)
+    monkeypatch.setattr(LIMITS, "voxels", 2**11)
     splits = dyadic_splits(shape, elongation)
     found = complete(Coefficients.of(Residual(shape, part(volume), part(weights)), splits, 8))  # type: ignore[arg-type]
     low = volume
@@ -77,8 +85,8 @@ def test_a_transform_box_by_box_is_that_of_the_whole(
             np.testing.assert_array_equal(band[tuple(slice(n) for n in own.shape)], own)
             assert np.count_nonzero(band) == np.count_nonzero(own)
         low = whole[0]
-    assert found.mean == low.item()
-    monkeypatch.setattr(residual, "_BOX_VOXELS", 2**30)
+    assert found.dc == low.item()
+    monkeypatch.setattr(LIMITS, "voxels", 2**30)
     at_once = complete(Coefficients.of(Residual(shape, part(volume), part(weights)), splits, 8))  # type: ignore[arg-type]
     for one, other in zip(found.weights, at_once.weights, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -137,17 +145,16 @@ def test_files_larger_than_memory_are_read_without_filling_it(suffix: str, tmp_p
 
 
 def test_memory_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (residual, draft, restoring, source, volumes, metrics):
-        monkeypatch.setattr(module, "_SLAB_VOXELS" if module is metrics else "_BOX_VOXELS", 2**14)
-    monkeypatch.setattr(detail_coding, "_SAMPLED", 2**14)
-    monkeypatch.setattr(detail_coding, "_ROW_VOXELS", 0)  # the smallest blocks, or they would need most of the memory
-    monkeypatch.setattr(volumes, "BlockCache", lambda: BlockCache(2**18))
+    monkeypatch.setattr(LIMITS, "voxels", 2**14)
+    monkeypatch.setattr(search, "_SAMPLED", 2**14)
+    monkeypatch.setattr(search, "_ROW_VOXELS", 0)  # the smallest blocks, or they would need most of the memory
+    monkeypatch.setattr(layers, "BlockCache", lambda: BlockCache(2**18))
 
     def peak(planes: int) -> int:
         stack = da.concatenate([da.from_array(blobs((32, 64, 64)))] * (planes // 32))
         with memory_limit(2**17):
             tracemalloc.start()
-            compress(stack, Target.ratio(60), model="detail")
+            compress(stack, Target.ratio(60), model="wavelet")
             found = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
         return found
@@ -160,12 +167,12 @@ def test_memory_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -
 
 def test_networks_are_not_trained_on_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     volume = blobs((32, 32, 32))
-    monkeypatch.setattr(planning, "prepare_training", None)
+    monkeypatch.setattr(training, "prepare_training", None)
     with memory_limit(1000):
         with pytest.raises(InputError, match="fits in memory for model 'tinc'"):
             compress(volume, Target.ratio(16), model="tinc")
         found = compress(volume, Target.ratio(16), preset="best")
-    assert found.header.model == MODEL_DETAIL
+    assert found.header.model == MODEL_WAVELETS
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="how this system says that a disk is full is its own")

@@ -16,6 +16,7 @@ from napari_tinc.encode import compression as story
 from napari_tinc.encode import speeds
 from napari_tinc.encode.speeds import Run, estimate, remember
 from napari_tinc.errors import InputError
+from napari_tinc.settings import Settings
 from napari_tinc.target import Target
 
 FAST = Run("fast", "auto", "cpu", "uint16", 10**6, False, 0.6)
@@ -33,7 +34,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_was_never_measured_is_unknown() -> None:
     assert estimate(10**6, np.uint16) is None
     remember(FAST)
-    assert estimate(10**6, np.uint16, "balanced", "hybrid") is None
+    assert estimate(10**6, np.uint16, "balanced", "tinc+wavelet") is None
     assert estimate(10**6, np.uint16) is not None
 
 
@@ -80,9 +81,9 @@ def test_other_devices_do_not_tell_the_time_of_this_one() -> None:
 def test_a_compression_is_remembered_but_not_one_that_was_cut_short() -> None:
     volume = blobs((16, 20, 24))
     story.compress(volume, Target.ratio(12), device="cpu", time_limit=60)
-    steps = story.compress_steps(volume, Target.ratio(12), device="cpu", finish=lambda: True)
+    steps = story.compress_steps(volume, Target.ratio(12), Settings(device="cpu"), should_stop=lambda: True)
     list(steps)
-    next(story.compress_steps(volume, Target.ratio(12), device="cpu"))
+    next(story.compress_steps(volume, Target.ratio(12), Settings(device="cpu")))
     assert speeds.remembered() == []
     story.compress(volume, Target.ratio(12), device="cpu")
     [run] = speeds.remembered()

@@ -11,6 +11,7 @@ from synthetic import blobs
 
 from napari_tinc.encode.compression import compress_steps
 from napari_tinc.networks import device
+from napari_tinc.settings import Settings
 from napari_tinc.system.steps import complete, relay
 from napari_tinc.target import Target
 
@@ -62,13 +63,15 @@ def test_what_is_around_a_step_is_left_before_its_report_and_entered_again() -> 
     assert entered == ["in", "out", "1", "in", "out", "2", "in", "out"]
 
 
-@pytest.mark.parametrize("model", ["detail", "hybrid"])
+@pytest.mark.parametrize("model", ["wavelet", "tinc+wavelet"])
 def test_torch_has_the_callers_threads_between_any_two_steps(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "all_cores", lambda: 2)  # so that one thread is used inside
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        steps = compress_steps(blobs((12, 20, 18)), Target.size(1500), preset="fast", time_limit=1, model=model)
+        steps = compress_steps(
+            blobs((12, 20, 18)), Target.size(1500), Settings(preset="fast", time_limit=1, model=model)
+        )
         seen = [torch.get_num_threads() for _ in steps]
     finally:
         torch.set_num_threads(threads)

@@ -20,7 +20,7 @@ from napari_tinc.advice.suggest import Suggestion, Verdict, advised, suggest_ste
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.cli.app import app
 from napari_tinc.errors import InputError
-from napari_tinc.networks.training import Progress
+from napari_tinc.progress import Progress
 from napari_tinc.system.steps import complete
 
 Array = np.ndarray[Any, Any]
@@ -114,7 +114,7 @@ def test_without_noise_every_loss_is_structure() -> None:
     clean, _ = spots(0)
     found = tried(np.rint(clean).astype(np.uint16), ratios=[8, 64])
     assert [one.verdict for one in found] == [Verdict.NO_NOISE] * 2
-    assert "all that is lost is structure" in found[0].text
+    assert "everything lost is structure" in found[0].text
     assert advised(found) is None
 
 

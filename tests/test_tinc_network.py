@@ -32,9 +32,11 @@ def segments_of(network: TincNetwork, parameters: list[Tensor]) -> dict[tuple[in
     for array, tensor in zip(network.arrays, parameters, strict=True):
         assert tuple(tensor.shape) == array.shape
         for row, node in enumerate(array.nodes.tolist()):
-            layer = found.setdefault((array.level, node), {}).setdefault(array.layer, {})
-            assert array.kind not in layer
-            layer[array.kind] = tensor[row].double().numpy()
+            number, is_bias = divmod(array.position, 2)
+            layer = found.setdefault((array.level, node), {}).setdefault(number, {})
+            kind = "bias" if is_bias else "weight"
+            assert kind not in layer
+            layer[kind] = tensor[row].double().numpy()
     return {
         key: [(layers[i]["weight"], layers[i]["bias"][:, 0]) for i in range(len(layers))]
         for key, layers in found.items()
@@ -67,7 +69,7 @@ def build(tree: Octree, items: int, unequal: bool, seed: int = 0) -> tuple[TincN
     ]
     network = TincNetwork.on_tree(tree, LAYERS[tree.depth], widths)
     generator = torch.Generator().manual_seed(seed)
-    parameters = network.initial([4.0] * len(tree.shape), generator)
+    parameters = network.initial(generator)
     points = torch.rand((len(tree.shape), 6), generator=generator) * 2 - 1
     return network, parameters, points
 
@@ -103,7 +105,7 @@ def test_equal_widths_below_parents_of_unequal_widths_are_told_apart() -> None:
     widths = [np.array([3]), np.array([4, 6, 4, 5]), np.full(16, 8)]
     network = TincNetwork.on_tree(tree, [2, 1, 2], widths)
     generator = torch.Generator().manual_seed(1)
-    parameters = network.initial([3.0, 3.0], generator)
+    parameters = network.initial(generator)
     points = torch.rand((2, 5), generator=generator)
     for chosen in ([0], [5, 6], [1, 5, 9, 15], list(range(16))):
         smaller, selection = network.restrict(np.array(chosen))
@@ -151,7 +153,7 @@ def test_changing_a_segment_changes_the_leaves_below_it_and_no_other(unequal: bo
             expected = np.zeros(tree.leaves, bool)
             expected[node * below : (node + 1) * below] = True
             assert not (changed.numpy() & ~expected).any()
-            if array.layer == network.layers[array.level] or array.level < tree.depth:
+            if array.position // 2 == network.layers[array.level] or array.level < tree.depth:
                 assert changed.numpy()[expected].any()
 
 
@@ -185,27 +187,27 @@ def test_parameters_are_counted_as_they_are(name: str, unequal: bool) -> None:
 
 def test_initial_weights_follow_the_siren_rule_within_the_whole_tree() -> None:
     """U(±sqrt(6/n)) below the first layer, at every level: the coordinate rule is for coordinates only."""
-    tree = TREES["two levels"]
+    tree = Octree((40, 80, 120), (EIGHT,))  # half a radian for every voxel of a leaf: 10, 20 and 30
     network = TincNetwork.on_tree(tree, [2, 2], [np.array([64]), np.full(8, 32)])
-    parameters = network.initial([10.0, 20.0, 30.0], torch.Generator().manual_seed(0))
+    parameters = network.initial(torch.Generator().manual_seed(0))
     for array, tensor in zip(network.arrays, parameters, strict=True):
         spread = float(tensor.abs().max())
-        if array.kind == "bias":
+        if array.position % 2:  # biases
             assert spread <= np.pi + 1e-6
-        elif array.level == 0 and array.layer == 0:
+        elif array.level == 0 and array.position == 0:
             per_axis = tensor.abs().amax((0, 1))
             assert (per_axis <= torch.tensor([10.0, 20.0, 30.0]) / 3).all()
             assert (per_axis > torch.tensor([8.0, 16.0, 24.0]) / 3).all()
         else:
-            is_output = array.level == 1 and array.layer == 2
+            is_output = array.level == 1 and array.position == 4
             bound = np.sqrt(6 / array.shape[2]) / (30 if is_output else 1)
             assert 0.9 * bound < spread <= bound
 
 
 def test_same_seed_draws_the_same_network_and_another_seed_another() -> None:
     network, first, _ = build(TREES["two levels"], 1, unequal=True)
-    again = network.initial([4.0] * 3, torch.Generator().manual_seed(0))
-    other = network.initial([4.0] * 3, torch.Generator().manual_seed(1))
+    again = network.initial(torch.Generator().manual_seed(0))
+    other = network.initial(torch.Generator().manual_seed(1))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True) if a.abs().max() > 0)
 

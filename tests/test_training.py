@@ -16,8 +16,11 @@ from napari_tinc.geometry.octree import Octree
 from napari_tinc.networks import quantization, training
 from napari_tinc.networks.device import is_out_of_memory
 from napari_tinc.networks.families.tinc import TincNetwork
+from napari_tinc.networks.leafwise import LeafSamples
+from napari_tinc.networks.protocol import Schedule
 from napari_tinc.networks.quantization import Codes
-from napari_tinc.networks.training import Progress, Sampler, Schedule, Trainer, TrainingData
+from napari_tinc.networks.training import Sampler, Trainer
+from napari_tinc.progress import Progress
 
 Result = tuple[list[Tensor], Codes]
 TREE = Octree((12, 16), ((True, True),))
@@ -28,7 +31,7 @@ def _yield_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_YIELD_SECONDS", 0.0)
 
 
-def make_data(items: int = 1, weights: bool = False) -> TrainingData:
+def make_data(items: int = 1, weights: bool = False) -> LeafSamples:
     grid = np.stack(np.meshgrid(*TREE.local_axes(), indexing="ij")).reshape(2, -1)
     draw = np.random.default_rng(0)
     frequency = draw.uniform(1, 4, (items * TREE.leaves, 2))
@@ -36,17 +39,17 @@ def make_data(items: int = 1, weights: bool = False) -> TrainingData:
     weight = None
     if weights:
         weight = torch.from_numpy(draw.uniform(0, 2, values.shape).astype(np.float32))
-    return TrainingData(torch.from_numpy(grid), torch.from_numpy(values), weight, items, np.zeros(items))
+    return LeafSamples(torch.from_numpy(grid), torch.from_numpy(values), weight, items, np.zeros(items))
 
 
 def make_trainer(
-    data: TrainingData | None = None, steps: int = 200, bits: float = 8.0, seed: int = 0, **schedule: float
+    data: LeafSamples | None = None, steps: int = 200, bits: float = 8.0, seed: int = 0, **schedule: float
 ) -> Trainer:
     data = data or make_data()
     nodes = [data.items, data.items * TREE.leaves]
     network = TincNetwork.on_tree(TREE, [2, 2], [np.full(n, 8) for n in nodes])
     generator = torch.Generator().manual_seed(seed)
-    initial = network.initial([2.0, 2.0], generator)
+    initial = network.initial(generator)
     points = int(schedule.pop("points", 32))
     plan = Schedule(steps, points, schedule.pop("rate", 0.01), **schedule)
     return Trainer(network, initial, data, plan, bits * network.parameters, generator)
@@ -240,10 +243,10 @@ def limited(trainer: Trainer, most: int, error: RuntimeError) -> list[int]:
     return sizes
 
 
-def large_data() -> TrainingData:
+def large_data() -> LeafSamples:
     draw = torch.Generator().manual_seed(0)
     points = torch.rand((2, 1000), generator=draw) * 2 - 1
-    return TrainingData(points, torch.sin(points.sum(0))[:, None].expand(-1, 4).clone(), None, 1, np.zeros(1))
+    return LeafSamples(points, torch.sin(points.sum(0))[:, None].expand(-1, 4).clone(), None, 1, np.zeros(1))
 
 
 OUT_OF_MEMORY = [

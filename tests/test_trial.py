@@ -10,8 +10,9 @@ import pytest
 from synthetic import blobs
 
 from napari_tinc.encode import compression as story
-from napari_tinc.encode import planning, trial
-from napari_tinc.networks.training import Progress
+from napari_tinc.encode import training, trial
+from napari_tinc.progress import Progress
+from napari_tinc.settings import Settings
 from napari_tinc.system.steps import complete
 from napari_tinc.target import Target
 
@@ -22,19 +23,19 @@ NOISE = np.random.default_rng(3).integers(0, 1000, (24, 30, 28), np.uint16)
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Optimiser steps asked of every training."""
     asked: list[int] = []
-    prepare = planning.prepare_training
+    prepare = training.prepare_training
 
     def noted(draft: Any, bits: float, steps: int, *rest: Any) -> Any:
         asked.append(steps)
         return prepare(draft, bits, steps, *rest)
 
-    monkeypatch.setattr(planning, "prepare_training", noted)
+    monkeypatch.setattr(training, "prepare_training", noted)
     return asked
 
 
 def compressed(volume: Any, preset: str) -> tuple[Any, list[Progress]]:
     seen: list[Progress] = []
-    steps = story.compress_steps(volume, Target.ratio(12), preset=preset, device="cpu")
+    steps = story.compress_steps(volume, Target.ratio(12), Settings(preset=preset, device="cpu"))
     return complete(steps, seen.append), seen
 
 
@@ -53,8 +54,8 @@ def test_where_networks_cannot_pay_the_file_of_fast_comes_after_two_short_traini
 
 
 def test_where_networks_may_pay_they_are_trained(trained: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(story.PRESETS, "fast", 40)
-    monkeypatch.setitem(story.PRESETS, "balanced", 160)
+    monkeypatch.setitem(story.TRAINING_STEPS, "fast", 40)
+    monkeypatch.setitem(story.TRAINING_STEPS, "balanced", 160)
     monkeypatch.setattr(trial, "extrapolated", lambda gains, doublings: 1.4)
     result, seen = compressed(blobs((24, 30, 28)), "balanced")
     assert trained[:3] == [75, 150, 40]
@@ -64,7 +65,9 @@ def test_where_networks_may_pay_they_are_trained(trained: list[int], monkeypatch
 
 def test_a_trial_can_be_stopped_and_the_file_of_fast_remains(trained: list[int]) -> None:
     volume = blobs((24, 30, 28))
-    steps = story.compress_steps(volume, Target.ratio(12), preset="best", device="cpu", finish=lambda: len(trained) > 0)
+    steps = story.compress_steps(
+        volume, Target.ratio(12), Settings(preset="best", device="cpu"), should_stop=lambda: len(trained) > 0
+    )
     result = complete(steps)
     assert trained == [75]
     np.testing.assert_array_equal(result.decode(), compressed(volume, "fast")[0].decode())

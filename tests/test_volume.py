@@ -18,20 +18,22 @@ from hypothesis import strategies as st
 from synthetic import blobs
 
 from napari_tinc import format as frames
-from napari_tinc import segments
 from napari_tinc.encode.compression import compress
 from napari_tinc.errors import FormatError, InputError
 from napari_tinc.geometry.sampling import Floats32, Ints
-from napari_tinc.networks import quantization
-from napari_tinc.networks.evaluation import Decoder
+from napari_tinc.layers import to_intensities
+from napari_tinc.networks import payload, quantization
 from napari_tinc.networks.families.tinc import TincNetwork
-from napari_tinc.networks.quantization import dequantise
+from napari_tinc.networks.layer import open_network
+from napari_tinc.networks.quantization import Layout, dequantise
 from napari_tinc.target import Target
-from napari_tinc.volume import CompressedVolume, Region, _Denormaliser
+from napari_tinc.volume import CompressedVolume, Region
+from napari_tinc.wavelets import coefficients
+from napari_tinc.wavelets.blocks import WaveletLayer
 
 Array = npt.NDArray[np.generic]
 ARRANGEMENTS = ("yx", "zyx", "tyx", "czyx", "zcyx", "tczyx", "ctzyx")
-ARRANGEMENTS += ("yx detail", "czyx detail", "tczyx detail", "zcyx hybrid")
+ARRANGEMENTS += ("yx wavelet", "czyx wavelet", "tczyx wavelet", "zcyx tinc+wavelet")
 with_fixtures = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -66,20 +68,21 @@ def test_a_region_equals_the_same_slice_of_everything(
 
 def recursion(volume: CompressedVolume, item: int) -> npt.NDArray[np.float64]:
     """Every voxel by its own chain of segments, in float64, from the frame's payloads."""
-    layout, tree, limits = volume._layout, volume.tree, volume.header.items[item]
-    network = layout.network
+    tree, limits = volume.tree, volume.header.items[item]
+    network = open_network(volume._frame, "tinc", tree)
     assert isinstance(network, TincNetwork)
-    symbols = [[np.zeros(0, np.int32)] * len(layout.kinds) for _ in range(layout.items)]
-    codes = np.zeros((layout.items, len(layout.kinds)), dtype=np.int64)
+    layout = Layout(network)
+    symbols = [[np.zeros(0, np.int32)] * len(layout.tensors) for _ in range(layout.items)]
+    codes = np.zeros((layout.items, len(layout.tensors)), dtype=np.int64)
     for i in range(layout.items):
         for level in range(tree.depth + 1):
-            payload = volume._frame.find(frames.KIND_PARAMETERS, i, level)
-            for kind, code, values in segments.parse_parameters(layout, i, level, payload).decode(0):
+            packed = volume._frame.find(frames.KIND_PARAMETERS, i, level)
+            for kind, code, values in payload.parse_parameters(layout, i, level, packed).decode(0):
                 symbols[i][kind], codes[i, kind] = values, code
-    chain: dict[tuple[int, int, int, str], npt.NDArray[np.float64]] = {}
+    chain: dict[tuple[int, int, int], npt.NDArray[np.float64]] = {}
     for array, tensor in zip(layout.network.arrays, dequantise(layout, symbols, codes), strict=True):
         for row, node in enumerate(array.nodes.tolist()):
-            chain[array.level, node, array.layer, array.kind] = tensor[row].double().numpy()
+            chain[array.level, node, array.position] = tensor[row].double().numpy()
     out = np.empty(tree.shape)
     for leaf, box in enumerate(tree.boxes(tree.depth)):
         grid = np.meshgrid(
@@ -90,7 +93,7 @@ def recursion(volume: CompressedVolume, item: int) -> npt.NDArray[np.float64]:
         for level in range(tree.depth + 1):
             node = item * tree.nodes(level) + leaf // (tree.leaves // tree.nodes(level))
             for layer in range(network.layers[level] + (level == tree.depth)):
-                hidden = chain[level, node, layer, "weight"] @ hidden + chain[level, node, layer, "bias"]
+                hidden = chain[level, node, 2 * layer] @ hidden + chain[level, node, 2 * layer + 1]
                 hidden = hidden if layer == network.layers[level] else np.sin(hidden)
         out[box] = hidden[0].reshape([s.stop - s.start for s in box])
     span = limits.maximum - limits.minimum
@@ -122,7 +125,7 @@ def test_axes_come_back_in_the_order_of_the_original(arrangements: dict[str, Com
         assert error < 0.95 * np.square(np.flip(decoded, axis) - original).mean(), axis
 
 
-@pytest.mark.parametrize("axes", ["czyx", "zcyx", "tczyx", "tczyx detail", "zcyx hybrid"])
+@pytest.mark.parametrize("axes", ["czyx", "zcyx", "tczyx", "tczyx wavelet", "zcyx tinc+wavelet"])
 def test_an_item_is_that_channel_and_time_point(arrangements: dict[str, CompressedVolume], axes: str) -> None:
     volume = arrangements[axes]
     leading = [i for i, a in enumerate(volume.metadata.axes) if a in "tc"]
@@ -146,7 +149,7 @@ def without_item(volume: CompressedVolume, item: int) -> CompressedVolume:
     return CompressedVolume(frames.pack(frames.Frame(volume.header, tuple(broken))))
 
 
-@pytest.mark.parametrize("axes", ["czyx", "tczyx", "czyx detail", "zcyx hybrid"])
+@pytest.mark.parametrize("axes", ["czyx", "tczyx", "czyx wavelet", "zcyx tinc+wavelet"])
 def test_one_channel_decodes_without_the_segments_of_the_others(
     arrangements: dict[str, CompressedVolume], axes: str
 ) -> None:
@@ -163,14 +166,14 @@ class Counter:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.points, self.batches = 0, 0
-        plain = Decoder.evaluate
+        plain = TincNetwork._evaluate_leaves
 
-        def counting(decoder: Decoder, item: int, leaves: Ints, coordinates: Floats32) -> Iterator[Any]:
+        def counting(network: TincNetwork, parameters: Any, item: int, leaves: Ints, points: Floats32) -> Iterator[Any]:
             self.batches += 1
-            self.points += len(leaves) * coordinates.shape[1]
-            yield from plain(decoder, item, leaves, coordinates)
+            self.points += len(leaves) * points.shape[1]
+            yield from plain(network, parameters, item, leaves, points)
 
-        monkeypatch.setattr(Decoder, "evaluate", counting)
+        monkeypatch.setattr(TincNetwork, "_evaluate_leaves", counting)
 
 
 @pytest.mark.parametrize(
@@ -261,13 +264,15 @@ def test_values_are_rounded_and_clipped_never_truncated_or_wrapped(
 ) -> None:
     """The authors' cast truncates: half a grey level of bias, and wrapping beyond the range."""
     wide = np.dtype("f8" if dtype in ("u4", "f8") else "f4")
-    denormalise = _Denormaliser(0.0, 1.0, low, high, wide, np.dtype(dtype))
-    got = denormalise(np.array(given, dtype=np.float32))
+    span, values = float(high) - float(low), np.array(given, dtype=np.float64)
+    limits = frames.ItemRange(low, high, 0, 0)  # offset: the minimum; scale: the range
+    normalised = ((values - low) / span).astype(wide)
+    got = to_intensities(normalised, limits, wide, np.dtype(dtype))
     assert got.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(got, np.array(expected, dtype))
 
 
-@pytest.mark.parametrize("axes", ["tczyx", "tczyx detail"])
+@pytest.mark.parametrize("axes", ["tczyx", "tczyx wavelet"])
 def test_threads_decode_what_one_thread_decodes(arrangements: dict[str, CompressedVolume], axes: str) -> None:
     volume = CompressedVolume(arrangements[axes].to_bytes())
     draw = np.random.default_rng(0)
@@ -294,7 +299,7 @@ def test_octants_tell_the_quality_that_decoding_shows(any_model: CompressedVolum
         assert octant.level == any_model.tree.depth
 
 
-@pytest.mark.parametrize("axes", ["tczyx", "tczyx detail", "zcyx hybrid", "yx detail"])
+@pytest.mark.parametrize("axes", ["tczyx", "tczyx wavelet", "zcyx tinc+wavelet", "yx wavelet"])
 def test_octants_share_the_bytes_of_all_segments_but_quality(
     arrangements: dict[str, CompressedVolume], axes: str
 ) -> None:
@@ -366,11 +371,44 @@ def test_a_region_decodes_the_blocks_of_parameters_that_it_needs(monkeypatch: py
     noise = np.random.default_rng(0).integers(0, 4000, (32, 32, 32), dtype=np.uint16)
     volume = compress(noise, Target.ratio(3), preset="fast", time_limit=0.3, levels=3, device="cpu", model="tinc")
     tree, read = volume.tree, []
-    decode = segments.CodedLevel.decode
-    monkeypatch.setattr(segments.CodedLevel, "decode", lambda level, block: (read.append(1), decode(level, block))[1])
+    decode = payload.CodedLevel.decode
+    monkeypatch.setattr(payload.CodedLevel, "decode", lambda level, block: (read.append(1), decode(level, block))[1])
     corner = volume.decode((slice(0, 3),) * 3)
     assert len(read) == tree.depth + 1, "a leaf and its ancestors, one block each"
     whole = volume.decode()
-    layout = volume._layout
+    layout = Layout(open_network(volume._frame, "tinc", tree))
     assert len(read) == sum(layout.blocks(0, level) for level in range(tree.depth + 1)) > 50, "each once"
     np.testing.assert_allclose(corner.astype(int), whole[:3, :3, :3].astype(int), atol=1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, 2.0])
+@pytest.mark.parametrize("axes", ["tczyx", "czyx wavelet", "zcyx tinc+wavelet"])
+def test_a_region_reads_the_bytes_that_it_says_it_needs(
+    arrangements: dict[str, CompressedVolume], axes: str, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted: the streams that decoders are given. Heads of segments are read in any case."""
+    volume = CompressedVolume(arrangements[axes].to_bytes(), "cpu")
+    region = tuple(slice(0, max(1, n // 2)) for n in volume.scaled_shape(scale))
+    read: list[int] = []
+    take, level = coefficients.Decoder.__init__, payload.CodedLevel.decode
+
+    def taking(decoder: coefficients.Decoder, stream: bytes) -> None:
+        read.append(len(stream))
+        take(decoder, stream)
+
+    def decoding(coded: payload.CodedLevel, block: int) -> object:
+        read.append(len(coded.streams[block]))
+        return level(coded, block)
+
+    monkeypatch.setattr(coefficients.Decoder, "__init__", taking)
+    monkeypatch.setattr(payload.CodedLevel, "decode", decoding)
+    volume.decode(region, scale)
+    heads = 0
+    for item in range(len(volume.header.items)):
+        if item in volume._decoders._made:
+            for layer in volume._decoders[item].layers:
+                if isinstance(layer, WaveletLayer):
+                    heads += layer._nbytes - len(layer._trunk) - sum(map(len, layer._streams))
+                else:
+                    heads += sum(s.nbytes - sum(map(len, s.streams)) for s in layer._segments)  # type: ignore[attr-defined]
+    assert volume.region_bytes(region, scale) == sum(read) + heads

@@ -23,7 +23,7 @@ from napari_tinc import Target, compress
 torch.set_num_threads(1)
 grid = np.stack(np.meshgrid(*(np.linspace(0, 9, n) for n in (16, 24, 28)), indexing="ij"))
 volume = (3000 * np.exp(-((grid - 4) ** 2).sum(0) / 9)).astype(np.int16)
-data = compress(volume, Target.ratio(12), preset="fast", model="hybrid", device="cpu").to_bytes()
+data = compress(volume, Target.ratio(12), preset="fast", model="tinc+wavelet", device="cpu").to_bytes()
 print(hashlib.sha256(data).hexdigest())
 """
 PEERS = ("sperr", "sz3", "zfp")

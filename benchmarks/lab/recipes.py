@@ -34,7 +34,7 @@ class Recipe:
 
 
 def _detail(**constants: Any) -> Recipe:
-    return Recipe({"model": "detail"}, {f"wavelets.search.{name}": value for name, value in constants.items()})
+    return Recipe({"model": "wavelet"}, {f"wavelets.search.{name}": value for name, value in constants.items()})
 
 
 RECIPES = {
@@ -44,22 +44,22 @@ RECIPES = {
     "tinc-fast": Recipe({"model": "tinc", "preset": "fast"}),
     "tinc-balanced": Recipe({"model": "tinc", "preset": "balanced"}),
     "tinc-best": Recipe({"model": "tinc", "preset": "best"}),
-    "detail": _detail(),
-    "detail-no-rdo": _detail(TRADE_OFF=0.0),
-    "detail-rdo-0.05": _detail(TRADE_OFF=0.05),
-    "detail-rdo-0.12": _detail(TRADE_OFF=0.12),
+    "wavelet": _detail(),
+    "detail-no-rdo": _detail(LAMBDA=0.0),
+    "detail-rdo-0.05": _detail(LAMBDA=0.05),
+    "detail-rdo-0.12": _detail(LAMBDA=0.12),
     "detail-all-axes": _detail(ELONGATIONS=(math.inf,)),
     "detail-long-axes": _detail(ELONGATIONS=(1.5,)),
     "detail-blocks-of-96": _detail(_BYTES_PER_BLOCK=96),
     "detail-blocks-of-1536": _detail(_BYTES_PER_BLOCK=1536),
-    "detail-no-filter": Recipe({"model": "detail"}, {"encode.restoring._SHARE": 0.0}),
-    "detail-filter-of-1": Recipe({"model": "detail"}, {"encode.restoring.MAX_BINS": 1}),
-    "detail-filter-of-4": Recipe({"model": "detail"}, {"encode.restoring.MAX_BINS": 4}),
+    "detail-no-filter": Recipe({"model": "wavelet"}, {"encode.filters._SHARE": 0.0}),
+    "detail-filter-of-1": Recipe({"model": "wavelet"}, {"encode.filters.MAX_BINS": 1}),
+    "detail-filter-of-4": Recipe({"model": "wavelet"}, {"encode.filters.MAX_BINS": 4}),
     **{
         f"hybrid-{100 * share:.0f}": Recipe(
-            {"model": "hybrid", "preset": "balanced"}, {"encode.planning.NETWORK_SHARE": share}
+            {"model": "tinc+wavelet", "preset": "balanced"}, {"encode.compression.NETWORK_SHARE": share}
         )
         for share in (0.3, 0.45, 0.6, 0.75, 0.9)
     },
-    "hybrid-fast-60": Recipe({"model": "hybrid", "preset": "fast"}),
+    "hybrid-fast-60": Recipe({"model": "tinc+wavelet", "preset": "fast"}),
 }

@@ -24,23 +24,24 @@ from napari_tinc.advice.noise import Noise, estimate_noise
 from napari_tinc.advice.sample_blocks import Sample, draw
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.arrays.scratch import ArrayLike
-from napari_tinc.encode import planning
-from napari_tinc.encode.attempts import Attempt, restored_detail
-from napari_tinc.encode.draft import Content
-from napari_tinc.encode.settings import Settings
-from napari_tinc.encode.source import Source
+from napari_tinc.encode import framing
+from napari_tinc.encode.attempts import Attempt, smallest_budget, with_wavelets_alone
+from napari_tinc.encode.framing import Content
+from napari_tinc.encode.original import Original
+from napari_tinc.encode.plan import plan_wavelets
 from napari_tinc.errors import InputError
 from napari_tinc.measures import metrics
-from napari_tinc.networks.training import Progress
+from napari_tinc.progress import Progress
+from napari_tinc.settings import Settings
 from napari_tinc.system.steps import relay
-from napari_tinc.wavelets.blocks import SIDE_CODES, Detail, DetailHead, Pyramid, dyadic_splits
+from napari_tinc.wavelets.blocks import SIDE_CODES, CodedWavelets, Pyramid, WaveletHead, dyadic_splits
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
 RATIOS = (256.0, 128.0, 64.0, 32.0, 16.0, 8.0, 4.0, 2.0)
 _TRIED = 4
-_SETTINGS = Settings("fast", model="detail")
+_SETTINGS = Settings("fast", model="wavelet")
 # Noise added to see how much of the noise a file follows, in the noise's own standard deviations.
 _PERTURBATION = 0.3
 # Sums over cubes of this side are the observations of which the error of the estimate is found.
@@ -63,7 +64,7 @@ class Verdict(StrEnum):
 _TEXTS = {
     Verdict.NOISE: "the loss looks like noise",
     Verdict.STRUCTURE: "structure is lost",
-    Verdict.NO_NOISE: "no noise was found: all that is lost is structure",
+    Verdict.NO_NOISE: "no noise was found: everything lost is structure",
 }
 
 
@@ -122,10 +123,10 @@ class Suggestion:
     @property
     def text(self) -> str:
         """The verdict in words."""
-        said = _TEXTS[self.verdict]
+        text = _TEXTS[self.verdict]
         if self.verdict is Verdict.STRUCTURE and self.here is not None and self.here.limit <= 1:
-            said += " elsewhere in the volume"
-        return said
+            text += " elsewhere in the volume"
+        return text
 
     @property
     def error(self) -> Floats:
@@ -198,7 +199,7 @@ def suggest_steps(
     trial = _Trial.of(sample, noise)
     chosen = trial.ratios(ratios)
     done: list[Suggestion] = []
-    near: DetailHead | None = None
+    near: WaveletHead | None = None
 
     def told(_: Progress) -> Progress:
         return Progress.unmeasured("trying", len(done), len(chosen))
@@ -216,8 +217,8 @@ class _Trial:
 
     sample: Sample
     noise: Noise
-    source: Source
-    noisier: Source
+    source: Original
+    noisier: Original
     variances: list[Floats]
     added: list[Floats]
 
@@ -227,7 +228,7 @@ class _Trial:
         wide = np.float64 if blocks[0].dtype.itemsize > 2 and blocks[0].dtype != np.float32 else np.float32
         axes = "yx" if blocks[0].ndim == 2 else "zyx"
         # One normalisation for all, as in the file of the whole: so one step of the quantiser is the same everywhere.
-        joined = Source.prepare(np.concatenate(blocks).astype(wide), Metadata.default(blocks[0].ndim), None)
+        joined = Original.prepare(np.concatenate(blocks).astype(wide), Metadata.default(blocks[0].ndim), None)
         if joined.is_constant:
             raise InputError("expected a volume with structure, got one value only: any ratio keeps it exactly")
         metadata = Metadata(f"c{axes}", (1.0,) * (1 + len(axes)), ("",) * (1 + len(axes)))
@@ -235,9 +236,9 @@ class _Trial:
         variances = [noise.variance(uniform_filter(block.astype(np.float64), 3)) for block in blocks]
         added = [_PERTURBATION * np.sqrt(v) * generator.standard_normal(v.shape) for v in variances]
 
-        def source(items: Sequence[Array]) -> Source:
+        def source(items: Sequence[Array]) -> Original:
             stacked = np.stack(items).astype(wide)
-            return Source(stacked, stacked.shape, metadata, None, joined.ranges * len(items))
+            return Original(stacked, stacked.shape, metadata, None, joined.ranges * len(items))
 
         noisier = [block + more for block, more in zip(blocks, added, strict=True)]
         return cls(sample, noise, source(blocks), source(noisier), variances, added)
@@ -260,15 +261,15 @@ class _Trial:
                 )
         return sorted(set(asked))
 
-    def at(self, ratio: float, near: DetailHead | None) -> Generator[Progress, None, tuple[Suggestion, DetailHead]]:
+    def at(self, ratio: float, near: WaveletHead | None) -> Generator[Progress, None, tuple[Suggestion, WaveletHead]]:
         """Compress the sample twice, and judge what is lost; ``near`` is how the ratio before was coded."""
         budget = self._budget(ratio)
-        attempt: Attempt = yield from restored_detail(self.source, self._settings(), budget, near, refill=False)
-        near = next(detail.head for detail in attempt.content.details if detail is not None)
+        attempt: Attempt = yield from with_wavelets_alone(self.source, self._settings(), budget, near, refill=False)
+        near = next(coded.head for coded in attempt.content.wavelets if coded is not None)
         decoded = list(attempt.decoder()())
         here = everywhere = None
         if not self.noise.is_none:
-            other: Attempt = yield from restored_detail(self.noisier, self._settings(), budget, near, refill=False)
+            other: Attempt = yield from with_wavelets_alone(self.noisier, self._settings(), budget, near, refill=False)
             here, everywhere = self._distances(decoded, list(other.decoder()()))
         dtype = self.sample.blocks[0].dtype
         rounded = [_as(block, dtype) for block in decoded]
@@ -321,12 +322,12 @@ class _Trial:
         z, y, x = ((1, *self.source.spatial))[-3:]
         pyramid = Pyramid((z, y, x), dyadic_splits((z, y, x), math.inf), 2 ** SIDE_CODES[-1])
         blocks = sum(len(list(pyramid.cells(level))) for level in range(pyramid.trunk))
-        empty = Detail(DetailHead(pyramid, 0, (0, 0), 0), b"", (b"",) * blocks)
-        draft = planning.plan_detail(self.source, self._settings(), 0)
-        return draft.size(Content({}, [empty] * len(self.source.items)))
+        empty = CodedWavelets(WaveletHead(pyramid, 0, (0, 0), 0), b"", (b"",) * blocks)
+        plan = plan_wavelets(self.source, self._settings(), 0)
+        return framing.size(plan, Content({}, [empty] * len(self.source.items)))
 
     def _least(self) -> int:
-        return planning.smallest_budget(self.source, self._settings())
+        return smallest_budget(self.source, self._settings())
 
 
 def _as(values: Array, dtype: np.dtype[Any]) -> Array:

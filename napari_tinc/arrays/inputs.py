@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_tinc.arrays.axes import item_count
 from napari_tinc.arrays.metadata import LEADING, MAX_ITEMS, MAX_JSON_BYTES, SPATIAL, Metadata
+from napari_tinc.arrays.scratch import slabs
 from napari_tinc.errors import InputError
 
 AXIS_LETTERS = LEADING + SPATIAL
@@ -193,12 +194,13 @@ def fits_file(texts: list[str]) -> bool:
 def _check_finite(array: NDArray[Any]) -> None:
     bad = 0
     first: tuple[int, ...] = ()
-    for origin, block in _blocks(array):
-        finite = np.isfinite(block)
+    for slab in slabs(array.shape, BLOCK_VOXELS):
+        finite = np.isfinite(array[slab])
         count = finite.size - int(np.count_nonzero(finite))
         if count and not bad:
             local = np.unravel_index(int(np.argmin(finite)), finite.shape)
-            first = (*origin[:-1], origin[-1] + int(local[0]), *(int(i) for i in local[1:]))
+            origin = (part.start for part in (*slab, *(slice(0, 0),) * (array.ndim - len(slab))))
+            first = tuple(start + int(i) for start, i in zip(origin, local, strict=True))
         bad += count
     if bad:
         raise InputError(
@@ -220,13 +222,13 @@ def _has_labels_of_few_bits(array: NDArray[Any]) -> bool:
     """Tell the numbers of objects from grey levels, both of at most 16 bits."""
     low = int(np.iinfo(array.dtype).min)
     present = np.zeros(2 ** (8 * array.dtype.itemsize), bool)
-    for _, block in _blocks(array) if array.size else ():
+    for block in _pieces(array) if array.size else ():
         present[np.ravel(block).astype(np.int64) - low] = True
     if present.sum() < _FEWEST_LABELS:
         return False
     rank = np.cumsum(present) - 1
     inside = same = differ = next_to = 0
-    for _, block in _blocks(array):
+    for block in _pieces(array):
         ranks = rank[block.astype(np.int64) - low]
         here, there = ranks[..., :-1], ranks[..., 1:]
         counted = (here > 0) & (here < rank[-1])
@@ -240,26 +242,15 @@ def _has_labels_of_few_bits(array: NDArray[Any]) -> bool:
 def _has_label_runs(array: NDArray[Any]) -> bool:
     if array.size == 0:
         return False
-    background = min(int(block.min()) for _, block in _blocks(array))
+    background = min(int(block.min()) for block in _pieces(array))
     above = same = 0
-    for _, block in _blocks(array):
+    for block in _pieces(array):
         inside = block[..., :-1] != background
         above += int(np.count_nonzero(inside))
         same += int(np.count_nonzero(inside & (block[..., :-1] == block[..., 1:])))
     return above > 0 and same >= LABEL_RUN_FRACTION * above
 
 
-def _blocks(array: NDArray[Any], prefix: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
-    """Cut an array with voxels into pieces of bounded size, without copying: (index, piece).
-
-    The index is that of the piece's first voxel: its last entry belongs to the piece's own first axis, the entries
-    before it to axes cut away. Rows along the last axis stay whole.
-    """
-    item_voxels = array[0].size
-    if array.ndim > 2 and item_voxels > BLOCK_VOXELS:
-        for index in range(array.shape[0]):
-            yield from _blocks(array[index], (*prefix, index))
-        return
-    step = max(1, BLOCK_VOXELS // item_voxels)
-    for start in range(0, array.shape[0], step):
-        yield (*prefix, start), array[start : start + step]
+def _pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Views of bounded size."""
+    return (array[slab] for slab in slabs(array.shape, BLOCK_VOXELS))

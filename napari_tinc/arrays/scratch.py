@@ -131,10 +131,10 @@ def read_steps(source: ArrayLike, copy: bool = False) -> Generator[tuple[int, in
         raise InputError(f"expected an array of known shape, got {source.shape}; compute its chunk sizes first")
     dtype = np.dtype(source.dtype)
     copied = zeros(tuple(map(int, source.shape)), dtype.newbyteorder("="))
-    blocks, total = _blocks(source, min(_BLOCK_BYTES, _allowed()) // max(1, dtype.itemsize))
+    pieces, total = blocks(source, min(_BLOCK_BYTES, _allowed()) // max(1, dtype.itemsize))
     pool = ThreadPoolExecutor(1, thread_name_prefix="tinc-blocks")
     try:
-        for number, block in enumerate(blocks):
+        for number, block in enumerate(pieces):
             read = pool.submit(copy_context().run, _read_into, copied, source, block)
             while wait([read], _READ_SECONDS).not_done:
                 yield number, total
@@ -154,7 +154,7 @@ def _read_into(copied: Array, source: ArrayLike, block: tuple[slice, ...]) -> No
     copied[block] = read
 
 
-def _blocks(source: ArrayLike, voxels: int) -> tuple[Iterator[tuple[slice, ...]], int]:
+def blocks(source: ArrayLike, voxels: int) -> tuple[Iterator[tuple[slice, ...]], int]:
     """Cut an array where its chunks meet into blocks of at most ``voxels``, but of one chunk at least; and count them.
 
     The chunks themselves, of which there may be billions, are not listed.
@@ -189,11 +189,26 @@ def boxes(bounds: Bounds, voxels: int) -> Iterator[Bounds]:
         root = left ** (1 / (len(bounds) - position)) * (1 + 1e-9)
         side = stop - start if stop - start <= root else 2 ** int(math.log2(max(1.0, root)))
         left //= max(1, side)
-        edges = (
-            [start, *range(start - start % side + side, stop, side), stop] if 0 < side < stop - start else [start, stop]
-        )
-        ranges[axis] = list(pairwise(edges))
+        ranges[axis] = spans(start, stop, side) if side < stop - start else [(start, stop)]
     return product(*ranges)
+
+
+def spans(start: int, stop: int, side: int) -> list[tuple[int, int]]:
+    """Cut a range at the multiples of a side, wherever it begins; an empty one is one span."""
+    return list(pairwise([start, *range((start // side + 1) * side, stop, side), stop]))
+
+
+def slabs(shape: tuple[int, ...], voxels: int) -> Iterator[tuple[slice, ...]]:
+    """Cut a shape along its first axis into slabs of at most ``voxels``; a row that is more, along its own first axis.
+
+    Unlike boxes, they follow one another in a C-contiguous array. The last axis stays whole, but in 1-D.
+    """
+    row = math.prod(shape[1:])
+    if row > voxels and len(shape) > 2:
+        for index in range(shape[0]):
+            yield from ((slice(index, index + 1), *rest) for rest in slabs(shape[1:], voxels))
+        return
+    yield from ((slice(*span),) for span in spans(0, shape[0], max(1, voxels // row)))
 
 
 def middle(shape: tuple[int, ...], share: float) -> Bounds:
@@ -218,4 +233,16 @@ def _reserve(file: int, nbytes: int) -> None:
         os.write(file, _ZEROS[: nbytes - start])
 
 
-__all__ = ["ArrayLike", "boxes", "fits_memory", "memory_limit", "middle", "read_steps", "to_array", "zeros"]
+__all__ = [
+    "ArrayLike",
+    "blocks",
+    "boxes",
+    "fits_memory",
+    "memory_limit",
+    "middle",
+    "read_steps",
+    "slabs",
+    "spans",
+    "to_array",
+    "zeros",
+]

@@ -9,41 +9,41 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.choices import BETWEEN
 from napari_tinc.cli.batch import run_batch, said_of
 from napari_tinc.cli.compare import compare
 from napari_tinc.cli.options import (
+    DEFAULT_DEVICE,
+    DEFAULT_MODEL,
     DEFAULT_PRESET,
     DEFAULT_RATIO,
-    PRESETS,
+    DEFAULT_WITHIN,
     AsJson,
     Axes,
+    DeviceName,
     Force,
     MemoryLimit,
+    ModelName,
     Overwrite,
     Preset,
     TimeLimit,
-    check_choice,
+    WithinName,
     parse_region,
 )
 from napari_tinc.cli.suggest import suggest
 from napari_tinc.cli.terminal import end_if_asked, listen, print_result, reporting, run_showing, say
 from napari_tinc.encode.batch import SUFFIX, Job, Options, compress_file, find_jobs
 from napari_tinc.errors import InputError
+from napari_tinc.settings import Settings
 
-# torch and the readers of volumes take seconds to import, so each command imports what it needs.
+# The readers of volumes, and torch, take seconds to import, so each command imports what it needs.
 if TYPE_CHECKING:
     from napari_tinc.target import Target
-
-BETWEEN = ("auto", "even", "shallow", "deep")
-WITHIN = ("equal", "importance", "variance", "map")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-MODELS = ("auto", "tinc", "detail", "hybrid")
-FAMILIES = {0: "constant", 1: "tinc", 2: "detail"}
 
 app = typer.Typer(
     help="Compress 3-D image volumes into small files, and get them back.",
@@ -75,19 +75,27 @@ def compress(
             help="A TIFF, NPY or (OME-)Zarr volume and the file to write; or volumes, and folders of them.",
         ),
     ],
-    out_dir: Annotated[Path | None, typer.Option(help="A folder for the files of several volumes.")] = None,
-    ratio: Annotated[float | None, typer.Option(help="Raw bytes over file bytes; 64 if no goal is given.")] = None,
-    size: Annotated[int | None, typer.Option("--bytes", help="Size of the file.")] = None,
-    bits: Annotated[float | None, typer.Option("--bits-per-voxel", help="Bits of the file per voxel.")] = None,
-    psnr: Annotated[float | None, typer.Option(help="Quality in dB, over the volume's own range.")] = None,
+    out_dir: Annotated[Path | None, typer.Option(help="The folder for the files of several volumes.")] = None,
+    ratio: Annotated[
+        float | None, typer.Option(help="Raw bytes divided by file bytes; 64 if no target is given.")
+    ] = None,
+    size: Annotated[int | None, typer.Option("--bytes", help="Largest size of the file, in bytes.")] = None,
+    bits: Annotated[
+        float | None, typer.Option("--bits-per-voxel", help="Largest size of the file, in bits per voxel.")
+    ] = None,
+    psnr: Annotated[float | None, typer.Option(help="Quality to reach in dB, over the volume's own range.")] = None,
     preset: Preset = DEFAULT_PRESET,
-    between: Annotated[str, typer.Option(help=f"Spread over levels: {', '.join(BETWEEN)} or '1,0.8,1.5'.")] = "auto",
-    model: Annotated[str, typer.Option(help=f"What the file consists of: {', '.join(MODELS)}.")] = "auto",
-    within: Annotated[str, typer.Option(help=f"Spread over octants: {', '.join(WITHIN)}.")] = "equal",
-    weights: Annotated[Path | None, typer.Option(help="A weight per voxel for the loss, and for --within map.")] = None,
-    levels: Annotated[int | None, typer.Option(help="Levels of the octree; found by itself if not given.")] = None,
-    device: Annotated[str, typer.Option(help=f"Where to train: {', '.join(DEVICES)}.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Start of all randomness.")] = 0,
+    between: Annotated[
+        str, typer.Option(help=f"How a network's bytes are spread over levels: {', '.join(BETWEEN)} or '1,0.8,1.5'.")
+    ] = "auto",
+    model: Annotated[ModelName, typer.Option(help="What the file consists of; auto takes the best.")] = DEFAULT_MODEL,
+    within: Annotated[WithinName, typer.Option(help="How a network's bytes are spread over octants.")] = DEFAULT_WITHIN,
+    weights: Annotated[
+        Path | None, typer.Option(help="A volume with a weight for each voxel, for training and for --within map.")
+    ] = None,
+    levels: Annotated[int | None, typer.Option(help="Levels of the octree; automatic if not given.")] = None,
+    device: Annotated[DeviceName, typer.Option(help="Where to train.")] = DEFAULT_DEVICE,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
     time_limit: TimeLimit = None,
     memory: MemoryLimit = None,
     axes: Axes = None,
@@ -99,21 +107,14 @@ def compress(
     with reporting(as_json), _memory_limit(memory):
         target = _target(ratio, size, bits, psnr)
         strategy = _between(between)
-        check_choice("--preset", preset, PRESETS)
-        check_choice("--within", within, WITHIN)
-        check_choice("--model", model, MODELS)
-        check_choice("--device", device, DEVICES)
         jobs = find_jobs(paths, out_dir) if out_dir is not None else [_single_job(paths)]
-        settings: dict[str, Any] = {
-            "preset": preset, "between": strategy, "within": within, "model": model, "levels": levels,
-            "device": device, "seed": seed, "time_limit": time_limit,
-        }  # fmt: skip
+        settings = Settings(preset, strategy, within, levels, device, seed, time_limit, model)
         from napari_tinc.files import check_output, read_volume
 
         if out_dir is None:
             check_output(jobs[0].output, overwrite)
-        settings["weights"] = None if weights is None else read_volume(weights).data
-        options = Options(target, settings, axes, overwrite, force)
+        importance = None if weights is None else read_volume(weights).data
+        options = Options(target, settings, importance, axes, overwrite, force)
         if out_dir is None:
             print_result(said_of(run_showing(compress_file(jobs[0], options), as_json)), as_json)
         else:
@@ -133,9 +134,9 @@ def _single_job(paths: list[Path]) -> Job:
 @app.command()
 def decompress(
     source: TincFile,
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="A .tif, .npy or .zarr to write.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The .tif, .npy or .zarr file to write.")],
     region: Annotated[str | None, typer.Option(help="Part to decode, such as '0:16,32:64,32:64'.")] = None,
-    scale: Annotated[float, typer.Option(help="Size of the output along space; 0.5 halves every side.")] = 1.0,
+    scale: Annotated[float, typer.Option(help="Scale of the output; 0.5 halves every side.")] = 1.0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -163,19 +164,23 @@ def decompress(
 
 @app.command()
 def info(source: TincFile, as_json: AsJson = False) -> None:
-    """Say what a .tinc file holds, without decoding it."""
+    """Show what a .tinc file holds, without decoding it."""
     with reporting(as_json):
         from napari_tinc import format as frames
 
         data = frames.read(source)
-        header = frames.parse(data).header
+        frame = frames.parse(data)
+        header = frame.header
         metadata = asdict(header.metadata)
         shown = {key: value for key, value in metadata.pop("display").items() if value}
         metadata |= {"display": shown} if shown else {}
         said = {"file": str(source), "shape": list(header.shape), "dtype": header.dtype} | metadata
         said |= {"raw_bytes": header.raw_nbytes, "file_bytes": len(data), "ratio": header.raw_nbytes / len(data)}
         octants = len(header.items) * 2 ** sum(sum(level) for level in header.splits)
-        said |= {"model": FAMILIES[header.model], "levels": 1 + len(header.splits), "octants": octants}
+        model = frames.MODELS[header.model]
+        if header.model != frames.MODEL_WAVELETS and any(s.kind == frames.KIND_WAVELETS for s in frame.segments):
+            model = f"{model}+wavelet"
+        said |= {"model": model, "levels": 1 + len(header.splits), "octants": octants}
         said |= {"between levels": _strategy(frames.BETWEEN, header.between)}
         said |= {"within a level": _strategy(frames.WITHIN, header.within)}
         print_result(said | {"provenance": dict(header.provenance)}, as_json)
@@ -183,7 +188,7 @@ def info(source: TincFile, as_json: AsJson = False) -> None:
 
 @app.command()
 def check(source: TincFile, as_json: AsJson = False) -> None:
-    """Test the checksums of a .tinc file; name what is damaged and exit with 1."""
+    """Test the checksums of a .tinc file; list damaged parts, and exit with 1 if there are any."""
     with reporting(as_json):
         from napari_tinc import format as frames
 
@@ -204,15 +209,14 @@ def check(source: TincFile, as_json: AsJson = False) -> None:
 @app.command()
 def demo(
     sample: Annotated[str, typer.Option(help="neuron, vessel or brain.")] = "neuron",
-    ratio: Annotated[float, typer.Option(help="Raw bytes over file bytes.")] = DEFAULT_RATIO,
-    preset: Preset = "fast",
+    ratio: Annotated[float, typer.Option(help="Raw bytes divided by file bytes.")] = DEFAULT_RATIO,
+    preset: Preset = DEFAULT_PRESET,
     out_dir: Annotated[Path, typer.Option(help="Folder for demo.tinc and demo.png.")] = Path(),
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compress a sample, decode the file in a new process, and show what it cost."""
+    """Compress a sample, decode the file in a new process, and show the quality."""
     with reporting(as_json):
-        check_choice("--preset", preset, PRESETS)
         from napari_tinc.cli.demo import run_demo
 
         print_result(

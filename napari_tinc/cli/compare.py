@@ -11,14 +11,12 @@ import typer
 
 from napari_tinc.cli.options import (
     DEFAULT_RATIO,
-    PRESETS,
     AsJson,
     Axes,
     Force,
     Overwrite,
     Preset,
     TimeLimit,
-    check_choice,
 )
 from napari_tinc.cli.terminal import print_result, reporting, say
 from napari_tinc.system.text import printable
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from napari_tinc.compare.engine import Comparison, Event
 
 NONE = "none"
-_KEPT = "what has finished is kept, the same command goes on from there"
+_KEPT = "finished results are kept; the same command continues from there"
 _PRINTED = {
     "candidate": "candidate", "same_as": "=", "target_ratio": "for", "ratio": "ratio", "psnr": "PSNR", "ssim": "SSIM",
     "dice": "Dice", "cldice": "clDice", "dice_mask": "Dice(mask)", "psnr_clean": "clean", "worst_octant_psnr": "worst",
@@ -41,21 +39,25 @@ _PRINTED = {
 
 def compare(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A TIFF, NPY or (OME-)Zarr volume.")],
-    ratio: Annotated[list[float] | None, typer.Option(help="Raw bytes over file bytes; may be repeated.")] = None,
+    ratio: Annotated[list[float] | None, typer.Option(help="Raw bytes divided by file bytes; may be repeated.")] = None,
     preset: Preset = "fast",
     strategies: Annotated[
         str | None,
-        typer.Option(help="Such as 'even/equal,shallow/importance@3,siren'; all usual ones if not given; 'none'."),
+        typer.Option(help="Such as 'even/equal,shallow/importance@3,siren', or 'none'; the usual ones if not given."),
     ] = None,
-    peers: Annotated[str | None, typer.Option(help="Such as 'sperr,hevc-12,av1-10'; all if not given; 'none'.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="The true foreground, not 0.")] = None,
+    peers: Annotated[str | None, typer.Option(help="Such as 'sperr,hevc,av1', or 'none'; all if not given.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="A volume that is not 0 where the true foreground is.")] = None,
     clean: Annotated[Path | None, typer.Option(help="The volume without noise.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Where the foreground begins; Otsu's if not given.")] = None,
-    bar: Annotated[float, typer.Option(help="PSNR in dB that an octant should have.")] = 30.0,
+    threshold: Annotated[
+        float | None, typer.Option(help="Voxels at or above it are foreground; Otsu's threshold if not given.")
+    ] = None,
+    bar: Annotated[float, typer.Option(help="PSNR in dB that every octant should reach.")] = 30.0,
     report: Annotated[Path | None, typer.Option(help="An HTML file to write.")] = None,
     csv: Annotated[Path | None, typer.Option(help="A CSV table to write.")] = None,
-    jobs: Annotated[int, typer.Option(help="Candidates at a time.")] = 1,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a distributed scheduler to run them.")] = None,
+    jobs: Annotated[int, typer.Option(help="How many candidates run at the same time.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask distributed scheduler that runs the candidates.")
+    ] = None,
     time_limit: TimeLimit = None,
     axes: Axes = None,
     force: Force = False,
@@ -64,7 +66,6 @@ def compare(
 ) -> None:
     """Compare our settings with one another and with other codecs, at equal bytes."""
     with reporting(as_json, kept=_KEPT):
-        check_choice("--preset", preset, PRESETS)
         from napari_tinc.arrays.inputs import check_not_labels
         from napari_tinc.files import check_output, read_volume
         from napari_tinc.system.output import write_atomic

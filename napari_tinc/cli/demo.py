@@ -22,7 +22,8 @@ from napari_tinc.errors import InputError, TincError
 from napari_tinc.figure import save_figure
 from napari_tinc.files import check_output
 from napari_tinc.measures import metrics
-from napari_tinc.networks.training import Progress
+from napari_tinc.progress import Progress
+from napari_tinc.settings import Settings
 from napari_tinc.system.output import PARTIAL_PREFIX
 from napari_tinc.system.working import working_folder
 from napari_tinc.target import Target
@@ -89,7 +90,7 @@ def run_demo(
     _check_request(sample, (file, figure), overwrite)
     original, metadata = samples.load(sample)
     start = time.perf_counter()
-    compressed = run(compress_steps(original, Target.ratio(ratio), metadata=metadata, preset=preset))
+    compressed = run(compress_steps(original, Target.ratio(ratio), Settings(preset), metadata=metadata))
     encode_seconds = time.perf_counter() - start
     decoded, decode_seconds = _publish(compressed, sample, original, file, figure)
     file_bytes = file.stat().st_size

@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from napari_tinc.arrays.metadata import SPATIAL
+from napari_tinc.choices import DEVICES, MODELS, PRESETS, WITHIN
 from napari_tinc.errors import InputError
 
 DEFAULT_RATIO = 64.0
-DEFAULT_PRESET = "fast"
-PRESETS = ("fast", "balanced", "best")
+
+if TYPE_CHECKING:  # mypy knows only enums whose members are spelt out
+    PresetName: TypeAlias = str
+    ModelName: TypeAlias = str
+    WithinName: TypeAlias = str
+    DeviceName: TypeAlias = str
+else:
+    PresetName, ModelName, WithinName, DeviceName = (
+        StrEnum(name, {choice: choice for choice in choices})
+        for name, choices in {"Preset": PRESETS, "Model": MODELS, "Within": WITHIN, "Device": DEVICES}.items()
+    )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 Preset = Annotated[
-    str,
-    typer.Option(help=f"{', '.join(PRESETS)}. fast takes seconds; the others also train networks where they may pay."),
+    PresetName,
+    typer.Option(
+        help="fast takes seconds; balanced and best also train networks where these may improve the file, for minutes."
+    ),
 ]
-Axes = Annotated[str | None, typer.Option(help="Axis letters of tczyx, where the file is silent or wrong.")]
+DEFAULT_PRESET, DEFAULT_MODEL = PresetName("fast"), ModelName("auto")
+DEFAULT_WITHIN, DEFAULT_DEVICE = WithinName("equal"), DeviceName("auto")
+Axes = Annotated[
+    str | None, typer.Option(help="Axes as letters of tczyx, if the file does not name them or names them wrongly.")
+]
 TimeLimit = Annotated[float | None, typer.Option(help="Seconds after which training stops.")]
 MemoryLimit = Annotated[
     float | None,
     typer.Option(
         "--memory-limit",
         min=0,
-        help="MB of the largest array kept in memory; an eighth of what is free.",
+        help="Larger arrays than this many MB are kept in files; an eighth of the free memory if not given.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Accept what looks like a label image.")]
-
-
-def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is not among the choices of an option.
-
-    Raises
-    ------
-    InputError
-        With the choices.
-    """
-    if value not in choices:
-        raise InputError(f"expected {option} to be one of {', '.join(choices)}, got {value!r}; choose one")
+Force = Annotated[bool, typer.Option("--force", help="Compress even if it looks like a label image.")]
 
 
 def parse_region(text: str | None, axes: str, shape: tuple[int, ...]) -> tuple[slice, ...]:

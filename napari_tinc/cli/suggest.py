@@ -15,20 +15,22 @@ from napari_tinc.system.steps import complete
 # torch and the readers of volumes take seconds to import.
 if TYPE_CHECKING:
     from napari_tinc.advice.suggest import Distance, Suggestion
-    from napari_tinc.networks.training import Progress
+    from napari_tinc.progress import Progress
 
 
 def suggest(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A TIFF, NPY or (OME-)Zarr volume.")],
-    ratio: Annotated[list[float] | None, typer.Option(help="Raw bytes over file bytes; may be repeated.")] = None,
+    ratio: Annotated[list[float] | None, typer.Option(help="Raw bytes divided by file bytes; may be repeated.")] = None,
     region: Annotated[str | None, typer.Option(help="Part to look at, such as '0:16,32:64,32:64'.")] = None,
-    report: Annotated[Path | None, typer.Option(help="A PNG to write: original, decoded and error of each.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="A PNG to write, with original, decoded and error at each ratio.")
+    ] = None,
     axes: Axes = None,
     force: Force = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Try a few ratios on a part of a volume, and say up to which one the loss looks like noise."""
+    """Try a few ratios on a part of a volume, and find the highest at which the loss looks like noise."""
     with reporting(as_json):
         from napari_tinc.arrays.inputs import check_not_labels, check_volume
         from napari_tinc.files import check_output, read_volume
@@ -68,13 +70,17 @@ def _say(rows: Sequence[Suggestion], advice: Suggestion | None, as_json: bool) -
     for one in rows:
         here, everywhere = (f"{found.value:.2f}" if found else "-" for found in (one.here, one.everywhere))
         typer.echo(f"{one.ratio:7g} {one.nbytes:12d} {one.psnr:9.2f} {here:>14} {everywhere:>11}  {one.text}")
-    typer.echo("distance: from the image without noise; that of the original itself is 1")
+    typer.echo("distance: squared distance from the image without noise; the original has 1")
     if advice is not None:
-        typer.echo(f"advised: {advice.ratio:g}, the most tried whose loss looks like noise")
+        typer.echo(f"advised: {advice.ratio:g}, the highest ratio tried at which the loss looks like noise")
     elif noise.is_none:
-        typer.echo("advised: none, for no noise was found; judge by the pictures (--report) what you can do without")
+        typer.echo(
+            "advised: none, because no noise was found; look at the pictures (--report) and judge the loss yourself"
+        )
     else:
-        typer.echo(f"advised: less than {rows[0].ratio:g}, for that loses structure; try smaller ones with --ratio")
+        typer.echo(
+            f"advised: less than {rows[0].ratio:g}, where structure is already lost; try smaller ratios with --ratio"
+        )
 
 
 def _said_of(one: Suggestion) -> dict[str, Any]:

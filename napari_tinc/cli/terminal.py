@@ -18,7 +18,7 @@ from napari_tinc.system.steps import complete
 from napari_tinc.system.text import printable
 
 if TYPE_CHECKING:
-    from napari_tinc.networks.training import Progress
+    from napari_tinc.progress import Progress
 
 Result = TypeVar("Result")
 
@@ -46,7 +46,7 @@ def listen() -> None:
 def _end(number: int, frame: object) -> None:
     kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
     if not _commands:  # what reads the command line would end without a word
-        typer.echo(f"{_WORDS[kind][0]}: nothing was begun", err=True)
+        typer.echo(f"{_WORDS[kind][0]}: nothing was started", err=True)
         raise SystemExit(128 + number)
     _asked.append(kind)
     raise kind

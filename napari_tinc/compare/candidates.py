@@ -6,17 +6,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from napari_tinc.choices import AUTO, FAMILIES, WAVELET
 from napari_tinc.compare import peers
-from napari_tinc.encode.settings import Settings
 from napari_tinc.errors import InputError
+from napari_tinc.settings import Settings
 
 TINC = "tinc"
 STRATEGIES = ("default", *(f"{between}/{within}" for within in ("equal", "importance") for between in
                    ("even", "shallow", "deep", "auto")))  # fmt: skip
 SIREN = "siren"
-# What `compress` does by itself, and wavelet coefficients without a network; all other strategies are networks alone.
-MODELS = {"default": "auto", "detail": "detail"}
 NETWORK = "tinc"
+# What `compress` does by itself, wavelets without a network, and other families; all else are strategies of tinc.
+MODELS = {"default": AUTO, WAVELET: WAVELET} | {name: name for name in FAMILIES if name != NETWORK}
+EXTRA_STRATEGIES = (*(name for name in MODELS if name != "default"), SIREN)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Candidate:
         strategy : str
             ``between/within`` such as ``"shallow/importance"``, with ``@3`` behind it for a tree of three levels;
             ``"siren"`` is one network for the whole volume, ``even/equal@1``. These are networks alone;
-            ``"default"`` is what :func:`napari_tinc.compress` does by itself, ``"detail"`` a file without a network.
+            ``"default"`` is what :func:`napari_tinc.compress` does by itself, ``"wavelet"`` a file without a
+            network, the name of another family, such as ``"neurcomp"``, a network of it alone.
         preset, device, seed, time_limit
             See :func:`napari_tinc.encode.compression.compress_steps`.
 

@@ -1,11 +1,13 @@
 """What a user would pick instead: classical codecs, each at its best setting whose file fits a byte budget.
 
 Every codec here codes one spatial volume whose values are scaled to 0–1, and steers size by one number of its own,
-which :func:`fit` searches. What surrounds the codec's bytes in a file is in :mod:`napari_tinc.compare.container`.
+which :func:`fit` searches. Each is tuned for the mean squared error, by which it is judged here. What surrounds the
+codec's bytes in a file is in :mod:`napari_tinc.compare.container`.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,10 +23,14 @@ from napari_tinc.errors import BudgetError, InputError
 from napari_tinc.measures import metrics
 
 Array = NDArray[Any]
+Encode = Callable[[Array, float], bytes]
 
-_STEPS = 24  # of a search over real numbers
-_NEAR = 0.995  # part of the budget at which a search is content
-_CLOSE = 1e-3  # relative difference between settings at which another step tells nothing new
+_STEPS = 24  # of a search
+_NEAR = 0.99  # part of the budget at which a search is content
+_AIM = 0.998  # part of the budget that it aims at
+_CLOSE = 5e-4  # part of the range between two settings at which another step tells nothing new
+_STRIDE = 1 / 8  # of the range, the first step from its middle
+_NEXT_STRIDE = 1 / 64  # of the range, from the setting that another way of the same codec took
 _AROUND = tuple(np.geomspace(0.5, 2, 96))  # of a setting, where files do not shrink evenly with it
 _WHITE = 65535
 
@@ -37,8 +43,8 @@ class Peer:
     ----------
     name : str
         As users write it.
-    encode : callable
-        From a float32 volume (z, y, x) in 0–1 and a setting to bytes.
+    ways : tuple of callable
+        Ways to code, of which the best counts. Each is from a float32 volume (z, y, x) in 0–1 and a setting to bytes.
     decode : callable
         From bytes and the volume's shape back to about the volume.
     setting : str
@@ -46,7 +52,7 @@ class Peer:
     fine, coarse : float
         The setting of the largest and of the smallest file.
     spacing : str
-        ``"linear"``, ``"log"``, or ``"whole"`` for whole numbers only.
+        ``"linear"`` or ``"log"``.
     missing : callable
         Why the codec cannot be used here, or None.
     jagged : bool
@@ -54,7 +60,7 @@ class Peer:
     """
 
     name: str
-    encode: Callable[[Array, float], bytes]
+    ways: tuple[Encode, ...]
     decode: Callable[[bytes, tuple[int, ...]], Array]
     setting: str
     fine: float
@@ -90,8 +96,8 @@ def named(name: str) -> Peer:
 def fit(peer: Peer, array: Array, axes: str, budget: int) -> Fitted:
     """Search the best file of a codec within a budget.
 
-    Bisection between the finest and the coarsest setting; of a jagged codec also many settings around what it finds.
-    The best of all files that fit is kept.
+    Of every way to code, a search for the setting that fills the budget; of a jagged codec also many settings around
+    what it finds. The best of all files that fit is kept.
 
     Parameters
     ----------
@@ -108,55 +114,93 @@ def fit(peer: Peer, array: Array, axes: str, budget: int) -> Fitted:
     BudgetError
         If not even the coarsest setting's file fits.
     """
-    whole = peer.spacing == "whole"
-    fine, coarse = peer.fine - whole, peer.coarse
-    best: tuple[float, Fitted] | None = None
-    setting = peer.coarse
-    for _ in range(_STEPS):
-        tried, error = _try(peer, setting, array, axes, budget)
-        if len(tried.data) > budget:
-            fine = setting
-            if best is None:
-                raise BudgetError(
-                    f"expected {peer.name} to reach {budget} bytes, got {len(tried.data)} at its coarsest setting "
-                    f"({peer.setting} {peer.coarse:g}): lower the ratio"
-                )
-        else:
-            coarse = setting
-            best = min(best, (error, tried), key=lambda pair: pair[0]) if best else (error, tried)
-            if len(tried.data) >= _NEAR * budget:
-                break
-        setting = _middle(fine, coarse, peer.spacing)
-        if setting in (fine, coarse) if whole else abs(fine - coarse) <= _CLOSE * coarse:
-            break
-    assert best is not None
-    around = best[1].setting
-    for factor in _AROUND if peer.jagged else ():
-        tried, error = _try(peer, around * factor, array, axes, budget)
-        best = min(best, (error, tried), key=lambda pair: pair[0])
-    return best[1]
+    search = _Search(peer, array, axes, budget)
+    for encode in peer.ways:
+        search.close_in(encode)
+        if peer.jagged and search.best is not None:
+            around = search.best.setting
+            for factor in _AROUND:
+                search.make(encode, around * factor)
+    if search.best is None:
+        raise BudgetError(
+            f"expected {peer.name} to reach {budget} bytes, got {search.smallest} at its coarsest setting "
+            f"({peer.setting} {peer.coarse:g}): lower the ratio"
+        )
+    return search.best
 
 
-def _try(peer: Peer, setting: float, array: Array, axes: str, budget: int) -> tuple[Fitted, float]:
-    """Make a file; measure its error if it fits."""
-    started = time.perf_counter()
-    data = container.pack(array, axes, peer.name, lambda item: peer.encode(item, setting))
-    encoded = time.perf_counter()
-    error = np.inf
-    if len(data) <= budget:
-        error = metrics.mse(array, unpack(data))
-    return Fitted(data, setting, encoded - started, time.perf_counter() - encoded), error
+class _Search:
+    """Files of one codec, of which the best within the budget is kept.
+
+    Settings are walked through as positions, from 0, the finest one, to 1, the coarsest.
+    """
+
+    def __init__(self, peer: Peer, array: Array, axes: str, budget: int) -> None:
+        self._peer, self._array, self._axes, self._budget = peer, array, axes, budget
+        self.best: Fitted | None = None
+        self._error = math.inf  # of the best
+        self.smallest = 0  # bytes at the coarsest setting, if that was tried
+
+    def make(self, encode: Encode, setting: float) -> tuple[int, float]:
+        """Make a file and keep it if it is the best; return its bytes and mean squared error."""
+        started = time.perf_counter()
+        data = container.pack(self._array, self._axes, self._peer.name, lambda item: encode(item, setting))
+        encoded = time.perf_counter()
+        error = metrics.mse(self._array, unpack(data))
+        if len(data) <= self._budget and error < self._error:
+            self.best = Fitted(data, setting, encoded - started, time.perf_counter() - encoded)
+            self._error = error
+        return len(data), error
+
+    def close_in(self, encode: Encode) -> None:
+        """Walk in growing strides until the budget lies between two settings, then close in on it.
+
+        Between two settings the logarithm of the size is nearly a straight line, so that the method of false position
+        (its Illinois variant: Dowell and Jarratt, 1971) needs a few files only. A file that is too large and yet worse
+        than the best of another way ends the search: this way cannot win.
+        """
+        known = self.best
+        position, stride = (0.5, _STRIDE) if known is None else (self._position(known.setting), _NEXT_STRIDE)
+        rival = self._error
+        ends: dict[bool, tuple[float, float]] = {}  # by over the budget or not: position, and log of size over aim
+        last: bool | None = None
+        for _ in range(_STEPS):
+            size, error = self.make(encode, self._setting(position))
+            over = size > self._budget
+            if over and (position == 1 or error >= rival):
+                self.smallest = size
+                return
+            if not over and (size >= _NEAR * self._budget or position == 0):
+                return
+            if over == last and (not over) in ends:
+                stuck, excess = ends[not over]
+                ends[not over] = stuck, excess / 2
+            ends[over], last = (position, math.log(size / (_AIM * self._budget))), over
+            if len(ends) == 1:
+                position = min(position + stride, 1.0) if over else max(position - stride, 0.0)
+                stride *= 2
+                continue
+            (fine, above), (coarse, below) = ends[True], ends[False]
+            if coarse - fine <= _CLOSE:
+                return
+            position = fine + (coarse - fine) * above / (above - below)
+
+    def _position(self, setting: float) -> float:
+        fine, coarse = self._peer.fine, self._peer.coarse
+        if self._peer.spacing == "log":
+            return math.log(setting / fine) / math.log(coarse / fine)
+        return (setting - fine) / (coarse - fine)
+
+    def _setting(self, position: float) -> float:
+        fine, coarse = self._peer.fine, self._peer.coarse
+        if self._peer.spacing == "log":
+            return float(fine * (coarse / fine) ** position)
+        return fine + (coarse - fine) * position
 
 
 def unpack(data: bytes) -> Array:
     """Decode a peer's file, whichever codec it is of."""
     return container.unpack(data, lambda name: PEERS[name].decode)
-
-
-def _middle(fine: float, coarse: float, spacing: str) -> float:
-    if spacing == "log":
-        return float(np.sqrt(fine * coarse))
-    return (fine + coarse) // 2 if spacing == "whole" else (fine + coarse) / 2
 
 
 def _sperr(item: Array, bits_per_voxel: float) -> bytes:
@@ -222,29 +266,26 @@ def _from_imagecodecs() -> list[Peer]:
     jpeg2000 = partial(_from_pictures, lambda data: imagecodecs.jpeg2k_decode(data))
     jpegxl = partial(_from_pictures, lambda data: imagecodecs.jpegxl_decode(data))
     return [
-        Peer("sperr", _sperr, _from_sperr, "bits per voxel", 16, 1e-4, "log", partial(_not_built, "SPERR")),
-        Peer("sz3", _sz3, _from_sz3, "largest error over range", 1e-5, 0.9, "log", partial(_not_built, "SZ3"), True),
-        Peer("zfp", _zfp, _from_zfp, "range over tolerance", 1e5, 1e-3, "log", partial(_not_built, "ZFP")),
-        Peer("jpeg2000", _jpeg2000, jpeg2000, "PSNR, dB", 100, 1, "linear", partial(_not_built, "JPEG2K")),
-        Peer("jpegxl", _jpegxl, jpegxl, "Butteraugli distance", 0.01, 25, "log", partial(_not_built, "JPEGXL")),
+        Peer("sperr", (_sperr,), _from_sperr, "bits per voxel", 16, 1e-4, "log", partial(_not_built, "SPERR")),
+        Peer("sz3", (_sz3,), _from_sz3, "largest error over range", 1e-5, 0.9, "log", partial(_not_built, "SZ3"), True),
+        Peer("zfp", (_zfp,), _from_zfp, "range over tolerance", 1e5, 1e-3, "log", partial(_not_built, "ZFP")),
+        Peer("jpeg2000", (_jpeg2000,), jpeg2000, "PSNR, dB", 100, 1, "linear", partial(_not_built, "JPEG2K")),
+        Peer("jpegxl", (_jpegxl,), jpegxl, "Butteraugli distance", 0.01, 25, "log", partial(_not_built, "JPEGXL")),
     ]
 
 
 def _from_ffmpeg() -> list[Peer]:
-    ranges = {
-        "hevc": ("constant rate factor", 0.0, 51.0, "linear"),
-        "av1": ("constant rate factor", 0.0, 63.0, "whole"),
-    }
     return [
         Peer(
-            f"{codec}-{bits}",
-            partial(video.encode, codec, bits),
-            partial(video.decode, codec, bits),
-            *ranges[codec],
+            codec,
+            tuple(partial(video.encode, codec, bits) for bits in video.DEPTHS),
+            partial(video.decode, codec),
+            "quantiser",
+            *video.QUANTISERS[codec],
+            "linear",
             partial(video.missing, codec),
         )
         for codec in video.CODECS
-        for bits in (12, 10)
     ]
 
 

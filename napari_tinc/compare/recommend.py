@@ -12,6 +12,7 @@ from napari_tinc.compare.candidates import NETWORK, TINC
 from napari_tinc.compare.measures import Truth
 from napari_tinc.compare.results import Result
 from napari_tinc.geometry.octree import choose_splits
+from napari_tinc.measures import signal
 from napari_tinc.networks import allocation
 
 # White noise has Rayleigh-distributed amplitudes, whose mean cosine similarity is E[a]² / E[a²] = π/4.
@@ -27,10 +28,10 @@ class Facts:
     Parameters
     ----------
     consistency : float or None
-        Global consistency, see :func:`napari_tinc.networks.allocation.global_consistency`; mean over channels and
+        Global consistency, see :func:`napari_tinc.measures.signal.global_consistency`; mean over channels and
         times.
     foreground : float
-        Share of voxels above the noise floor, see :func:`napari_tinc.networks.allocation.noise_floor`; likewise.
+        Share of voxels above the noise floor, see :func:`napari_tinc.measures.signal.noise_floor`; likewise.
     """
 
     consistency: float | None
@@ -80,9 +81,9 @@ class Verdict:
 def facts_of(truth: Truth) -> Facts:
     """Measure what the choice depends on."""
     splits = choose_splits(truth.items.shape[1:], 1)
-    measured = [allocation.global_consistency(item, splits) for item in truth.items]
+    measured = [signal.global_consistency(item, splits) for item in truth.items]
     known = [value for value in measured if value is not None]
-    shares = [float((item > allocation.noise_floor(item)).mean()) for item in truth.items]
+    shares = [float((item > signal.noise_floor(item)).mean()) for item in truth.items]
     return Facts(float(np.mean(known)) if known else None, float(np.mean(shares)))
 
 
@@ -98,10 +99,10 @@ def recommend(facts: Facts) -> Recommendation:
         )
         why = f"Global consistency {facts.consistency:.2f} is {side} {limits}: {between}."
         if facts.consistency < NOISE_CONSISTENCY + _NOISE_MARGIN:
-            why += f" Mind that noise alone would score {NOISE_CONSISTENCY:.2f}, so this says little."
+            why += f" But noise alone would score {NOISE_CONSISTENCY:.2f}, so this is weak evidence."
     # docs/strategies.md: which volumes gain by importance could not be told from their foreground.
     why += f" Within a level all octants get the same, whatever the foreground ({facts.foreground:.0%} of the voxels):"
-    why += " whether importance helps cannot be told before trying."
+    why += " only a test shows whether importance helps."
     return Recommendation(between, "equal", why)
 
 
@@ -125,9 +126,7 @@ def _answer(ratio: float, found: list[Result]) -> str:
         return f"{said}."
     rival = max(rivals, key=_psnr)
     more = _psnr(taken) - _psnr(rival)
-    return (
-        f"{said}; {_how(rival)} comes to {_psnr(rival):.2f} dB, {abs(more):.2f} dB {'less' if more >= 0 else 'more'}."
-    )
+    return f"{said}; {_how(rival)} reaches {_psnr(rival):.2f} dB, {abs(more):.2f} dB {'less' if more >= 0 else 'more'}."
 
 
 def _how(result: Result) -> str:
@@ -203,7 +202,7 @@ def _seconds(result: Result) -> float:
 
 
 def _is_network(result: Result) -> bool:
-    """Whether the result is about a strategy: the default and the detail layer alone are not."""
+    """Whether the result is about a strategy: the default and wavelets alone are not."""
     return result.candidate.settings is not None and result.candidate.settings.model == NETWORK
 
 

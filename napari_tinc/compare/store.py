@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -27,10 +27,11 @@ from napari_tinc.system.output import write_atomic
 
 _DIGEST_BYTES = 16
 _CHUNK_VOXELS = 1 << 22
-# Rooms that no compressed byte and no measured number depends on.
-_SHOWN_ONLY = (
-    *("plugin", "data", "cli.py", "cli_compare.py", "terminal.py", "demo.py", "figure.py", "lazy.py"),
-    *("engine.py", "runners.py", "results.py", "recommend.py", "pictures.py", "report.py"),
+# Rooms and modules that compressed bytes, or what is measured of them, depend on.
+_DECIDING = (
+    *("arrays", "encode", "format", "geometry", "measures", "networks", "wavelets"),
+    *("choices", "decoding", "layers", "limits", "mixing", "quality", "restoration", "settings", "target", "volume"),
+    *("compare/container", "compare/measures", "compare/memory", "compare/peers", "compare/video", "compare/worker"),
 )
 
 
@@ -55,8 +56,11 @@ def array_key(array: NDArray[Any] | None, *said: str) -> str:
 def code_key() -> str:
     """Hash of the sources that results depend on, and the versions of the codecs' packages."""
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for name, source in sorted(_sources(files("napari_tinc"), "")):
-        digest.update(name.encode() + source)
+    sources = files("napari_tinc")
+    for name in _DECIDING:
+        room = sources / name
+        for path, source in _modules(room, name) if room.is_dir() else [(name, (sources / f"{name}.py").read_bytes())]:
+            digest.update(path.encode() + source)
     for package in ("torch", "imagecodecs", "imageio-ffmpeg", "scikit-image"):
         digest.update(f"{package} {_version(package)}".encode())
     return digest.hexdigest()
@@ -146,16 +150,12 @@ def _write_json(path: Path, said: Mapping[str, Any]) -> None:
     write_atomic(path, json.dumps(said).encode(), overwrite=True)
 
 
-def _sources(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
-    found: list[tuple[str, bytes]] = []
-    for entry in folder.iterdir():
-        if entry.name in _SHOWN_ONLY:
-            continue
+def _modules(room: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
+    for entry in sorted(room.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
-            found += _sources(entry, f"{prefix}{entry.name}/")
+            yield from _modules(entry, f"{path}/{entry.name}")
         elif entry.name.endswith(".py"):
-            found.append((prefix + entry.name, entry.read_bytes()))
-    return found
+            yield f"{path}/{entry.name}", entry.read_bytes()
 
 
 def _version(package: str) -> str:

@@ -23,6 +23,7 @@ from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.compare import memory
 from napari_tinc.compare.measures import Truth, measure
 from napari_tinc.errors import BudgetError, TincError
+from napari_tinc.settings import Settings
 
 Array = NDArray[Any]
 Job = dict[str, Any]
@@ -96,14 +97,14 @@ class _Tinc:
 
         self._steps, self._open = compression.compress_steps, volume.CompressedVolume
         self._target = target.Target.size(job["budget"])
-        settings = job["candidate"]["settings"]
-        between = settings["between"]
-        self._settings = {**settings, "between": between if isinstance(between, str) else tuple(between)}
+        asked = job["candidate"]["settings"]
+        between = asked["between"]
+        self._settings = Settings(**asked | {"between": between if isinstance(between, str) else tuple(between)})
         self._metadata, self._report = metadata, report
 
     def encode(self, array: Array) -> tuple[bytes, float]:
         start = told = time.perf_counter()
-        steps = self._steps(array, self._target, metadata=self._metadata, **self._settings)
+        steps = self._steps(array, self._target, self._settings, metadata=self._metadata)
         while True:
             try:
                 progress = next(steps)
@@ -115,7 +116,7 @@ class _Tinc:
                 self._report({"phase": progress.phase, "fraction": progress.step / max(1, progress.steps)})
 
     def decode(self, data: bytes) -> Array:
-        return self._open(data, self._settings["device"]).decode()
+        return self._open(data, self._settings.device).decode()
 
 
 class _Peer:

@@ -1,32 +1,39 @@
-"""One way to fill a file: a detail layer, networks, or both, and restoration filters; all but its measured quality."""
+"""One way to fill a file: wavelets, networks, or both, and restoration filters; all but its measured quality."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
-
-from napari_tinc.encode import draft as drafts
-from napari_tinc.encode import planning, restoring
-from napari_tinc.encode.draft import Content, Draft, Payloads
-from napari_tinc.encode.planning import Finish
-from napari_tinc.encode.settings import Settings
-from napari_tinc.encode.source import Source
+from napari_tinc.choices import WAVELET, family_of, has_wavelets
+from napari_tinc.encode import filters, framing
+from napari_tinc.encode.framing import Content, Payloads, Plan
+from napari_tinc.encode.original import Original
+from napari_tinc.encode.plan import (
+    NETWORK_SHARE,
+    WAVELET_HEAD,
+    ShouldStop,
+    plan_wavelets,
+)
 from napari_tinc.errors import BudgetError
-from napari_tinc.networks.evaluation import Decoder
-from napari_tinc.networks.training import Progress
+from napari_tinc.progress import Progress
+from napari_tinc.restoration import bins_of
+from napari_tinc.settings import Settings
 from napari_tinc.system.steps import relay
-from napari_tinc.wavelets import search as detail_coding
-from napari_tinc.wavelets.blocks import Detail, DetailHead
+from napari_tinc.wavelets import search
+from napari_tinc.wavelets.blocks import CodedWavelets, WaveletHead
 from napari_tinc.wavelets.residual import Residual
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:
+    from napari_tinc.encode.training import Trained
+
 Attempts = Generator[Progress, None, "Attempt"]
 
 _SPARE = 0.01
+# Bytes of wavelets that are of any use.
+_LEAST_WAVELETS = 24
 # What filters may leave of the bytes set aside for them.
 _LEFT = 0.003
 
@@ -35,7 +42,7 @@ _LEFT = 0.003
 class Attempt:
     """A file that lacks only its measured quality, and the error left."""
 
-    draft: Draft
+    plan: Plan
     content: Content
     error: float
     again: Callable[[int], Attempts]  # makes it in another number of bytes, without training, without filters
@@ -43,67 +50,144 @@ class Attempt:
     @property
     def nbytes(self) -> int:
         """Size of the file, but for a few bytes of its measured quality."""
-        return self.draft.size(self.content)
+        return framing.size(self.plan, self.content)
 
     @property
     def bins(self) -> list[int]:
         """Bins of every item's filter."""
-        return [0 if one is None else len(one.edges) + 1 for one in self.content.restorations]
+        return [0 if one is None else bins_of(one) for one in self.content.restorations]
 
-    def decoder(self) -> Callable[..., Array]:
-        """Decode what the file would."""
-        return self.draft.unmeasured(self.content).decode
+    def decoder(self) -> Callable[..., Any]:
+        """Return what decodes regions of the file, like :meth:`napari_tinc.volume.CompressedVolume.decode`."""
+        return framing.array_decoder(self.plan.original, framing.decoders(self.plan, self.content))
 
 
-def restored_detail(
-    source: Source, settings: Settings, budget: int, near: DetailHead | None = None, refill: bool = True
-) -> Attempts:
-    """Fill a file with a detail layer and restoration filters.
+@dataclass(frozen=True)
+class Training:
+    """A network to be trained for a file.
 
     Parameters
     ----------
-    source : Source
+    family : str
+    share : float
+        Of the file's bytes, what the network takes; a wavelet layer takes the rest.
+    steps : int
+        Optimiser steps for a volume of 2**18 voxels.
+    should_stop : callable, optional
+        Asked before every step.
+    shown : callable, optional
+        What a preview decodes; by default the network in training.
+    """
+
+    family: str
+    share: float
+    steps: int
+    should_stop: ShouldStop | None = None
+    shown: Callable[..., Any] | None = None
+
+
+def with_wavelets_alone(
+    original: Original, settings: Settings, budget: int, near: WaveletHead | None = None, refill: bool = True
+) -> Attempts:
+    """Fill a file with wavelets and restoration filters.
+
+    Parameters
+    ----------
+    original : Original
     settings : Settings
     budget : int
         Bytes of the file.
-    near : DetailHead, optional
+    near : WaveletHead, optional
         Of a file like it, which saves most of the search.
     refill : bool
         Whether the bytes that filters leave of theirs, up to 3 %, go back to the coefficients.
     """
-    least = planning.smallest_budget(source, replace(settings, model="detail"))
+    least = smallest_budget(original, replace(settings, model=WAVELET))
 
     def make(room: int) -> Attempts:
-        return _with_detail(planning.plan_detail(source, settings, room), {}, room, near)
+        return _fill_wavelets(plan_wavelets(original, settings, room), {}, room, near)
 
-    return (yield from _restored(make, source, least, budget, refill))
+    return (yield from _restored(make, original, least, budget, refill))
 
 
-def restored_network(
-    source: Source, settings: Settings, share: float, budget: int, steps: int, finish: Finish | None,
-    shown: Callable[..., Array] | None = None,
-) -> Attempts:  # fmt: skip
-    """Fill a file with networks, a detail layer if their ``share`` is less than 1, and restoration filters."""
-    least = planning.smallest_budget(source, replace(settings, model="hybrid"))
+def with_wavelets_of_error(
+    original: Original, settings: Settings, error: float, near: WaveletHead | None = None
+) -> Attempts:
+    """Find the smallest wavelet layer of at most a squared error, normalised, and the filters that lower it further.
+
+    Parameters
+    ----------
+    original : Original
+    settings : Settings
+    error : float
+        Sum of all items' squared errors, normalised.
+    near : WaveletHead, optional
+        Of a file of nearly that error, which saves most of the search.
+    """
+    residuals = [original.residual(item) for item in range(len(original.items))]
+    given = [item for item, residual in enumerate(residuals) if residual is not None]
+    steps = search.fit_error([residual for residual in residuals if residual is not None], error, near)
+    fitted = yield from relay(steps, _told)
+    plan = plan_wavelets(original, settings, fitted.nbytes)
+    content, head = Content(wavelets=_spread(fitted, given, len(residuals))), fitted.layers[0].head
+    bins = [filters.affordable(framing.size(plan, content), len(residuals))] * len(residuals)
+    content, left = yield from filters.restore(plan, content, bins, fitted.error)
+    return Attempt(plan, content, left, lambda size: _fill_wavelets(plan, {}, size, head))
+
+
+def with_network(original: Original, settings: Settings, budget: int, training: Training) -> Attempts:
+    """Fill a file with a network, wavelets if its share is less than 1, and restoration filters."""
+    least = smallest_budget(original, replace(settings, model=f"{training.family}+{WAVELET}"))
 
     def make(room: int) -> Attempts:
-        return with_network(source, settings, int(share * room), room, steps, finish, shown)
+        return with_network_unfiltered(original, settings, room, training)
 
-    return (yield from _restored(make, source, least, budget))
+    return (yield from _restored(make, original, least, budget))
+
+
+def with_network_unfiltered(original: Original, settings: Settings, budget: int, training: Training) -> Attempts:
+    """Train a network that takes its share of the bytes; a wavelet layer fills what is left of the budget."""
+    from napari_tinc.encode.training import plan_network, train  # loads torch
+    from napari_tinc.networks.device import one_core_free
+
+    def steps() -> Generator[Progress, None, Trained]:
+        plan = plan_network(original, settings, training.family, network_bytes)
+        yield Progress.unmeasured("preparing", 0, 1)
+        return (yield from train(plan, network_bytes, training.steps, training.should_stop, training.shown))
+
+    network_bytes = int(training.share * budget)
+    trained = yield from relay(steps(), lambda progress: progress, one_core_free)
+    if network_bytes == budget:
+        return (yield from _rounded(trained, budget))
+    return (yield from _fill_wavelets(trained.plan, trained.fill(network_bytes), budget))
+
+
+def smallest_budget(original: Original, settings: Settings) -> int:
+    """Bytes of the smallest file that a volume can become with the model and the levels asked for."""
+    family = family_of(settings.model)
+    if family is None:
+        plan = plan_wavelets(original, settings, 0)
+        heads = len(original.items) * (WAVELET_HEAD + _LEAST_WAVELETS)
+        return framing.size(plan, Content()) + framing.PROVENANCE_SLACK + heads
+    if has_wavelets(settings.model):
+        return math.ceil(smallest_budget(original, replace(settings, model=family)) / NETWORK_SHARE)
+    from napari_tinc.encode.training import smallest_network_budget  # loads torch
+
+    return smallest_network_budget(original, settings)
 
 
 def _restored(
-    make: Callable[[int], Attempts], source: Source, least: int, budget: int, refill: bool = True
+    make: Callable[[int], Attempts], original: Original, least: int, budget: int, refill: bool = True
 ) -> Attempts:
     """Make a file in what its restoration filters leave of the budget, if that is enough, and find these."""
-    items = len(source.items)
-    bins = [restoring.affordable(budget, items)] * items
-    room = budget - restoring.reserve(bins[0], items)
+    items = len(original.items)
+    bins = [filters.affordable(budget, items)] * items
+    room = budget - filters.reserve(bins[0], items)
     if not any(bins) or room < least:
         return (yield from make(budget))
     attempt = yield from make(room)
     while any(bins):
-        content, error = yield from restoring.restore(attempt.draft, attempt.content, bins, attempt.error)
+        content, error = yield from filters.restore(attempt.plan, attempt.content, bins, attempt.error)
         restored = replace(attempt, content=content, error=error)
         taken = restored.nbytes - attempt.nbytes
         if budget - room - taken <= _LEFT * budget or not refill:
@@ -114,71 +198,72 @@ def _restored(
     return attempt
 
 
-def with_network(
-    source: Source, settings: Settings, share: int, budget: int, steps: int, finish: Finish | None,
-    shown: Callable[..., Array] | None = None,
-) -> Attempts:  # fmt: skip
-    """Train a network that takes ``share`` bytes; a detail layer fills what is left of the budget.
-
-    A preview shows what ``shown`` decodes, such as the best file so far; by default the network in training.
-    """
-    draft = planning.plan(source, settings, share)
-    yield Progress.unmeasured("preparing", 0, 1)
-    bits = 8.0 * (share - draft.overhead())
-    trainer = planning.prepare_training(draft, bits, steps, finish)
-    live = draft.placeholder()
-    live.attach(Decoder.live(draft.layout, draft.tree, trainer.state.parameters))
-    trainer.decode = shown or live.decode
-    parameters, codes = yield from trainer.run()
-    assert trainer.sensitivities is not None
-    fill = partial(draft.fill, parameters, codes, trainer.sensitivities, bits)
-    if share == budget:
-        return (yield from _rounded(draft, fill, budget))
-    return (yield from _with_detail(draft, fill(share), budget))
-
-
-def _rounded(draft: Draft, fill: Callable[[int], Payloads], budget: int) -> Attempts:
+def _rounded(trained: Trained, budget: int) -> Attempts:
     """Fill a file with a network's parameters alone."""
     yield from ()  # it is soon done
-    payloads = fill(budget)
-    left = [residual.squared_error() for residual in draft.residuals(payloads) if residual is not None]
-    return Attempt(draft, Content(payloads), sum(left), lambda size: _rounded(draft, fill, size))
+    payloads = trained.fill(budget)
+    left = [residual.squared_error() for residual in _residuals(trained.plan, payloads) if residual is not None]
+    return Attempt(trained.plan, Content(payloads), sum(left), lambda size: _rounded(trained, size))
 
 
-def _with_detail(draft: Draft, payloads: Payloads, budget: int, near: DetailHead | None = None) -> Attempts:
-    """Fill what a network leaves of the budget with a detail layer; ``near`` is one of nearly that size."""
-    residuals = draft.residuals(payloads)
+def _fill_wavelets(plan: Plan, payloads: Payloads, budget: int, near: WaveletHead | None = None) -> Attempts:
+    """Fill what a network leaves of the budget with wavelets; ``near`` is the head of a file of nearly that size."""
+    residuals = _residuals(plan, payloads)
     given = [i for i, residual in enumerate(residuals) if residual is not None]
-    room = budget - draft.size(Content(payloads)) - planning.DETAIL_HEAD * len(given) - drafts.PROVENANCE_SLACK
+    slack = framing.PROVENANCE_SLACK
+    room = budget - framing.size(plan, Content(payloads)) - WAVELET_HEAD * len(given) - slack
     given_residuals = [residual for residual in residuals if residual is not None]
-    fitted = yield from _fit_detail(given_residuals, room, near)
+    fitted = yield from _search(given_residuals, room, near)
     content = Content(payloads, _spread(fitted, given, len(residuals)))
-    heads = draft.size(content) - fitted.nbytes
-    spare = budget - drafts.PROVENANCE_SLACK - heads - room
+    heads = framing.size(plan, content) - fitted.nbytes
+    spare = budget - slack - heads - room
     if spare > _SPARE * budget:  # the heads of a small file were shorter than they might have been
-        fitted = yield from _fit_detail(given_residuals, room + spare, fitted.details[0].head)
+        fitted = yield from _search(given_residuals, room + spare, fitted.layers[0].head)
         content = Content(payloads, _spread(fitted, given, len(residuals)))
-    head = fitted.details[0].head
-    return Attempt(draft, content, fitted.error, lambda size: _with_detail(draft, payloads, size, head))
+    head = fitted.layers[0].head
+    return Attempt(plan, content, fitted.error, lambda size: _fill_wavelets(plan, payloads, size, head))
 
 
-def _spread(fitted: detail_coding.Fit, given: Sequence[int], items: int) -> list[Detail | None]:
-    """Detail layer of every item, None for those that need none."""
-    details: list[Detail | None] = [None] * items
-    for item, detail in zip(given, fitted.details, strict=True):
-        details[item] = detail
-    return details
+def _residuals(plan: Plan, payloads: Payloads) -> list[Residual | None]:
+    """What the network leaves over of every item; None for an item of one value."""
+    networks, original = plan.networks(payloads), plan.original
+    whole = tuple((0, side) for side in original.spatial)
+    return [
+        original.residual(item, None if networks is None or not limits.span else networks(item).values(whole, 1.0))
+        for item, limits in enumerate(original.ranges)
+    ]
 
 
-def _fit_detail(
-    residuals: Sequence[Residual], room: int, near: DetailHead | None
-) -> Generator[Progress, None, detail_coding.Fit]:
+def _spread(fitted: search.Fit, given: Sequence[int], items: int) -> list[CodedWavelets | None]:
+    """Wavelets of every item, None for those that need none."""
+    layers: list[CodedWavelets | None] = [None] * items
+    for item, coded in zip(given, fitted.layers, strict=True):
+        layers[item] = coded
+    return layers
+
+
+def _search(
+    residuals: Sequence[Residual], room: int, near: WaveletHead | None
+) -> Generator[Progress, None, search.Fit]:
     """Search the step that fills ``room`` bytes; report how far the search is."""
-    search = detail_coding.fit(residuals, max(1, room), near)
-    found = yield from relay(search, lambda number: Progress.unmeasured("coding", number, detail_coding.TRIES))
-    if found is None:
-        raise BudgetError(f"the detail layer does not fit in {room} bytes even at its coarsest: raise the budget")
-    return found
+    steps = search.fit(residuals, max(1, room), near)
+    fitted = yield from relay(steps, _told)
+    if fitted is None:
+        raise BudgetError(f"the wavelets do not fit in {room} bytes even at their coarsest: raise the budget")
+    return fitted
 
 
-__all__ = ["Attempt", "Attempts", "restored_detail", "restored_network", "with_network"]
+def _told(number: int) -> Progress:
+    return Progress.unmeasured("coding", number, search.TRIES)
+
+
+__all__ = [
+    "Attempt",
+    "Attempts",
+    "Training",
+    "smallest_budget",
+    "with_network",
+    "with_network_unfiltered",
+    "with_wavelets_alone",
+    "with_wavelets_of_error",
+]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from napari_tinc.encode.speeds import estimate
 from napari_tinc.errors import InputError, TincError
+from napari_tinc.settings import Settings
 from napari_tinc.system.output import check_output, is_zarr
 from napari_tinc.system.steps import relay
 
 # torch and the readers of volumes take seconds to import.
 if TYPE_CHECKING:
-    from napari_tinc.networks.training import Progress
+    from napari_tinc.progress import Progress
     from napari_tinc.target import Target
     from napari_tinc.volume import CompressedVolume
 
@@ -57,8 +58,9 @@ class Options:
     Parameters
     ----------
     target : Target
-    settings : mapping
-        Keyword arguments of :func:`napari_tinc.encode.compression.compress_steps`.
+    settings : Settings
+    weights : ndarray, optional
+        Weight of every voxel in the loss, see :func:`napari_tinc.encode.compression.compress_steps`.
     axes : str, optional
         Axis letters where a file is silent or wrong.
     overwrite : bool
@@ -68,7 +70,8 @@ class Options:
     """
 
     target: Target
-    settings: Mapping[str, Any]
+    settings: Settings = field(default_factory=Settings)
+    weights: Array | None = None
     axes: str | None = None
     overwrite: bool = False
     accept_labels: bool = False
@@ -179,11 +182,13 @@ def compress_file(job: Job, options: Options) -> Generator[Progress, None, Done]
     if not options.accept_labels:
         check_not_labels(volume.data)
     from napari_tinc.encode.compression import compress_steps
-    from napari_tinc.networks.training import Progress
+    from napari_tinc.progress import Progress
 
     if (note := _time_note(volume.data, options)) is not None:
         yield note
-    steps = compress_steps(volume.data, options.target, metadata=volume.metadata, **options.settings)
+    steps = compress_steps(
+        volume.data, options.target, options.settings, metadata=volume.metadata, weights=options.weights
+    )
     compressed: CompressedVolume = yield from steps
     yield Progress.unmeasured("saving", 0, 1)  # the last moment to be stopped
     compressed.save(job.output, overwrite=options.overwrite)
@@ -234,12 +239,12 @@ def compress_files(jobs: Sequence[Job], options: Options) -> Generator[Step, Non
 
 def _time_note(array: Array, options: Options) -> Progress | None:
     """Say how long it will take, where that is long and known."""
-    from napari_tinc.networks.training import Progress
+    from napari_tinc.progress import Progress
 
-    asked = {name: options.settings[name] for name in ("preset", "model", "device") if name in options.settings}
-    if options.target.kind == "psnr" or options.settings.get("time_limit") is not None:
+    settings = options.settings
+    if options.target.kind == "psnr" or settings.time_limit is not None:
         return None
-    expected = estimate(array.size, array.dtype, **asked)
+    expected = estimate(array.size, array.dtype, settings.preset, settings.model, settings.device)
     if expected is None or (expected.high or expected.low) < _LONG_SECONDS:
         return None
     return Progress.unmeasured("preparing", 0, 1, f"expected to take {expected.text()}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
@@ -15,16 +15,24 @@ import numpy.typing as npt
 from napari_tinc.arrays.inputs import check_array, check_volume
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.arrays.scratch import ArrayLike, fits_memory, read_steps
-from napari_tinc.encode import draft as drafts
-from napari_tinc.encode import planning, speeds, trial
-from napari_tinc.encode.attempts import Attempts, restored_detail, restored_network, with_network
-from napari_tinc.encode.planning import Finish
-from napari_tinc.encode.settings import PRESETS, Settings
-from napari_tinc.encode.source import Source
+from napari_tinc.choices import AUTO, DEFAULT_FAMILY, WAVELET, family_of, has_wavelets
+from napari_tinc.encode import framing, measuring, speeds, trial
+from napari_tinc.encode.attempts import (
+    Attempts,
+    Training,
+    smallest_budget,
+    with_network,
+    with_network_unfiltered,
+    with_wavelets_alone,
+    with_wavelets_of_error,
+)
+from napari_tinc.encode.original import Original
+from napari_tinc.encode.plan import NETWORK_SHARE, ShouldStop
+from napari_tinc.encode.trial import TRAINING_STEPS
 from napari_tinc.errors import BudgetError, InputError
-from napari_tinc.networks.device import one_core_free, resolve_device
-from napari_tinc.networks.training import Progress
+from napari_tinc.progress import Progress
 from napari_tinc.samples import neuron_phantom
+from napari_tinc.settings import Settings
 from napari_tinc.system.steps import complete, relay
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
@@ -40,7 +48,7 @@ NO_NETWORKS = "a trial showed that networks would not pay here: the file is that
 _PROMISING = 10 ** (trial.BEHIND / 10)
 _SLACKS = (0, 16)
 _CALIBRATION = (64, 64, 64)
-_PSNR_RUNS, _PSNR_SLACK, _DB_PER_OCTAVE = 7, 0.25, 3.0
+_PSNR_RUNS, _PSNR_SLACK, _DB_PER_OCTAVE, _NEAR_PSNR = 7, 0.25, 3.0, 0.1
 
 
 def compress(
@@ -48,39 +56,29 @@ def compress(
     target: Target,
     *,
     metadata: Metadata | None = None,
-    preset: str = "fast",
-    between: str | Sequence[float] = "auto",
-    within: str = "equal",
     weights: ArrayLike | None = None,
-    levels: int | None = None,
-    device: str = "auto",
-    seed: int = 0,
-    time_limit: float | None = None,
-    model: str = "auto",
+    **settings: Any,
 ) -> CompressedVolume:
-    """Compress a volume; wait until it is done. See :func:`compress_steps`."""
-    steps = compress_steps(
-        array, target, metadata=metadata, preset=preset, between=between, within=within, weights=weights,
-        levels=levels, device=device, seed=seed, time_limit=time_limit, model=model,
-    )  # fmt: skip
-    return complete(steps)
+    """Compress a volume; wait until it is done. See :func:`compress_steps`.
+
+    Parameters
+    ----------
+    array, target, metadata, weights
+        As there.
+    **settings
+        Fields of :class:`napari_tinc.settings.Settings`, such as ``preset="balanced"``.
+    """
+    return complete(compress_steps(array, target, Settings(**settings), metadata=metadata, weights=weights))
 
 
 def compress_steps(
     array: ArrayLike,
     target: Target,
+    settings: Settings | None = None,
     *,
     metadata: Metadata | None = None,
-    preset: str = "fast",
-    between: str | Sequence[float] = "auto",
-    within: str = "equal",
     weights: ArrayLike | None = None,
-    levels: int | None = None,
-    device: str = "auto",
-    seed: int = 0,
-    time_limit: float | None = None,
-    model: str = "auto",
-    finish: Callable[[], bool] | None = None,
+    should_stop: ShouldStop | None = None,
 ) -> Steps:
     """Compress a volume step by step. Closing the generator at any yield cancels and leaves nothing behind.
 
@@ -92,33 +90,14 @@ def compress_steps(
         :func:`napari_tinc.memory_limit`; networks are trained only on what fits in memory.
     target : Target
         Size of the file, or PSNR to reach.
+    settings : Settings, optional
+        Preset, model, allocation, device and seed.
     metadata : Metadata, optional
         Axes, voxel size, names; by default ``Metadata.default(array.ndim)``.
-    preset : str
-        ``"fast"``, ``"balanced"`` or ``"best"``: 1, 4 or 20 units of training. With ``model="auto"`` no network is
-        trained for the first. For the others a trial of seconds says whether networks may pay at all, see
-        :mod:`napari_tinc.encode.trial`; if so, two are tried for a unit each, and the better one gets the rest of the
-        units if it is not far behind wavelets alone. If not, the file is that of ``"fast"``, a progress of phase
-        ``"coding"`` says so in its note, and the file's provenance has the decibels promised.
-    between : str or sequence of float
-        Allocation between levels, see :func:`napari_tinc.networks.allocation.level_ratios`.
-    within : str
-        Allocation within a level, see :func:`napari_tinc.networks.allocation.leaf_measure`.
     weights : ndarray, optional
         Weight of every voxel in the loss, of the array's or its spatial shape; not negative. With ``within="map"``
         it also steers the allocation.
-    levels : int, optional
-        Levels of the tree, root included; by default as many as leave the leaves wide enough to learn.
-    device : str
-        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-    seed : int
-        Same seed, device and number of threads: same bytes (unless a time limit is given).
-    time_limit : float, optional
-        Seconds that training may take at most; the schedule is shortened to fit.
-    model : str
-        ``"tinc"``: the octree of networks alone; ``"detail"``: wavelet coefficients alone; ``"hybrid"``: networks,
-        and coefficients of what they leave over; ``"auto"``: the best of the three.
-    finish : callable, optional
+    should_stop : callable, optional
         Asked before every step of training; once it says yes, what was learnt so far becomes the result.
 
     Yields
@@ -139,8 +118,8 @@ def compress_steps(
     TrainingError
         If training fails.
     """
-    settings = Settings(preset, between, within, levels, device, seed, time_limit, model)  # type: ignore[arg-type]
-    if within == "map" and weights is None:
+    settings = settings or Settings()
+    if settings.within == "map" and weights is None:
         raise InputError("expected a weight per voxel for the strategy 'map', got none: give weights")
     if not isinstance(target, Target):
         raise InputError(f"expected a target such as Target.ratio(64), got {target!r}: make one")
@@ -153,26 +132,30 @@ def compress_steps(
     if weights is not None:
         check_array(weights)
     read_weights = None if weights is None else (yield from _read(weights))
-    steps = _compress(voxels, target, metadata, read_weights, settings, finish)
-    return (yield from relay(steps, lambda progress: progress, one_core_free))
+    return (yield from _compress(voxels, target, metadata, read_weights, settings, should_stop))
 
 
 def _compress(
-    voxels: Array, target: Target, metadata: Metadata, weights: Array | None, settings: Settings, finish: Finish | None
+    voxels: Array,
+    target: Target,
+    metadata: Metadata,
+    weights: Array | None,
+    settings: Settings,
+    should_stop: ShouldStop | None,
 ) -> Steps:
     """Compress what has passed the checks."""
-    source = Source.prepare(voxels, metadata, weights)
-    if settings.model in ("tinc", "hybrid") and not _fits_training(source):
+    original = Original.prepare(voxels, metadata, weights)
+    if family_of(settings.model) and not _fits_training(original):
         raise InputError(
             f"expected a volume that fits in memory for model {settings.model!r}, got one of "
-            f"{voxels.nbytes / 1e6:.0f} MB; take model 'detail', or raise the memory limit"
+            f"{voxels.nbytes / 1e6:.0f} MB; take model 'wavelet', or raise the memory limit"
         )
-    if source.is_constant:
-        return drafts.constant(source, settings)
+    if original.is_constant:
+        return CompressedVolume(framing.constant(original), settings.device)
     if target.kind == "psnr":
-        return (yield from _reach(source, settings, target.value, finish))
-    steps = _run(source, settings, target.budget(voxels.nbytes, voxels.size), finish)
-    return (yield from _timed(steps, source, settings, finish))
+        return (yield from _reach(original, settings, target.value, should_stop))
+    steps = _run(original, settings, target.budget(voxels.nbytes, voxels.size), should_stop)
+    return (yield from _timed(steps, original, settings, should_stop))
 
 
 def calibrate() -> None:
@@ -184,7 +167,7 @@ def calibrate() -> None:
         compress(neuron_phantom(_CALIBRATION).noisy, Target.ratio(64), preset="fast", device="cpu")
 
 
-def _timed(steps: Steps, source: Source, settings: Settings, finish: Finish | None) -> Steps:
+def _timed(steps: Steps, original: Original, settings: Settings, should_stop: ShouldStop | None) -> Steps:
     """Run to the end, and remember how long it took unless it was cut short."""
     began, phases = time.perf_counter(), set()
 
@@ -193,13 +176,19 @@ def _timed(steps: Steps, source: Source, settings: Settings, finish: Finish | No
         return progress
 
     result = yield from relay(steps, seen)
-    if settings.time_limit is None and not (finish and finish()):
-        name = "cpu" if settings.model == "detail" else resolve_device(settings.device).type
+    if settings.time_limit is None and not (should_stop and should_stop()):
         trained, seconds = "training" in phases, time.perf_counter() - began
-        items = source.items
+        name = _device_type(settings.device) if trained or "trying" in phases else "cpu"
+        items = original.items
         run = speeds.Run(settings.preset, settings.model, name, items.dtype.name, items.size, trained, seconds)
         speeds.remember(run)
     return result
+
+
+def _device_type(name: str) -> str:
+    from napari_tinc.networks.device import resolve_device  # loads torch, which has worked by now
+
+    return resolve_device(name).type
 
 
 def _read(array: ArrayLike) -> Generator[Progress, None, Array]:
@@ -207,46 +196,63 @@ def _read(array: ArrayLike) -> Generator[Progress, None, Array]:
     return (yield from relay(read_steps(array), lambda read: Progress.unmeasured("preparing", *read)))
 
 
-def _run(source: Source, settings: Settings, budget: int, finish: Finish | None) -> Steps:
+def _run(original: Original, settings: Settings, budget: int, should_stop: ShouldStop | None) -> Steps:
     """Compress to at most ``budget`` bytes."""
-    smallest = planning.smallest_budget(source, settings)
+    smallest = smallest_budget(original, settings)
     if budget < smallest:
         raise BudgetError(f"expected a budget of at least {smallest} bytes for this volume, got {budget}")
     yield Progress.unmeasured("preparing", 0, 1)
     for slack in _SLACKS:
-        attempt = yield from _best_attempt(source, settings, budget - slack, finish)
-        result = yield from attempt.draft.finish(attempt.content, budget)
-        if result is not None:
-            return result
+        attempt = yield from _best_attempt(original, settings, budget - slack, should_stop)
+        content, plan = attempt.content, attempt.plan
+        psnr, quality = yield from measuring.measure(framing.decoders(plan, content), original, plan.tree)
+        packed = framing.frame(plan, content, psnr, quality)
+        if len(packed) <= budget:
+            return CompressedVolume(packed, settings.device)
     raise BudgetError(f"expected a file of at most {budget} bytes, got a larger one: please report this as a bug")
 
 
-def _fits_training(source: Source) -> bool:
+def _fits_training(original: Original) -> bool:
     """Whether the samples of all voxels, in float32, are kept in memory."""
-    return fits_memory(4 * source.items.size)
+    return fits_memory(4 * original.items.size)
 
 
-def _best_attempt(source: Source, settings: Settings, budget: int, finish: Finish | None) -> Attempts:
+def _best_attempt(original: Original, settings: Settings, budget: int, should_stop: ShouldStop | None) -> Attempts:
     """Make the file in the ways that the settings allow, and return the one with the least error."""
-    if settings.model == "tinc":
-        return (yield from with_network(source, settings, budget, budget, PRESETS[settings.preset], finish))
-    long = PRESETS[settings.preset]
-    if settings.model == "hybrid":
-        return (yield from restored_network(source, settings, planning.NETWORK_SHARE, budget, long, finish))
-    if settings.model == "detail" or settings.preset == "fast":
-        return (yield from restored_detail(source, settings, budget))
-    if not _fits_training(source):
-        logger.warning("no networks are tried, for %d voxels are too many to train on in memory", source.items.size)
-        return (yield from restored_detail(source, settings, budget))
-    # Successive halving: a trial of seconds, then short trainings, show whether a long one is worth its time, and with
-    # which share of the bytes. Together they take what the preset allows.
-    short = PRESETS["fast"]
-    long = max(short, long - 2 * short)
+    family, long = family_of(settings.model), TRAINING_STEPS[settings.preset]
+    if family is not None and not has_wavelets(settings.model):
+        training = Training(family, 1.0, long, should_stop)
+        return (yield from with_network_unfiltered(original, settings, budget, training))
+    if family is not None:
+        training = Training(family, NETWORK_SHARE, long, should_stop)
+        return (yield from with_network(original, settings, budget, training))
+    if settings.model == WAVELET or settings.preset == "fast":
+        return (yield from with_wavelets_alone(original, settings, budget))
+    if not _fits_training(original):
+        logger.warning("no networks are tried, for %d voxels are too many to train on in memory", original.items.size)
+        return (yield from with_wavelets_alone(original, settings, budget))
+    return (yield from _best_of_all(original, settings, budget, should_stop))
+
+
+def _best_of_all(original: Original, settings: Settings, budget: int, should_stop: ShouldStop | None) -> Attempts:
+    """Find out by successive halving whether a network is worth its time, and with which share of the bytes.
+
+    A trial of seconds, then short trainings. Together with the long one they take what the preset allows.
+    """
+
+    def stopped() -> bool:
+        return should_stop is not None and should_stop()
+
+    def training(share: float, steps: int) -> Training:
+        return Training(DEFAULT_FAMILY, share, steps, should_stop, best.decoder())
+
+    short = TRAINING_STEPS["fast"]
+    long = max(short, TRAINING_STEPS[settings.preset] - 2 * short)
     step_seconds = None if settings.time_limit is None else settings.time_limit / (sum(trial.STEPS) + 2 * short + long)
-    promised = yield from trial.promised_gain(source, settings, budget, long, step_seconds, finish)
+    promised = yield from trial.promised_gain(original, settings, budget, long, step_seconds, should_stop)
     settings = replace(settings, promised=promised)
-    best = yield from restored_detail(source, settings, budget)
-    middle = trial.middle_to_try(source, settings, budget)
+    best = yield from with_wavelets_alone(original, settings, budget)
+    middle = trial.middle_to_try(original, settings, budget)
     if promised < trial.WORTH or middle is None:
         logger.info("no networks are trained: %s", NO_NETWORKS)
         yield Progress.unmeasured("coding", 1, 1, NO_NETWORKS)
@@ -254,44 +260,53 @@ def _best_attempt(source: Source, settings: Settings, budget: int, finish: Finis
     limits = [None if step_seconds is None else steps * step_seconds for steps in (short, long)]
     tried, allowed = middle
     to_beat = best
-    if tried is not source:
-        to_beat = yield from restored_detail(tried, settings, allowed)
+    if tried is not original:
+        to_beat = yield from with_wavelets_alone(tried, settings, allowed)
     pilots: dict[float, float] = {}
-    for share in (planning.NETWORK_SHARE, 1.0):
-        if finish is None or not finish():
-            timed, shown = replace(settings, time_limit=limits[0]), best.decoder()
-            pilot = yield from restored_network(tried, timed, share, allowed, short, finish, shown)
+    for share in (NETWORK_SHARE, 1.0):
+        if not stopped():
+            timed = replace(settings, time_limit=limits[0])
+            pilot = yield from with_network(tried, timed, allowed, training(share, short))
             pilots[share] = pilot.error
-            if tried is source:
+            if tried is original:
                 best = min(best, pilot, key=lambda c: c.error)
             if pilot.error >= to_beat.error * _PROMISING:
                 break  # without the help of wavelets it would be farther behind
-    if pilots and min(pilots.values()) < to_beat.error * _PROMISING and not (finish and finish()):
+    if pilots and min(pilots.values()) < to_beat.error * _PROMISING and not stopped():
         timed = replace(settings, time_limit=limits[1])
         share = min(pilots, key=pilots.__getitem__)
-        trained = yield from restored_network(source, timed, share, budget, long, finish, best.decoder())
+        trained = yield from with_network(original, timed, budget, training(share, long))
         best = min(best, trained, key=lambda c: c.error)
     return best
 
 
-def _reach(source: Source, settings: Settings, psnr: float, finish: Finish | None) -> Steps:
-    """Find the smallest file that reaches a PSNR: PSNR grows almost linearly with the logarithm of the bytes."""
-    nbytes = source.items.nbytes
+def _reach(original: Original, settings: Settings, psnr: float, should_stop: ShouldStop | None) -> Steps:
+    """Find the smallest file that reaches a PSNR.
+
+    Wavelets alone are searched directly, see :func:`_reach_with_wavelets`. Otherwise files of several sizes are made:
+    PSNR grows almost linearly with the logarithm of the bytes.
+    """
+    wavelets = settings.model == WAVELET or (settings.model == AUTO and settings.preset == "fast")
+    if wavelets and original.weights is None:
+        result = yield from _reach_with_wavelets(original, settings, psnr)
+        if result is not None:
+            return result
+    nbytes = original.items.nbytes
     tried: list[tuple[float, float]] = []
     best: CompressedVolume | None = None
-    smallest = planning.smallest_budget(source, settings)
+    smallest = smallest_budget(original, settings)
     if smallest >= nbytes:
         raise BudgetError(f"expected a volume of more than {smallest} bytes, the smallest possible file, got {nbytes}")
     log_bytes, largest = math.log2(nbytes / 64), math.log2(max(nbytes / 2, smallest))
     for _ in range(_PSNR_RUNS):
         log_bytes = min(max(log_bytes, math.log2(smallest)), largest)
-        result = yield from _run(source, settings, max(smallest, int(2**log_bytes)), finish)
+        result = yield from _run(original, settings, max(smallest, int(2**log_bytes)), should_stop)
         reached = float(result.provenance["psnr"])
         logger.info("%d bytes reach %.2f dB of %.2f", result.nbytes, reached, psnr)
         tried.append((log_bytes, reached))
         if reached >= psnr and (best is None or result.nbytes < best.nbytes):
             best = result
-        if finish is not None and finish():
+        if should_stop is not None and should_stop():
             return best or result
         if psnr <= reached <= psnr + _PSNR_SLACK:
             break
@@ -302,6 +317,31 @@ def _reach(source: Source, settings: Settings, psnr: float, finish: Finish | Non
     if best is None:
         most = max(reached for _, reached in tried)
         raise BudgetError(f"expected to reach {psnr:.2f} dB, got {most:.2f} dB at best: lower it or take preset 'best'")
+    return best
+
+
+def _reach_with_wavelets(
+    original: Original, settings: Settings, psnr: float
+) -> Generator[Progress, None, CompressedVolume | None]:
+    """Search the step that reaches a PSNR; every try tells its error. None if it is out of reach."""
+    scales = [limits.scale**2 for limits in original.ranges if limits.span]
+    error = original.items.size * original.value_range**2 * 10 ** (-psnr / 10) / (sum(scales) / len(scales))
+    best: CompressedVolume | None = None
+    near = None
+    for _ in range(_PSNR_RUNS):
+        attempt = yield from with_wavelets_of_error(original, settings, error, near)
+        if attempt.nbytes > original.items.nbytes / 2:
+            return None
+        plan, content = attempt.plan, attempt.content
+        reached, quality = yield from measuring.measure(framing.decoders(plan, content), original, plan.tree)
+        logger.info("%d bytes reach %.2f dB of %.2f", attempt.nbytes, reached, psnr)
+        if reached >= psnr and (best is None or attempt.nbytes < best.nbytes):
+            best = CompressedVolume(framing.frame(plan, content, reached, quality), settings.device)
+        if psnr <= reached <= psnr + _NEAR_PSNR:
+            break
+        # What the filters gain and rounding costs shows in the measured value only.
+        near = next(coded.head for coded in content.wavelets if coded is not None)
+        error *= 10 ** (min(reached - psnr - _NEAR_PSNR / 2, 20.0) / 10)
     return best
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import platformdirs
 from numpy import dtype as numpy_dtype
 
+from napari_tinc.choices import WAVELET
 from napari_tinc.errors import InputError
 from napari_tinc.system.output import write_atomic
 
@@ -143,14 +144,14 @@ def estimate(
         raise InputError(f"expected at least one voxel, got {voxels}: choose a volume first")
     name = numpy_dtype(dtype).name
     known = remembered()
-    if model == "detail" or (model == "auto" and preset == "fast"):  # which no device but the CPU works on
-        return _from(voxels, name, (run for run in known if _is_detail(run)))
+    if model == WAVELET or (model == "auto" and preset == "fast"):  # which no device but the CPU works on
+        return _from(voxels, name, (run for run in known if _is_of_wavelets(run)))
     same = [run for run in known if (run.preset, run.model) == (preset, model) and device in ("auto", run.device)]
     trained = _from(voxels, name, (run for run in same if run.trained))
     if model != "auto":
         return trained
     without = _from(voxels, name, (run for run in same if not run.trained))
-    least = without or _from(voxels, name, (run for run in known if _is_detail(run)))
+    least = without or _from(voxels, name, (run for run in known if _is_of_wavelets(run)))
     if least is None:
         return trained
     return Estimate(least.low, None if trained is None else max(trained.high or 0.0, least.high or 0.0))
@@ -201,8 +202,8 @@ def _sound(run: Run) -> bool:
     return numbers and run.voxels > 0 and math.isfinite(run.seconds) and run.seconds > 0
 
 
-def _is_detail(run: Run) -> bool:
-    return not run.trained and (run.model == "detail" or (run.model, run.preset) == ("auto", "fast"))
+def _is_of_wavelets(run: Run) -> bool:
+    return not run.trained and (run.model == WAVELET or (run.model, run.preset) == ("auto", "fast"))
 
 
 def _from(voxels: int, dtype: str, runs: Iterable[Run]) -> Estimate | None:

@@ -14,16 +14,18 @@ import math
 from collections.abc import Generator
 from dataclasses import replace
 
-from napari_tinc.encode import planning
-from napari_tinc.encode.attempts import Attempt, restored_detail, restored_network
-from napari_tinc.encode.planning import Finish
-from napari_tinc.encode.settings import PRESETS, Settings
-from napari_tinc.encode.source import Source
-from napari_tinc.networks.training import Progress
+from napari_tinc.choices import DEFAULT_FAMILY, WAVELET
+from napari_tinc.encode.attempts import Attempt, Training, smallest_budget, with_network, with_wavelets_alone
+from napari_tinc.encode.original import Original
+from napari_tinc.encode.plan import NETWORK_SHARE, ShouldStop, growth
+from napari_tinc.progress import Progress
+from napari_tinc.settings import Settings
 from napari_tinc.system.steps import relay
 
 logger = logging.getLogger(__name__)
 
+# Optimiser steps of the presets for a volume of 2**18 voxels; larger ones take more, see encode.plan.growth.
+TRAINING_STEPS = {"fast": 1500, "balanced": 6000, "best": 30000}
 # Optimiser steps of the two trainings, counted as those of the presets are.
 STEPS = (75, 150)
 # Larger volumes are tried out on their middle.
@@ -34,26 +36,31 @@ BEHIND = 0.8
 WORTH = 1.0
 
 
-def middle_to_try(source: Source, settings: Settings, budget: int) -> tuple[Source, int] | None:
+def middle_to_try(original: Original, settings: Settings, budget: int) -> tuple[Original, int] | None:
     """Return what networks are tried on, the middle of a large volume, and its share of the bytes.
 
     None if it is all of one value, or no network fits in those bytes.
     """
-    tried = source.middle(VOXELS)
-    allowed = budget * tried.items.size // source.items.size
-    if tried.is_constant or allowed < planning.smallest_budget(tried, replace(settings, model="hybrid")):
+    tried = original.middle(VOXELS)
+    allowed = budget * tried.items.size // original.items.size
+    if tried.is_constant or allowed < smallest_budget(tried, replace(settings, model=f"{DEFAULT_FAMILY}+{WAVELET}")):
         return None
     return tried, allowed
 
 
 def promised_gain(
-    source: Source, settings: Settings, budget: int, steps: int, step_seconds: float | None, finish: Finish | None
+    original: Original,
+    settings: Settings,
+    budget: int,
+    steps: int,
+    step_seconds: float | None,
+    should_stop: ShouldStop | None,
 ) -> Generator[Progress, None, float]:
     """Estimate by how much networks and wavelets together would beat wavelets alone.
 
     Parameters
     ----------
-    source : Source
+    original : Original
     settings : Settings
     budget : int
         Bytes of the file.
@@ -61,7 +68,7 @@ def promised_gain(
         Optimiser steps of the training that is to pay.
     step_seconds : float or None
         Time that a step may take at most.
-    finish : callable, optional
+    should_stop : callable, optional
         Asked before every step; once it says yes, there is no gain.
 
     Yields
@@ -74,7 +81,7 @@ def promised_gain(
     float
         In dB, below `WORTH` where they are not worth their time; -inf where they cannot be tried.
     """
-    middle = middle_to_try(source, settings, budget)
+    middle = middle_to_try(original, settings, budget)
     if middle is None:
         return -math.inf
     tried, allowed = middle
@@ -86,21 +93,21 @@ def promised_gain(
     def told(steps_of_run: Generator[Progress, None, Attempt], run: int) -> Generator[Progress, None, Attempt]:
         return relay(steps_of_run, lambda _: shown(run))
 
-    to_beat = yield from told(restored_detail(tried, settings, allowed), 0)
+    to_beat = yield from told(with_wavelets_alone(tried, settings, allowed), 0)
     if to_beat.error == 0:
         return -math.inf
     gains = []
     for run, short in enumerate(STEPS, 1):
         timed = replace(settings, time_limit=None if step_seconds is None else step_seconds * short)
-        training = restored_network(tried, timed, planning.NETWORK_SHARE, allowed, short, finish)
-        attempt = yield from told(training, run)
-        if finish is not None and finish():
+        training = Training(DEFAULT_FAMILY, NETWORK_SHARE, short, should_stop)
+        attempt = yield from told(with_network(tried, timed, allowed, training), run)
+        if should_stop is not None and should_stop():
             return -math.inf
         gains.append(10 * math.log10(to_beat.error / attempt.error))
-    # Larger volumes are trained for more steps: planning.schedule.
-    ahead = math.log2(steps / STEPS[-1]) + math.log2(planning.growth(source) / planning.growth(tried))
+    # Larger volumes are trained for more steps: encode.plan.growth.
+    ahead = math.log2(steps / STEPS[-1]) + math.log2(growth(original) / growth(tried))
     # The next training is as long as that of the preset fast, on the same voxels.
-    promised = extrapolated(gains, math.log2(PRESETS["fast"] / STEPS[-1]))
+    promised = extrapolated(gains, math.log2(TRAINING_STEPS["fast"] / STEPS[-1]))
     if promised >= -BEHIND:
         promised = extrapolated(gains, ahead)
     logger.info("a trial of networks: %.2f and %.2f dB above wavelets, %.2f dB promised", *gains, promised)
@@ -112,4 +119,4 @@ def extrapolated(gains: list[float], doublings: float) -> float:
     return gains[-1] + (gains[-1] - gains[0]) * max(0.0, doublings)
 
 
-__all__ = ["BEHIND", "STEPS", "VOXELS", "WORTH", "extrapolated", "middle_to_try", "promised_gain"]
+__all__ = ["BEHIND", "STEPS", "TRAINING_STEPS", "VOXELS", "WORTH", "extrapolated", "middle_to_try", "promised_gain"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 from napari_tinc.arrays.inputs import check_axes
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.errors import InputError, TincError
-from napari_tinc.files import npy, tiff, zarr
 from napari_tinc.files.layout import Volume
 from napari_tinc.system.output import check_output, is_zarr, replacing
 from napari_tinc.system.text import storable
@@ -22,13 +22,11 @@ __all__ = ["SUFFIXES", "Volume", "check_output", "check_suffix", "read_volume", 
 
 _log = logging.getLogger(__name__)
 
-_WRITERS: dict[str, Callable[[Path, NDArray[Any], Metadata], None]] = {
-    ".tif": tiff.write_tiff,
-    ".tiff": tiff.write_tiff,
-    ".npy": npy.write_npy,
-    ".zarr": zarr.write_zarr,
-}
-SUFFIXES = tuple(_WRITERS)
+# The module of every format here; its libraries take up to a second to load, so that is done when it is needed.
+_MODULES = {".tif": "tiff", ".tiff": "tiff", ".npy": "npy", ".zarr": "zarr"}
+SUFFIXES = tuple(_MODULES)
+_TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_NPY_MAGIC = b"\x93NUMPY"
 
 
 def read_volume(path: str | Path, axes: str | None = None) -> Volume:
@@ -100,7 +98,8 @@ def write_volume(path: str | Path, array: NDArray[Any], metadata: Metadata, over
     check_axes(metadata.axes, array.ndim)
     metadata = _storable(metadata)
     with replacing(path, overwrite) as partial:
-        _WRITERS[path.suffix.lower()](partial, array, metadata)
+        name = _MODULES[path.suffix.lower()]
+        _of_format("write", name)(partial, array, metadata)
 
 
 def _storable(metadata: Metadata) -> Metadata:
@@ -120,7 +119,7 @@ def check_suffix(path: str | Path) -> None:
     InputError
         With the suffixes that can.
     """
-    if Path(path).suffix.lower() not in _WRITERS:
+    if Path(path).suffix.lower() not in _MODULES:
         raise InputError(f"expected a name ending in {', '.join(SUFFIXES)}, got {Path(path).name}; rename the output")
 
 
@@ -129,15 +128,21 @@ def _reader(path: Path) -> Callable[[Path, str | None], Volume]:
     try:
         if path.is_dir():
             if is_zarr(path):
-                return zarr.read_zarr
+                return _of_format("read", "zarr")
             raise InputError(f"expected a volume, got the folder {path} which is not a Zarr; give a file, or {advice}")
         with path.open("rb") as file:
             start = file.read(8)
     except (OSError, ValueError) as error:  # a name with NUL is a ValueError
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"expected a readable volume, got {path}: {reason}; check the path") from error
-    if start.startswith(tiff.MAGICS):
-        return tiff.read_tiff
-    if start.startswith(npy.MAGIC):
-        return npy.read_npy
+    if start.startswith(_TIFF_MAGICS):
+        return _of_format("read", "tiff")
+    if start.startswith(_NPY_MAGIC):
+        return _of_format("read", "npy")
     raise InputError(f"expected a TIFF, NPY or Zarr volume, got {path.name} starting with {start!r}; {advice}")
+
+
+def _of_format(does: str, name: str) -> Callable[..., Any]:
+    """Return ``read_…`` or ``write_…`` of a format's module."""
+    function: Callable[..., Any] = getattr(import_module(f"{__name__}.{name}"), f"{does}_{name}")
+    return function

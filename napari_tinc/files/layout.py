@@ -57,7 +57,7 @@ class Description:
         return Display(translate if any(translate) else (), (), limits, colors)
 
 
-def assemble(data: NDArray[Any], letters: str, said: Description, axes: str | None) -> Volume:
+def assemble(data: NDArray[Any], letters: str, description: Description, axes: str | None) -> Volume:
     """Turn an array with a file's own axis letters into a volume.
 
     Parameters
@@ -66,7 +66,7 @@ def assemble(data: NDArray[Any], letters: str, said: Description, axes: str | No
         One axis per letter.
     letters : str
         The file's axis letters in lower case; letters outside ``tczyx`` mean that the file gives the axis no meaning.
-    said : Description
+    description : Description
         What the file says about the axes.
     axes : str or None
         The user's axis letters. They count over the file's, for all axes or for those longer than one.
@@ -86,19 +86,19 @@ def assemble(data: NDArray[Any], letters: str, said: Description, axes: str | No
         names = _named("".join(letters[i] for i in kept), data.shape)
     check_axes(names, data.ndim)
     channels = data.shape[names.index("c")] if "c" in names else 1
-    channel_names = said.channel_names
+    channel_names = description.channel_names
     if channel_names and len(channel_names) != channels:
         _log.warning(
             "%d channel names for %d channels in the file; the names are left out", len(channel_names), channels
         )
         channel_names = ()
-    channel_names, name = tuple(map(storable, channel_names)), storable(said.name)
+    channel_names, name = tuple(map(storable, channel_names)), storable(description.name)
     if not fits_file([name, *channel_names]):
         _log.warning("the names in the file are longer than a .tinc file can hold; they are left out")
         channel_names, name = (), ""
-    steps = [said.steps.get(letter, (1.0, "")) for letter in names]
+    steps = [description.steps.get(letter, (1.0, "")) for letter in names]
     sizes, units = tuple(s for s, _ in steps), tuple(u for _, u in steps)
-    metadata = Metadata(names, sizes, units, channel_names, name, said.display(names, channels))
+    metadata = Metadata(names, sizes, units, channel_names, name, description.display(names, channels))
     if not data.dtype.isnative:
         native = zeros(data.shape, data.dtype.newbyteorder("="))
         native[...] = data

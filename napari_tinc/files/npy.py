@@ -13,8 +13,6 @@ from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.arrays.scratch import fits_memory
 from napari_tinc.files.layout import Description, Volume, assemble
 
-MAGIC = b"\x93NUMPY"
-
 
 def read_npy(path: Path, axes: str | None) -> Volume:
     """Read an NPY file; pickled objects are refused, for unpickling runs what the file says.

@@ -22,7 +22,6 @@ from napari_tinc.files.units import unit_name, unit_symbol
 
 _log = logging.getLogger(__name__)
 
-MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 IMAGE_DESCRIPTION = 270
 # Dots per inch say how large to print a picture, not how large a cell is, so they are not read.
 MICROMETERS = {tifffile.RESUNIT.CENTIMETER: 1e4, tifffile.RESUNIT.MILLIMETER: 1e3, tifffile.RESUNIT.MICROMETER: 1.0}
@@ -57,12 +56,12 @@ def read_tiff(path: Path, axes: str | None) -> Volume:
                 "split the colours into channels, or if these are planes or channels say so with --axes"
             )
         _check_complete(tif, series, complaints, path)
-        said = _described(tif, path.stem)
-        if tif.is_ome and shape[letters.index("z")] == 1 and "z" not in said.steps:
+        fields = _described(tif, path.stem)
+        if tif.is_ome and shape[letters.index("z")] == 1 and "z" not in fields.steps:
             # OME names all of t, c, z; a single plane without a step in z is a picture
             letters = letters.replace("z", "q")
         data = series.asarray(out=zeros(series.shape, series.dtype)).reshape(shape)
-    return assemble(data, letters, said, axes)
+    return assemble(data, letters, fields, axes)
 
 
 def _check_complete(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, complaints: list[str], path: Path) -> None:
@@ -129,13 +128,13 @@ def _tag_step(page: Any, tag: str) -> float | None:
     return positive_step(units / pixels) if pixels else None
 
 
-def _described_by_imagej(said: dict[str, Any], x: float | None, y: float | None, stem: str) -> Description:
-    unit = unit_name(str(said.get("unit", "")))
-    steps = {"x": x, "y": y, "z": positive_step(said.get("spacing"))}
+def _described_by_imagej(fields: dict[str, Any], x: float | None, y: float | None, stem: str) -> Description:
+    unit = unit_name(str(fields.get("unit", "")))
+    steps = {"x": x, "y": y, "z": positive_step(fields.get("spacing"))}
     found = {letter: (step, unit) for letter, step in steps.items() if step}
-    interval = positive_step(said.get("finterval"))
+    interval = positive_step(fields.get("finterval"))
     if interval:
-        found["t"] = (interval, unit_name(str(said.get("tunit", "second"))))
+        found["t"] = (interval, unit_name(str(fields.get("tunit", "second"))))
     return Description(found, name=stem)
 
 
@@ -147,9 +146,9 @@ def _described_by_ome(text: str, stem: str) -> Description:
             break
     else:
         return Description({}, name=stem)
-    said = {letter: (f"PhysicalSize{letter.upper()}", "µm") for letter in SPATIAL} | {"t": ("TimeIncrement", "s")}
+    fields = {letter: (f"PhysicalSize{letter.upper()}", "µm") for letter in SPATIAL} | {"t": ("TimeIncrement", "s")}
     steps = {}
-    for letter, (attribute, default_unit) in said.items():
+    for letter, (attribute, default_unit) in fields.items():
         step = positive_step(pixels.get(attribute))
         if step is not None:
             steps[letter] = (step, unit_name(pixels.get(f"{attribute}Unit", default_unit)))
@@ -185,18 +184,18 @@ def write_tiff(path: Path, array: NDArray[Any], metadata: Metadata) -> None:
         raise InputError("expected a dtype that OME-TIFF holds, got float16; write a .zarr or .npy instead")
     leading = "".join(letter for letter in metadata.axes if letter not in "yx")
     array, metadata = transposed(array, metadata, leading + "yx")
-    said: dict[str, Any] = {"axes": metadata.axes.upper()}
+    fields: dict[str, Any] = {"axes": metadata.axes.upper()}
     if metadata.name:
-        said["Name"] = metadata.name
+        fields["Name"] = metadata.name
     for letter, step, unit in zip(metadata.axes, metadata.voxel_size, metadata.units, strict=True):
         if letter in SPATIAL:
-            said[f"PhysicalSize{letter.upper()}"] = step
-            said[f"PhysicalSize{letter.upper()}Unit"] = unit_symbol(unit)
+            fields[f"PhysicalSize{letter.upper()}"] = step
+            fields[f"PhysicalSize{letter.upper()}Unit"] = unit_symbol(unit)
         elif letter == "t" and (unit or step != 1.0):
-            said["TimeIncrement"] = step
+            fields["TimeIncrement"] = step
             if unit:
-                said["TimeIncrementUnit"] = unit_symbol(unit)
+                fields["TimeIncrementUnit"] = unit_symbol(unit)
     if metadata.channel_names:
-        said["Channel"] = {"Name": list(metadata.channel_names)}
+        fields["Channel"] = {"Name": list(metadata.channel_names)}
     # Said outright, for tifffile takes 3 or 4 planes or channels for colours.
-    tifffile.imwrite(path, array, ome=True, photometric="minisblack", metadata=said)
+    tifffile.imwrite(path, array, ome=True, photometric="minisblack", metadata=fields)

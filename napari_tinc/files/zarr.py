@@ -6,6 +6,7 @@ import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,30 @@ import numpy as np
 import yaozarrs
 import zarr
 from numpy.typing import NDArray
+from yaozarrs import v04, v05
+from yaozarrs.write.v05 import prepare_image
 
 from napari_tinc.arrays.inputs import AXIS_LETTERS, check_axes
 from napari_tinc.arrays.metadata import SPATIAL, Metadata
-from napari_tinc.arrays.scratch import to_array
+from napari_tinc.arrays.scratch import ArrayLike, to_array
 from napari_tinc.errors import InputError
 from napari_tinc.files.layout import Description, Volume, assemble, positive_step, transposed
+from napari_tinc.files.pyramid import coarser, level_shapes, write_level
 from napari_tinc.files.units import SYMBOLS, unit_name
 
-AXIS_TYPES = {"t": "time", "c": "channel"} | dict.fromkeys(SPATIAL, "space")
+_LETTERS = {"time": "t", "channel": "c"}
+_AXES: dict[str, type[v05.TimeAxis | v05.ChannelAxis | v05.SpaceAxis]] = {
+    "t": v05.TimeAxis,
+    "c": v05.ChannelAxis,
+    **dict.fromkeys(SPATIAL, v05.SpaceAxis),
+}
 # Chunks of a few megabytes at most, in which a viewer finds a plane without reading the stack.
 CHUNK = {"t": 1, "c": 1, "z": 16, "y": 256, "x": 256}
 CHANNEL_COLORS = ("FFFFFF", "00FF00", "FF00FF", "00FFFF", "FFFF00", "FF0000", "0000FF")
+DOWNSCALING: dict[str, Any] = {
+    "type": "mean",
+    "metadata": {"description": "Means of two voxels along every axis that is halved", "method": "napari_tinc"},
+}
 
 
 def read_zarr(path: Path, axes: str | None) -> Volume:
@@ -58,8 +71,8 @@ def _identity(path: Path) -> tuple[int, int, int]:
 
 
 def _read(path: Path, axes: str | None) -> Volume:
-    levels, letters, said = described(path)
-    return assemble(to_array(levels[0]), letters, said, axes)
+    levels, letters, description = described(path)
+    return assemble(to_array(levels[0]), letters, description, axes)
 
 
 def described(path: Path) -> tuple[list[zarr.Array[Any]], str, Description]:
@@ -76,7 +89,7 @@ def described(path: Path) -> tuple[list[zarr.Array[Any]], str, Description]:
         The finest first; one for a plain array.
     letters : str
         Of every axis; letters outside ``tczyx`` mean that the file gives the axis no meaning.
-    said : Description
+    description : Description
 
     Raises
     ------
@@ -86,7 +99,7 @@ def described(path: Path) -> tuple[list[zarr.Array[Any]], str, Description]:
     node = zarr.open(path, mode="r")
     if isinstance(node, zarr.Array):
         return [node], _array_letters(node), Description({}, name=_stem(path))
-    image, omero = _ome_image(node, path)
+    image = _ome_image(node, path)
     multiscale = image.multiscales[0]
     levels = []
     for level in multiscale.datasets:
@@ -100,38 +113,28 @@ def described(path: Path) -> tuple[list[zarr.Array[Any]], str, Description]:
     scale, position = np.ones(len(letters)), np.zeros(len(letters))
     outer = multiscale.coordinateTransformations or ()
     for transform in (*multiscale.datasets[0].coordinateTransformations, *outer):  # applied one after the other
-        factor = np.array(getattr(transform, "scale", 1.0), np.float64)
-        scale, position = scale * factor, position * factor + np.array(getattr(transform, "translation", 0.0))
+        if isinstance(transform, v04.ScaleTransformation | v05.ScaleTransformation):
+            scale, position = scale * transform.scale, position * transform.scale
+        else:
+            position = position + transform.translation
     steps, positions = {}, {}
     for letter, axis, value, start in zip(letters, multiscale.axes, scale, position, strict=True):
         step = positive_step(value)
         if letter != "c" and step is not None:
-            steps[letter] = (step, unit_name(getattr(axis, "unit", None)))
+            steps[letter] = (step, unit_name(axis.unit))
             positions[letter] = float(start) if np.isfinite(start) else 0.0
-    channels = tuple(omero.channels) if omero else ()
+    channels = image.omero.channels if image.omero else []
     labels = tuple(channel.label or "" for channel in channels)
-    colors = tuple(f"#{channel.color}".lower() for channel in channels if _is_color(channel.color))
-    limits = [_window_of(channel) for channel in channels]
-    said = Description(
+    colors = tuple(f"#{channel.color}".lower() for channel in channels)
+    windows = [(channel.window.start, channel.window.end) for channel in channels]
+    description = Description(
         steps, labels if any(labels) else (), multiscale.name or _stem(path), positions, colors,
-        tuple(pair for pair in limits if pair is not None),
+        tuple((start, end) for start, end in windows if -math.inf < start < end < math.inf),
     )  # fmt: skip
-    return levels, letters, said
+    return levels, letters, description
 
 
-def _is_color(text: object) -> bool:
-    return isinstance(text, str) and re.fullmatch("[0-9a-fA-F]{6}", text) is not None
-
-
-def _window_of(channel: Any) -> tuple[float, float] | None:
-    window = getattr(channel, "window", None)
-    start, end = (getattr(window, name, None) for name in ("start", "end"))
-    if not isinstance(start, int | float) or not isinstance(end, int | float) or not -math.inf < start < end < math.inf:
-        return None
-    return float(start), float(end)
-
-
-def _ome_image(group: zarr.Group, path: Path) -> tuple[Any, Any]:
+def _ome_image(group: zarr.Group, path: Path) -> v04.Image | v05.Image:
     attributes = group.attrs.asdict()
     ome = attributes.get("ome", attributes)
     if not isinstance(ome, Mapping) or "multiscales" not in ome:
@@ -140,25 +143,23 @@ def _ome_image(group: zarr.Group, path: Path) -> tuple[Any, Any]:
             f"expected a Zarr array or an OME-Zarr image, got the group {path.name} holding {members}; "
             "give the path of one image or array inside it"
         )
-    model: Any = yaozarrs.v05.Image if "ome" in attributes else yaozarrs.v04.Image
+    model: type[v04.Image | v05.Image] = v05.Image if "ome" in attributes else v04.Image
     with warnings.catch_warnings():
         # yaozarrs warns about unusual units, which unit_name reports
         warnings.simplefilter("ignore", UserWarning)
         try:
-            image = yaozarrs.validate_ome_object(dict(ome), model)
+            return yaozarrs.validate_ome_object(dict(ome), model)
         except ValueError as error:
             lines = str(error).splitlines()
             raise InputError(
                 f"expected metadata of OME-Zarr 0.4 or 0.5, got {path.name} with {' '.join(lines[:3])}; "
                 "repair the metadata, or give the path of the array inside it"
             ) from error
-    return image, image.omero
 
 
 def _axis_letter(axis: Any) -> str:
-    by_type = {kind: letter for letter, kind in AXIS_TYPES.items() if kind != "space"}
     name = str(axis.name).lower()
-    return by_type.get(axis.type or "", name if name in AXIS_LETTERS else "q")
+    return _LETTERS.get(axis.type or "", name if name in AXIS_LETTERS else "q")
 
 
 def _array_letters(array: zarr.Array[Any]) -> str:
@@ -175,9 +176,10 @@ def _stem(path: Path) -> str:
 
 
 def write_zarr(path: Path, array: NDArray[Any], metadata: Metadata) -> None:
-    """Write an OME-Zarr 0.5 image of one level, with axes, voxel size, units and channel names.
+    """Write an OME-Zarr 0.5 image of all its resolutions, with axes, voxel size, units, place and looks of channels.
 
-    OME-Zarr demands the order time, channel, space, so an array in another order is transposed.
+    OME-Zarr demands the order time, channel, space, so an array in another order is transposed. See
+    :mod:`napari_tinc.files.pyramid` for the resolutions.
 
     Parameters
     ----------
@@ -200,42 +202,65 @@ def write_zarr(path: Path, array: NDArray[Any], metadata: Metadata) -> None:
         )
     order = "".join(letter for letter in AXIS_LETTERS if letter in metadata.axes)
     array, metadata = transposed(array, metadata, order)
-    group = zarr.open_group(path, mode="w-", zarr_format=3, attributes={"ome": _ome_attributes(array, metadata)})
-    level = group.create_array(
-        "0",
-        shape=array.shape,
-        dtype=array.dtype,
-        chunks=tuple(min(length, CHUNK[letter]) for length, letter in zip(array.shape, order, strict=True)),
-        dimension_names=tuple(order),
+    shapes = level_shapes(array.shape, order)
+    image = v05.Image(multiscales=[_multiscale(metadata, shapes)], omero=_omero(array, metadata))
+    _, levels = prepare_image(
+        path,
+        image,
+        [(shape, array.dtype) for shape in shapes],
+        chunks=tuple(CHUNK[letter] for letter in order),
+        writer="zarr",
     )
-    level[...] = array
+    finest, *others = levels.values()
+    write_level(finest, array.__getitem__)
+    fine: ArrayLike = array
+    for level in others:
+        write_level(level, coarser(fine, level.shape))
+        fine = level
 
 
-def _ome_attributes(array: NDArray[Any], metadata: Metadata) -> dict[str, Any]:
-    axes = []
-    for letter, unit in zip(metadata.axes, metadata.units, strict=True):
-        axes.append({"name": letter, "type": AXIS_TYPES[letter]} | ({"unit": unit} if unit else {}))
-    display = metadata.display
-    transforms: list[dict[str, Any]] = [{"type": "scale", "scale": list(metadata.voxel_size)}]
-    if display.translate:
-        transforms.append({"type": "translation", "translation": list(display.translate)})
-    multiscale = {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": transforms}]}
-    if metadata.name:
-        multiscale["name"] = metadata.name
-    attributes: dict[str, Any] = {"version": "0.5", "multiscales": [multiscale]}
+def _multiscale(metadata: Metadata, shapes: Sequence[tuple[int, ...]]) -> v05.Multiscale:
+    units = zip(metadata.axes, metadata.units, strict=True)
+    return v05.Multiscale(
+        name=metadata.name or None,
+        axes=[_AXES[letter](name=letter, unit=unit or None) for letter, unit in units],
+        datasets=[_dataset(metadata, number, shapes) for number in range(len(shapes))],
+        **(DOWNSCALING if len(shapes) > 1 else {}),
+    )
+
+
+def _dataset(metadata: Metadata, number: int, shapes: Sequence[tuple[int, ...]]) -> v05.Dataset:
+    """Say where a level lies: its first voxel is in the middle of those that it is the mean of."""
+    factors = np.ones(len(metadata.axes))
+    for fine, coarse in pairwise(shapes[: number + 1]):
+        factors *= np.where(np.not_equal(fine, coarse), 2, 1)
+    size = np.array(metadata.voxel_size)
+    place = np.array(metadata.display.translate or np.zeros(len(size))) + (factors - 1) / 2 * size
+    transforms: list[v05.ScaleTransformation | v05.TranslationTransformation]
+    transforms = [v05.ScaleTransformation(scale=(factors * size).tolist())]
+    if place.any():
+        transforms.append(v05.TranslationTransformation(translation=place.tolist()))
+    return v05.Dataset(path=str(number), coordinateTransformations=transforms)
+
+
+def _omero(array: NDArray[Any], metadata: Metadata) -> v05.Omero | None:
+    """Say how the channels are to be shown, if anything is known of them."""
     channels = array.shape[metadata.axes.index("c")] if "c" in metadata.axes else 1
-    if metadata.channel_names or len(display.colors) == channels > 1:
-        attributes["omero"] = {"channels": [_omero(array, metadata, number) for number in range(channels)]}
-    return attributes
-
-
-def _omero(array: NDArray[Any], metadata: Metadata, number: int) -> dict[str, Any]:
-    """Say how a channel is to be shown."""
+    if not metadata.channel_names and not len(metadata.display.colors) == channels > 1:
+        return None
     low, high = float(array.min()), float(array.max())
+    return v05.Omero(channels=[_channel(metadata, number, low, high) for number in range(channels)])
+
+
+def _channel(metadata: Metadata, number: int, low: float, high: float) -> v05.OmeroChannel:
     limits, colors = metadata.display.contrast_limits, metadata.display.colors
     start, end = limits[number] if len(limits) > number else (low, high)
     usual = CHANNEL_COLORS[number % len(CHANNEL_COLORS)]
-    color = colors[number].lstrip("#").upper() if len(colors) > number else usual
-    shown = {"color": color if _is_color(color) else usual, "active": True}
-    shown["window"] = {"start": start, "end": end, "min": low, "max": high}
-    return shown | ({"label": metadata.channel_names[number]} if metadata.channel_names else {})
+    # A colour may also be the name of a colour map.
+    known = len(colors) > number and re.fullmatch("#[0-9a-fA-F]{6}", colors[number])
+    return v05.OmeroChannel(
+        label=metadata.channel_names[number] if metadata.channel_names else None,
+        color=colors[number] if known else usual,
+        active=True,
+        window=v05.OmeroWindow(start=start, end=end, min=low, max=high),
+    )

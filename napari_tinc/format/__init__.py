@@ -1,35 +1,35 @@
 """The frame: the bytes of one compressed volume, specified in ``docs/format.md``.
 
-A frame is a header that describes itself, followed by segments; each has its own CRC-32C. A ``.tinc`` file and a zarr
-chunk are both exactly one frame. `parse` trusts nothing: it checks every number before it uses it, holds no more
-memory than a small multiple of the bytes it was given, and raises `FormatError` for whatever is wrong.
+A frame is a header that describes itself, followed by segments; each has its own CRC-32C. A ``.tinc`` file is
+exactly one frame. `parse` trusts nothing: it checks every number before it uses it, holds no more memory than a small
+multiple of the bytes it was given, and raises `FormatError` for whatever is wrong.
 """
 
-from napari_tinc.format.frame import MAGIC, VERSION, Frame, SegmentReport, check, pack, parse, read
+from napari_tinc.choices import WITHIN
+from napari_tinc.format.frame import MAGIC, VERSION, Frame, SegmentReport, check, pack, packed_size, parse, read
 from napari_tinc.format.header import (
     BETWEEN,
     DTYPES,
     MODEL_CONSTANT,
-    MODEL_DETAIL,
-    MODEL_TINC,
-    WITHIN,
+    MODEL_WAVELETS,
+    MODELS,
     Header,
     ItemRange,
 )
-from napari_tinc.format.table import KIND_DETAIL, KIND_PARAMETERS, KIND_QUALITY, KIND_RESTORATION, Segment
+from napari_tinc.format.table import KIND_PARAMETERS, KIND_QUALITY, KIND_RESTORATION, KIND_WAVELETS, Segment
 from napari_tinc.system.output import write_atomic
 
 __all__ = [
     "BETWEEN",
     "DTYPES",
-    "KIND_DETAIL",
     "KIND_PARAMETERS",
     "KIND_QUALITY",
     "KIND_RESTORATION",
+    "KIND_WAVELETS",
     "MAGIC",
+    "MODELS",
     "MODEL_CONSTANT",
-    "MODEL_DETAIL",
-    "MODEL_TINC",
+    "MODEL_WAVELETS",
     "VERSION",
     "WITHIN",
     "Frame",
@@ -39,6 +39,7 @@ __all__ = [
     "SegmentReport",
     "check",
     "pack",
+    "packed_size",
     "parse",
     "read",
     "write_atomic",

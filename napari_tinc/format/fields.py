@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_tinc.arrays.metadata import LEADING, SPATIAL, Display, Metadata
 from napari_tinc.errors import FormatError
-from napari_tinc.format._bytes import REMEDY, Cursor, deflate_json, inflate_json, integer, scalar, u16, varint
+from napari_tinc.format.cursor import REMEDY, Cursor, deflate_json, inflate_json, integer, scalar, u16, varint
 from napari_tinc.format.header import DTYPES, MAX_LEVELS, Header, ItemRange, sizes_of, validate, validate_array
 
 
@@ -57,11 +57,11 @@ def _metadata_of(fields: Mapping[str, Any], axes: str) -> tuple[Metadata, dict[s
     return metadata, fields.get("provenance", {})
 
 
-def _display_of(said: object) -> Display:
-    if not isinstance(said, dict):
-        raise FormatError(f"metadata display: expected an object, got {type(said).__name__}; {REMEDY}")
+def _display_of(fields: object) -> Display:
+    if not isinstance(fields, dict):
+        raise FormatError(f"metadata display: expected an object, got {type(fields).__name__}; {REMEDY}")
     translate, linear, limits, colors = (
-        _array(f"display {key}", said.get(key, [])) for key in ("translate", "linear", "contrast_limits", "colors")
+        _array(f"display {key}", fields.get(key, [])) for key in ("translate", "linear", "contrast_limits", "colors")
     )
     rows, pairs = (tuple(_array("display", row) for row in table) for table in (linear, limits))
     return Display(translate, rows, pairs, colors)  # checked with the header

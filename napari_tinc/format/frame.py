@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from napari_tinc.errors import FormatError, InputError
-from napari_tinc.format._bytes import MAX_VARINT_BYTES, REMEDY, Cursor, integer, u32, varint
+from napari_tinc.format.cursor import MAX_VARINT_BYTES, REMEDY, Cursor, integer, u32, varint
 from napari_tinc.format.fields import read_header, write_header
 from napari_tinc.format.header import Header, validate
 from napari_tinc.format.table import Entry, Segment, crc32c, entry_of, read_table, validate_table, write_table
@@ -19,7 +20,7 @@ MAX_HEADER_BYTES = 2**24
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A header and its segments: quality by item, parameters by (level, item), detail by item, each at most once."""
+    """A header and its segments: quality by item, parameters by (level, item), wavelets by item, each at most once."""
 
     header: Header
     segments: tuple[Segment, ...]
@@ -66,6 +67,13 @@ def pack(frame: Frame) -> bytes:
         raise FormatError(f"header: expected at most {MAX_HEADER_BYTES} bytes, got {len(header)}; use a smaller plan")
     head = MAGIC + bytes([VERSION]) + varint(len(header)) + header
     return b"".join([head, u32(crc32c(head)), *(segment.payload for segment in frame.segments)])
+
+
+def packed_size(header: Header, segments: Sequence[tuple[int, int, int, int]]) -> int:
+    """Return the size of a frame in bytes from the sizes of its segments: (kind, level, item, bytes), in order."""
+    entries = [Entry(kind, level, item, length, 0) for kind, level, item, length in segments]
+    head = len(write_header(header)) + len(write_table(entries))
+    return len(MAGIC) + 1 + len(varint(head)) + head + 4 + sum(entry.length for entry in entries)
 
 
 def parse(data: bytes | memoryview) -> Frame:

@@ -10,14 +10,16 @@ from itertools import chain
 from reprlib import repr as shortened
 
 from napari_tinc.arrays.metadata import LEADING, MAX_ITEMS, SPATIAL, Display, Metadata
+from napari_tinc.choices import BETWEEN as ASKED_BETWEEN
+from napari_tinc.choices import FAMILIES
 from napari_tinc.errors import FormatError
-from napari_tinc.format._bytes import REMEDY, integer
+from napari_tinc.format.cursor import REMEDY, integer
 
 # Codes 0, 1, ... of the strategies in a header.
-BETWEEN = ("even", "shallow", "deep", "ratios")
-WITHIN = ("equal", "importance", "variance", "map")
+BETWEEN = (*ASKED_BETWEEN[1:], "ratios")  # "auto" becomes one of the others
 DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8")  # dtype code 1, 2, ...
-MODEL_CONSTANT, MODEL_TINC, MODEL_DETAIL = 0, 1, 2
+MODEL_CONSTANT, MODEL_WAVELETS = 0, 2
+MODELS = {MODEL_CONSTANT: "constant", MODEL_WAVELETS: "wavelet"} | {one.code: one.name for one in FAMILIES.values()}
 
 MAX_SIZE = 2**31 - 1
 MAX_VOXELS = 2**48
@@ -78,7 +80,7 @@ class Header:
     splits : tuple of tuple of bool
         One per level below the root, and in it one per spatial axis: whether that level halves the axis.
     model : int
-        `MODEL_CONSTANT`, `MODEL_TINC` or `MODEL_DETAIL`.
+        One of `MODELS`: `MODEL_CONSTANT`, `MODEL_WAVELETS`, or the code of a family in `napari_tinc.choices`.
     plan : bytes
         How the model's parameters are laid out; only the model family can tell whether it is valid.
     between, within : int
@@ -133,12 +135,11 @@ def validate(header: Header) -> None:
     for item in header.items:
         _validate_item(item, header.dtype)
     _validate_splits(header)
-    if header.model not in (MODEL_CONSTANT, MODEL_TINC, MODEL_DETAIL):
-        raise FormatError(
-            f"model: expected 0 (constant), 1 (tinc) or 2 (detail), got {header.model}; update napari-tinc to read it"
-        )
-    if header.model == MODEL_DETAIL and header.plan:
-        raise FormatError(f"model 2 (detail): expected no plan, got {len(header.plan)} bytes; {REMEDY}")
+    if header.model not in MODELS:
+        known = ", ".join(f"{code} ({name})" for code, name in sorted(MODELS.items()))
+        raise FormatError(f"model: expected one of {known}, got {header.model}; update napari-tinc to read it")
+    if header.model == MODEL_WAVELETS and header.plan:
+        raise FormatError(f"model 2 (wavelet): expected no plan, got {len(header.plan)} bytes; {REMEDY}")
     if header.model == MODEL_CONSTANT and any(item.minimum != item.maximum for item in header.items):
         raise FormatError(f"model 0 (constant): expected minimum = maximum in every item, got a range; {REMEDY}")
     integer("between-levels strategy", header.between, 0, 15)

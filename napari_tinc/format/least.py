@@ -7,8 +7,8 @@ from functools import lru_cache
 
 from napari_tinc.arrays.metadata import LEADING, Metadata
 from napari_tinc.format.frame import Frame, pack
-from napari_tinc.format.header import MODEL_CONSTANT, MODEL_DETAIL, Header, ItemRange, sizes_of
-from napari_tinc.format.table import KIND_DETAIL, KIND_QUALITY, Segment
+from napari_tinc.format.header import MODEL_CONSTANT, MODEL_WAVELETS, Header, ItemRange, sizes_of
+from napari_tinc.format.table import KIND_QUALITY, KIND_WAVELETS, Segment
 
 _PROVENANCE: dict[str, str | int | float | bool] = {
     "version": "0",
@@ -38,8 +38,8 @@ def least_bytes(shape: tuple[int, ...], dtype: str, metadata: Metadata, varied: 
     first, others = ItemRange(nothing, something if varied else nothing, 0, 0), ItemRange(nothing, nothing, 0, 0)
     ranges = (first, *(others,) * (items - 1))
     quality = [Segment(KIND_QUALITY, item, 0, _BYTE) for item in range(items)]
-    segments = (*quality, Segment(KIND_DETAIL, 0, 0, _BYTE)) if varied else ()
-    model = MODEL_DETAIL if varied else MODEL_CONSTANT
+    segments = (*quality, Segment(KIND_WAVELETS, 0, 0, _BYTE)) if varied else ()
+    model = MODEL_WAVELETS if varied else MODEL_CONSTANT
     header = Header(shape, dtype, metadata, ranges, (), model, b"", 0, 0, _PROVENANCE)
     return len(pack(Frame(header, segments)))
 

@@ -9,17 +9,17 @@ from typing import NamedTuple
 import google_crc32c
 
 from napari_tinc.errors import FormatError
-from napari_tinc.format._bytes import REMEDY, Cursor, integer, u32, varint
-from napari_tinc.format.header import MODEL_CONSTANT, MODEL_DETAIL, MODEL_TINC, Header
+from napari_tinc.format.cursor import REMEDY, Cursor, integer, u32, varint
+from napari_tinc.format.header import MODEL_CONSTANT, MODEL_WAVELETS, Header
 
-KIND_QUALITY, KIND_PARAMETERS, KIND_DETAIL, KIND_RESTORATION = 0, 1, 2, 3
-KIND_NAMES = ("octant quality", "parameters", "detail", "restoration")
+KIND_QUALITY, KIND_PARAMETERS, KIND_WAVELETS, KIND_RESTORATION = 0, 1, 2, 3
+KIND_NAMES = ("octant quality", "parameters", "wavelets", "restoration")
 MAX_SEGMENTS = 2**20
 _KINDS_OF_MODEL = {
     MODEL_CONSTANT: (KIND_QUALITY,),
-    MODEL_TINC: (KIND_QUALITY, KIND_PARAMETERS, KIND_DETAIL, KIND_RESTORATION),
-    MODEL_DETAIL: (KIND_QUALITY, KIND_DETAIL, KIND_RESTORATION),
+    MODEL_WAVELETS: (KIND_QUALITY, KIND_WAVELETS, KIND_RESTORATION),
 }
+_KINDS_OF_FAMILIES = (KIND_QUALITY, KIND_PARAMETERS, KIND_WAVELETS, KIND_RESTORATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,11 @@ def validate_table(header: Header, entries: Sequence[Entry]) -> None:
         integer("item of a segment", entry.item, 0, len(header.items) - 1)
         deepest = len(header.splits) if entry.kind == KIND_PARAMETERS else 0
         integer("level of a segment", entry.level, 0, deepest)
-        if entry.kind not in _KINDS_OF_MODEL[header.model]:
+        if entry.kind not in _KINDS_OF_MODEL.get(header.model, _KINDS_OF_FAMILIES):
             raise FormatError(f"model {header.model}: expected no {KIND_NAMES[entry.kind]}, got a segment; {REMEDY}")
         if before is not None and before[:3] >= entry[:3]:
             raise FormatError(
-                f"segment table: expected quality by item, parameters by level and item, detail by item, "
+                f"segment table: expected quality by item, parameters by level and item, wavelets by item, "
                 f"restoration by item, each once, got ({before.name}) before ({entry.name}); {REMEDY}"
             )
         before = entry

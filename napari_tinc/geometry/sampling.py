@@ -114,6 +114,13 @@ def sample_region(
             flat[firsts[leaves, None] + offsets[None, points]] = values
 
 
+def leaves_of_region(tree: Octree, bounds: tuple[tuple[int, int], ...], scale: float) -> Ints:
+    """Numbers of the leaves that :func:`sample_region` evaluates, ascending."""
+    runs = [axis_runs(tree, axis, start, stop, scale) for axis, (start, stop) in enumerate(bounds)]
+    cells = [np.unique(np.concatenate([run.cells for run in of_axis])) for of_axis in runs]
+    return np.sort(tree.leaf_of_cell[np.ix_(*cells)].ravel())
+
+
 def neighbours(grids: Sequence[npt.NDArray[np.float64]], shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     """Bounds of the samples between which ascending positions lie, which are inside a volume of this shape."""
     return tuple((int(grid[0]), min(int(grid[-1]) + 2, side)) for grid, side in zip(grids, shape, strict=True))

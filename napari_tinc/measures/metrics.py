@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 from skimage.metrics import structural_similarity
 
-from napari_tinc.arrays.scratch import boxes
+from napari_tinc.arrays.scratch import boxes, slabs
 from napari_tinc.errors import InputError
+from napari_tinc.limits import LIMITS
 
 Array = NDArray[Any]
 Slices = tuple[slice, ...]
 
-_SLAB_VOXELS = 1 << 20
 _HISTOGRAM_BINS = 1 << 16
 _WINDOW_RADIUS = 5
 _SIGMA_PER_RADIUS = 0.3  # Wang et al. 2004: sigma 1.5 for a radius of 5
@@ -112,7 +112,7 @@ def mse(reference: Array, decoded: Array) -> float:
     """
     _check_pair(reference, decoded)
     total = 0.0
-    for slab in _slabs(reference.shape):
+    for slab in slabs(reference.shape, LIMITS.voxels // 2):
         difference = _difference(reference[slab], decoded[slab])
         total += float(np.square(difference, out=difference).sum())
     return total / reference.size
@@ -121,7 +121,9 @@ def mse(reference: Array, decoded: Array) -> float:
 def max_error(reference: Array, decoded: Array) -> float:
     """Largest absolute difference between two volumes of the same shape."""
     _check_pair(reference, decoded)
-    return max(float(np.abs(_difference(reference[s], decoded[s])).max()) for s in _slabs(reference.shape))
+    return max(
+        float(np.abs(_difference(reference[s], decoded[s])).max()) for s in slabs(reference.shape, LIMITS.voxels // 2)
+    )
 
 
 @overload
@@ -235,7 +237,7 @@ def otsu_threshold(volume: Array) -> float:
     # Counted on a scale from 0 to 1: floats may be so close together that bins between them have no width.
     origin, extent = float(low) - margin, float(high) - float(low) + 2 * margin
     counts = np.zeros(bins, np.int64)
-    for slab in _slabs(volume.shape):
+    for slab in slabs(volume.shape, LIMITS.voxels // 2):
         counts += np.histogram((np.asarray(volume[slab], np.float64) - origin) / extent, bins, (0.0, 1.0))[0]
     centers = (np.arange(bins) + 0.5) / bins
     upper_edge = float(threshold_otsu(hist=(counts, centers))) + 0.5 / bins  # type: ignore[no-untyped-call]
@@ -258,7 +260,7 @@ def binary_scores(reference: Array, decoded: Array, threshold: float, mask: Arra
     if mask is not None:
         _check_pair(reference, mask)
     both = truths = found = 0
-    for slab in _slabs(reference.shape):
+    for slab in slabs(reference.shape, LIMITS.voxels // 2):
         truth = _foreground(reference[slab], threshold) if mask is None else np.asarray(mask[slab]) != 0
         detected = _foreground(decoded[slab], threshold)
         both += int(np.count_nonzero(truth & detected))
@@ -293,7 +295,7 @@ def octant_errors(
     """
     _check_pair(reference, decoded)
     errors = OctantErrors(_checked_edges(reference.shape, edges), threshold)
-    for bounds in boxes(tuple((0, side) for side in reference.shape), _SLAB_VOXELS):
+    for bounds in boxes(tuple((0, side) for side in reference.shape), LIMITS.voxels // 2):
         place = tuple(slice(start, stop) for start, stop in bounds)
         errors.add(reference[place], decoded[place], bounds)
     return errors
@@ -305,21 +307,9 @@ def _reduce_boxes(ufunc: np.ufunc, values: Array, starts: Sequence[Array]) -> Ar
     return values
 
 
-def _slabs(shape: tuple[int, ...]) -> Iterator[Slices]:
-    """Cut a shape into slabs of about ``_SLAB_VOXELS`` along the first axis, later ones where a row is more."""
-    row = int(np.prod(shape[1:]))
-    if row > _SLAB_VOXELS:
-        for index in range(shape[0]):
-            yield from ((slice(index, index + 1), *rest) for rest in _slabs(shape[1:]))
-        return
-    rows = _SLAB_VOXELS // row
-    for start in range(0, shape[0], rows):
-        yield (slice(start, start + rows),)
-
-
 def _windowed_blocks(shape: tuple[int, ...], windowed: list[int], radius: int) -> Iterator[Slices]:
     """Cut a shape into blocks that overlap by two radii, so that every window lies wholly in exactly one of them."""
-    longest = int(_SLAB_VOXELS ** (1 / len(windowed)))
+    longest = int((LIMITS.voxels // 2) ** (1 / len(windowed)))
     choices = []
     for axis, length in enumerate(shape):
         step, halo = (longest - 2 * radius, 2 * radius) if axis in windowed else (1, 0)

@@ -26,10 +26,10 @@ def resolve_device(name: str) -> torch.device:
         raise InputError(f"expected a device among {DEVICES}, got {name!r}")
     if colon and not (kind == "cuda" and number.isdecimal() and int(number) < torch.cuda.device_count()):
         raise InputError(f"expected one of {torch.cuda.device_count()} CUDA devices, got {name!r}: count them from 0")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if kind == "auto":
-        return torch.device(next(candidate for candidate in ("cuda", "mps", "cpu") if there[candidate]))
-    if not there[kind]:
+        return torch.device(next(candidate for candidate in ("cuda", "mps", "cpu") if available[candidate]))
+    if not available[kind]:
         raise InputError(f"expected a {kind} device, got none that torch can use: choose 'cpu' or 'auto'")
     return torch.device(name)
 

@@ -1,244 +1,264 @@
-"""Entropy coding of integer symbols with tables every machine computes alike.
+"""Entropy coding of the integer symbols of a network's parameters.
 
-Each tensor's symbols follow one of two zero-centred distributions with a coded scale. Its frequency table consists
-of integers computed with :mod:`decimal`, whose ``exp`` and ``ln`` are correctly rounded by specification: no float
-library can make two machines disagree. The range coder is constriction's (Bamler, 2022, arXiv 2201.01741); a decoder of
-its streams is here, compiled with numba, which runs it without the interpreter's lock.
+A symbol's magnitude is coded as its bucket, one decision after another whether it is in a later one, by
+:mod:`napari_tinc.mixing`; the bits within the bucket, and the sign, take a bit each. What decisions are mixed from: the
+tensor, and the average magnitudes of the symbol's row, of its column, and of all before it, for the parameters of one
+neuron tend to be as large as each other. ``docs/format.md`` gives it to the last bit, ``docs/experiments.md`` what it
+gains over a range coder with a table per tensor.
 """
 
 from __future__ import annotations
 
-import zlib
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from napari_tinc.errors import FormatError
-
-try:
-    import constriction
-except ImportError:  # platforms without a wheel write the second coder
-    constriction = None
+from napari_tinc.mixing import (
+    EVEN,
+    INPUTS,
+    Statistics,
+    beginning,
+    compiled,
+    decode,
+    encode,
+    ended,
+    get,
+    opened,
+    part,
+    put,
+)
 
 Symbols = npt.NDArray[np.int32]
+Matrix = tuple[int, int]
+"""Rows and columns of the symbols that an array holds; the last axis makes the columns."""
 
-RANGE_CODER, DEFLATE = 1, 2
-GAUSSIAN, LAPLACE = 0, 1
+MIXING_CODER = 3
 MAX_SYMBOL = 2**14 - 1
-SCALE_CODES = 120
-_TOTAL = 1 << 20  # a frequency over it is exact in float64, and so is all that the coder computes from it
-# Symbols' intervals are parts of 2**24; the symbol of a place is looked for among those of its 4096th.
-_PRECISION, _BUCKET_BITS = 24, 12
-# Spelt out, and used for every operation: the settings of the program around must not reach the tables.
-_DECIMAL = Context(prec=30, rounding=ROUND_HALF_EVEN, Emin=-999999, Emax=999999, capitals=1, clamp=0, traps=[])
-_LN2 = _DECIMAL.ln(Decimal(2))
+MAX_BUCKET_CODE = 14
+# A bucket is as wide as makes the mean magnitude about this many buckets, in powers of two.
+_BUCKETS_OF_THE_MEAN = 3
+# Decisions that have contexts of their own, and after how many the rest is an Elias-gamma code.
+_OWN_DECISIONS, _DECISIONS = 8, 24
+_MOST_BITS = 14
+# The inputs have the same say at first.
+_WEIGHT = 65536 // INPUTS
+# Averages are in 16ths of a bucket; contexts tell apart 16 half buckets.
+_AVERAGE = 16 * _BUCKETS_OF_THE_MEAN
+_TENSORS, _AVERAGES, _NEAR = 32, 16, 7
+# Bits of a symbol: all decisions at their worst, both halves of the Elias-gamma code, the bucket's bits, the sign.
+_MOST_BYTES = (_DECISIONS * 13 + 2 * _MOST_BITS + MAX_BUCKET_CODE + 1) // 8 + 1
 
 
-@dataclass(frozen=True, slots=True)
-class SymbolModel:
-    """Distribution of one tensor's symbols.
+def bucket_code(symbols: Symbols) -> int:
+    """Choose the width of a tensor's buckets: 2**(code - 1) symbols; 0 if all symbols are 0."""
+    mean = np.abs(symbols).mean() if symbols.size else 0
+    if mean == 0:
+        return 0
+    return 1 + min(max(round(math.log2(mean / _BUCKETS_OF_THE_MEAN)), 0), MAX_BUCKET_CODE - 1)
 
-    Parameters
-    ----------
-    family : int
-        ``GAUSSIAN``: p(k) ∝ exp(-k²/2s²), or ``LAPLACE``: p(k) ∝ exp(-|k|/s).
-    scale_code : int
-        s = 2**(scale_code / 8 - 2) symbols; below ``SCALE_CODES``.
-    bound : int
-        Largest absolute symbol; 0 means that all symbols are 0.
+
+def estimated_bits(symbols: Symbols) -> float:
+    """Estimate what a tensor takes, within 2 %: the code length of the better of two distributions.
+
+    These are the discrete Gaussian, p(k) ∝ exp(-k²/2s²), and Laplace distributions, p(k) ∝ θ^|k|, with the symbols' own
+    mean square and mean magnitude m: θ = (√(1 + m²) - 1) / m.
     """
-
-    family: int
-    scale_code: int
-    bound: int
-
-
-def scale_of(code: int) -> float:
-    """Scale s in symbols that a code stands for."""
-    return float(2.0 ** (code / 8 - 2))
-
-
-@lru_cache(maxsize=512)
-def frequencies(model: SymbolModel) -> npt.NDArray[np.int64]:
-    """Integer frequencies of the symbols ``-bound … bound``; each at least 1, their sum 2**20."""
-    power = 2 if model.family == GAUSSIAN else 1
-    with localcontext(_DECIMAL):
-        scale = (_LN2 * (Decimal(model.scale_code) / 8 - 2)).exp()
-        divisor = 2 * scale * scale if model.family == GAUSSIAN else scale
-        half = []
-        for k in range(model.bound + 1):
-            half.append(int((-Decimal(k**power) / divisor).exp().scaleb(24)))
-            if not half[-1]:  # nor is any further one
-                half += [0] * (model.bound - k)
-                break
-    weights = half[:0:-1] + half
-    spare = _TOTAL - len(weights)
-    total = sum(weights)
-    counts = [1 + weight * spare // total for weight in weights]
-    counts[model.bound] += _TOTAL - sum(counts)
-    return np.array(counts, dtype=np.int64)
-
-
-def code_length(counts: npt.NDArray[np.int64], family: int, scale_code: int) -> float:
-    """Bits that a model spends on symbols, by the density's closed form (an estimate within a fraction of 1 %).
-
-    Parameters
-    ----------
-    counts : ndarray, shape (bound + 1,)
-        How often every absolute value occurs.
-    """
-    magnitude, scale = np.arange(len(counts)), scale_of(scale_code)
-    exponent = magnitude**2 / (2 * scale**2) if family == GAUSSIAN else magnitude / scale
-    mass = 2 * np.exp(-exponent).sum() - 1
-    return float((counts @ exponent + counts.sum() * np.log(mass)) / np.log(2))
-
-
-def fit_model(symbols: Symbols) -> tuple[SymbolModel, float]:
-    """Choose the model that codes the symbols shortest; also return its bits."""
     counts = np.bincount(np.abs(symbols.ravel()))
-    bound = len(counts) - 1
-    if bound == 0:
-        return SymbolModel(GAUSSIAN, 0, 0), 0.0
-    magnitude = np.arange(bound + 1)
-    spread = {
-        GAUSSIAN: np.sqrt(counts @ magnitude**2 / counts.sum()),
-        LAPLACE: counts @ magnitude / counts.sum(),
-    }
-    candidates = []
-    for family, moment in spread.items():
-        centre = min(max(round(8 * (np.log2(max(moment, 0.1)) + 2)), 0), SCALE_CODES - 1)
-        for code in range(max(0, centre - 6), min(SCALE_CODES, centre + 7)):
-            candidates.append((code_length(counts, family, code), family, code))
-    bits, family, code = min(candidates)
-    return SymbolModel(family, code, bound), bits
+    if len(counts) < 2:
+        return 0.0
+    magnitude, total = np.arange(len(counts)), counts.sum()
+    square, mean = counts @ magnitude**2 / total, counts @ magnitude / total
+    lengths = []
+    for exponent in (magnitude**2 / (2 * square), magnitude * -math.log((math.sqrt(1 + mean**2) - 1) / mean)):
+        mass = 2 * np.exp(-exponent).sum() - 1
+        lengths.append(float(counts @ exponent + total * np.log(mass)))
+    return min(lengths) / math.log(2)
 
 
-def encode(tensors: Sequence[Symbols], models: Sequence[SymbolModel], coder: int) -> bytes:
+def encode_symbols(tensors: Sequence[Symbols], matrices: Sequence[Sequence[Matrix]], codes: Sequence[int]) -> bytes:
     """Code tensors of symbols one after the other into one stream.
 
     Parameters
     ----------
     tensors : sequence of ndarray of int32
-    models : sequence of SymbolModel
-        One per tensor; its bound covers the tensor.
-    coder : int
-        ``RANGE_CODER`` or ``DEFLATE``.
+    matrices : sequence of sequence of (int, int)
+        Per tensor: rows and columns of the matrices that its symbols make up, one after the other.
+    codes : sequence of int
+        Per tensor, see :func:`bucket_code`.
     """
-    if coder == DEFLATE:
-        raw = b"".join(tensor.astype("<i2").tobytes() for tensor in tensors)
-        return zlib.compress(raw, 9)
-    encoder = constriction.stream.queue.RangeEncoder()
-    for tensor, model in zip(tensors, models, strict=True):
-        if model.bound:
-            encoder.encode((tensor.ravel() + model.bound).astype(np.int32), _categorical(model))
-    return bytes(encoder.get_compressed().astype("<u4").tobytes())
+    parts = _parts(matrices, codes)
+    coded = [tensor.ravel() for tensor, code in zip(tensors, codes, strict=True) if code]
+    symbols = np.concatenate([*coded, np.zeros(0, np.int32)]).astype(np.int32)
+    coder, buffer = beginning(), np.empty(_MOST_BYTES * symbols.size + 8, np.uint8)
+    _encode_parts(coder, buffer, Statistics.fresh(_WEIGHT).model, parts, _scratch(parts), symbols)
+    return ended(buffer[: coder[2]].tobytes(), coder)
 
 
-def decode(payload: bytes, sizes: Sequence[int], models: Sequence[SymbolModel], coder: int) -> list[Symbols]:
-    """Invert :func:`encode`.
+def decode_symbols(stream: bytes, matrices: Sequence[Sequence[Matrix]], codes: Sequence[int]) -> list[Symbols]:
+    """Invert :func:`encode_symbols`.
 
     Raises
     ------
     FormatError
-        If the stream does not hold the symbols asked for, or the coder is not known or not installed.
+        If the stream does not hold the symbols asked for, and nothing else.
     """
-    if coder == DEFLATE:
-        return _decode_deflate(payload, sizes, models)
-    if coder != RANGE_CODER:
-        raise FormatError(f"expected entropy coder 1 or 2, got {coder}: the file is damaged or from a newer version")
-    if len(payload) % 4:
-        raise FormatError(f"expected whole 32-bit words in a range-coded stream, got {len(payload)} bytes")
-    return _decode_range(np.frombuffer(payload, dtype="<u4").astype(np.uint64), sizes, models)
-
-
-def _decode_range(words: npt.NDArray[np.uint64], sizes: Sequence[int], models: Sequence[SymbolModel]) -> list[Symbols]:
-    first, second = (int(words[i]) if i < len(words) else 0 for i in (0, 1))
-    # How far into the interval the stream points, the interval's width, and the next word.
-    state = np.array([first << 32 | second, 2**64 - 1, 2], np.uint64)
-    tensors, coded = [], False
-    for size, model in zip(sizes, models, strict=True):
-        symbols = np.zeros(size, dtype=np.int32)
-        tensors.append(symbols)
-        if model.bound == 0 or size == 0:  # the tables of a model cost time, which nothing must be worth
-            continue
-        coded = True
-        if not _take(words, state, *_intervals(model), model.bound, symbols):
-            raise FormatError("a range-coded stream does not decode: the file is damaged")
-    if int(state[2]) < len(words) or (coded and int(state[0]) >= 2**33 - 1):
-        raise FormatError("expected a range-coded stream to end after its symbols, got more: the file is damaged")
+    parts = _parts(matrices, codes)
+    coder, symbols = opened(stream), np.zeros(int((parts[:, 1] * parts[:, 2]).sum()), np.int32)
+    content = np.frombuffer(stream, np.uint8).copy()
+    if not _decode_parts(coder, content, Statistics.fresh(_WEIGHT).model, parts, _scratch(parts), symbols):
+        raise FormatError(f"expected symbols up to {MAX_SYMBOL} in a stream, got a larger one: the file is damaged")
+    if len(stream) > coder[2]:
+        more = len(stream) - int(coder[2])
+        raise FormatError(f"expected a stream to end after its symbols, got {more} bytes more: the file is damaged")
+    tensors = []
+    for rows_and_columns, code in zip(matrices, codes, strict=True):
+        size = sum(rows * columns for rows, columns in rows_and_columns)
+        own, symbols = np.split(symbols, [size if code else 0])
+        tensors.append(own if code else np.zeros(size, np.int32))
     return tensors
 
 
-@njit(cache=True, nogil=True)
-def _take(words, state, left, buckets, bound, out):  # type: ignore[no-untyped-def]
-    """Decode the symbols of a tensor; return whether the stream has them."""
-    inside, width, position = state[0], state[1], np.int64(state[2])
-    # Unsigned, all of them: numba makes floats of an unsigned and a signed number.
-    precision, word, bucket = np.uint64(_PRECISION), np.uint64(32), np.uint64(_PRECISION - _BUCKET_BITS)
-    whole, narrow = np.uint64(1 << _PRECISION), np.uint64(1 << 32)
-    for i in range(out.size):
-        unit = width >> precision
-        place = inside // unit
-        if place >= whole:
-            return False
-        low, high = buckets[np.int64(place >> bucket)], buckets[np.int64(place >> bucket) + 1]
-        while low < high:
-            middle = (low + high + 1) >> 1
-            if left[middle] <= place:
-                low = middle
-            else:
-                high = middle - 1
-        out[i] = low - bound
-        inside -= unit * left[low]
-        width = unit * (left[low + 1] - left[low])
-        if width < narrow:
-            width <<= word
-            inside = inside << word | (words[position] if position < words.size else np.uint64(0))
-            position += 1
-    state[0], state[1], state[2] = inside, width, np.uint64(position)
+def _parts(matrices: Sequence[Sequence[Matrix]], codes: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Return tensor, rows, columns and bits within a bucket of every matrix that is coded."""
+    parts = [
+        (number % _TENSORS, rows, columns, code - 1)
+        for number, (own, code) in enumerate(zip(matrices, codes, strict=True))
+        for rows, columns in own
+        if code
+    ]
+    return np.array(parts, np.int64).reshape(-1, 4)
+
+
+def _scratch(parts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return room for the average and the last bucket of every column."""
+    return np.zeros((2, int(parts[:, 2].max(initial=0))), np.int64)
+
+
+@part()
+def _look_at(model, tensor, row, column, all_before, near):  # type: ignore[no-untyped-def]
+    """Say which context every input uses for the first decision about a symbol."""
+    views = model.contexts
+    views[0] = np.uint64(0)
+    views[1] = np.uint64(1 + tensor)
+    views[2] = np.uint64(1 + _TENSORS + min(row >> 3, _AVERAGES - 1))
+    views[3] = np.uint64(1 + _TENSORS + _AVERAGES + min(column >> 3, _AVERAGES - 1))
+    views[4] = np.uint64(1 + _TENSORS + 2 * _AVERAGES + min((row + column) >> 4, _AVERAGES - 1))
+    views[5] = np.uint64(1 + _TENSORS + 3 * _AVERAGES + min(all_before >> 3, _AVERAGES - 1))
+    views[6] = np.uint64(1 + _TENSORS + 4 * _AVERAGES + near)
+    for i in range(INPUTS):
+        model.contexts[i] *= np.uint64(_OWN_DECISIONS)
+
+
+@part()
+def _next_decision(model):  # type: ignore[no-untyped-def]
+    for i in range(INPUTS):
+        model.contexts[i] += np.uint64(1)
+
+
+@part()
+def _encode_symbol(coder, buffer, model, symbol, bits):  # type: ignore[no-untyped-def]
+    """Its bucket, the bits in it, its sign."""
+    magnitude = abs(symbol)
+    bucket, passed, more = magnitude >> bits, 0, True
+    while more and passed < _DECISIONS:
+        more = bucket > passed
+        encode(coder, buffer, model, np.int64(more))
+        if more:
+            passed += 1
+            if passed < _OWN_DECISIONS:
+                _next_decision(model)
+    if passed == _DECISIONS:
+        rest, length = bucket - _DECISIONS + 1, 0
+        while rest >> (length + 1):
+            length += 1
+        for i in range(min(length + 1, _MOST_BITS)):
+            put(coder, buffer, np.int64(i < length), EVEN)
+        for position in range(length - 1, -1, -1):
+            put(coder, buffer, (rest >> position) & 1, EVEN)
+    for position in range(bits - 1, -1, -1):
+        put(coder, buffer, (magnitude >> position) & 1, EVEN)
+    if magnitude:
+        put(coder, buffer, np.int64(symbol < 0), EVEN)
+
+
+@part()
+def _decode_symbol(coder, stream, model, bits):  # type: ignore[no-untyped-def]
+    """Invert `_encode_symbol`."""
+    magnitude = 0
+    while magnitude < _DECISIONS and decode(coder, stream, model):
+        magnitude += 1
+        if magnitude < _OWN_DECISIONS:
+            _next_decision(model)
+    if magnitude == _DECISIONS:
+        rest, length = 1, 0
+        while length < _MOST_BITS and get(coder, stream, EVEN):
+            length += 1
+        for _ in range(length):
+            rest = 2 * rest + get(coder, stream, EVEN)
+        magnitude += rest - 1
+    for _ in range(bits):
+        magnitude = 2 * magnitude + get(coder, stream, EVEN)
+    if magnitude == 0:
+        return 0
+    return -magnitude if get(coder, stream, EVEN) else magnitude
+
+
+@compiled()
+def _encode_parts(coder, buffer, models, parts, scratch, symbols):  # type: ignore[no-untyped-def]
+    model, place = models[0], 0
+    columns, above = scratch[0], scratch[1]
+    for part_number in range(len(parts)):
+        tensor, width, bits = parts[part_number, 0], parts[part_number, 2], parts[part_number, 3]
+        all_before = _AVERAGE
+        for x in range(width):
+            columns[x], above[x] = _AVERAGE, 0
+        for _ in range(parts[part_number, 1]):
+            row, left = all_before, 0
+            for x in range(width):
+                _look_at(model, tensor, row, columns[x], all_before, left + above[x])
+                symbol = np.int64(symbols[place])
+                _encode_symbol(coder, buffer, model, symbol, bits)
+                bucket = abs(symbol) >> bits
+                left = min(bucket, _NEAR)
+                above[x] = left
+                row += (16 * bucket - row) >> 3
+                columns[x] += (16 * bucket - columns[x]) >> 3
+                all_before += (16 * bucket - all_before) >> 5
+                place += 1
+
+
+@compiled()
+def _decode_parts(coder, stream, models, parts, scratch, symbols):  # type: ignore[no-untyped-def]
+    """Invert `_encode_parts`; return whether all symbols are in their bounds."""
+    model, place = models[0], 0
+    columns, above = scratch[0], scratch[1]
+    for part_number in range(len(parts)):
+        tensor, width, bits = parts[part_number, 0], parts[part_number, 2], parts[part_number, 3]
+        all_before = _AVERAGE
+        for x in range(width):
+            columns[x], above[x] = _AVERAGE, 0
+        for _ in range(parts[part_number, 1]):
+            row, left = all_before, 0
+            for x in range(width):
+                _look_at(model, tensor, row, columns[x], all_before, left + above[x])
+                symbol = _decode_symbol(coder, stream, model, bits)
+                if abs(symbol) > MAX_SYMBOL:
+                    return False
+                symbols[place] = symbol
+                bucket = abs(symbol) >> bits
+                left = min(bucket, _NEAR)
+                above[x] = left
+                row += (16 * bucket - row) >> 3
+                columns[x] += (16 * bucket - columns[x]) >> 3
+                all_before += (16 * bucket - all_before) >> 5
+                place += 1
     return True
 
 
-def _decode_deflate(payload: bytes, sizes: Sequence[int], models: Sequence[SymbolModel]) -> list[Symbols]:
-    expected = 2 * sum(sizes)
-    inflater = zlib.decompressobj()
-    try:
-        raw = inflater.decompress(payload, expected + 1)
-    except zlib.error as error:
-        raise FormatError(f"a deflated stream does not decode ({error}): the file is damaged") from error
-    if len(raw) != expected or not inflater.eof or inflater.unused_data:
-        raise FormatError(f"expected {expected} bytes in a deflated stream, got another number: the file is damaged")
-    flat = np.frombuffer(raw, dtype="<i2").astype(np.int32)
-    tensors = np.split(flat, np.cumsum(sizes)[:-1])
-    for tensor, model in zip(tensors, models, strict=True):
-        if tensor.size and np.abs(tensor).max() > model.bound:
-            raise FormatError("a deflated stream holds symbols beyond their bound: the file is damaged")
-    return tensors
-
-
-def default_coder() -> int:
-    """Range coder where constriction is installed, else deflate."""
-    return DEFLATE if constriction is None else RANGE_CODER
-
-
-@lru_cache(maxsize=512)
-def _intervals(model: SymbolModel) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """Where symbols begin in 2**24, and 2**24; the symbol at the start of every 4096th, and the last symbol."""
-    table = frequencies(model)
-    count = len(table)
-    before = np.cumsum(table) - table
-    left = np.append(before * ((1 << _PRECISION) - count) // _TOTAL + np.arange(count), 1 << _PRECISION)
-    starts = np.arange(1 << _BUCKET_BITS) << _PRECISION - _BUCKET_BITS
-    buckets = np.append(np.searchsorted(left, starts, side="right") - 1, count - 1)
-    return left.astype(np.uint64), buckets.astype(np.int64)
-
-
-@lru_cache(maxsize=512)
-def _categorical(model: SymbolModel) -> object:
-    probabilities = frequencies(model) / _TOTAL
-    return constriction.stream.model.Categorical(probabilities, perfect=False)
+__all__ = [
+    "MAX_BUCKET_CODE", "MAX_SYMBOL", "MIXING_CODER", "Matrix", "Symbols", "bucket_code", "decode_symbols",
+    "encode_symbols", "estimated_bits",
+]  # fmt: skip

@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_tinc.networks.entropy import MAX_SYMBOL, SymbolModel, fit_model
-from napari_tinc.networks.families import Network
+from napari_tinc.networks.entropy import MAX_SYMBOL, Matrix, estimated_bits
+from napari_tinc.networks.protocol import Network
 from napari_tinc.system.forks import with_fresh_locks
 
 Codes = npt.NDArray[np.int64]
@@ -32,41 +33,44 @@ WHOLE: Part = (0, 1)
 BLOCK_PARAMETERS = 2**16
 _FINEST, _PER_OCTAVE = -10, 16
 MAX_STEP_CODE = 255
-# Bytes a tensor costs besides its symbols: step code, model, bound.
-TENSOR_OVERHEAD_BITS = 8 * 4
+# Bytes a tensor costs besides its symbols: step code, bucket code.
+TENSOR_OVERHEAD_BITS = 8 * 2
 
 
 @with_fresh_locks
 @dataclass(frozen=True)
 class Layout:
-    """Which tensor (item, level, layer, weight or bias) every parameter belongs to.
+    """Which tensor every parameter belongs to, and how the tensors are cut into blocks.
 
-    A *tensor* here is what shares one step and one symbol model: all nodes of one item in one layer.
+    A *tensor* is what shares one step and one model of symbols: all arrays of one level and position, of one item.
 
     Parameters
     ----------
     network : Network
-    items : int
-        Volumes in the file; the nodes of a level are divided among them in order.
+        The nodes of a level are divided among its items in order.
     """
 
     network: Network
-    items: int
+
+    @property
+    def items(self) -> int:
+        """Volumes in the file."""
+        return self.network.items
 
     @cached_property
-    def kinds(self) -> list[tuple[int, int, str]]:
-        """Tensors of an item in file order: (level, layer, kind)."""
-        return list(dict.fromkeys((a.level, a.layer, a.kind) for a in sorted(self.network.arrays, key=_file_order)))
+    def tensors(self) -> list[tuple[int, int]]:
+        """Tensors of an item in file order: (level, position)."""
+        return sorted({(array.level, array.position) for array in self.network.arrays})
 
     @cached_property
-    def kind_of_array(self) -> list[int]:
-        """Position in :attr:`kinds` of every array."""
-        return [self.kinds.index((a.level, a.layer, a.kind)) for a in self.network.arrays]
+    def tensor_of_array(self) -> list[int]:
+        """Position in :attr:`tensors` of every array."""
+        return [self.tensors.index((array.level, array.position)) for array in self.network.arrays]
 
     @cached_property
     def _level_sizes(self) -> list[npt.NDArray[np.int64]]:
         """Number of parameters of every item, level by level."""
-        levels = range(len(self.network.widths))
+        levels = range(len(self.network.nodes))
         return [self.network.node_parameters(level).reshape(self.items, -1).sum(1) for level in levels]
 
     def blocks(self, item: int, level: int) -> int:
@@ -74,50 +78,51 @@ class Layout:
 
         A power of two, as the number of nodes is: the least that makes blocks of :data:`BLOCK_PARAMETERS` on average.
         """
-        blocks, nodes = 1, len(self.network.widths[level]) // self.items
+        blocks, nodes = 1, self.network.nodes[level] // self.items
         while blocks < nodes and self._level_sizes[level][item] > blocks * BLOCK_PARAMETERS:
             blocks *= 2
         return blocks
 
     def rows(self, array: int, item: int, part: Part = WHOLE) -> slice:
         """Rows of an array that belong to an item, or to a part of its nodes."""
-        nodes = self.network.arrays[array].nodes
-        per_item = len(self.network.widths[self.network.arrays[array].level]) // self.items
+        owner = self.network.arrays[array]
+        per_item = self.network.nodes[owner.level] // self.items
         number, count = part
         ends = [item * per_item + per_item * i // count for i in (number, number + 1)]
-        first, last = np.searchsorted(nodes, ends)
+        first, last = np.searchsorted(owner.nodes, ends)
         return slice(int(first), int(last))
 
-    def size(self, item: int, kind: int, part: Part = WHOLE) -> int:
+    def matrices(self, item: int, tensor: int, part: Part = WHOLE) -> list[Matrix]:
+        """Rows and columns of one tensor, or of a part of it, array by array; the last axis makes the columns."""
+        found = []
+        for i in self._owners(tensor):
+            rows, array = self.rows(i, item, part), self.network.arrays[i]
+            columns = array.shape[-1] if len(array.shape) > 1 else 1
+            found.append(((rows.stop - rows.start) * array.per_node // columns, columns))
+        return found
+
+    def size(self, item: int, tensor: int, part: Part = WHOLE) -> int:
         """Number of parameters of one tensor, or of a part of it."""
-        total = 0
-        for i in self._owners(kind):
-            rows, (_, out, fan_in) = self.rows(i, item, part), self.network.arrays[i].shape
-            total += (rows.stop - rows.start) * out * fan_in
-        return total
+        return sum(rows * columns for rows, columns in self.matrices(item, tensor, part))
 
-    def tensor(self, parameters: Sequence[Tensor], item: int, kind: int, part: Part = WHOLE) -> list[Tensor]:
-        """Views of the parameters of one tensor, or of a part of it, group by group."""
-        return [parameters[i][self.rows(i, item, part)] for i in self._owners(kind)]
+    def tensor(self, parameters: Sequence[Tensor], item: int, tensor: int, part: Part = WHOLE) -> list[Tensor]:
+        """Views of the parameters of one tensor, or of a part of it, array by array."""
+        return [parameters[i][self.rows(i, item, part)] for i in self._owners(tensor)]
 
-    def cut(self, item: int, kind: int, symbols: npt.NDArray[np.int32], blocks: int) -> list[npt.NDArray[np.int32]]:
-        """Cut the symbols of a tensor, group by group, into those of its blocks, each group by group again."""
+    def cut(self, item: int, tensor: int, symbols: npt.NDArray[np.int32], blocks: int) -> list[npt.NDArray[np.int32]]:
+        """Cut the symbols of a tensor, array by array, into those of its blocks, each array by array again."""
         pieces: list[list[npt.NDArray[np.int32]]] = [[] for _ in range(blocks)]
-        for i in self._owners(kind):
-            whole, (_, out, fan_in) = self.rows(i, item), self.network.arrays[i].shape
-            group, symbols = np.split(symbols, [(whole.stop - whole.start) * out * fan_in])
-            ends = [(self.rows(i, item, (b, blocks)).stop - whole.start) * out * fan_in for b in range(blocks - 1)]
-            for piece, symbols_of_block in zip(pieces, np.split(group, ends), strict=True):
+        for i in self._owners(tensor):
+            whole, per_node = self.rows(i, item), self.network.arrays[i].per_node
+            of_array, symbols = np.split(symbols, [(whole.stop - whole.start) * per_node])
+            ends = [(self.rows(i, item, (b, blocks)).stop - whole.start) * per_node for b in range(blocks - 1)]
+            for piece, symbols_of_block in zip(pieces, np.split(of_array, ends), strict=True):
                 piece.append(symbols_of_block)
         return [np.concatenate(piece) for piece in pieces]
 
-    def _owners(self, kind: int) -> list[int]:
+    def _owners(self, tensor: int) -> list[int]:
         """Arrays that hold the nodes of a tensor."""
-        return [i for i, owner in enumerate(self.kind_of_array) if owner == kind]
-
-
-def _file_order(array: object) -> tuple[int, int, bool]:
-    return array.level, array.layer, array.kind == "bias"  # type: ignore[attr-defined]
+        return [i for i, owner in enumerate(self.tensor_of_array) if owner == tensor]
 
 
 def step_sizes(codes: Codes) -> npt.NDArray[np.float32]:
@@ -126,11 +131,12 @@ def step_sizes(codes: Codes) -> npt.NDArray[np.float32]:
 
 
 def expand_steps(layout: Layout, codes: Codes, device: torch.device) -> list[Tensor]:
-    """Step of every node of every array, shape (nodes, 1, 1); ``codes`` has shape (items, kinds)."""
+    """Step of every node of every array, of its rank: (nodes, 1, …); ``codes`` has shape (items, tensors)."""
     steps, expanded = step_sizes(codes), []
-    for array, kind in zip(layout.network.arrays, layout.kind_of_array, strict=True):
-        item = array.nodes // (len(layout.network.widths[array.level]) // layout.items)
-        expanded.append(torch.from_numpy(steps[item, kind]).reshape(-1, 1, 1).to(device))
+    for array, tensor in zip(layout.network.arrays, layout.tensor_of_array, strict=True):
+        item = array.nodes // (layout.network.nodes[array.level] // layout.items)
+        ones = (1,) * (len(array.shape) - 1)
+        expanded.append(torch.from_numpy(steps[item, tensor]).reshape(-1, *ones).to(device))
     return expanded
 
 
@@ -140,42 +146,42 @@ def round_straight_through(parameters: Sequence[Tensor], steps: Sequence[Tensor]
 
 
 def sensitivity(
-    layout: Layout, parameters: Sequence[Tensor], batches: Callable[[], tuple[Tensor, Tensor]], probes: int = 8
+    layout: Layout, parameters: Sequence[Tensor], batches: Callable[[], tuple[Any, Tensor]], probes: int = 8
 ) -> Floats:
     """Estimate the mean Gauss-Newton diagonal of every tensor with random signs (Bekas et al., 2007).
 
     Parameters
     ----------
     batches : callable
-        Returns (coordinates, signs); the signs are ±sqrt(weight), shape (rows, points).
+        Returns (inputs, signs); the signs are ±sqrt(weight), in the shape of the output.
 
     Returns
     -------
-    ndarray, shape (items, kinds)
+    ndarray, shape (items, tensors)
     """
-    total = np.zeros((layout.items, len(layout.kinds)))
+    total = np.zeros((layout.items, len(layout.tensors)))
     count = np.zeros_like(total)
     for _ in range(probes):
-        coordinates, signs = batches()
-        output = layout.network.evaluate(parameters, coordinates)
+        inputs, signs = batches()
+        output = layout.network.evaluate(parameters, inputs)
         gradients = torch.autograd.grad((output * signs).sum(), list(parameters))
-        for i, (gradient, kind) in enumerate(zip(gradients, layout.kind_of_array, strict=True)):
+        for i, (gradient, tensor) in enumerate(zip(gradients, layout.tensor_of_array, strict=True)):
             for item in range(layout.items):
                 part = gradient[layout.rows(i, item)]
-                total[item, kind] += float(part.square().sum())
-                count[item, kind] += part.numel()
+                total[item, tensor] += float(part.square().sum())
+                count[item, tensor] += part.numel()
     return total / count
 
 
 def quantise(layout: Layout, parameters: Sequence[Tensor], codes: Codes) -> list[list[npt.NDArray[np.int32]]]:
-    """Symbols of every tensor, ``[item][kind]``; out-of-range symbols are clipped."""
+    """Symbols of every tensor, ``[item][tensor]``; out-of-range symbols are clipped."""
     steps = step_sizes(codes)
     symbols = []
     for item in range(layout.items):
         row = []
-        for kind in range(len(layout.kinds)):
-            flat = np.concatenate([p.detach().cpu().numpy().ravel() for p in layout.tensor(parameters, item, kind)])
-            rounded = np.rint(flat / steps[item, kind])
+        for tensor in range(len(layout.tensors)):
+            flat = np.concatenate([p.detach().cpu().numpy().ravel() for p in layout.tensor(parameters, item, tensor)])
+            rounded = np.rint(flat / steps[item, tensor])
             row.append(np.clip(rounded, -MAX_SYMBOL, MAX_SYMBOL).astype(np.int32))
         symbols.append(row)
     return symbols
@@ -186,9 +192,9 @@ def dequantise(layout: Layout, symbols: Sequence[Sequence[npt.NDArray[np.int32]]
     steps = step_sizes(codes)
     parameters = [torch.empty(a.shape) for a in layout.network.arrays]
     for item in range(layout.items):
-        for kind in range(len(layout.kinds)):
-            values = symbols[item][kind].astype(np.float32) * steps[item, kind]
-            for view in layout.tensor(parameters, item, kind):
+        for tensor in range(len(layout.tensors)):
+            values = symbols[item][tensor].astype(np.float32) * steps[item, tensor]
+            for view in layout.tensor(parameters, item, tensor):
                 view.copy_(torch.from_numpy(values[: view.numel()]).reshape(view.shape))
                 values = values[view.numel() :]
     return parameters
@@ -196,7 +202,7 @@ def dequantise(layout: Layout, symbols: Sequence[Sequence[npt.NDArray[np.int32]]
 
 def coded_bits(symbols: Sequence[Sequence[npt.NDArray[np.int32]]]) -> float:
     """Estimate the size of all parameter segments."""
-    return sum(fit_model(s)[1] + TENSOR_OVERHEAD_BITS for row in symbols for s in row)
+    return sum(estimated_bits(s) + TENSOR_OVERHEAD_BITS for row in symbols for s in row)
 
 
 def fit_steps(layout: Layout, parameters: Sequence[Tensor], sensitivities: Floats, bits: float) -> tuple[Codes, float]:
@@ -204,7 +210,7 @@ def fit_steps(layout: Layout, parameters: Sequence[Tensor], sensitivities: Float
 
     Returns
     -------
-    codes : ndarray of int, shape (items, kinds)
+    codes : ndarray of int, shape (items, tensors)
     estimate : float
         Bits that they take; above ``bits`` only if even the coarsest steps do not fit.
     """
@@ -224,8 +230,3 @@ def step_codes(log2_steps: Floats) -> Codes:
     """Nearest codes of steps given by their logarithm."""
     codes = np.rint((log2_steps - _FINEST) * _PER_OCTAVE)
     return np.clip(codes, 0, MAX_STEP_CODE).astype(np.int64)
-
-
-def symbol_models(symbols: Sequence[Sequence[npt.NDArray[np.int32]]]) -> list[list[SymbolModel]]:
-    """Choose the symbol model of every tensor."""
-    return [[fit_model(s)[0] for s in row] for row in symbols]

@@ -1,7 +1,8 @@
 """Fit a network to the leaves of a volume: a generator of what a user wants to know while waiting.
 
-Two phases. *training* fits float weights. *quantising* goes on with weights rounded to the steps of the final file,
-so that the network learns to live with the rounding. Both share one schedule: a short warm-up, then a cosine.
+The phases are the family's, most often two. *training* fits float weights. *quantising* goes on with weights rounded to
+the steps of the final file, so that the network learns to live with the rounding. All share one schedule: a short
+warm-up, then a cosine.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,115 +22,18 @@ from torch import Tensor
 from napari_tinc.errors import TrainingError
 from napari_tinc.networks import quantization
 from napari_tinc.networks.device import has_fast_bfloat16, is_out_of_memory
-from napari_tinc.networks.families import Network
+from napari_tinc.networks.protocol import Network, Phase, Samples, Schedule
 from napari_tinc.networks.quantization import Codes, Layout
+from napari_tinc.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 _WARM_UP = 0.03
-_QUANTISING = 0.1  # share of the schedule
 _REFIT = 0.97  # point of the schedule after which the steps stay as they are
 _CHECK_EVERY = 50
 _COLLAPSE = 4.0  # the running loss is this many times its best
 _RETRIES = 3
 _YIELD_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """State of a compression.
-
-    Parameters
-    ----------
-    phase : str
-        ``"preparing"``, ``"coding"``, ``"trying"``, ``"training"``, ``"quantising"`` or ``"measuring"``.
-    step, steps : int
-        Optimiser steps done and planned.
-    loss : float
-        Running mean of the weighted squared error in units of the volume's variance.
-    psnr, best_psnr : float
-        Estimates in dB over the volume's own range, from the running loss.
-    seconds, eta : float
-        Time since the start and estimated time to the end.
-    decode : callable, optional
-        Decodes a region with the weights as they are now, like :meth:`napari_tinc.volume.CompressedVolume.decode`; only
-        between two steps of the generator, in the thread that drives it.
-    note : str
-        What the user should know, such as that networks would not pay; mostly empty.
-    """
-
-    phase: str
-    step: int
-    steps: int
-    loss: float
-    psnr: float
-    best_psnr: float
-    seconds: float
-    eta: float
-
-    @classmethod
-    def unmeasured(cls, phase: str, step: int, steps: int, note: str = "") -> Progress:
-        """Progress of a phase that knows neither loss nor time."""
-        return cls(phase, step, steps, math.nan, math.nan, math.nan, math.nan, math.nan, note=note)
-
-    decode: Callable[..., npt.NDArray[np.generic]] | None = field(default=None, repr=False, compare=False)
-    note: str = ""
-
-
-@dataclass
-class TrainingData:
-    """Normalised leaves on the training device.
-
-    Parameters
-    ----------
-    coordinates : Tensor, shape (axes, points)
-        Local coordinates of a leaf's voxels.
-    values : Tensor, shape (points, rows)
-        Normalised intensities; a row is a leaf of an item.
-    weights : Tensor of shape (points, rows), or None
-        Weight of every voxel in the loss, 0 for padding, mean 1 over the rest; ``None`` if all are 1.
-    items : int
-        Volumes; each owns ``rows / items`` consecutive rows.
-    psnr_offsets : ndarray, shape (items,)
-        PSNR over the volume's own range of a mean squared error of 1 in normalised units, in dB.
-    """
-
-    coordinates: Tensor
-    values: Tensor
-    weights: Tensor | None
-    items: int
-    psnr_offsets: npt.NDArray[np.float64]
-
-    @property
-    def points(self) -> int:
-        """Voxels of a leaf, padding included."""
-        return self.coordinates.shape[1]
-
-    def psnr(self, losses: Tensor) -> float:
-        """PSNR in dB of the items' mean squared errors taken together."""
-        errors = losses.double().cpu().numpy() * 10 ** (-self.psnr_offsets / 10)
-        return float(-10 * np.log10(max(errors.mean(), 1e-30)))
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train.
-
-    Parameters
-    ----------
-    steps : int
-    points : int
-        Local coordinates per step, the same in every leaf.
-    rate : float
-        Peak learning rate of Adam.
-    time_limit : float or None
-        Seconds after which training must be over; the schedule is compressed to fit.
-    """
-
-    steps: int
-    points: int
-    rate: float
-    time_limit: float | None = None
 
 
 class Sampler:
@@ -171,13 +76,13 @@ class Trainer:
     network : Network
     parameters : list of Tensor
         Initial parameters on the training device; not changed.
-    data : TrainingData
+    data : Samples
     schedule : Schedule
     bits : float
         Budget of all parameter segments, in bits.
     generator : torch.Generator
         Source of all random draws, on the CPU.
-    finish : callable, optional
+    should_stop : callable, optional
         Asked before every step; once it says yes training ends, and what was learnt is rounded.
     """
 
@@ -185,23 +90,24 @@ class Trainer:
         self,
         network: Network,
         parameters: Sequence[Tensor],
-        data: TrainingData,
+        data: Samples,
         schedule: Schedule,
         bits: float,
         generator: torch.Generator,
-        finish: Callable[[], bool] | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> None:
-        self.finish = finish
+        self.should_stop = should_stop
         self.decode: Callable[..., npt.NDArray[np.generic]] | None = None
         self.network, self.data, self.schedule, self.bits = network, data, schedule, bits
-        self.layout = Layout(network, data.items)
-        self._reduced = has_fast_bfloat16(data.values.device)
+        self.layout = Layout(network)
+        self._reduced = has_fast_bfloat16(data.device)
         self.sampler, self.generator = Sampler(data.points, generator), generator
-        self.device = data.values.device
+        self.device = data.device
         leaves = [p.detach().clone().requires_grad_() for p in parameters]
         running = torch.zeros(data.items, device=self.device)
         best = [p.detach().clone() for p in parameters]
         self.state = _State(leaves, self._adam(leaves), schedule.points, schedule.rate, running, best)
+        self.phase: Phase = schedule.phases[0]
         self.codes: Codes | None = None
         self.sensitivities: npt.NDArray[np.float64] | None = None
 
@@ -215,7 +121,7 @@ class Trainer:
         -------
         parameters : list of Tensor
             Float parameters, to be rounded to the steps.
-        codes : ndarray, shape (items, kinds)
+        codes : ndarray, shape (items, tensors)
             Step codes under which the symbols fit the budget.
 
         Raises
@@ -225,7 +131,7 @@ class Trainer:
         """
         started = shown = time.monotonic()
         step, best_psnr = 0, -math.inf
-        while (done := self._fraction(step, started)) < 1 and not (self.finish and self.finish()):
+        while (done := self._fraction(step, started)) < 1 and not (self.should_stop and self.should_stop()):
             self._adjust(done, step)
             self._within_memory(self._step)
             step += 1
@@ -254,7 +160,8 @@ class Trainer:
         cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
         for group in self.state.optimiser.param_groups:
             group["lr"] = self.state.rate * min(1.0, done / _WARM_UP + 1e-3) * cosine
-        if done < 1 - _QUANTISING:
+        self.phase = next((phase for phase in self.schedule.phases if done < phase.until), self.schedule.phases[-1])
+        if not self.phase.rounded:
             return
         if self.codes is None:
             self._guard(step)
@@ -279,13 +186,10 @@ class Trainer:
         self.codes, _ = quantization.fit_steps(self.layout, self.state.parameters, self.sensitivities, self.bits)
         self.state.steps_of = quantization.expand_steps(self.layout, self.codes, self.device)
 
-    def _probe(self) -> tuple[Tensor, Tensor]:
-        index = self.sampler.draw(self.state.points).to(self.device)
-        shape = (self.data.values.shape[1], len(index))
-        signs = torch.randint(0, 2, shape, generator=self.generator).to(self.device) * 2.0 - 1.0
-        if self.data.weights is not None:
-            signs = signs * self.data.weights[index].T.sqrt()
-        return self.data.coordinates[:, index], signs
+    def _probe(self) -> tuple[Any, Tensor]:
+        batch = self.data.batch(self.sampler.draw(self.state.points).to(self.device))
+        signs = torch.randint(0, 2, batch.targets.shape, generator=self.generator).to(self.device) * 2.0 - 1.0
+        return batch.inputs, signs if batch.weights is None else signs * batch.weights.sqrt()
 
     def _within_memory(self, work: Callable[[], None]) -> None:
         """Do one piece of work; halve the batch when memory runs out."""
@@ -295,37 +199,43 @@ class Trainer:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-            if self.state.points <= 64:
+            if self.state.points <= self.schedule.fewest:
                 raise TrainingError(
-                    f"out of memory on {self.device} even with {self.state.points} points per leaf: "
+                    f"out of memory on {self.device} even with batches of {self.state.points} points: "
                     "choose another device, fewer levels or a higher ratio"
                 )
             self.state.points //= 2
-            logger.warning("out of memory on %s: going on with %d points per leaf", self.device, self.state.points)
+            logger.warning("out of memory on %s: going on with batches of %d points", self.device, self.state.points)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def _losses(self) -> Tensor:
         """Mean weighted squared error of every item on one batch."""
-        state, data = self.state, self.data
-        index = self.sampler.draw(state.points).to(self.device)
+        state = self.state
+        batch = self.data.batch(self.sampler.draw(state.points).to(self.device))
         used: Sequence[Tensor] = state.parameters
         if state.steps_of is not None:
             used = quantization.round_straight_through(state.parameters, state.steps_of)
-        # Rounding to the file's steps is finer than bfloat16, so only the first phase can use it.
+        # Rounding to the file's steps is finer than bfloat16, so only phases before it can use it.
         reduced = self._reduced and state.steps_of is None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
-            output = self.network.evaluate(used, data.coordinates[:, index])
-        error = (output - data.values[index].T).square()
-        if data.weights is not None:
-            error = error * data.weights[index].T
-        return error.reshape(data.items, -1).mean(1)
+            output = self.network.evaluate(used, batch.inputs)
+        error = (output - batch.targets).square()
+        if batch.weights is not None:
+            error = error * batch.weights
+        return error.reshape(self.data.items, -1).mean(1)
 
     def _step(self) -> None:
         state, losses = self.state, self._losses()
         state.optimiser.zero_grad(set_to_none=True)
-        losses.mean().backward()  # type: ignore[no-untyped-call]
+        objective = losses.mean()
+        if self.phase.penalty is not None:
+            objective = objective + self.phase.penalty(state.parameters)
+        objective.backward()  # type: ignore[no-untyped-call]
         state.optimiser.step()
+        if self.phase.constrain is not None:
+            with torch.no_grad():
+                self.phase.constrain(state.parameters)
         state.running.lerp_(losses.detach(), 1 / _CHECK_EVERY)
 
     def _running(self, step: int) -> Tensor:
@@ -379,8 +289,7 @@ class Trainer:
         self._go_back(step)
 
     def _progress(self, step: int, done: float, seconds: float, psnr: float, best_psnr: float) -> Progress:
-        phase = "training" if self.codes is None else "quantising"
         steps = self.schedule.steps if self.schedule.time_limit is None else max(step, int(step / max(done, 1e-9)))
         loss = float(self._running(step).mean())
         eta = seconds * (1 - done) / max(done, 1e-9)
-        return Progress(phase, step, steps, loss, psnr, best_psnr, seconds, eta, self.decode)
+        return Progress(self.phase.name, step, steps, loss, psnr, best_psnr, seconds, eta, self.decode)

@@ -1,4 +1,4 @@
-"""What the detail layer has to code, and its wavelet transform: read and made box by box, never all in memory."""
+"""What the wavelet layer has to code, and its wavelet transform: read and made box by box, never all in memory."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_tinc.arrays import scratch
+from napari_tinc.limits import LIMITS
 from napari_tinc.wavelets import transform as wavelet
 from napari_tinc.wavelets.transform import Axes, Floats
 
 Read = Callable[[scratch.Bounds], Floats]
-
-# What is transformed at a time.
-_BOX_VOXELS = 2**21
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +37,7 @@ class Residual:
     def squared_error(self) -> float:
         """Weighted sum of squares."""
         total = 0.0
-        for box in scratch.boxes(tuple((0, n) for n in self.shape), _BOX_VOXELS):
+        for box in scratch.boxes(tuple((0, n) for n in self.shape), LIMITS.voxels):
             values = self.read(box)
             total += float(np.vdot(values, values if self.weights is None else self.weights(box) * values))
         return total
@@ -62,7 +60,7 @@ def split(
     halves = tuple((n + 1) // 2 if axis in axes else n for axis, n in enumerate(shape))
     low, bands = scratch.zeros(halves, np.float32), scratch.zeros((len(orientations), *halves), np.float32)
     into = {0: low} | dict(zip(orientations, bands, strict=True))
-    for box in scratch.boxes(tuple((0, n) for n in halves), _BOX_VOXELS // 2 ** len(axes)):
+    for box in scratch.boxes(tuple((0, n) for n in halves), LIMITS.voxels // 2 ** len(axes)):
         around = tuple(
             (max(0, 2 * a - wavelet.REACH), min(n, 2 * b + wavelet.REACH)) if axis in axes else (a, b)
             for axis, ((a, b), n) in enumerate(zip(box, shape, strict=True))
@@ -79,10 +77,10 @@ def split(
 
 
 def halved(read: Read, shape: tuple[int, ...], axes: Axes) -> Floats:
-    """Weights of the coefficients of one level, from those one level finer."""
+    """Weights of the coefficients of one octave, from those one octave finer."""
     halves = tuple((n + 1) // 2 if axis in axes else n for axis, n in enumerate(shape))
     weights = scratch.zeros(halves, np.float32)
-    for box in scratch.boxes(tuple((0, n) for n in halves), _BOX_VOXELS // 2 ** len(axes)):
+    for box in scratch.boxes(tuple((0, n) for n in halves), LIMITS.voxels // 2 ** len(axes)):
         part = read(
             tuple(
                 (2 * a, min(n, 2 * b)) if axis in axes else (a, b)

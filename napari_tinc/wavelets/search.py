@@ -1,4 +1,4 @@
-"""Find the detail layer that fills a number of bytes: transform, quantise by rate and distortion, code."""
+"""Find the wavelet layer that fills a number of bytes: transform, quantise by rate and distortion, code."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from napari_tinc.wavelets.blocks import (
     SIDE_CODES,
     STEP_CODES,
     Cell,
-    Detail,
-    DetailHead,
+    CodedWavelets,
     Ints,
     Pyramid,
+    WaveletHead,
     dyadic_splits,
     narrowed,
     step_of,
@@ -29,8 +29,8 @@ from napari_tinc.wavelets.coefficients import LARGEST, Encoder, Statistics
 from napari_tinc.wavelets.residual import Residual, halved, reader, split
 from napari_tinc.wavelets.transform import Axes, Floats
 
-# Squared steps that are worth a bit: docs/experiments.md shows how flat the optimum is.
-TRADE_OFF = 0.08
+# λ: squared steps that are worth a bit. docs/experiments.md shows how flat the optimum is.
+LAMBDA = 0.08
 # Axes at least 1 / elongation of the longest are split together. Which is best depends on the steps between planes.
 ELONGATIONS = (math.inf, 4.0, 1.5)
 # Smaller blocks pay for the end of their stream; larger ones decode more than was asked for.
@@ -44,24 +44,27 @@ _FILL = 0.985
 # Bits of a coefficient per octave of the step, to guess the step of a size; only speeds the search up.
 _OCTAVES_PER_OCTAVE = 0.75
 _BITS_PER_SYMBOL, _SAMPLED = 4.5, 2**20
+# An error within so many octaves of its goal is close enough: 0.03 dB. Octaves of error per octave of step, and what
+# share of a step is quantised to 0, to guess the step of an error; these only speed the search up.
+_CLOSE_ERROR, _OCTAVES_OF_ERROR, _DEAD_ZONE = 0.01, 1.2, 0.65
 # How much of a larger volume's middle says which axes to split.
 _MIDDLE_VOXELS = 2**23
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """The detail layers of one or all of a file's items, and what they cost.
+    """The wavelet layers of one or all of a file's items, and what they cost.
 
     Parameters
     ----------
-    details : tuple of Detail
+    layers : tuple of CodedWavelets
     nbytes : int
         Size of all streams and what says where they begin.
     error : float
         Sum of all items' weighted squared errors, normalised.
     """
 
-    details: tuple[Detail, ...]
+    layers: tuple[CodedWavelets, ...]
     nbytes: int
     error: float
 
@@ -74,16 +77,16 @@ class Coefficients:
     ----------
     pyramid : Pyramid
     bands : tuple of ndarray of float32
-        Per level, from the finest: all high-pass bands, shape (bands, z, y, x); shorter ones end in zeros.
-    mean : float
+        Per octave, from the finest: all high-pass bands, shape (bands, z, y, x); shorter ones end in zeros.
+    dc : float
         The one low-pass coefficient.
     weights : tuple of ndarray or None
-        Per level: weight of each coefficient's squared error, shape (1, z, y, x); or one for all.
+        Per octave: weight of each coefficient's squared error, shape (1, z, y, x); or one for all.
     """
 
     pyramid: Pyramid
     bands: tuple[Floats, ...]
-    mean: float
+    dc: float
     weights: tuple[Floats, ...]
 
     @classmethod
@@ -91,69 +94,69 @@ class Coefficients:
         """Transform a volume, box by box."""
         pyramid = Pyramid(residual.shape, splits, side)
         read, read_weights = residual.read, residual.weights
-        levels, importance = [], []
-        for level, axes in enumerate(pyramid.splits):
-            low, bands = yield from split(read, pyramid.shapes[level], axes, pyramid.orientations(level).tolist())
-            levels.append(bands)
+        octaves, importance = [], []
+        for octave, axes in enumerate(pyramid.splits):
+            low, bands = yield from split(read, pyramid.shapes[octave], axes, pyramid.orientations(octave).tolist())
+            octaves.append(bands)
             read = reader(low)
             if read_weights is not None:
-                coarser = halved(read_weights, pyramid.shapes[level], axes)
+                coarser = halved(read_weights, pyramid.shapes[octave], axes)
                 importance.append(coarser[None])
                 read_weights = reader(coarser)
             else:
                 importance.append(np.ones((1, 1, 1, 1), np.float32))
-        return cls(pyramid, tuple(levels), float(read(((0, 1),) * 3).item()), tuple(importance))
+        return cls(pyramid, tuple(octaves), float(read(((0, 1),) * 3).item()), tuple(importance))
 
     def encode(self, step_code: int, number: int) -> Generator[int, None, Fit]:
         """Quantise and code with one step; yield the ``number`` of the try every so often."""
         pyramid, step = self.pyramid, step_of(step_code)
-        mean = round(self.mean / step)
+        dc = round(self.dc / step)
         tally = _Tally()
         trunk, chosen, learnt = self._encode_trunk(step, tally)
         streams: list[bytes] = []
         above: dict[Cell, Ints | None] = {(0, 0, 0): chosen}
         statistics = {(0, 0, 0): learnt}
-        for level in reversed(range(pyramid.trunk)):
-            cells, here, learnt_here = list(pyramid.cells(level)), {}, {}
-            symbols_of_one = len(pyramid.orientations(level)) * pyramid.side**3
+        for octave in reversed(range(pyramid.trunk)):
+            cells, here, learnt_here = list(pyramid.cells(octave)), {}, {}
+            symbols_of_one = len(pyramid.orientations(octave)) * pyramid.side**3
             at_a_time = max(_BLOCKS_PER_THREAD * usable_cores(), _SYMBOLS_AT_A_TIME // symbols_of_one)
             for first in range(0, len(cells), at_a_time):
                 some = cells[first : first + at_a_time]
-                parents = [pyramid.parent_cell(level, cell) for cell in some]
-                jobs = [(level, cell, above[p], statistics[p], step) for cell, p in zip(some, parents, strict=True)]
+                parents = [pyramid.parent_cell(octave, cell) for cell in some]
+                jobs = [(octave, cell, above[p], statistics[p], step) for cell, p in zip(some, parents, strict=True)]
                 done = block_threads().map(lambda job: self._encode_block(*job), jobs)
                 for cell, (stream, symbols, after, counted) in zip(some, done, strict=True):
                     streams.append(stream)
                     tally.merge(counted)
-                    if level:  # the finest blocks, most of all, have no children to remember them for
+                    if octave:  # the finest blocks, most of all, have no children to remember them for
                         here[cell], learnt_here[cell] = symbols, after
                 yield number
             above, statistics = here, learnt_here
-        head = DetailHead(pyramid, step_code, tally.shrinkages, mean)
-        detail = Detail(head, trunk, tuple(streams))
+        head = WaveletHead(pyramid, step_code, tally.offsets, dc)
+        coded = CodedWavelets(head, trunk, tuple(streams))
         nbytes = len(trunk) + sum(len(s) + _varint_size(len(s)) for s in streams)
-        return Fit((detail,), nbytes, tally.error(step) + (self.mean - mean * step) ** 2)
+        return Fit((coded,), nbytes, tally.error(step) + (self.dc - dc * step) ** 2)
 
     def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Ints | None, Statistics]:
         pyramid, encoder = self.pyramid, Encoder()
         statistics, trial, symbols = Statistics.fresh(), Statistics.fresh(), None
-        for level in reversed(range(pyramid.trunk, pyramid.levels)):
+        for octave in reversed(range(pyramid.trunk, pyramid.octaves)):
             cell = (0, 0, 0)
-            parent, orientations = pyramid.parent(level, cell, symbols), pyramid.orientations(level)
-            values = self._part(level, cell) / np.float32(step)
-            weights = self._weights(level, cell)
-            symbols = coefficients.choose(trial, values, weights, TRADE_OFF, orientations, parent)
+            parent, orientations = pyramid.parent(octave, cell, symbols), pyramid.orientations(octave)
+            values = self._part(octave, cell) / np.float32(step)
+            weights = self._weights(octave, cell)
+            symbols = coefficients.rdoq(trial, values, weights, LAMBDA, orientations, parent)
             encoder.add(statistics, symbols, orientations, parent)
             tally.add(values, symbols, weights)
         return encoder.finish(), symbols, statistics
 
     def _encode_block(
-        self, level: int, cell: Cell, above: Ints | None, statistics: Statistics, step: float
+        self, octave: int, cell: Cell, above: Ints | None, statistics: Statistics, step: float
     ) -> tuple[bytes, Ints | None, Statistics, _Tally]:
-        orientations = self.pyramid.orientations(level)
-        parent = self.pyramid.parent(level, cell, above)
-        values, weights = self._part(level, cell) / np.float32(step), self._weights(level, cell)
-        symbols = coefficients.choose(statistics.copy(), values, weights, TRADE_OFF, orientations, parent)
+        orientations = self.pyramid.orientations(octave)
+        parent = self.pyramid.parent(octave, cell, above)
+        values, weights = self._part(octave, cell) / np.float32(step), self._weights(octave, cell)
+        symbols = coefficients.rdoq(statistics.copy(), values, weights, LAMBDA, orientations, parent)
         tally = _Tally()
         tally.add(values, symbols, weights)
         if not symbols.any():
@@ -162,14 +165,14 @@ class Coefficients:
         encoder.add(learnt, symbols, orientations, parent)
         return encoder.finish() or b"\0", narrowed(symbols), learnt, tally
 
-    def _part(self, level: int, cell: Cell) -> Floats:
-        return self.bands[level][(slice(None), *self.pyramid.box(level, cell))]
+    def _part(self, octave: int, cell: Cell) -> Floats:
+        return self.bands[octave][(slice(None), *self.pyramid.box(octave, cell))]
 
-    def _weights(self, level: int, cell: Cell) -> Floats:
-        weights = self.weights[level]
+    def _weights(self, octave: int, cell: Cell) -> Floats:
+        weights = self.weights[octave]
         if weights.size == 1:
             return weights
-        return np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(level, cell))])
+        return np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(octave, cell))])
 
 
 def _varint_size(number: int) -> int:
@@ -178,7 +181,7 @@ def _varint_size(number: int) -> int:
 
 
 class _Tally:
-    """Sums over all coefficients, from which the shrinkages and the error follow."""
+    """Sums over all coefficients, from which the reconstruction offsets and the error follow."""
 
     def __init__(self) -> None:
         self.squares = 0.0
@@ -202,8 +205,8 @@ class _Tally:
         self._excess += other._excess
 
     @property
-    def shrinkages(self) -> tuple[int, int]:
-        """Best shrinkages in 256ths of a step."""
+    def offsets(self) -> tuple[int, int]:
+        """Best reconstruction offsets in 256ths of a step."""
         first, others = (
             min(127, max(0, round(256 * excess / count))) if count else 0
             for excess, count in zip(self._excess, self._counts, strict=True)
@@ -211,13 +214,13 @@ class _Tally:
         return first, others
 
     def error(self, step: float) -> float:
-        """Sum of squared errors with the best shrinkages."""
+        """Sum of squared errors with the best reconstruction offsets."""
         gained = sum(e * e / c for e, c in zip(self._excess, self._counts, strict=True) if c)
         return float(step**2 * (self.squares - gained))
 
 
-def fit(residuals: Sequence[Residual], room: int, near: DetailHead | None = None) -> Generator[int, None, Fit | None]:
-    """Find the finest detail layers of at most ``room`` bytes: one step for all items.
+def fit(residuals: Sequence[Residual], room: int, near: WaveletHead | None = None) -> Generator[int, None, Fit | None]:
+    """Find the finest wavelet layers of at most ``room`` bytes: one step for all items.
 
     Parameters
     ----------
@@ -225,7 +228,7 @@ def fit(residuals: Sequence[Residual], room: int, near: DetailHead | None = None
         One per item, all of one shape.
     room : int
         Bytes for the streams and their lengths.
-    near : DetailHead, optional
+    near : WaveletHead, optional
         What filled nearly as many bytes: its axes are split again, and the search begins at its step.
 
     Yields
@@ -264,11 +267,67 @@ def fit(residuals: Sequence[Residual], room: int, near: DetailHead | None = None
     return best
 
 
+def fit_error(
+    residuals: Sequence[Residual], error: float, near: WaveletHead | None = None
+) -> Generator[int, None, Fit]:
+    """Find the coarsest layers whose squared error is at most ``error``: one step for all items.
+
+    Parameters
+    ----------
+    residuals : sequence of Residual
+        One per item, all of one shape.
+    error : float
+        Sum of all items' weighted squared errors, normalised.
+    near : WaveletHead, optional
+        What had nearly that error: its axes are split again, and the search begins at its step.
+
+    Yields
+    ------
+    int
+        Number of the try, of at most `TRIES`; several times during each.
+
+    Returns
+    -------
+    Fit
+        If even the finest step loses more, that of the finest step.
+    """
+    if near is None:
+        room = yield from _likely_room(residuals, error)
+        items = yield from _in_best_elongation(residuals, room)
+    else:
+        items = yield from _transformed(residuals, near.pyramid.splits, near.pyramid.side)
+    finest = _finest_code(items)
+    code = _likely_code_of_error(items, error, finest) if near is None else near.step_code
+    best: Fit | None = None
+    kept: tuple[int, float] | None = None  # a step whose error is small enough, and its logarithm above the goal's
+    lost: tuple[int, float] | None = None
+    for number in range(TRIES):
+        attempt = yield from _encode(items, code, number)
+        above = math.log2(max(attempt.error, 1e-300) / error)
+        if above <= 0 or code == finest:
+            kept, best = (code, above), attempt
+        else:
+            lost = (code, above)
+        if best is not None and -_CLOSE_ERROR <= above <= 0:
+            break
+        if kept and lost:
+            share = (kept[1] + _CLOSE_ERROR / 2) / (kept[1] - lost[1])
+            following = min(max(kept[0] + round(share * (lost[0] - kept[0])), kept[0] + 1), lost[0] - 1)
+        else:
+            stride = 256 / _OCTAVES_OF_ERROR * (above + _CLOSE_ERROR / 2)
+            following = code - round((1 << number) ** 0.5 * stride) - (1 if above > 0 else -1)
+        following = min(max(following, finest), STEP_CODES - 1)
+        if following in (code, kept and kept[0], lost and lost[0]):
+            break
+        code = following
+    return best if best is not None else (yield from _encode(items, finest, TRIES - 1))
+
+
 def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[int, None, Fit]:
     fits = []
     for item in items:
         fits.append((yield from item.encode(code, number)))
-    return Fit(tuple(f.details[0] for f in fits), sum(f.nbytes for f in fits), sum(f.error for f in fits))
+    return Fit(tuple(f.layers[0] for f in fits), sum(f.nbytes for f in fits), sum(f.error for f in fits))
 
 
 def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None, number: int) -> int:
@@ -281,8 +340,8 @@ def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None,
     return min(code + round((1 << number) * stride), STEP_CODES - 1)
 
 
-def _in_best_elongation(residuals: Sequence[Residual], room: int) -> Generator[int, None, list[Coefficients]]:
-    """Try how levels may split the axes, at one step, and transform in the way that costs least."""
+def _in_best_elongation(residuals: Sequence[Residual], room: float) -> Generator[int, None, list[Coefficients]]:
+    """Try how octaves may split the axes, at one step, and transform in the way that costs least."""
     shape = residuals[0].shape
     side = _block_side(shape, room / len(residuals))
     share = min(1.0, _MIDDLE_VOXELS / (math.prod(shape) * len(residuals)))
@@ -297,7 +356,7 @@ def _in_best_elongation(residuals: Sequence[Residual], room: int) -> Generator[i
         items = yield from _transformed(tried, of_tried, side)
         code = code or _likely_code(items, share * room, _finest_code(items))
         attempt = yield from _encode(items, code, 0)
-        cost = attempt.error + TRADE_OFF * step_of(code) ** 2 * 8 * attempt.nbytes
+        cost = attempt.error + LAMBDA * step_of(code) ** 2 * 8 * attempt.nbytes
         if cost < least:
             best, chosen, least = items, splits, cost
     if best and share == 1:
@@ -329,7 +388,7 @@ def _block_side(shape: tuple[int, ...], room: float) -> int:
 
 def _finest_code(items: Sequence[Coefficients]) -> int:
     """Find the smallest step whose symbols are all valid: any smaller one would resolve what float32 does not."""
-    largest = max(max(abs(item.mean), *(_largest(bands) for bands in item.bands)) for item in items)
+    largest = max(max(abs(item.dc), *(_largest(bands) for bands in item.bands)) for item in items)
     return bisect_left(range(STEP_CODES - 1), True, key=lambda code: largest <= step_of(code) * (LARGEST / 4))
 
 
@@ -337,18 +396,46 @@ def _largest(bands: Floats) -> float:
     return max(float(bands.max()), -float(bands.min()))
 
 
-def _likely_code(items: Sequence[Coefficients], room: float, finest: int) -> int:
-    """Guess the step at which the coefficients take ``room`` bytes, from the sizes of some of them."""
+def _sampled(items: Sequence[Coefficients]) -> tuple[Floats, float]:
+    """Absolute values of some of the coefficients, and how many each of them stands for."""
     total = sum(bands.size for item in items for bands in item.bands)
     stride = max(1, total // _SAMPLED) | 1  # odd, so as not to look at the same columns of every row
     sizes = np.concatenate([np.abs(bands.ravel()[::stride]) for item in items for bands in item.bands])
-    bits = 8 * room * len(sizes) / total
-
-    def takes_more(code: int) -> bool:
-        steps = sizes[sizes > 0.5 * step_of(code)] / step_of(code)
-        return float(np.log2(2 * steps).sum()) + _BITS_PER_SYMBOL * len(steps) > bits
-
-    return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: not takes_more(code))
+    return sizes, total / len(sizes)
 
 
-__all__ = ["TRIES", "Coefficients", "Fit", "fit"]
+def _likely_bits(sizes: Floats, code: int) -> float:
+    """Guess the bits that some coefficients take at a step."""
+    steps = sizes[sizes > 0.5 * step_of(code)] / step_of(code)
+    return float(np.log2(2 * steps).sum()) + _BITS_PER_SYMBOL * len(steps)
+
+
+def _likely_code_of_error(items: Sequence[Coefficients], error: float, finest: int) -> int:
+    """Guess the step at which the coefficients lose ``error``: small ones all, others a twelfth of a step squared."""
+    sizes, weight = _sampled(items)
+    squares = np.sort(sizes.astype(np.float64) ** 2)
+    below = np.concatenate([[0.0], np.cumsum(squares)])
+
+    def loses_more(code: int) -> bool:
+        square = step_of(code) ** 2
+        small = int(np.searchsorted(squares, _DEAD_ZONE**2 * square))
+        return bool(weight * (below[small] + (len(squares) - small) * square / 12) > error)
+
+    return max(finest, bisect_left(range(STEP_CODES - 1), True, lo=finest, key=loses_more) - 1)
+
+
+def _likely_room(residuals: Sequence[Residual], error: float) -> Generator[int, None, float]:
+    """Guess the bytes of layers that lose ``error``."""
+    items = yield from _transformed(residuals, dyadic_splits(residuals[0].shape, math.inf), 2 ** SIDE_CODES[0])
+    sizes, weight = _sampled(items)
+    return max(1.0, weight * _likely_bits(sizes, _likely_code_of_error(items, error, _finest_code(items))) / 8)
+
+
+def _likely_code(items: Sequence[Coefficients], room: float, finest: int) -> int:
+    """Guess the step at which the coefficients take ``room`` bytes, from the sizes of some of them."""
+    sizes, weight = _sampled(items)
+    bits = 8 * room / weight
+    return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: _likely_bits(sizes, code) <= bits)
+
+
+__all__ = ["TRIES", "Coefficients", "Fit", "fit", "fit_error"]

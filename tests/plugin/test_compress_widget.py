@@ -19,7 +19,7 @@ from superqt.utils import WorkerBase
 
 from napari_tinc import samples
 from napari_tinc.encode import compression as story
-from napari_tinc.encode.settings import PRESETS
+from napari_tinc.encode.trial import TRAINING_STEPS
 from napari_tinc.errors import TrainingError
 from napari_tinc.plugin.compare.widget import CompareWidget
 from napari_tinc.plugin.compress import engine, worker
@@ -61,13 +61,13 @@ def opened(tinc_viewer: Callable[..., Any], qtbot: Any) -> Iterator[Callable[...
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the preset ``fast`` a matter of a second; what is tested then does not depend on the quality."""
-    monkeypatch.setitem(PRESETS, "fast", 40)
+    monkeypatch.setitem(TRAINING_STEPS, "fast", 40)
 
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train for ever, if nobody says stop."""
-    monkeypatch.setitem(PRESETS, "fast", 10**7)
+    monkeypatch.setitem(TRAINING_STEPS, "fast", 10**7)
 
 
 def states_of(widget: CompressWidget) -> list[State]:
@@ -387,7 +387,7 @@ def test_a_failure_is_shown_and_one_can_start_again(opened, qtbot, monkeypatch, 
     assert str(error)[:20] in widget.status.text()
     assert str(error)[:20] in notices[-1]
     assert not progress._all_instances
-    monkeypatch.setitem(PRESETS, "fast", 40)
+    monkeypatch.setitem(TRAINING_STEPS, "fast", 40)
     widget.compress_button.click()
     wait_for(qtbot, widget, State.DONE)
 

@@ -25,7 +25,7 @@ from napari_tinc.plugin.layers.results import add_result
 from napari_tinc.plugin.menus import commands, reader, sample_data, writer
 from napari_tinc.plugin.window.preferences import Preferences, read, remember
 from napari_tinc.target import Target
-from napari_tinc.wavelets.blocks import DetailReader
+from napari_tinc.wavelets.blocks import WaveletLayer
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = yaml.safe_load((ROOT / "napari.yaml").read_text())["contributions"]
@@ -99,14 +99,14 @@ def test_a_plane_of_a_gigavoxel_file_costs_what_lies_in_it(
     tmp_path: Path, decoded_voxels: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks: list[tuple[int, tuple[int, int, int]]] = []
-    decode = DetailReader._decode
+    decode = WaveletLayer._decode
 
-    def counting(self: DetailReader, level: int, cell: tuple[int, int, int], *rest: Any) -> Any:
+    def counting(self: WaveletLayer, level: int, cell: tuple[int, int, int], *rest: Any) -> Any:
         if rest[-1]:  # it has a stream of its own
             blocks.append((level, cell))
         return decode(self, level, cell, *rest)
 
-    monkeypatch.setattr(DetailReader, "_decode", counting)
+    monkeypatch.setattr(WaveletLayer, "_decode", counting)
     (tmp_path / "large.tinc").write_bytes(gigavoxel())
     ((levels, options, _),) = reader.open_files(str(tmp_path / "large.tinc"))
     assert [level.shape for level in levels] == [(1024,) * 3, (512,) * 3, (256,) * 3, (128,) * 3]
@@ -172,6 +172,25 @@ def test_a_zarr_of_several_resolutions_is_a_lazy_pyramid(tinc_viewer: Callable[.
     assert tuple(layer.scale) == (2, 1, 1)
     np.testing.assert_array_equal(layer.data[0], full)
     assert reader.get_zarr_reader(str(tmp_path)) is None
+
+
+def test_what_is_written_as_an_ome_zarr_opens_as_a_pyramid_in_its_place(
+    tinc_viewer: Callable[..., Any], tmp_path: Path
+) -> None:
+    from napari_tinc.files import write_volume
+
+    volume = np.random.default_rng(0).integers(0, 999, (3, 601, 40)).astype("u2")
+    metadata = Metadata("zyx", (2, 0.5, 0.5), ("micrometer",) * 3, name="cells", display=Display((5, 6.5, -7)))
+    write_volume(tmp_path / "a.zarr", volume, metadata)
+    viewer = tinc_viewer()
+    (layer,) = viewer.open(str(tmp_path / "a.zarr"), plugin="napari-tinc")
+    assert layer.multiscale
+    assert [level.shape for level in layer.data] == [(3, 601, 40), (3, 301, 40), (3, 151, 40)]
+    np.testing.assert_allclose(layer.data_to_world((0, 0, 0)), (5, 6.5, -7))
+    assert tuple(layer.scale) == (2, 0.5, 0.5)
+    layer.locked_data_level = 2
+    viewer.dims.set_current_step(0, 2)
+    np.testing.assert_array_equal(layer._slice.image.raw, layer.data[2][2], "thin stacks keep their planes")
 
 
 def test_a_result_is_saved_as_the_bytes_it_has(pair: tuple[Any, Any, Any], tmp_path: Path, stack: Any) -> None:

@@ -274,8 +274,8 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 from napari_tinc.plugin.compress.model import State
 from napari_tinc.target import Target
-from napari_tinc.encode.settings import PRESETS
-PRESETS["fast"] = 10**7
+from napari_tinc.encode.trial import TRAINING_STEPS
+TRAINING_STEPS["fast"] = 10**7
 viewer = napari.Viewer(show=True)
 app = QApplication.instance()
 grid = np.indices((12, 48, 40)).sum(0)

@@ -12,11 +12,12 @@ import torch
 
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.encode import compression as story
-from napari_tinc.encode.settings import PRESETS
+from napari_tinc.encode.trial import TRAINING_STEPS
 from napari_tinc.errors import TrainingError
 from napari_tinc.plugin.compress import worker
 from napari_tinc.plugin.compress.preview import View
 from napari_tinc.plugin.compress.worker import Control, Discarded, Failed, Finished, Job, Previewed, compress_events
+from napari_tinc.settings import Settings
 from napari_tinc.target import Target
 
 # The package offers a function of the same name, which hides the module.
@@ -28,7 +29,7 @@ def waves(shape: tuple[int, ...] = (12, 24, 20)) -> np.ndarray[Any, Any]:
 
 
 def job_of(data: Any, preset: str = "fast", ratio: float = 8, **options: Any) -> Job:
-    settings = {"model": "tinc", "preset": preset, "device": "cpu", "seed": 1}
+    settings = Settings(preset, device="cpu", seed=1, model="tinc")
     return Job(data, Target.ratio(ratio), Metadata.default(data.ndim, "waves"), settings, **options)
 
 
@@ -47,7 +48,7 @@ def run(job: Job, control: Control, react: Any = None) -> tuple[list[Any], Any]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the preset ``fast`` a matter of a second; what is tested then does not depend on the quality."""
-    monkeypatch.setitem(PRESETS, "fast", 40)
+    monkeypatch.setitem(TRAINING_STEPS, "fast", 40)
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def test_finished_early_towards_a_psnr_it_keeps_the_round_it_is_in():
         if event is not None and event.phase == "training" and event.step == 40:
             control.finish()
 
-    job = Job(waves(), Target.psnr(70), Metadata.default(3), {"preset": "best", "device": "cpu"})
+    job = Job(waves(), Target.psnr(70), Metadata.default(3), Settings("best", device="cpu"))
     _, outcome = run(job, control, finish)
     assert isinstance(outcome, Finished)
 
@@ -217,10 +218,10 @@ def test_the_preview_shows_the_plane_asked_for_and_gets_better():
                 View((4, slice(None), slice(None)), 0.5) if len(shown) % 2 else View((3, *[slice(None)] * 2), 1.0)
             )
 
-    settings = {"model": "tinc", "preset": "fast", "device": "cpu", "time_limit": 3.0}
+    settings = Settings("fast", device="cpu", time_limit=3.0, model="tinc")
     job = Job(data, Target.ratio(8), Metadata.default(3), settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "fast", 100000)
+        patch.setitem(TRAINING_STEPS, "fast", 100000)
         run(job, control, look)
     assert shown[0].shape == (24, 20)
     assert shown[1].shape == (12, 10)

@@ -1,46 +1,22 @@
-"""Model families: what turns (leaf, local coordinates) into intensities, one family per file."""
+"""The families of networks, found by the names and codes of :mod:`napari_tinc.choices`; loaded when they are needed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+from napari_tinc.choices import FAMILIES
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from napari_tinc.networks.families.tinc import Array
+    from napari_tinc.networks.protocol import Family
 
 
-class Network(Protocol):
-    """What training, quantisation, framing and decoding need to know of a model family.
+@cache
+def load(name: str) -> Family:
+    """Return the family of a name in :data:`napari_tinc.choices.FAMILIES`."""
+    family: Family = import_module(f"{__name__}.{FAMILIES[name].name}").FAMILY
+    return family
 
-    A network is pure structure; its parameters are a list of tensors that follows ``arrays``.
-    """
 
-    @property
-    def arrays(self) -> tuple[Array, ...]:
-        """Name, owners and shape of every parameter tensor, root first."""
-
-    @property
-    def widths(self) -> tuple[npt.NDArray[np.int64], ...]:
-        """Width of every node, one array per level."""
-
-    @property
-    def parameters(self) -> int:
-        """Number of parameters."""
-
-    def initial(self, omega: Sequence[float], generator: torch.Generator) -> list[Tensor]:
-        """Draw initial parameters."""
-
-    def evaluate(self, parameters: Sequence[Tensor], coordinates: Tensor) -> Tensor:
-        """Evaluate every leaf at shared local coordinates: (axes, points) to (rows, points)."""
-
-    def node_parameters(self, level: int) -> npt.NDArray[np.int64]:
-        """Number of parameters of every node at ``level``."""
-
-    def restrict(self, leaves: npt.NDArray[np.int64]) -> tuple[Network, list[tuple[int, npt.NDArray[np.int64]]]]:
-        """Keep some leaves; say which rows of which arrays they need."""
+__all__ = ["load"]

@@ -17,29 +17,31 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from napari_tinc.plugin.compare.model import DEFAULT_BAR, EXTRA_STRATEGIES, PEERS, STRATEGIES, Choice
-from napari_tinc.plugin.compress.model import PRESETS
+from napari_tinc.choices import FAMILIES, PRESETS
+from napari_tinc.compare.candidates import EXTRA_STRATEGIES, STRATEGIES
+from napari_tinc.compare.peers import PEERS
+from napari_tinc.plugin.compare.model import DEFAULT_BAR, Choice
 from napari_tinc.plugin.window.layer_form import LayerForm, rows_of
 
 TOOLTIPS = {
     "source": "The image to compare on. Multiscale layers are compared at full resolution.",
     "ratios": "How many times smaller every file has to be; several numbers give curves, such as 64, 256.",
-    "size": "Size of the volume, and what the files may take.",
+    "size": "Size of the volume, and the largest size allowed for the files.",
     "preset": "How long our own strategies train: balanced takes 4 times as long as fast, best 20 times.",
-    "mask": "The true foreground (not 0), if you have it: Dice and centreline Dice are then measured against it, too.",
-    "bar": "PSNR in dB that an octant should have; the table says what share of them is below.",
+    "mask": "The true foreground (not 0), if you have it: Dice and centreline Dice are also measured against it.",
+    "bar": "PSNR in dB that every octant should reach; the table shows the share of octants below it.",
 }
 _LABELS = {
     "source": "Source", "ratios": "Times smaller", "size": "Bytes", "preset": "Preset", "mask": "True mask",
     "bar": "PSNR wanted",
 }  # fmt: skip
 _STRATEGY_TIPS = {
-    "default": "What Compress does by itself: a wavelet layer, and a network where it pays.",
-    "detail": "The wavelet layer without a network: a second or two.",
-    "siren": "One network for the whole volume.",
-}
+    "default": "The default settings of Compress: wavelets, and a network where it makes the file better.",
+    "wavelet": "The wavelet layer without a network: a second or two.",
+    "siren": "One sine network for the whole volume.",
+} | {family.name: f"{family.summary.capitalize()}." for family in FAMILIES.values()}
 _NETWORK_TIP = "A tree of networks alone; {} between levels, {} within a level."
-_PEER_TIP = "{}, with the best setting whose file fits."
+_PEER_TIP = "{}, at the best setting whose file fits the size."
 
 
 class CompareForm(LayerForm):
@@ -63,7 +65,7 @@ class CompareForm(LayerForm):
         self.boxes = {name: self._box(name) for name in (*strategies, *PEERS)}
         self.tick(STRATEGIES)
         self.folded = QCollapsible("Strategies and codecs")
-        for title, names, columns in (("Our strategies", strategies, 2), ("Codecs", PEERS, 3)):
+        for title, names, columns in (("Our strategies", strategies, 2), ("Codecs", tuple(PEERS), 3)):
             self.folded.addWidget(self._group(title, names, columns))
         layouts: Any = self.folded.layout(), self.folded.content().layout()
         for layout in layouts:

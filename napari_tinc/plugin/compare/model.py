@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
+from napari_tinc.compare.candidates import STRATEGIES
 from napari_tinc.compare.container import overhead
 from napari_tinc.encode.speeds import Estimate, estimate_comparison
 from napari_tinc.errors import InputError, TincError
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
     from napari_tinc.compare.engine import Comparison, Event
     from napari_tinc.compare.results import Result
 
-# The library's own names; listing them here keeps torch out of the interface's thread. A test compares the lists.
-STRATEGIES = (
-    "default", "even/equal", "shallow/equal", "deep/equal", "auto/equal",
-    "even/importance", "shallow/importance", "deep/importance", "auto/importance",
-)  # fmt: skip
-EXTRA_STRATEGIES = ("detail", "siren")
-PEERS = ("sperr", "sz3", "zfp", "jpeg2000", "jpegxl", "hevc-12", "hevc-10", "av1-12", "av1-10")
 DEFAULT_BAR = 30.0
 
 
@@ -185,11 +179,11 @@ class CompareModel:
         expected, unknown = estimate_comparison(source.voxels, source.dtype, names * len(self.choice.ratio_values()))
         lacking = len(set(unknown))
         if expected is None:
-            return "Expected time: not known until it has run once on this machine"
+            return "Expected time: unknown until the first run on this machine"
         if lacking:
             expected = Estimate(expected.low, None)
         others = f", {lacking} of {len(names)} were never measured here" * bool(lacking)
-        return f"Expected time: {expected.text()}{others}; what was run before comes at once"
+        return f"Expected time: {expected.text()}{others}; earlier results are shown at once"
 
     def _least(self) -> int:
         """Bytes that no file of what is ticked is smaller than."""
@@ -292,7 +286,7 @@ class CompareModel:
             State.PREPARING: "Preparing: reading the volume",
             State.RUNNING: f"{count} finished{at}",
             State.STOPPING: "Stopping",
-            State.STOPPED: f"Stopped: {count} finished; Compare goes on from there",
+            State.STOPPED: f"Stopped: {count} finished; Compare continues from there",
             State.DONE: f"Done: {count} finished",
             State.FAILED: f"Failed: {self.message}",
         }

@@ -28,12 +28,12 @@ from napari_tinc.plugin.layers.overlays import BAD_TO_GOOD
 from napari_tinc.plugin.window.plain import plain_label
 
 BUTTONS = {
-    "compare": ("Compare", "Run what is ticked, every file within the same bytes; what was run before comes at once"),
-    "stop": ("Stop", "Stop now; what has finished stays"),
-    "show": ("Show", "Put the selected candidates into the viewer, each once (or double-click a row)"),
+    "compare": ("Compare", "Run what is ticked, every file within the same size; earlier results are shown at once"),
+    "stop": ("Stop", "Stop now; finished results stay"),
+    "show": ("Show", "Add the selected candidates to the viewer (or double-click a row)"),
     "grid": ("Grid", "Original and selected candidates side by side; without a selection, with the three best"),
-    "flicker": ("Flicker", "Two selected candidates in turn; one selected in turn with the original"),
-    "split": ("Split", "Original left and the selected candidate right of a line, in one image; the slider moves it"),
+    "flicker": ("Flicker", "Alternate two selected candidates, or one and the original"),
+    "split": ("Split", "Original left and selected candidate right of a line; the slider moves the line"),
     "best": ("Best per octant", "Map which of the selected candidates (or of all) has the highest PSNR in each octant"),
     "single": ("Single view", "End grid, flicker or split"),
 }
@@ -74,7 +74,7 @@ class Controls(QObject):
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setRange(0, _STEPS)
         self.slider.setValue(_STEPS // 2)
-        self.slider.setToolTip("Where the split view is cut")
+        self.slider.setToolTip("Position of the line in the split view")
         self.slider.valueChanged.connect(self._on_slider)
         self.top, self.bottom = self._above(), self._below()
 
@@ -215,7 +215,7 @@ class Findings(QWidget):
         self.answer.setText("".join(f"<p><b>{escape(line)}</b></p>" for line in answer.splitlines()))
         self.answer.setVisible(bool(answer))
         paragraphs = [escape(line) for line in verdict.splitlines()]
-        paragraphs += [f"If it has to be a network (model tinc): {escape(advice)}"] * bool(advice)
+        paragraphs += [f"To use a network (model tinc): {escape(advice)}"] * bool(advice)
         self.words.setText("".join(f"<p>{paragraph}</p>" for paragraph in paragraphs))
 
     def _on_measure(self) -> None:

@@ -15,22 +15,22 @@ from napari_tinc.plugin.window.plain import plain_tip
 
 # Column of the engine's table, title, format, what it means.
 COLUMNS = (
-    ("candidate", "Candidate", "", "Strategy and preset, or codec. Double-click a row to put it into the viewer."),
-    ("target_ratio", "for", "g", "Times smaller that was asked for"),
+    ("candidate", "Candidate", "", "Strategy and preset, or codec. Double-click a row to add it to the viewer."),
+    ("target_ratio", "for", "g", "The ratio you asked for: times smaller"),
     ("psnr", "PSNR", ".2f", "dB over the volume's own range"),
     ("ssim", "SSIM", ".4f", "Structural similarity, 1 is equal"),
     ("dice", "Dice", ".3f", "Dice of the foreground at the threshold"),
     ("worst_octant_psnr", "worst", ".1f", "PSNR in dB of the worst octant"),
     ("octants_below_bar", "below", ".0%", "Share of octants below the PSNR wanted"),
-    ("bytes", "bytes", ",.0f", "Size of the file, all of it"),
+    ("bytes", "bytes", ",.0f", "Size of the whole file"),
     ("ratio", "ratio", ".1f", "Raw bytes over file bytes"),
     ("cldice", "clDice", ".3f", "Centreline Dice at the threshold"),
     ("dice_mask", "Dice, mask", ".3f", "Dice against the true mask"),
     ("cldice_mask", "clDice, mask", ".3f", "Centreline Dice against the true mask"),
     ("max_error", "max. error", ".4g", "Largest error, in the volume's units"),
-    ("encode_seconds", "encode", ".2f", "Seconds; a codec's final run only"),
+    ("encode_seconds", "encode", ".2f", "Seconds to encode; for other codecs the final run only"),
     ("decode_seconds", "decode", ".2f", "Seconds"),
-    ("peak_bytes", "memory", ".3g", "Bytes that the process grew by"),
+    ("peak_bytes", "memory", ".3g", "Growth of the process in memory"),
 )
 _RATIO, _PSNR = 1, 2
 _HEIGHT = 190

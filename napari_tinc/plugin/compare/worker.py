@@ -13,8 +13,9 @@ from psygnal import Signal
 from qtpy.QtCore import QObject
 
 from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.compare.peers import PEERS
 from napari_tinc.encode import speeds
-from napari_tinc.plugin.compare.model import PEERS, Choice
+from napari_tinc.plugin.compare.model import Choice
 from napari_tinc.plugin.compress import engine, worker
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from napari_tinc.plugin.window.plain import plain_label
 if TYPE_CHECKING:
     from napari_tinc.encode.batch import Done, Options
 
-_SELECTED_TIP = "Compress every selected image layer, one after the other; one that fails does not stop the others"
+_SELECTED_TIP = "Compress every selected image layer, one after the other; if one fails, the others go on"
 _FOLDER_TIP = "Compress all TIFF, NPY and Zarr volumes of a folder into .tinc files in another; nothing is overwritten"
 _SCALE = 1000
 
@@ -37,7 +37,7 @@ class BatchBox(QWidget):
         self._worker: Any = None
         self.selected = self._button("Selected layers", _SELECTED_TIP, self._on_selected)
         self.folder = self._button("Folder…", _FOLDER_TIP, self._on_folder)
-        self.stop_button = self._button("Stop", "Stop after what has been written", self.stop)
+        self.stop_button = self._button("Stop", "Stop; files already written stay", self.stop)
         self.text, self.bar = plain_label(wrapped=True), QProgressBar()
         self.bar.setTextVisible(False)
         row = QHBoxLayout()
@@ -165,7 +165,7 @@ class LayerQueue:
 
     def text(self) -> str:
         """Say how many are to come."""
-        return f"{len(self._left)} more after this one"
+        return f"{len(self._left)} more to do"
 
     def end(self) -> str:
         """Say what became of all, and forget it."""

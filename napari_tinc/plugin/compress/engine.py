@@ -36,8 +36,9 @@ def load() -> None:
 def _load_libraries() -> None:
     """Load torch's libraries as a foreign function, which does not hold Python's global lock.
 
-    ``import`` does hold it, for a quarter of a second, and finds them loaded now. On Windows torch itself loads them
-    so. Where this fails, ``import`` finds out why.
+    ``import`` does hold it, for some tenths of a second, and finds them loaded now; so does ``ctypes.CDLL``, given
+    their path. On Windows torch itself loads them so. Where this fails, ``import`` finds out why. What the window would
+    wait without this, or without the pause of the collector, ``benchmarks/plugin_latency.py torch`` measures.
     """
     spec = find_spec("torch")
     if spec is None or spec.origin is None or sys.platform not in _SUFFIX:
@@ -60,7 +61,7 @@ def _uncollected() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
-        gc.unfreeze()  # which leaves everything in the oldest generation
+        gc.unfreeze()  # which leaves everything in the oldest generation; there is no other way to put it there
         if collecting:
             gc.enable()
 
@@ -101,9 +102,7 @@ def warm_up() -> None:
     volume.decode((3,))
     volume.decode((3,), 0.5)
     symbols = np.array([0, 1, -1, 0], np.int32)
-    model, _ = entropy.fit_model(symbols)
-    coder = entropy.default_coder()
-    entropy.decode(entropy.encode([symbols], [model], coder), [4], [model], coder)
+    entropy.decode_symbols(entropy.encode_symbols([symbols], [[(1, 4)]], [1]), [[(1, 4)]], [1])
     calibrate()
 
 

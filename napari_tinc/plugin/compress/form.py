@@ -8,13 +8,9 @@ from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, Label, SpinBox
 from napari.layers import Shapes
 from superqt import QCollapsible
 
+from napari_tinc.choices import BETWEEN, DEVICES, FAMILIES, MODELS, PRESETS, WITHIN
 from napari_tinc.plugin.compress.model import (
-    BETWEEN,
-    DEVICES,
-    MODELS,
-    PRESETS,
     TARGETS,
-    WITHIN,
     Form,
     axes_of,
     full_resolution,
@@ -28,27 +24,28 @@ TOOLTIPS = {
     "target_kind": "What to aim at: how many times smaller, a file size, bits for every voxel, or a quality (PSNR).",
     "target_value": "The number to aim at. The file never exceeds a size; a PSNR takes several rounds of training.",
     "size": "Size of the volume and of the file it will become.",
-    "preset": "fast takes seconds and suits most images. balanced and best take minutes where a short trial says that "
-    "networks may make the file better (not larger), and end with the file of fast where not.",
-    "model": "What the file consists of. detail: wavelet coefficients, in seconds. hybrid: an octree of networks, and "
-    "coefficients of what it leaves over. tinc: networks alone. auto: the best of these.",
+    "preset": "fast takes seconds and suits most images. balanced and best first run a short trial. If networks "
+    "may improve the quality, they train for minutes; if not, they make the same file as fast.",
+    "model": "What the file consists of. wavelet: wavelet coefficients, in seconds. "
+    + "".join(f"{family.name}: {family.summary}. " for family in FAMILIES.values())
+    + "With +wavelet: also wavelet coefficients of what it leaves over. auto: the best of wavelets and tinc.",
     "between": "How the network's bytes are spread over the octree's levels. auto measures how alike the octants are; "
-    "shallow favours what they share, deep favours each on its own.",
+    "shallow favours what they share, deep what each has alone.",
     "within": "How a level's bytes are spread over its octants: all the same, more where signal rises above the noise "
-    "(importance), more where intensities vary, or more where the importance layer says so (map).",
-    "mask": "Labels, or an image: voxels that are not 0 count more. Choose 'map' above to give them more bytes, too.",
+    "(importance), more where intensities vary, or more where the importance layer is not 0 (map).",
+    "mask": "Labels, or an image: voxels that are not 0 count more. Choose 'map' above to also give them more bytes.",
     "device": "Where to train. auto takes CUDA, then MPS, then the CPU.",
-    "mask_weight": "How many times as much as the others the marked voxels count.",
-    "axes": "What each axis of the layer is: t time, c channel, z y x space. Taken from the layer's axis labels, or "
-    "guessed where its shape leaves no doubt. What you choose here is written to the layer's axis labels.",
-    "region": "Compress only what the selected rectangle of a Shapes layer encloses, or its last one. Axes that "
-    "it does not span are taken whole.",
-    "levels": "Levels of the octree, root included. automatic: as many as the budget feeds.",
-    "seed": "Same seed, same device, same threads: the same file, byte for byte.",
+    "mask_weight": "How much more the marked voxels count than the others; 10 means ten times.",
+    "axes": "What each axis of the layer is: t time, c channel, z y x space. Taken from the layer's axis labels, "
+    "or from its shape where that is clear. Your choice is written to the layer's axis labels.",
+    "region": "Compress only the part inside the selected rectangle of a Shapes layer (else its last rectangle). "
+    "Other axes are taken whole.",
+    "levels": "Levels of the octree, root included. automatic: as many as the file size allows.",
+    "seed": "The same seed, device and number of threads give the same file, byte for byte.",
     "time_limit": "Training ends after this time; its schedule is shortened to fit.",
-    "live": "While it trains, show the plane you look at as the network knows it so far. Costs at most a tenth of "
+    "live": "During training, show the current plane as the network has learnt it so far. Takes at most a tenth of "
     "the time.",
-    "keep": "What Stop does: end training at once and keep what was learnt, or drop it. Stop pressed twice drops it.",
+    "keep": "Stop ends training at once. Ticked: what was learnt becomes the result. Press Stop twice to drop it.",
 }
 _LABELS = {
     "source": "Source",

@@ -17,14 +17,9 @@ from napari_tinc.errors import BudgetError, InputError, TincError
 from napari_tinc.format.least import least_bytes
 from napari_tinc.plugin.compress.report import Report, duration_text, size_text
 from napari_tinc.plugin.window.axes import guessed_axes, named_axes
+from napari_tinc.settings import Settings
 from napari_tinc.target import Target
 
-# The library's own names; listing them here keeps torch out of napari's start. A test compares the lists.
-PRESETS = ("fast", "balanced", "best")
-MODELS = ("auto", "detail", "hybrid", "tinc")
-BETWEEN = ("auto", "even", "shallow", "deep")
-WITHIN = ("equal", "importance", "variance", "map")
-DEVICES = ("auto", "cpu", "cuda", "mps")
 TARGETS = {"ratio": 64.0, "bytes": 100.0, "bits_per_voxel": 0.25, "psnr": 40.0}  # and where the form starts
 _BYTES_PER_KB = 1000
 _LOOKED_AT = 8  # voxels per axis that tell whether a volume has different values
@@ -91,10 +86,10 @@ class Form:
         factor = _BYTES_PER_KB if self.target_kind == "bytes" else 1
         return Target(self.target_kind, self.target_value * factor)
 
-    def settings(self) -> dict[str, Any]:
-        """Return the keyword arguments for :func:`napari_tinc.encode.compression.compress_steps`."""
+    def settings(self) -> Settings:
+        """Return how to compress."""
         names = ("preset", "model", "between", "within", "device", "levels", "seed", "time_limit")
-        return {name: getattr(self, name) for name in names}
+        return Settings(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,8 +344,8 @@ class CompressModel:
         if self.state is State.TRAINING:
             phase = {
                 "coding": "Coding",
-                "measuring": "Measuring what the file decodes to",
-                "quantising": "Training, rounded",
+                "measuring": "Measuring the quality",
+                "quantising": "Training with rounded parameters",
             }
             said = phase.get(self.phase, "Training")
             # What is trained is one try of several, and lacks the coefficients that come on top of it.
@@ -359,7 +354,7 @@ class CompressModel:
             return said + psnr + left
         texts = {
             State.IDLE: self.message or "Idle",
-            State.PREPARING: "Preparing: " + (self.message or "reading and planning"),
+            State.PREPARING: "Preparing: " + (self.message or "reading the volume and planning"),
             State.STOPPING: "Stopping: " + (self.message or "keeping what was learnt"),
             State.DONE: "Done",
             State.FAILED: f"Failed: {self.message}",

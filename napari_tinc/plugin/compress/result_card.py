@@ -30,15 +30,15 @@ from napari_tinc.plugin.window.plain import plain_label
 
 BUTTONS = {
     "save": ("Save…", "Write the compressed volume to a .tinc file"),
-    "zarr": ("Export OME-Zarr…", "Decode the volume and write it as OME-Zarr, for programs that know no .tinc"),
-    "difference": ("Difference", "Show original minus decoded, computed where you look; press again to remove it"),
+    "zarr": ("Export OME-Zarr…", "Decode the volume and write it as OME-Zarr, for programs that cannot read .tinc"),
+    "difference": ("Difference", "Show original minus decoded; press again to remove it"),
     "compare": ("Side by side", "Show original and result side by side; press again for the single view"),
-    "table": ("Octant table", "List the octants, worst first; a row takes you there; press again to close it"),
+    "table": ("Octant table", "List the octants, worst first; click a row to go there; press again to close the list"),
     "codecs": ("Compare codecs…", "Try other settings and codecs on the same layer, at the same ratio"),
 }
 NEEDS_ORIGINAL = ("difference", "compare", "codecs")
 _ALWAYS = ("save", "zarr")
-_OVERLAY_TIP = "What is laid over the result, octant by octant: where to trust it, and where the bytes went"
+_OVERLAY_TIP = "Show for each octant how well it is kept, or how many bytes it takes"
 _PICTURE = 80  # pixels
 _TITLES = ("original", "decoded", "error")
 
@@ -145,7 +145,7 @@ class LossPictures(QWidget):
         self._losses, self.buttons = losses, []
         self.setVisible(bool(losses))
         if losses:
-            self._grid.addWidget(QLabel("Worst octants; a click goes there"), 0, 0, 1, len(_TITLES))
+            self._grid.addWidget(QLabel("Worst octants (click to go there)"), 0, 0, 1, len(_TITLES))
         for column, title in enumerate(_TITLES if losses else ()):
             self._grid.addWidget(QLabel(title), 1, column)
         for number, loss in enumerate(losses):

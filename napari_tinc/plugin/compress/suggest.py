@@ -157,8 +157,8 @@ class SuggestPanel(QWidget):
         if best is not None:
             return f"Up to {best.ratio:g} times smaller the loss looks like noise."
         if first.noise.is_none:
-            return "No noise was found, so all that is lost is structure: judge by the pictures."
-        return f"Already at {first.ratio:g} times smaller structure is lost: try a smaller ratio."
+            return "No noise was found, so everything lost is structure: judge by the pictures."
+        return f"Structure is lost even at {first.ratio:g} times smaller: try a smaller ratio."
 
     def _draw(self) -> None:
         """Show all rows anew: pictures share one contrast, and one scale of errors."""

@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 _SUGGEST_NAME = "Suggest a ratio"
 _SUGGEST_TIP = (
-    "Try some ratios around the plane on the screen, or in the region: pictures, and up to which one the loss looks "
-    "like noise"
+    "Try some ratios around the plane on the screen, or in the region: shows pictures, and the highest ratio at "
+    "which the loss looks like noise"
 )
 _LABELS = (
-    "{} looks like a label image: numbers of objects in long constant runs. Compression is lossy and would turn them "
-    "into the numbers of other objects. Keep labels in a lossless format."
+    "{} looks like a label image: object numbers in long constant runs. Compression is lossy, and would change them "
+    "to the numbers of other objects. Keep labels in a lossless format."
 )
 _BAR = 1000  # resolution of the progress bar
 _REDRAW_SECONDS = 0.25
@@ -95,8 +95,10 @@ class CompressWidget(DockedWidget):
     # The window
 
     def _build(self) -> None:
-        self.compress_button = self._button("Compress", "Compress the source, here and now", self.start)
-        self.stop_button = self._button("Stop", "End training now; see Advanced for what is kept", self.stop)
+        self.compress_button = self._button("Compress", "Compress the source on this computer", self.start)
+        self.stop_button = self._button(
+            "Stop", "Stop now. Advanced > Stop keeps what was learnt decides if there is a result", self.stop
+        )
         self.save_button = self._button("Save…", "Write the last result to a .tinc file", self.save)
         self.status = plain_label(wrapped=True)
         self.bar = QProgressBar()
@@ -323,7 +325,7 @@ class CompressWidget(DockedWidget):
             case worker.LooksLikeLabels():
                 self.model.discard()
                 if self._queue.running:
-                    self._note_outcome("looks like a label image; compress it by itself if it is none")
+                    self._note_outcome("looks like a label image; if it is not, compress it alone")
                 elif ask_whether(self, "Label image?", _LABELS.format(session.placement.name), "Compress anyway"):
                     self._start(labels_too=True)
             case _:
@@ -360,7 +362,10 @@ class CompressWidget(DockedWidget):
             self.model.fail(f"the result cannot be shown: {error}")
             raise
         self.model.finish(report)
-        note = "The source was changed after the start; the result shows what it was." * session.source_changed
+        note = (
+            "The source was changed after the start; the result shows the source as it was then."
+            * session.source_changed
+        )
         self.card.show_report(report, note)
         QTimer.singleShot(0, self._reveal_card)  # not before the layout knows its height
 

@@ -21,11 +21,12 @@ from napari_tinc.plugin.compress.losses import kept_structure, worst_octants
 from napari_tinc.plugin.compress.model import importance_weights
 from napari_tinc.plugin.compress.preview import View
 from napari_tinc.plugin.compress.report import Report, worst_octant_text
+from napari_tinc.settings import Settings
 from napari_tinc.system.steps import relay
 from napari_tinc.target import Target
 
 if TYPE_CHECKING:
-    from napari_tinc.networks.training import Progress
+    from napari_tinc.progress import Progress
     from napari_tinc.volume import CompressedVolume
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Job:
     data: Any
     target: Target
     metadata: Metadata
-    settings: dict[str, Any]
+    settings: Settings
     mask: Any = None
     mask_weight: float = 1.0
     region: tuple[slice, ...] | None = None  # of data and mask; by default all
@@ -130,7 +131,7 @@ Events = Generator["Progress | Preparing | Previewed | None", None, Outcome]
 
 def compress_events(job: Job, control: Control) -> Events:
     """Compress, yielding progress, previews and (between, to be interruptible) ``None``."""
-    outcome: Outcome = yield from guarded(_compress(job, control), job.settings.get("device", "auto"))
+    outcome: Outcome = yield from guarded(_compress(job, control), job.settings.device)
     return outcome
 
 
@@ -173,7 +174,12 @@ def _compress(job: Job, control: Control) -> Events:
     from napari_tinc.encode.compression import compress_steps
 
     steps = compress_steps(
-        data, job.target, metadata=job.metadata, weights=weights, finish=lambda: control.finishing, **job.settings
+        data,
+        job.target,
+        job.settings,
+        metadata=job.metadata,
+        weights=weights,
+        should_stop=lambda: control.finishing,
     )
     pacer = _Pacer()
     try:
@@ -208,7 +214,9 @@ def prepare(control: Control) -> Generator[Preparing | None, None, None]:
             waited = time.monotonic() - started
         if waited > _COMPILING_SECONDS and not told:
             told = True
-            yield Preparing("loading the coder; after an installation it is compiled once, which takes a while…")
+            yield Preparing(
+                "loading the coder; after an installation it is compiled once, which takes about ten seconds…"
+            )
         yield None
     if told:
         yield Preparing("")  # what comes now is the rule

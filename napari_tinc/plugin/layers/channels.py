@@ -12,7 +12,7 @@ from napari.layers import Image
 from napari_tinc.arrays.metadata import LEADING
 from napari_tinc.errors import InputError
 from napari_tinc.plugin.layers.place import place_of
-from napari_tinc.plugin.layers.results import apart, color_of, levels_of, result_volume
+from napari_tinc.plugin.layers.results import apart, color_of, levels_of, one_or_all, result_volume
 from napari_tinc.system.text import printable
 
 if TYPE_CHECKING:  # these import torch, which takes seconds
@@ -57,12 +57,13 @@ def channel_layers(viewer: Any, result_layer: Any) -> list[Image]:
     layers = []
     for channel, color in enumerate(_colors(volume)):
         levels = levels_of(volume, viewer, lambda source: AtEveryChannel(source, volume), channel)
+        data, multiscale = one_or_all(levels)
         names = volume.metadata.channel_names
         name = names[channel] if names else f"channel {channel}"
         layers.append(
             Image(
-                levels if len(levels) > 1 else levels[0],
-                multiscale=len(levels) > 1,
+                data,
+                multiscale=multiscale,
                 name=f"{printable(name)}: {result_layer.name}",
                 contrast_limits=_limits(volume, channel),
                 colormap=color,

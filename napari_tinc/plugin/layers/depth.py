@@ -60,7 +60,7 @@ def show_depth(viewer: Any, layer: Any, force: bool = False) -> None:
         layer.locked_data_level, layer.metadata[_LOCKED] = None, False
     if deep and not fits and layer.locked_data_level is None:
         viewer.status = (
-            f"{layer.name}: shown at 1/{2 ** (len(layer.data) - 1)} of its resolution for lack of memory; "
+            f"{layer.name}: shown at 1/{2 ** (len(layer.data) - 1)} of its resolution, because memory is short; "
             "Layers > Visualize > Full resolution in 3-D shows all of it"
         )
 

@@ -12,7 +12,7 @@ from napari.utils.colormaps import Colormap
 
 from napari_tinc.plugin.compress.model import full_resolution
 from napari_tinc.plugin.layers.place import place_of
-from napari_tinc.plugin.layers.results import original_array, result_volume
+from napari_tinc.plugin.layers.results import one_or_all, original_array, result_volume
 
 _BLACK_AT_ZERO = Colormap(
     ((0.45, 0.75, 1.0), (0.05, 0.30, 0.80), (0.0, 0.0, 0.0), (0.80, 0.25, 0.05), (1.0, 0.75, 0.35)),
@@ -69,10 +69,11 @@ def add_difference(viewer: ViewerModel, source_layer: Any, result_layer: Any) ->
     if len(levels) > 1 and volume.has_wide_planes:
         sharpener = sharpener_in(viewer, lambda layer: layer.metadata.get("tinc_difference") is volume)
         levels = [sharpener.level(level, None) for level in levels]
+    shown, multiscale = one_or_all(levels)
     limit = _SIGMAS * _error(result_layer)
     layer = Image(
-        levels if len(levels) > 1 else levels[0],
-        multiscale=len(levels) > 1,
+        shown,
+        multiscale=multiscale,
         name=f"{source_layer.name} minus {result_layer.name}",
         contrast_limits=(-limit, limit),
         colormap=_BLACK_AT_ZERO,

@@ -96,8 +96,13 @@ def layer_data(
     options = where | _looks(volume, source_layer)
     options["name"] = _title(volume, (source_layer.name if source_layer is not None else volume.metadata.name) or name)
     options["metadata"] = _provenance(volume, source_layer) | {"tinc_region": region}
-    options["multiscale"] = len(levels) > 1
-    return levels if len(levels) > 1 else levels[0], options, "image"
+    data, options["multiscale"] = one_or_all(levels)
+    return data, options, "image"
+
+
+def one_or_all(levels: list[Any]) -> tuple[Any, bool]:
+    """Return the levels of a layer, or the only one, and whether they are several: napari wants to be told both."""
+    return (levels, True) if len(levels) > 1 else (levels[0], False)
 
 
 def levels_of(
@@ -282,6 +287,7 @@ __all__ = [
     "is_result",
     "layer_data",
     "levels_of",
+    "one_or_all",
     "original_array",
     "place_of",
     "result_volume",

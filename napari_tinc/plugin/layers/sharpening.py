@@ -329,8 +329,10 @@ class ShownArray(LazyArray):
     def __getitem__(self, index: Any) -> Any:
         """Slice lazily, for napari's slicing from what is shown."""
         caller = sys._getframe(1).f_globals.get("__name__", "")
-        # There is no hook: a layer slices its data as anybody would. Should napari move its module, layers are exact
-        # and slow, and a test fails.
+        # There is no hook: a layer slices its data as anybody would, with no event before, and readers may not make
+        # layers of a class of their own. All that napari sets meanwhile is dask's "optimization.fuse.active", which
+        # users set too, and would then compute with coarse voxels. This fails the other way: should napari move its
+        # module, layers are exact and slow, and a test fails.
         if caller.startswith("napari.layers.") and caller.endswith("._slice"):
             return self._seen[index]
         return super().__getitem__(index)

@@ -11,7 +11,7 @@ from napari import current_viewer
 from napari_tinc.files.units import shown_unit
 from napari_tinc.plugin.compress import engine
 from napari_tinc.plugin.layers.depth import follow_depth
-from napari_tinc.plugin.layers.results import LayerData, color_of, layer_data
+from napari_tinc.plugin.layers.results import LayerData, color_of, layer_data, one_or_all
 from napari_tinc.plugin.window.preferences import limit_cache, read
 from napari_tinc.plugin.window.viewers import raw_viewer
 
@@ -73,6 +73,7 @@ def _zarr_layer(path: Path) -> LayerData:
 
     arrays, letters, said = described(path)
     levels = [da.from_zarr(array) for array in arrays]  # type: ignore[no-untyped-call]
+    data, multiscale = one_or_all(levels)
     steps = [said.steps.get(letter, (1.0, "")) for letter in letters]
     channels = levels[0].shape[letters.index("c")] if "c" in letters else 1
     display = said.display(letters, channels)
@@ -81,7 +82,7 @@ def _zarr_layer(path: Path) -> LayerData:
         "axis_labels": tuple(letters),
         "scale": tuple(step for step, _ in steps),
         "units": tuple(shown_unit(unit) or "pixel" for _, unit in steps),
-        "multiscale": len(levels) > 1,
+        "multiscale": multiscale,
     }
     if display.translate:
         options["translate"] = display.translate
@@ -90,7 +91,7 @@ def _zarr_layer(path: Path) -> LayerData:
         options["contrast_limits"] = (min(low), max(high))
     if len(display.colors) == 1:
         options["colormap"] = color_of(display.colors[0])
-    return levels if len(levels) > 1 else levels[0], options, "image"
+    return data, options, "image"
 
 
 __all__ = ["get_reader", "get_zarr_reader", "open_files", "open_zarrs"]

@@ -18,6 +18,7 @@ from napari_tinc.plugin.layers.place import place_of
 from napari_tinc.plugin.layers.results import display_of, is_result, result_volume
 from napari_tinc.plugin.window.dialogs import ask_whether
 from napari_tinc.plugin.window.preferences import read
+from napari_tinc.settings import Settings
 
 _WHERE = "Choose another size in the compress widget, or under Preferences"
 _SCALE = 100
@@ -87,7 +88,7 @@ class Compression(QObject):
             If it failed; the text says why.
         """
         preferences, source = read(), source_of(self._layer)
-        settings = {"preset": preferences.preset, "device": preferences.device}
+        settings = Settings(preferences.preset, device=preferences.device)
         display = display_of(place_of(self._layer), self._layer)
         job = worker.Job(
             full_resolution(self._layer),
@@ -105,9 +106,7 @@ class Compression(QObject):
             case worker.Failed(message):
                 raise InputError(message)
             case worker.LooksLikeLabels():
-                text = (
-                    f"{self._layer.name} looks like a label image, whose numbers would become those of other objects."
-                )
+                text = f"{self._layer.name} looks like a label image: compression would mix up its object numbers."
                 return self.run(labels_too=True) if ask_whether(None, "Label image?", text, "Compress anyway") else None
         show_warning(f"{self._layer.name} was not saved: its compression was cancelled")
         return None

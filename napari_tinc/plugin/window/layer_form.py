@@ -103,7 +103,7 @@ class LayerForm(QWidget):
         if any(isinstance(layer, Image) and layer.rgb for layer in layers):
             return "expected intensities, got an RGB layer; split it into channels (its context menu: Split RGB)"
         if any(isinstance(layer, Labels) for layer in layers):
-            return "expected intensities, got labels, whose numbers compression would change; open an image"
+            return "expected intensities, got labels, and compression would change their numbers; open an image"
         return ""
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from reference_mixing import Knowledge, Stream
 from reference_network import Bytes
 
 Cell = tuple[int, int, int]
@@ -19,48 +20,14 @@ B = (1, 3, 6, 12, 24, 60)
 C = (1, 4, 12, 40)
 D = (1, 2)
 E = (1, 2, 3, 5, 7, 10, 14, 19, 26, 36, 50, 70, 100, 160, 300)
-STRETCH = [max(-2047, min(2047, math.floor(256 * math.log((i + 0.5) / (4095.5 - i)) + 0.5))) for i in range(4096)]
-SQUASH = {
-    x: max(16, min(65520, math.floor(65536 / (1 + math.exp(-x / 256)) + 0.5))) for x in range(-2047, 2048)
-}  # fmt: skip
 
 
 def above(edges: tuple[int, ...], number: int) -> int:
     return sum(edge <= number for edge in edges)
 
 
-class Knowledge:
-    """Probabilities, counts and weights."""
-
-    def __init__(self, other: Knowledge | None = None) -> None:
-        self.probability = [32768] * (6 * 544) if other is None else list(other.probability)
-        self.count = [0] * (6 * 544) if other is None else list(other.count)
-        self.weights = [[19660] * 7 for _ in range(18)] if other is None else [list(w) for w in other.weights]
-
-
-class Stream:
-    """The binary coder."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.position = data, 4
-        self.low, self.high = 0, 2**32 - 1
-        self.word = int.from_bytes(data[:4] + bytes(4 - len(data[:4])), "big")
-
-    def bit(self, probability: int) -> int:
-        width = self.high - self.low
-        middle = self.low + width // 2**16 * probability + width % 2**16 * probability // 2**16
-        bit = int(self.word <= middle)
-        if bit:
-            self.high = middle
-        else:
-            self.low = middle + 1
-        while self.low >> 24 == self.high >> 24:
-            following = self.data[self.position] if self.position < len(self.data) else 0
-            self.position += 1
-            self.low = self.low % 2**24 * 256
-            self.high = self.high % 2**24 * 256 + 255
-            self.word = self.word % 2**24 * 256 + following
-        return bit
+class DetailStream(Stream):
+    """Decisions about coefficients."""
 
     def decide(self, knowledge: Knowledge, kind: int, orientation: int, numbers: tuple[int, ...]) -> int:
         west, north, up, same, parent, beside = numbers
@@ -71,20 +38,8 @@ class Stream:
             220 + 5 * (7 * orientation + b) + above(C, beside), 500 + total,
             516 + above(D, west) + 3 * above(D, north) + 9 * above(D, up), 543,
         ]  # fmt: skip
-        contexts = [544 * kind + context for context in contexts]
-        weights = knowledge.weights[3 * kind + (0 if total < 4 else 1 if total < 9 else 2)]
-        stretched = [STRETCH[knowledge.probability[context] // 16] for context in contexts]
-        mixed = sum(s * w for s, w in zip(stretched, weights, strict=True)) // 2**16
-        chance = SQUASH[max(-2047, min(2047, mixed))]
-        bit = self.bit(chance)
-        error = 14 * (65536 * bit - chance) // 16
-        for i, context in enumerate(contexts):
-            weights[i] = max(-(2**24), min(2**24, weights[i] + (stretched[i] * error + 2**15) // 2**16))
-            known, count = knowledge.probability[context], knowledge.count[context]
-            moved = known + (65535 * bit - known) * (327680 // (5 * count + 8)) // 2**16
-            knowledge.probability[context] = max(32, min(65503, moved))
-            knowledge.count[context] = min(250, count + 1)
-        return bit
+        row = 3 * kind + (0 if total < 4 else 1 if total < 9 else 2)
+        return self.decision(knowledge, [544 * kind + context for context in contexts], row)
 
 
 class Padded:
@@ -116,7 +71,7 @@ class Block:
     """Decode one block: its symbols, and the magnitudes that its children see."""
 
     def __init__(
-        self, stream: Stream, knowledge: Knowledge, shape: tuple[int, ...], orientations: list[int], parent: Any
+        self, stream: DetailStream, knowledge: Knowledge, shape: tuple[int, ...], orientations: list[int], parent: Any
     ) -> None:
         self.stream, self.knowledge, self.shape = stream, knowledge, shape
         self.orientations, self.parent = orientations, parent
@@ -193,7 +148,7 @@ class DetailDecoder:
         self.side = 2 ** fields.u8()
         self.masks = [fields.u8() for _ in range(fields.u8())]
         self.step = float(np.float32(2 ** ((fields.u8() + 256 * fields.u8()) / 256 - 40)))
-        self.shrinkages = fields.u8(), fields.u8()
+        self.offsets = fields.u8(), fields.u8()
         mean = fields.varint()
         self.mean = -(mean + 1) // 2 if mean % 2 else mean // 2
         self.shapes = [shape]  # before every level, and after the last
@@ -211,15 +166,15 @@ class DetailDecoder:
         self.symbols: dict[tuple[int, tuple[int, ...]], Symbols] = {}
         self.bands: dict[tuple[int, tuple[int, ...]], dict[int, Padded]] = {}
         after: dict[tuple[int, tuple[int, ...]], Knowledge] = {}
-        stream, knowledge = Stream(streams[0]), Knowledge()
+        stream, knowledge = DetailStream(streams[0]), Knowledge(6 * 544, 18, 19660)
         for level in reversed(range(trunk, len(grids))):
             self.block(level, (0, 0, 0), stream, knowledge)
             after[level, (0, 0, 0)] = knowledge
         for (level, cell), data in zip(cells, streams[1:], strict=True):
             knowledge = after[level + 1, self.parent(level, cell)]
             if data:
-                knowledge = Knowledge(knowledge)
-                self.block(level, cell, Stream(data), knowledge)
+                knowledge = knowledge.copy()
+                self.block(level, cell, DetailStream(data), knowledge)
             else:
                 self.keep(level, cell, np.zeros((len(self.orientations(level)), *self.extent(level, cell)), np.int64))
             after[level, cell] = knowledge
@@ -239,7 +194,7 @@ class DetailDecoder:
     def extent(self, level: int, cell: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(min(self.side, n - i * self.side) for i, n in zip(cell, self.shapes[level + 1], strict=True))
 
-    def block(self, level: int, cell: tuple[int, ...], stream: Stream, knowledge: Knowledge) -> None:
+    def block(self, level: int, cell: tuple[int, ...], stream: DetailStream, knowledge: Knowledge) -> None:
         seen = None
         if level + 1 < len(self.masks):
             parent, factors = self.parent(level, cell), self.factors(level)
@@ -267,7 +222,7 @@ class DetailDecoder:
                 box = [slice(i * self.side, i * self.side + n) for i, n in zip(cell, part.shape[1:], strict=True)]
                 symbols[(slice(None), *box)] = part
         sizes = np.abs(symbols)
-        shrinkage = np.where(sizes > 1, self.shrinkages[1], self.shrinkages[0]) / 256
+        shrinkage = np.where(sizes > 1, self.offsets[1], self.offsets[0]) / 256
         values = np.sign(symbols) * (sizes - shrinkage) * self.step
         halves = {0: low}
         for orientation, band in zip(orientations, values, strict=True):

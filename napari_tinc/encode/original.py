@@ -1,4 +1,4 @@
-"""The volume to be compressed, as training sees it: items first, measured, normalised, cut into leaves."""
+"""The volume to be compressed: items first, measured, normalised."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from napari_tinc import segments
+from napari_tinc import quality
 from napari_tinc.arrays import scratch
 from napari_tinc.arrays.axes import items_first
 from napari_tinc.arrays.metadata import LEADING, Metadata
@@ -20,9 +18,9 @@ from napari_tinc.arrays.scratch import Bounds, boxes
 from napari_tinc.errors import InputError
 from napari_tinc.format import ItemRange
 from napari_tinc.geometry.octree import Octree, choose_splits
-from napari_tinc.measures import metrics
-from napari_tinc.networks import allocation
-from napari_tinc.networks.training import TrainingData
+from napari_tinc.limits import LIMITS
+from napari_tinc.measures import metrics, signal
+from napari_tinc.wavelets.residual import Residual
 
 Array = npt.NDArray[Any]
 
@@ -31,13 +29,12 @@ _LARGEST_RANGE = 1e150
 # The scale of a smaller one is 0, or has lost digits.
 _SMALLEST_RANGE = 1e-300
 _SMALLEST_WEIGHT, _LARGEST_WEIGHT = 1e-30, 1e30
-_BOX_VOXELS = 2**21
 # Standard deviation over range that the coarsest scale code stands for.
 _LEAST_DEVIATION = 2 ** (-255 / 16)
 
 
 @dataclass(frozen=True)
-class Source:
+class Original:
     """A volume and what compression needs to know of it.
 
     Parameters
@@ -60,7 +57,7 @@ class Source:
     ranges: tuple[ItemRange, ...]
 
     @classmethod
-    def prepare(cls, array: Array, metadata: Metadata, weights: Array | None) -> Source:
+    def prepare(cls, array: Array, metadata: Metadata, weights: Array | None) -> Original:
         """Arrange and measure an array that has passed :func:`napari_tinc.arrays.inputs.check_volume`."""
         items = items_first(array, metadata.axes)
         checked = None if weights is None else _check_weights(weights, array.shape, items, metadata.axes)
@@ -87,7 +84,7 @@ class Source:
         """Otsu threshold of every item, rounded as files store it; 0 for an item of one value."""
         pairs = zip(self.items, self.ranges, strict=True)
         return tuple(
-            segments.threshold_code(metrics.otsu_threshold(item), limits.minimum, limits.maximum)
+            quality.threshold_code(metrics.otsu_threshold(item), limits.minimum, limits.maximum)
             if limits.minimum < limits.maximum
             else 0
             for item, limits in pairs
@@ -97,7 +94,7 @@ class Source:
     def consistency(self) -> float | None:
         """Mean global consistency of the items that have one."""
         splits = choose_splits(self.spatial, 1)
-        measured = [allocation.global_consistency(item, splits) for item in self.items]
+        measured = [signal.global_consistency(item, splits) for item in self.items]
         known = [value for value in measured if value is not None]
         return float(np.mean(known)) if known else None
 
@@ -106,7 +103,7 @@ class Source:
         assert self.weights is not None
         return tuple(float(weights.mean(dtype=np.float64)) or 1.0 for weights in self.weights)
 
-    def middle(self, voxels: int) -> Source:
+    def middle(self, voxels: int) -> Original:
         """Return the middle of every item, of about ``voxels`` in all and the same proportions; itself if no larger."""
         if self.items.size <= voxels:
             return self
@@ -118,7 +115,7 @@ class Source:
             n if axis in LEADING else next(left) for n, axis in zip(self.shape, self.metadata.axes, strict=True)
         )
         weights = None if self.weights is None else self.weights[(slice(None), *place)]
-        return Source(items, shape, self.metadata, weights, tuple(_item_range(item) for item in items))
+        return Original(items, shape, self.metadata, weights, tuple(_item_range(item) for item in items))
 
     def voxel_weights(self, item: int, box: Bounds) -> npt.NDArray[np.float32]:
         """Weight of every voxel in a box of an item, mean 1 over the item; only for a source that has weights."""
@@ -134,36 +131,38 @@ class Source:
             None if self.weights is None else self.weights[i % len(self.weights)] for i in range(len(self.items))
         ]
         return np.concatenate(
-            [
-                allocation.leaf_measure(item, tree, within, weight)
-                for item, weight in zip(self.items, weights, strict=True)
-            ]
+            [signal.leaf_measure(item, tree, within, weight) for item, weight in zip(self.items, weights, strict=True)]
         )
 
-    def training_data(self, tree: Octree, device: torch.device) -> TrainingData:
-        """Cut the items into normalised leaves on a device."""
-        rows, offsets = [], []
-        for item, limits in zip(self.items, self.ranges, strict=True):
-            scale = limits.scale or 1.0
-            rows.append(((tree.to_leaves(item).astype(np.float64) - limits.offset) / scale).astype(np.float32))
-            offsets.append(20 * math.log10(self.value_range / scale) if limits.span else math.inf)
-        values = torch.from_numpy(np.ascontiguousarray(np.concatenate(rows).T)).to(device)
-        grid = np.meshgrid(*tree.local_axes(), indexing="ij")
-        coordinates = torch.from_numpy(np.stack([axis.ravel() for axis in grid])).to(device)
-        weights = self._loss_weights(tree)
-        on_device = None if weights is None else weights.to(device)
-        return TrainingData(coordinates, values, on_device, len(self.items), np.array(offsets))
+    def residual(self, item: int, said: npt.NDArray[np.float32] | None = None) -> Residual | None:
+        """Return what is left of an item, normalised, when something was ``said`` of it; None if it has one value.
 
-    def _loss_weights(self, tree: Octree) -> Tensor | None:
-        """Weight of every voxel of every leaf, padding 0, mean 1; ``None`` if all weigh the same."""
-        valid = tree.valid()
-        if self.weights is None and valid is None:
+        Parameters
+        ----------
+        item : int
+        said : ndarray of float32, of the item's shape, optional
+            What a network says of it, normalised.
+        """
+        limits = self.ranges[item]
+        if limits.minimum == limits.maximum:
             return None
-        inside = np.ones((tree.leaves, math.prod(tree.leaf_shape)), np.float32) if valid is None else valid
-        sources: list[Array | None] = [None] if self.weights is None else list(self.weights)
-        rows = [inside if w is None else inside * tree.to_leaves(w) for w in sources]
-        stacked = np.concatenate(rows * (len(self.items) // len(rows))).astype(np.float32)
-        return torch.from_numpy(np.ascontiguousarray((stacked / stacked.mean()).T))
+        flat = (1,) * (3 - len(self.spatial))
+        voxels = self.items[item].reshape(flat + self.spatial)
+        wide = np.float64 if voxels.dtype.itemsize > 2 else np.float32
+
+        def read(box: Bounds) -> npt.NDArray[np.float32]:
+            place = tuple(slice(a, b) for a, b in box)
+            values = np.subtract(voxels[place], limits.offset, dtype=wide)
+            narrow: npt.NDArray[np.float32] = np.divide(values, limits.scale, dtype=wide).astype(np.float32, copy=False)
+            if said is not None:
+                narrow -= said.reshape(voxels.shape)[place]
+            return narrow
+
+        def read_weights(box: Bounds) -> npt.NDArray[np.float32]:
+            return self.voxel_weights(item, box[3 - len(self.spatial) :]).reshape([b - a for a, b in box])
+
+        z, y, x = voxels.shape
+        return Residual((z, y, x), read, None if self.weights is None else read_weights)
 
 
 def _item_range(item: Array) -> ItemRange:
@@ -184,7 +183,7 @@ def _item_range(item: Array) -> ItemRange:
 
 def _mean_and_deviation(item: Array) -> tuple[float, float]:
     """Both in float64, without a copy of the item."""
-    pieces = [tuple(slice(a, b) for a, b in box) for box in boxes(tuple((0, n) for n in item.shape), _BOX_VOXELS)]
+    pieces = [tuple(slice(a, b) for a, b in box) for box in boxes(tuple((0, n) for n in item.shape), LIMITS.voxels)]
     mean = sum(float(item[piece].sum(dtype=np.float64)) for piece in pieces) / item.size
     squares = 0.0
     for piece in pieces:

@@ -6,14 +6,8 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
+from napari_tinc import choices
 from napari_tinc.errors import InputError
-from napari_tinc.networks import allocation
-from napari_tinc.networks.device import resolve_device
-
-# Optimiser steps for a volume of 2**18 voxels; larger ones take more, see compression.schedule.
-PRESETS = {"fast": 1500, "balanced": 6000, "best": 30000}
-# What a file consists of: the network alone, the detail layer alone, both, or the best of these.
-MODELS = ("auto", "tinc", "detail", "hybrid")
 
 
 @dataclass(frozen=True)
@@ -23,7 +17,7 @@ class Settings:
     Raises
     ------
     InputError
-        If a value is not among those that are possible.
+        If a value is not among those that are possible. Whether a device is there is asked when it is needed.
     """
 
     preset: str = "fast"
@@ -37,22 +31,21 @@ class Settings:
     promised: float | None = None  # what a trial of networks found, in dB; nobody's choice
 
     def __post_init__(self) -> None:
-        if self.preset not in tuple(PRESETS):
-            raise InputError(f"expected a preset among {tuple(PRESETS)}, got {self.preset!r}")
-        if self.model not in MODELS:
-            raise InputError(f"expected a model among {MODELS}, got {self.model!r}")
-        if isinstance(self.between, str) and self.between not in allocation.BETWEEN:
-            raise InputError(f"expected a strategy between levels among {allocation.BETWEEN}, got {self.between!r}")
-        if self.within not in allocation.WITHIN:
-            raise InputError(f"expected a strategy within a level among {allocation.WITHIN}, got {self.within!r}")
+        choices.check_choice("a preset", self.preset, choices.PRESETS)
+        choices.check_choice("a model", self.model, choices.MODELS)
+        choices.check_choice("a strategy within a level", self.within, choices.WITHIN)
+        choices.check_device_name(self.device)
+        for name in ("preset", "model", "within"):  # a member of an enum becomes a plain string
+            object.__setattr__(self, name, str(getattr(self, name)))
+        if isinstance(self.between, str):
+            choices.check_choice("a strategy between levels", self.between, choices.BETWEEN)
         if self.levels is not None:
-            self._check_whole("levels", 1, allocation.MAX_DEPTH + 1)
+            self._check_whole("levels", 1, choices.MAX_DEPTH + 1)
         self._check_whole("seed", -(2**63), 2**63 - 1)
         if self.time_limit is not None and not (_is_number(self.time_limit) and self.time_limit > 0):
             raise InputError(f"expected a time limit above 0 seconds, got {self.time_limit!r}")
         if not isinstance(self.between, str):
             self._check_ratios()
-        resolve_device(self.device)
 
     def _check_whole(self, name: str, low: int, high: int) -> None:
         """Refuse what is no whole number in these bounds; make an int of one of numpy's."""
@@ -65,11 +58,21 @@ class Settings:
         ratios: Any = self.between
         if not isinstance(ratios, list | tuple) or not all(_is_number(ratio) for ratio in ratios):
             raise InputError(
-                f"expected a strategy between levels among {allocation.BETWEEN}, or a number per level, got {ratios!r}"
+                f"expected a strategy between levels among {', '.join(choices.BETWEEN)}, or a number per level, "
+                f"got {ratios!r}"
             )
-        allocation.level_ratios(ratios, self.levels or len(ratios))
+        check_ratios(ratios, self.levels or len(ratios))
         object.__setattr__(self, "between", tuple(float(ratio) for ratio in ratios))
+
+
+def check_ratios(ratios: tuple[float, ...] | list[float], levels: int) -> None:
+    """Raise `InputError` unless there is one positive ratio for every level of a tree."""
+    if len(ratios) != levels or not all(0 < ratio < 1e6 for ratio in ratios):
+        raise InputError(f"expected {levels} positive ratios, one per level, got {tuple(ratios)}: give one for each")
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+__all__ = ["Settings", "check_ratios"]

@@ -1,0 +1,214 @@
+"""From plan and content to the bytes of a file: how large it is, what it decodes to, and the frame itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from napari_tinc import format as frames
+from napari_tinc import quality
+from napari_tinc.decoding import ArrayDecoder
+from napari_tinc.encode.original import Original
+from napari_tinc.geometry.octree import Octree
+from napari_tinc.layers import ItemDecoder, Layer
+from napari_tinc.restoration import Restoration, bins_of, pack_restoration, restoration_size
+from napari_tinc.settings import Settings
+from napari_tinc.wavelets.blocks import BlockCache, CodedWavelets, WaveletLayer
+from napari_tinc.wavelets.payload import pack_wavelets, packed_wavelets_size
+
+Payloads = dict[tuple[int, int], bytes]
+Provenance = dict[str, str | int | float | bool]
+
+# Bytes left for a measured PSNR that deflates worse than the placeholder; nearly always enough.
+PROVENANCE_SLACK = 4
+_SOME_PSNR = 88.88  # as long as a real one
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What fills a file, besides its measured quality.
+
+    Parameters
+    ----------
+    payloads : dict of (item, level) to bytes
+        The network's parameter segments; empty without a network.
+    wavelets : sequence of CodedWavelets or None
+        One per item, None for an item of one value; empty without a wavelet layer.
+    restorations : sequence of Restoration or None
+        One per item, None where a filter does not pay; empty without any.
+    """
+
+    payloads: Payloads = field(default_factory=dict)
+    wavelets: Sequence[CodedWavelets | None] = ()
+    restorations: Sequence[Restoration | None] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about a file except its content and its quality; this one holds no network.
+
+    Parameters
+    ----------
+    original : Original
+    settings : Settings
+    tree : Octree
+        Partition into octants.
+    """
+
+    original: Original
+    settings: Settings
+    tree: Octree
+
+    model = frames.MODEL_WAVELETS
+    between = "even"
+
+    @property
+    def packed(self) -> bytes:
+        """The plan in the header: how the network's parameters are laid out."""
+        return b""
+
+    @property
+    def provenance(self) -> Mapping[str, float]:
+        """What planning has found out about the volume."""
+        return {}
+
+    def networks(self, payloads: Payloads) -> Callable[[int], Layer] | None:
+        """Return what makes the network layer of an item from parameter segments; None without a network."""
+        return None
+
+
+def header(plan: Plan, psnr: float = _SOME_PSNR) -> frames.Header:
+    """Return the header of a file; before its PSNR is known, one of the same size but for a few bytes."""
+    original = plan.original
+    return frames.Header(
+        shape=original.shape,
+        dtype=original.items.dtype.str[1:],
+        metadata=original.metadata,
+        items=original.ranges,
+        splits=plan.tree.splits,
+        model=plan.model,
+        plan=plan.packed,
+        between=frames.BETWEEN.index(plan.between),
+        within=frames.WITHIN.index(plan.settings.within),
+        provenance=_provenance(plan, psnr),
+    )
+
+
+def size(plan: Plan, content: Content) -> int:
+    """Bytes of the file, before its quality is known."""
+    of_quality = quality.quality_size(plan.tree.leaves)
+    entries = [(frames.KIND_QUALITY, 0, item, of_quality) for item in range(len(plan.original.items))]
+    for (item, level), payload in _by_level(content.payloads):
+        entries.append((frames.KIND_PARAMETERS, level, item, len(payload)))
+    for item, coded in enumerate(content.wavelets):
+        if coded is not None:
+            entries.append((frames.KIND_WAVELETS, 0, item, packed_wavelets_size(coded)))
+    for item, filtered in enumerate(content.restorations):
+        if filtered is not None:
+            entries.append((frames.KIND_RESTORATION, 0, item, restoration_size(bins_of(filtered))))
+    return frames.packed_size(header(plan), entries)
+
+
+def frame(plan: Plan, content: Content, psnr: float, qualities: Sequence[bytes]) -> bytes:
+    """Return the bytes of the file.
+
+    Parameters
+    ----------
+    plan : Plan
+    content : Content
+    psnr : float
+        Over the whole array's own range, in dB.
+    qualities : sequence of bytes
+        Quality segment of every item.
+    """
+    parts = [frames.Segment(frames.KIND_QUALITY, item, 0, payload) for item, payload in enumerate(qualities)]
+    for (item, level), payload in _by_level(content.payloads):
+        parts.append(frames.Segment(frames.KIND_PARAMETERS, item, level, payload))
+    for item, coded in enumerate(content.wavelets):
+        if coded is not None:
+            parts.append(frames.Segment(frames.KIND_WAVELETS, item, 0, pack_wavelets(coded)))
+    for item, filtered in enumerate(content.restorations):
+        if filtered is not None:
+            parts.append(frames.Segment(frames.KIND_RESTORATION, item, 0, pack_restoration(filtered)))
+    return frames.pack(frames.Frame(header(plan, psnr), tuple(parts)))
+
+
+def constant(original: Original) -> bytes:
+    """Frame a volume whose every item has one value: exact, without parameters."""
+    made = frames.Header(
+        shape=original.shape,
+        dtype=original.items.dtype.str[1:],
+        metadata=original.metadata,
+        items=original.ranges,
+        splits=(),
+        model=frames.MODEL_CONSTANT,
+        plan=b"",
+        between=0,
+        within=0,
+        provenance={"version": software_version(), "psnr": "inf"},
+    )
+    return frames.pack(frames.Frame(made, ()))
+
+
+def decoders(plan: Plan, content: Content) -> Callable[[int], ItemDecoder]:
+    """Return the decoder of every item, as that of the file will be."""
+    networks, blocks = plan.networks(content.payloads), BlockCache()
+
+    @cache
+    def decoder(item: int) -> ItemDecoder:
+        layers: list[Layer] = [] if networks is None else [networks(item)]
+        if content.wavelets and (coded := content.wavelets[item]) is not None:
+            layers.append(WaveletLayer(coded, blocks))
+        restoration = content.restorations[item] if content.restorations else None
+        return ItemDecoder(plan.original.spatial, plan.original.ranges[item], layers, restoration)
+
+    return decoder
+
+
+def array_decoder(original: Original, items: Callable[[int], ItemDecoder]) -> Callable[..., Any]:
+    """Return what decodes regions of an array like the original from the decoders of its items."""
+    return ArrayDecoder(original.shape, original.items.dtype, original.metadata.axes, items).decode
+
+
+def software_version() -> str:
+    """Version of napari-tinc, ``"unknown"`` where it is not installed."""
+    try:
+        return version("napari-tinc")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _by_level(payloads: Payloads) -> list[tuple[tuple[int, int], bytes]]:
+    return sorted(payloads.items(), key=lambda entry: entry[0][::-1])
+
+
+def _provenance(plan: Plan, psnr: float) -> Provenance:
+    settings = plan.settings
+    made: Provenance = {
+        "version": software_version(),
+        "preset": settings.preset,
+        "seed": settings.seed,
+        "psnr": round(psnr, 2) if math.isfinite(psnr) else "inf",
+    }
+    if settings.promised is not None and math.isfinite(settings.promised):
+        made["promised_dB"] = round(settings.promised, 1)
+    return made | dict(plan.provenance)
+
+
+__all__ = [
+    "PROVENANCE_SLACK",
+    "Content",
+    "Payloads",
+    "Plan",
+    "array_decoder",
+    "constant",
+    "decoders",
+    "frame",
+    "header",
+    "size",
+    "software_version",
+]

@@ -1,0 +1,51 @@
+"""Decode what a file holds, and measure it against the original: PSNR of the whole, quality of every octant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+import numpy as np
+
+from napari_tinc.arrays.scratch import boxes
+from napari_tinc.encode.original import Original
+from napari_tinc.geometry.octree import Octree
+from napari_tinc.layers import ItemDecoder
+from napari_tinc.limits import LIMITS
+from napari_tinc.measures import metrics
+from napari_tinc.progress import Progress
+from napari_tinc.quality import Quality, pack_quality, threshold_value
+
+
+def measure(
+    decoders: Callable[[int], ItemDecoder], original: Original, tree: Octree
+) -> Generator[Progress, None, tuple[float, list[bytes]]]:
+    """Decode box by box and compare with the original; yield after every box.
+
+    Returns
+    -------
+    psnr : float
+        Over the whole array's own range, in dB.
+    quality : list of bytes
+        Quality segment of every item, see :func:`napari_tinc.quality.pack_quality`.
+    """
+    edges, order = tree.edges(tree.depth), tuple(tree.grid_index(tree.depth).T)
+    pieces = list(boxes(tuple((0, side) for side in tree.shape), LIMITS.voxels // 4))
+    squared, quality = 0.0, []
+    for index, (item, limits) in enumerate(zip(original.items, original.ranges, strict=True)):
+        code = original.threshold_codes[index]
+        total = metrics.OctantErrors(edges, threshold_value(code, limits.minimum, limits.maximum))
+        for number, box in enumerate(pieces):
+            yield Progress.unmeasured("measuring", index * len(pieces) + number, len(original.items) * len(pieces))
+            voxels = item[tuple(slice(a, b) for a, b in box)]
+            decoded = np.empty_like(voxels)
+            decoders(index).decode(box, 1.0, decoded)
+            total.add(voxels, decoded, box)
+        squared += float(total.squares.sum())
+        psnr = metrics.psnr_from_mse(total.mse, limits.span)[order]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            peak = -20 * np.log10(total.max_error / limits.span)[order] if limits.span else np.full(tree.leaves, np.inf)
+        quality.append(pack_quality(Quality(code, psnr, peak, total.dice[order])))
+    return float(metrics.psnr_from_mse(squared / original.items.size, original.value_range)), quality
+
+
+__all__ = ["measure"]

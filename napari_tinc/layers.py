@@ -1,0 +1,229 @@
+"""Layers: what adds to the voxels of an item, and how their sum becomes intensities.
+
+``voxels = round(offset + scale · restore(Σ layers))``, clipped to the original's range. Nobody above knows what a layer
+is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_tinc.arrays.scratch import Bounds, boxes
+from napari_tinc.choices import FAMILIES
+from napari_tinc.errors import FormatError
+from napari_tinc.format import KIND_RESTORATION, KIND_WAVELETS, MODEL_WAVELETS, Frame, ItemRange
+from napari_tinc.geometry.octree import Octree
+from napari_tinc.geometry.sampling import Floats32, interpolate, neighbours, sample_positions
+from napari_tinc.limits import LIMITS
+from napari_tinc.restoration import RADIUS, Restoration, around, parse_restoration
+from napari_tinc.system.forks import with_fresh_locks
+from napari_tinc.wavelets.blocks import BlockCache, WaveletLayer
+from napari_tinc.wavelets.payload import parse_wavelets
+
+# A network may overshoot a float32 volume's range by far before it is clipped: leave room below float32's largest.
+_LARGEST_NARROW_RANGE = 1e30
+
+
+class Layer(Protocol):
+    """What adds to the voxels of one item."""
+
+    def values(self, bounds: Bounds, scale: float) -> Floats32:
+        """Evaluate a region.
+
+        Parameters
+        ----------
+        bounds : tuple of (int, int)
+            Start and stop of every spatial axis, in samples at ``scale``.
+        scale : float
+            Samples per voxel.
+
+        Returns
+        -------
+        ndarray of float32, normalised, the shape of the bounds; the caller may change it
+        """
+
+    def region_bytes(self, bounds: Bounds, scale: float) -> int:
+        """Bytes of the file that :meth:`values` decodes for a region: the blocks it needs, and what is always read."""
+
+    def leaf_bytes(self, tree: Octree) -> npt.NDArray[np.float64]:
+        """Bytes of the file spent on every leaf of the item."""
+
+
+@dataclass(frozen=True)
+class ItemDecoder:
+    """Decodes regions of one item.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Spatial shape in voxels.
+    limits : ItemRange
+        Value range and normalisation.
+    layers : sequence of Layer
+    restoration : Restoration or None
+    """
+
+    shape: tuple[int, ...]
+    limits: ItemRange
+    layers: Sequence[Layer]
+    restoration: Restoration | None
+
+    def decode(self, bounds: Bounds, scale: float, out: npt.NDArray[Any]) -> None:
+        """Fill an array of the original's dtype and the shape of the bounds with intensities."""
+        limits = self.limits
+        if limits.minimum == limits.maximum:
+            out[...] = limits.minimum
+            return
+        narrow = out.dtype.itemsize < 4 or (out.dtype == np.float32 and limits.span < _LARGEST_NARROW_RANGE)
+        wide = np.dtype(np.float32 if narrow else np.float64)
+        # Boxes are nearly cubes: they have least surface, beyond which wavelets reach.
+        for box in boxes(bounds, LIMITS.voxels):
+            place = tuple(slice(a - first, b - first) for (a, b), (first, _) in zip(box, bounds, strict=True))
+            out[place] = to_intensities(self.normalised(box, scale), limits, wide, out.dtype)
+
+    def normalised(self, bounds: Bounds, scale: float) -> Floats32:
+        """Return what the file says of a region, before the mapping to intensities.
+
+        The restoration filter is left out of samples coarser than voxels, and interpolated between them.
+        """
+        if self.restoration is None or scale < 1:
+            return self.unrestored(bounds, scale)
+        if scale == 1:
+            restored = self.restoration.apply(self.surrounded(bounds))
+            return restored.reshape([stop - start for start, stop in bounds])
+        grids = self._grids(bounds, scale)
+        near = neighbours(grids, self.shape)
+        voxels = self.surrounded(near)
+        moved = self.restoration.apply(voxels) - voxels[(slice(RADIUS, -RADIUS),) * 3]
+        moved = moved.reshape([stop - start for start, stop in near])
+        return self.unrestored(bounds, scale) + interpolate(moved, near, grids)
+
+    def surrounded(self, bounds: Bounds) -> Floats32:
+        """Return voxels as the restoration filter needs them.
+
+        Returns
+        -------
+        ndarray of float32, shape (z + 4, y + 4, x + 4)
+            Normalised, not filtered, with two neighbours on every side, see
+            :meth:`napari_tinc.restoration.Restoration.apply`; z is 1 for an image.
+        """
+        grown, beyond = around(bounds, self.shape)
+        flat = 3 - len(bounds)
+        values = self.unrestored(grown, 1.0)
+        values = values.reshape((1,) * flat + values.shape)
+        return np.pad(values, [(RADIUS, RADIUS)] * flat + beyond, mode="edge")
+
+    def region_bytes(self, bounds: Bounds, scale: float) -> int:
+        """Bytes of the layers' segments that a region needs."""
+        if self.restoration is not None and scale >= 1:
+            if scale > 1:
+                bounds = neighbours(self._grids(bounds, scale), self.shape)
+            bounds, scale = around(bounds, self.shape)[0], 1.0
+        return sum(layer.region_bytes(bounds, scale) for layer in self.layers)
+
+    def _grids(self, bounds: Bounds, scale: float) -> list[npt.NDArray[np.float64]]:
+        """Positions of the samples of a region, in voxels inside the volume."""
+        sides = zip(bounds, self.shape, strict=True)
+        return [np.clip(sample_positions(start, stop, scale, side), 0, side - 1) for (start, stop), side in sides]
+
+    def unrestored(self, bounds: Bounds, scale: float) -> Floats32:
+        """Return the sum of the layers."""
+        if not self.layers:
+            return np.zeros([stop - start for start, stop in bounds], np.float32)
+        first, *others = self.layers
+        values = first.values(bounds, scale)
+        for layer in others:
+            values += layer.values(bounds, scale)
+        return values
+
+
+def to_intensities(values: Floats32, limits: ItemRange, wide: np.dtype[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Map the sum of the layers to intensities: rounded for integers, clipped to the original's range.
+
+    Parameters
+    ----------
+    values : ndarray of float32
+        Changed in place where ``wide`` is float32.
+    limits : ItemRange
+    wide : dtype
+        What is computed in.
+    dtype : dtype
+        What is returned.
+    """
+    result: npt.NDArray[Any] = values.astype(wide, copy=False)
+    with np.errstate(over="ignore"):  # only what a hostile file says: clipped like everything beyond the range
+        result *= limits.scale
+        result += limits.offset
+    if dtype.kind != "f":
+        np.rint(result, out=result)
+    return np.clip(result, limits.minimum, limits.maximum, out=result).astype(dtype)
+
+
+@with_fresh_locks
+class Decoders:
+    """The decoder of every item of a frame, made when it is asked for.
+
+    Parameters
+    ----------
+    frame : Frame
+    tree : Octree
+    device : str
+        Where networks are evaluated.
+    """
+
+    def __init__(self, frame: Frame, tree: Octree, device: str) -> None:
+        self._frame, self._tree, self._device = frame, tree, device
+        self._made: dict[int, ItemDecoder] = {}
+        self._cache = BlockCache()
+
+    def __getitem__(self, item: int) -> ItemDecoder:
+        """Return the decoder of an item.
+
+        Raises
+        ------
+        FormatError
+            If a segment of the item is not valid, or missing.
+        """
+        if item not in self._made:
+            payload = self._frame.get(KIND_RESTORATION, item, 0)
+            restoration = None if payload is None else parse_restoration(payload)
+            limits = self._frame.header.items[item]
+            self._made[item] = ItemDecoder(self._tree.shape, limits, self._layers(item), restoration)
+        return self._made[item]
+
+    def _layers(self, item: int) -> list[Layer]:
+        header = self._frame.header
+        layers: list[Layer] = [] if self._networks is None else [self._networks(item)]
+        payload = self._frame.get(KIND_WAVELETS, item, 0)
+        if payload is not None:
+            coded = parse_wavelets(payload, self._tree.shape)
+            layers.append(WaveletLayer(coded, self._cache, len(payload)))
+        elif header.model == MODEL_WAVELETS and header.items[item].span:
+            raise FormatError(f"expected a wavelet segment for item {item}, got none: damaged file")
+        return layers
+
+    @cached_property
+    def _networks(self) -> Callable[[int], Layer] | None:
+        """Make the network layer of an item; None for a frame without networks."""
+        model = self._frame.header.model
+        family = next((name for name, one in FAMILIES.items() if one.code == model), None)
+        if family is None:
+            return None
+        # Here and not above: torch is loaded for files that hold a network.
+        from napari_tinc.networks.layer import open_layers
+
+        return open_layers(self._frame, family, self._tree, self._device)
+
+
+def has_wide_planes(frame: Frame) -> bool:
+    """Whether a plane needs more than its own samples: a whole row of blocks of coefficients, or its neighbours."""
+    return any(segment.kind in (KIND_WAVELETS, KIND_RESTORATION) for segment in frame.segments)
+
+
+__all__ = ["Decoders", "ItemDecoder", "Layer", "has_wide_planes", "to_intensities"]

@@ -1,0 +1,198 @@
+"""The context-mixing coder of binary decisions that coefficients and parameters of networks share.
+
+A decision is predicted by seven adaptive probabilities, each looked up by another view (a *context*) of what is already
+known. A small logistic mixer, trained as it codes, weighs them (Mahoney, *Adaptive Weighing of Context Models for
+Lossless Data Compression*, 2005), and a binary arithmetic coder spends as many bits as the mix says. All of it is
+integer arithmetic, so that every machine decodes the same; ``docs/format.md`` gives it to the last bit.
+
+Compiled with numba, which runs it without the interpreter's lock. Only what Python calls is kept in numba's cache; that
+does not notice when a function changes that it calls in another file: after a change here, empty the cache.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+Array = npt.NDArray[Any]
+
+INPUTS = 7
+# As many as those who code with it need at most: contexts, and sets of the mixer's weights.
+CONTEXTS, SETS = 3264, 18
+# Of coefficients; what else is coded may start with others.
+_WEIGHT = 19660
+_LEARNING_RATE = 14
+_LEAST, _MOST = 32, 65503
+_SATURATED = 250
+_LARGEST_WEIGHT = 2**24
+# Not a plain number, which would have numba compile all that takes a probability once more for this very one.
+EVEN = np.int64(32768)
+
+_RATES = np.array([int(65536 / (n + 1.6)) for n in range(_SATURATED + 1)], np.int32)
+# tests/test_mixing.py shows that no entry is near enough to a half for floats to round it differently.
+_SQUASH = np.array(
+    [min(65520, max(16, math.floor(65536 / (1 + math.exp(-x / 256)) + 0.5))) for x in range(-2048, 2048)], np.int32
+)
+_STRETCH = np.array(
+    [max(-2047, min(2047, math.floor(256 * math.log((i + 0.5) / (4095.5 - i)) + 0.5))) for i in range(4096)], np.int16
+)
+
+# One record, which numba hands on as a pointer: arrays of its own would be counted at every call.
+_FIELDS = [
+    ("states", np.int32, CONTEXTS),  # 256 times the probability of a one in 65536ths, plus how often it was met
+    ("weights", np.int32, (SETS, INPUTS)),  # in 65536ths
+    ("contexts", np.uint64, INPUTS),  # of the decision at hand; unsigned: not looked at for being negative
+    ("row", np.uint64),  # set of weights of the decision at hand
+    ("stretched", np.int64, INPUTS),  # what the contexts say of it, as logits in 256ths
+]
+_MODEL = np.dtype((np.record, _FIELDS))
+
+# For what Python calls, and for what is called from there.
+compiled = partial(njit, cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+part = partial(njit, nogil=True, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What the coder has learnt: the probabilities of all contexts and the weights of the mixer.
+
+    Parameters
+    ----------
+    model : ndarray, shape (1,)
+        ``states``, ``weights``, and the decision that is being coded.
+    """
+
+    model: Array
+
+    @classmethod
+    def fresh(cls, weight: int = _WEIGHT) -> Statistics:
+        """Know nothing: all probabilities are one half, all weights (in 65536ths) the same."""
+        model = np.zeros(1, _MODEL)
+        model["states"], model["weights"] = int(EVEN) << 8, weight
+        return cls(model)
+
+    def copy(self) -> Statistics:
+        """Return an independent copy: what a block learns must not reach its siblings."""
+        return Statistics(self.model.copy())
+
+
+def beginning() -> Array:
+    """State of the arithmetic coder before it has written: lower and upper end, bytes written, and no word."""
+    return np.array([0, 0xFFFFFFFF, 0, 0], np.int64)
+
+
+def opened(stream: bytes) -> Array:
+    """State of the arithmetic coder before it has read: lower and upper end, bytes read, and the word between."""
+    return np.array([0, 0xFFFFFFFF, 4, int.from_bytes(stream[:4].ljust(4, b"\0"), "big")], np.int64)
+
+
+def ended(written: bytes, coder: Array) -> bytes:
+    """Return the whole stream: the shortest whose continuation with zeros decodes alike."""
+    low, high = int(coder[0]), int(coder[1])
+    tail = b""
+    for count in range(1, 5):
+        shift = 32 - 8 * count
+        value = -(-low >> shift) << shift
+        if value <= high:
+            tail = value.to_bytes(4, "big")[:count]
+            break
+    return (written + tail).rstrip(b"\0")
+
+
+@part()
+def put(coder, buffer, bit, probability):  # type: ignore[no-untyped-def]
+    """Narrow the interval to the side of ``bit``; leading bytes that both ends share are written."""
+    low, high = coder[0], coder[1]
+    width = high - low
+    middle = low + (width >> 16) * probability + (((width & 0xFFFF) * probability) >> 16)
+    if bit:
+        high = middle
+    else:
+        low = middle + 1
+    while ((low ^ high) & 0xFF000000) == 0:
+        if coder[2] < buffer.size:
+            buffer[coder[2]] = high >> 24
+        coder[2] += 1
+        low = (low << 8) & 0xFFFFFFFF
+        high = ((high << 8) & 0xFFFFFFFF) | 255
+    coder[0], coder[1] = low, high
+
+
+@part()
+def get(coder, stream, probability):  # type: ignore[no-untyped-def]
+    """Invert `put`; past the end the stream goes on with zeros."""
+    low, high, word = coder[0], coder[1], coder[3]
+    width = high - low
+    middle = low + (width >> 16) * probability + (((width & 0xFFFF) * probability) >> 16)
+    if word <= middle:
+        bit = 1
+        high = middle
+    else:
+        bit = 0
+        low = middle + 1
+    while ((low ^ high) & 0xFF000000) == 0:
+        low = (low << 8) & 0xFFFFFFFF
+        high = ((high << 8) & 0xFFFFFFFF) | 255
+        following = stream[coder[2]] if coder[2] < stream.size else 0
+        coder[2] += 1
+        word = ((word << 8) & 0xFFFFFFFF) | following
+    coder[0], coder[1], coder[3] = low, high, word
+    return bit
+
+
+@part()
+def predict(model):  # type: ignore[no-untyped-def]
+    """Mix what the contexts say in the logistic domain; return the probability of a one in 65536ths."""
+    total, row = np.int64(0), model.row
+    for i in range(INPUTS):
+        stretched = np.int64(_STRETCH[np.uint64(model.states[model.contexts[i]] >> 12)])
+        model.stretched[i] = stretched
+        total += stretched * np.int64(model.weights[row, i])
+    clipped: Any = max(-2047, min(2047, total >> 16))
+    return np.int64(_SQUASH[np.uint64(clipped + 2048)])
+
+
+@part()
+def learn(model, bit, mixed):  # type: ignore[no-untyped-def]
+    """Move the weights along the gradient of the bit's cost, and every probability towards the bit."""
+    error = ((bit << 16) - mixed) * _LEARNING_RATE >> 4
+    row = model.row
+    for i in range(INPUTS):
+        weight = model.weights[row, i] + ((model.stretched[i] * error + 0x8000) >> 16)
+        model.weights[row, i] = max(-_LARGEST_WEIGHT, min(_LARGEST_WEIGHT, weight))
+        context = model.contexts[i]
+        state = np.int64(model.states[context])
+        old, count = state >> 8, state & 255
+        rate = np.int64(_RATES[np.uint64(count)])
+        # One limit is enough: compiled twice, this is faster than once with both.
+        new: Any = min(_MOST, old + ((65535 - old) * rate >> 16)) if bit else max(_LEAST, old + (-old * rate >> 16))
+        model.states[context] = new << 8 | (count + (count < _SATURATED))
+
+
+@part()
+def encode(coder, buffer, model, bit):  # type: ignore[no-untyped-def]
+    """Write a decision, and learn from it."""
+    mixed = predict(model)
+    put(coder, buffer, bit, mixed)
+    learn(model, bit, mixed)
+
+
+@part()
+def decode(coder, stream, model):  # type: ignore[no-untyped-def]
+    """Read a decision, and learn from it."""
+    mixed = predict(model)
+    bit = get(coder, stream, mixed)
+    learn(model, bit, mixed)
+    return bit
+
+
+__all__ = [
+    "CONTEXTS", "EVEN", "INPUTS", "SETS", "Array", "Statistics", "beginning", "compiled", "decode", "encode", "ended",
+    "get", "learn", "opened", "part", "predict", "put",
+]  # fmt: skip

@@ -1,0 +1,196 @@
+"""Networks that are evaluated leaf by leaf, at local coordinates which all leaves of a partition share.
+
+Families of that kind inherit how they are trained and decoded. One network for a whole volume is one of a single leaf.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_tinc.geometry.octree import Octree
+from napari_tinc.geometry.sampling import Ints, leaves_of_region, sample_region
+from napari_tinc.networks.device import is_out_of_memory
+from napari_tinc.networks.protocol import Array, Batch, Bounds, Floats32, Nodes, Original, Parameters, Schedule
+
+# Activations per batch: what a CPU's caches hold, and enough to fill a GPU.
+_ACTIVATIONS = {"cpu": 1 << 19, "cuda": 1 << 26, "mps": 1 << 24}
+# Leaves per batch: every batch evaluates what they share again, so that small ones cost more.
+_LEAF_BATCH = 256
+_SMALLEST_TILE = 64
+_VOXELS_PER_STEP = 2**14
+_PEAK_RATE, _RATE_PER_WIDTH = 0.05, 1.2
+_OMEGA_PER_VOXEL = 0.5
+
+
+@dataclass
+class LeafSamples:
+    """Normalised leaves on the training device.
+
+    Parameters
+    ----------
+    coordinates : Tensor, shape (axes, points)
+        Local coordinates of a leaf's voxels.
+    values : Tensor, shape (points, rows)
+        Normalised intensities; a row is a leaf of an item.
+    weights : Tensor of shape (points, rows), or None
+        Weight of every voxel in the loss, 0 for padding, mean 1 over the rest; ``None`` if all are 1.
+    items : int
+        Volumes; each owns ``rows / items`` consecutive rows.
+    psnr_offsets : ndarray, shape (items,)
+        PSNR over the volume's own range of a mean squared error of 1 in normalised units, in dB.
+    """
+
+    coordinates: Tensor
+    values: Tensor
+    weights: Tensor | None
+    items: int
+    psnr_offsets: npt.NDArray[np.float64]
+
+    @property
+    def points(self) -> int:
+        """Voxels of a leaf, padding included."""
+        return self.coordinates.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the leaves are."""
+        return self.values.device
+
+    def batch(self, index: Tensor) -> Batch:
+        """Return the same local positions of all leaves."""
+        weights = None if self.weights is None else self.weights[index].T
+        return Batch(self.coordinates[:, index], self.values[index].T, weights)
+
+    def psnr(self, losses: Tensor) -> float:
+        """PSNR in dB of the items' mean squared errors taken together."""
+        errors = losses.double().cpu().numpy() * 10 ** (-self.psnr_offsets / 10)
+        return float(-10 * np.log10(max(errors.mean(), 1e-30)))
+
+
+class LeafNetwork(ABC):
+    """What families inherit whose networks are evaluated leaf by leaf."""
+
+    @property
+    @abstractmethod
+    def arrays(self) -> tuple[Array, ...]:
+        """See :class:`napari_tinc.networks.protocol.Network`."""
+
+    @property
+    @abstractmethod
+    def items(self) -> int:
+        """Volumes."""
+
+    @property
+    @abstractmethod
+    def partition(self) -> Octree:
+        """The leaves of every item: those of the network, not those that users see."""
+
+    @property
+    @abstractmethod
+    def widest(self) -> int:
+        """Most activations of a point at a time, over all leaves together."""
+
+    @property
+    @abstractmethod
+    def layer_width(self) -> int:
+        """Width of the widest layer: the wider, the lower the rate."""
+
+    @abstractmethod
+    def evaluate(self, parameters: Sequence[Tensor], inputs: Tensor) -> Tensor:
+        """Evaluate every leaf at the same local coordinates: (axes, points) to (rows, points)."""
+
+    @abstractmethod
+    def restrict(self, leaves: Nodes) -> tuple[LeafNetwork, list[tuple[int, Nodes]]]:
+        """Keep some leaves, numbered over all items; say which rows of which arrays they need."""
+
+    @property
+    def omega(self) -> list[float]:
+        """First-layer frequency of every axis, in radians per unit of local coordinate: it grows with the leaf."""
+        return [_OMEGA_PER_VOXEL * side for side in self.partition.leaf_shape]
+
+    def schedule(self, steps: int, growth: float, time_limit: float | None) -> Schedule:
+        """Grow steps and batch with the square root of the volume, so that the cost per voxel stays the same."""
+        rows = self.partition.leaves * self.items
+        points = max(64, round(_VOXELS_PER_STEP * growth / rows))
+        rate = min(_PEAK_RATE, _RATE_PER_WIDTH / self.layer_width)
+        return Schedule(round(steps * growth), points, rate, time_limit)
+
+    def samples(self, original: Original, device: torch.device) -> LeafSamples:
+        """Cut the items into normalised leaves on a device."""
+        tree, rows, offsets = self.partition, [], []
+        for item, limits in zip(original.items, original.ranges, strict=True):
+            scale = limits.scale or 1.0
+            rows.append(((tree.to_leaves(item).astype(np.float64) - limits.offset) / scale).astype(np.float32))
+            offsets.append(20 * math.log10(original.value_range / scale) if limits.span else math.inf)
+        values = torch.from_numpy(np.ascontiguousarray(np.concatenate(rows).T)).to(device)
+        grid = np.meshgrid(*tree.local_axes(), indexing="ij")
+        coordinates = torch.from_numpy(np.stack([axis.ravel() for axis in grid])).to(device)
+        weights = _loss_weights(original, tree)
+        on_device = None if weights is None else weights.to(device)
+        return LeafSamples(coordinates, values, on_device, len(original.items), np.array(offsets))
+
+    @property
+    def leaf_count(self) -> int:
+        """Leaves of an item."""
+        return self.partition.leaves
+
+    def leaves(self, bounds: Bounds, scale: float) -> Nodes | None:
+        """Return the leaves that meet a region."""
+        return leaves_of_region(self.partition, bounds, scale)
+
+    @torch.inference_mode()
+    def decode(self, parameters: Parameters, item: int, bounds: Bounds, scale: float) -> Floats32:
+        """Evaluate a region, batch by batch of leaves sampled at the same local coordinates."""
+        out = np.zeros([stop - start for start, stop in bounds], np.float32)
+        sample_region(self.partition, bounds, scale, partial(self._evaluate_leaves, parameters, item), out)
+        return out
+
+    def _evaluate_leaves(
+        self, parameters: Parameters, item: int, leaves: Ints, coordinates: Floats32
+    ) -> Iterator[tuple[slice, slice, Floats32]]:
+        """Evaluate leaves of an item, in ascending order, at shared local coordinates; what fits memory at a time."""
+        count = self.partition.leaves
+        tensors, device = parameters.of(item, leaves, count), parameters.device
+        points = torch.from_numpy(coordinates).to(device)
+        for first in range(0, len(leaves), _LEAF_BATCH):
+            rows = slice(first, min(first + _LEAF_BATCH, len(leaves)))
+            network, selection = self.restrict(item * count + leaves[rows])
+            chosen = [tensors[i][torch.from_numpy(nodes).to(device)] for i, nodes in selection]
+            tile = max(_SMALLEST_TILE, _ACTIVATIONS[device.type] // network.widest)
+            start = 0
+            while start < points.shape[1]:
+                columns = slice(start, min(start + tile, points.shape[1]))
+                try:
+                    values = network.evaluate(chosen, points[:, columns]).cpu().numpy()
+                except RuntimeError as error:
+                    if not is_out_of_memory(error) or tile <= _SMALLEST_TILE:
+                        raise
+                    tile //= 2
+                    continue
+                yield rows, columns, values
+                start = columns.stop
+
+
+def _loss_weights(original: Original, tree: Octree) -> Tensor | None:
+    """Weight of every voxel of every leaf, padding 0, mean 1; ``None`` if all weigh the same."""
+    valid = tree.valid()
+    if original.weights is None and valid is None:
+        return None
+    inside = np.ones((tree.leaves, math.prod(tree.leaf_shape)), np.float32) if valid is None else valid
+    given: list[npt.NDArray[Any] | None] = [None] if original.weights is None else list(original.weights)
+    rows = [inside if weights is None else inside * tree.to_leaves(weights) for weights in given]
+    stacked = np.concatenate(rows * (len(original.items) // len(rows))).astype(np.float32)
+    return torch.from_numpy(np.ascontiguousarray((stacked / stacked.mean()).T))
+
+
+__all__ = ["LeafNetwork", "LeafSamples"]
