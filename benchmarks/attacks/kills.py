@@ -115,6 +115,8 @@ def kill_demo(count: int, seed: int, processes: int) -> dict[str, Any]:
 
 def kill_comparisons(count: int, seed: int) -> dict[str, Any]:
     """Kill ``compare`` again and again on one store; no worker lives on, and in the end the table is whole."""
+    if not count:
+        return {"kills": 0, "found": []}
     found: list[str] = []
     source = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:

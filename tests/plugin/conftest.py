@@ -34,6 +34,16 @@ _POOLS = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _little_to_collect() -> None:
+    """Leave what earlier tests have imported out of garbage collections.
+
+    Every viewer that closes makes several, which would take half a second each.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def compressed_bytes() -> dict[str, bytes]:
     """Frames of volumes that were trained for a moment: a stack, and one with time and channels."""
