@@ -44,7 +44,12 @@ LONG = {
     "step_sizes.py": "VOLUMES/a.tif --ratio 12 --bits 6",
     "threads.py": "--busy 0 --threads 1 --waiting passive --seconds 0.2",
 }
-USED = {"recursion.py", "detail_files.py", "lab/recipes.py"}  # by others; attack.py has a test of its own
+USED = {
+    "recursion.py",
+    "detail_files.py",
+    "lab/bd_rate.py",
+    "lab/recipes.py",
+}  # by others; attack.py has a test of its own
 
 
 @pytest.fixture(scope="module")

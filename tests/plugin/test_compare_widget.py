@@ -197,7 +197,7 @@ def test_results_stream_in_and_the_next_time_they_come_from_the_cache(opened, qt
     best = max((row for row in widget.model.rows if row.ratio == 16), key=lambda row: row.values["psnr"])
     assert first.startswith("<p><b>At 16 times smaller use "), "the answer comes first"
     assert f"{best.values['psnr']:.2f} dB" in first
-    assert last.removeprefix("<p>").startswith("If it has to be a network"), "and what holds for networks alone last"
+    assert last.removeprefix("<p>").startswith("To use a network"), "and what holds for networks alone last"
     assert "Done: 6 of 6" in widget.controls.status.text()
     monkeypatch.setattr(process, "run", lambda *_, **__: pytest.fail("it was run again"))
     run(qtbot, widget)
