@@ -17,7 +17,7 @@ import numpy.typing as npt
 from napari_tinc.arrays.scratch import Bounds, boxes
 from napari_tinc.choices import FAMILIES
 from napari_tinc.errors import FormatError
-from napari_tinc.format import KIND_RESTORATION, KIND_WAVELETS, MODEL_WAVELETS, Frame, ItemRange
+from napari_tinc.format import KIND_RESTORATION, KIND_WAVELETS, MODEL_WAVELETS, MODELS, Frame, ItemRange
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.sampling import Floats32, interpolate, neighbours, sample_positions
 from napari_tinc.limits import LIMITS
@@ -211,9 +211,8 @@ class Decoders:
     @cached_property
     def _networks(self) -> Callable[[int], Layer] | None:
         """Make the network layer of an item; None for a frame without networks."""
-        model = self._frame.header.model
-        family = next((name for name, one in FAMILIES.items() if one.code == model), None)
-        if family is None:
+        family = MODELS[self._frame.header.model]
+        if family not in FAMILIES:
             return None
         # Here and not above: torch is loaded for files that hold a network.
         from napari_tinc.networks.layer import open_layers

@@ -71,7 +71,7 @@ class CompressedVolume:
     FormatError
         If the bytes are not a valid frame.
     InputError
-        If the device is not there.
+        If no device has such a name. Whether it is there is asked when a network is decoded; wavelets need none.
 
     Notes
     -----

@@ -125,11 +125,9 @@ def with_wavelets_of_error(
         Of a file of nearly that error, which saves most of the search.
     """
     residuals = [original.residual(item) for item in range(len(original.items))]
-    given = [item for item, residual in enumerate(residuals) if residual is not None]
-    steps = search.fit_error([residual for residual in residuals if residual is not None], error, near)
-    fitted = yield from relay(steps, _told)
+    fitted = yield from relay(search.fit_error(_varied(residuals), error, near), _told)
     plan = plan_wavelets(original, settings, fitted.nbytes)
-    content, head = Content(wavelets=_spread(fitted, given, len(residuals))), fitted.layers[0].head
+    content, head = Content(wavelets=_spread(fitted, residuals)), fitted.layers[0].head
     bins = [filters.affordable(framing.size(plan, content), len(residuals))] * len(residuals)
     content, left = yield from filters.restore(plan, content, bins, fitted.error)
     return Attempt(plan, content, left, lambda size: _fill_wavelets(plan, {}, size, head))
@@ -202,24 +200,22 @@ def _rounded(trained: Trained, budget: int) -> Attempts:
     """Fill a file with a network's parameters alone."""
     yield from ()  # it is soon done
     payloads = trained.fill(budget)
-    left = [residual.squared_error() for residual in _residuals(trained.plan, payloads) if residual is not None]
-    return Attempt(trained.plan, Content(payloads), sum(left), lambda size: _rounded(trained, size))
+    left = sum(residual.squared_error() for residual in _varied(_residuals(trained.plan, payloads)))
+    return Attempt(trained.plan, Content(payloads), left, lambda size: _rounded(trained, size))
 
 
 def _fill_wavelets(plan: Plan, payloads: Payloads, budget: int, near: WaveletHead | None = None) -> Attempts:
     """Fill what a network leaves of the budget with wavelets; ``near`` is the head of a file of nearly that size."""
     residuals = _residuals(plan, payloads)
-    given = [i for i, residual in enumerate(residuals) if residual is not None]
-    slack = framing.PROVENANCE_SLACK
-    room = budget - framing.size(plan, Content(payloads)) - WAVELET_HEAD * len(given) - slack
-    given_residuals = [residual for residual in residuals if residual is not None]
-    fitted = yield from _search(given_residuals, room, near)
-    content = Content(payloads, _spread(fitted, given, len(residuals)))
+    varied, slack = _varied(residuals), framing.PROVENANCE_SLACK
+    room = budget - framing.size(plan, Content(payloads)) - WAVELET_HEAD * len(varied) - slack
+    fitted = yield from _search(varied, room, near)
+    content = Content(payloads, _spread(fitted, residuals))
     heads = framing.size(plan, content) - fitted.nbytes
     spare = budget - slack - heads - room
     if spare > _SPARE * budget:  # the heads of a small file were shorter than they might have been
-        fitted = yield from _search(given_residuals, room + spare, fitted.layers[0].head)
-        content = Content(payloads, _spread(fitted, given, len(residuals)))
+        fitted = yield from _search(varied, room + spare, fitted.layers[0].head)
+        content = Content(payloads, _spread(fitted, residuals))
     head = fitted.layers[0].head
     return Attempt(plan, content, fitted.error, lambda size: _fill_wavelets(plan, payloads, size, head))
 
@@ -234,12 +230,15 @@ def _residuals(plan: Plan, payloads: Payloads) -> list[Residual | None]:
     ]
 
 
-def _spread(fitted: search.Fit, given: Sequence[int], items: int) -> list[CodedWavelets | None]:
-    """Wavelets of every item, None for those that need none."""
-    layers: list[CodedWavelets | None] = [None] * items
-    for item, coded in zip(given, fitted.layers, strict=True):
-        layers[item] = coded
-    return layers
+def _varied(residuals: Sequence[Residual | None]) -> list[Residual]:
+    """Residuals of the items that have more than one value."""
+    return [residual for residual in residuals if residual is not None]
+
+
+def _spread(fitted: search.Fit, residuals: Sequence[Residual | None]) -> list[CodedWavelets | None]:
+    """Wavelets of every item, None for those of one value."""
+    layers = iter(fitted.layers)
+    return [None if residual is None else next(layers) for residual in residuals]
 
 
 def _search(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -100,16 +100,9 @@ def header(plan: Plan, psnr: float = _SOME_PSNR) -> frames.Header:
 
 def size(plan: Plan, content: Content) -> int:
     """Bytes of the file, before its quality is known."""
-    of_quality = quality.quality_size(plan.tree.leaves)
-    entries = [(frames.KIND_QUALITY, 0, item, of_quality) for item in range(len(plan.original.items))]
-    for (item, level), payload in _by_level(content.payloads):
-        entries.append((frames.KIND_PARAMETERS, level, item, len(payload)))
-    for item, coded in enumerate(content.wavelets):
-        if coded is not None:
-            entries.append((frames.KIND_WAVELETS, 0, item, packed_wavelets_size(coded)))
-    for item, filtered in enumerate(content.restorations):
-        if filtered is not None:
-            entries.append((frames.KIND_RESTORATION, 0, item, restoration_size(bins_of(filtered))))
+    qualities = [quality.quality_size(plan.tree.leaves)] * len(plan.original.items)
+    entries = [(frames.KIND_QUALITY, 0, item, nbytes) for item, nbytes in enumerate(qualities)]
+    entries += [(kind, level, item, nbytes) for kind, level, item, nbytes, _ in _segments(content)]
     return frames.packed_size(header(plan), entries)
 
 
@@ -126,15 +119,20 @@ def frame(plan: Plan, content: Content, psnr: float, qualities: Sequence[bytes])
         Quality segment of every item.
     """
     parts = [frames.Segment(frames.KIND_QUALITY, item, 0, payload) for item, payload in enumerate(qualities)]
-    for (item, level), payload in _by_level(content.payloads):
-        parts.append(frames.Segment(frames.KIND_PARAMETERS, item, level, payload))
+    parts += [frames.Segment(kind, item, level, pack()) for kind, level, item, _, pack in _segments(content)]
+    return frames.pack(frames.Frame(header(plan, psnr), tuple(parts)))
+
+
+def _segments(content: Content) -> Iterator[tuple[int, int, int, int, Callable[[], bytes]]]:
+    """Kind, level, item and size of every segment but those of quality, in the order of a frame, and what packs it."""
+    for (item, level), payload in sorted(content.payloads.items(), key=lambda entry: entry[0][::-1]):
+        yield frames.KIND_PARAMETERS, level, item, len(payload), partial(bytes, payload)
     for item, coded in enumerate(content.wavelets):
         if coded is not None:
-            parts.append(frames.Segment(frames.KIND_WAVELETS, item, 0, pack_wavelets(coded)))
-    for item, filtered in enumerate(content.restorations):
-        if filtered is not None:
-            parts.append(frames.Segment(frames.KIND_RESTORATION, item, 0, pack_restoration(filtered)))
-    return frames.pack(frames.Frame(header(plan, psnr), tuple(parts)))
+            yield frames.KIND_WAVELETS, 0, item, packed_wavelets_size(coded), partial(pack_wavelets, coded)
+    for item, one in enumerate(content.restorations):
+        if one is not None:
+            yield frames.KIND_RESTORATION, 0, item, restoration_size(bins_of(one)), partial(pack_restoration, one)
 
 
 def constant(original: Original) -> bytes:
@@ -180,10 +178,6 @@ def software_version() -> str:
         return version("napari-tinc")
     except PackageNotFoundError:
         return "unknown"
-
-
-def _by_level(payloads: Payloads) -> list[tuple[tuple[int, int], bytes]]:
-    return sorted(payloads.items(), key=lambda entry: entry[0][::-1])
 
 
 def _provenance(plan: Plan, psnr: float) -> Provenance:

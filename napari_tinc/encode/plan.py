@@ -8,8 +8,7 @@ from collections.abc import Callable
 from napari_tinc import quality
 from napari_tinc.encode.framing import Plan
 from napari_tinc.encode.original import Original
-from napari_tinc.geometry.octree import Octree, choose_splits
-from napari_tinc.networks.plans import asked_splits
+from napari_tinc.geometry.octree import Octree, asked_splits, choose_splits
 from napari_tinc.settings import Settings
 
 ShouldStop = Callable[[], bool]

@@ -30,7 +30,7 @@ from napari_tinc.networks.training import Trainer
 from napari_tinc.progress import Progress
 from napari_tinc.settings import Settings
 
-# Coder byte and the range coder's last words; every further block has a length and last words of its own.
+# Coder byte and the coder's last words; every further block has a length and last words of its own.
 _SEGMENT_OVERHEAD, _BLOCK_OVERHEAD = 7, 9
 _FILL = 0.985
 _FILL_TRIES = 8
@@ -64,7 +64,7 @@ class NetworkPlan(Plan):
         """Strategy between levels that the network follows."""
         return self.network.between
 
-    @property
+    @cached_property
     def packed(self) -> bytes:
         """The family's plan."""
         return load(self.family).pack(self.network)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_tinc.errors import InputError
+from napari_tinc.settings import Settings
 from napari_tinc.system.forks import with_fresh_locks
 
 Splits = tuple[tuple[bool, ...], ...]
@@ -191,3 +193,18 @@ def choose_splits(shape: tuple[int, ...], depth: int) -> Splits:
         splits.append(tuple(bool(w) for w in wide))
         sides = np.where(wide, sides / 2, sides)
     return tuple(splits)
+
+
+def asked_splits(spatial: tuple[int, ...], settings: Settings, depth: int) -> Splits:
+    """Split a volume; a depth that the user asked for must be possible.
+
+    Raises
+    ------
+    InputError
+        If it is not.
+    """
+    splits = choose_splits(spatial, depth)
+    asked = settings.levels is not None or not isinstance(settings.between, str)
+    if len(splits) < depth and asked:
+        raise InputError(f"expected at most {len(splits) + 1} levels for a volume of {spatial}, got {depth + 1}")
+    return splits

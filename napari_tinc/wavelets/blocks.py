@@ -277,10 +277,13 @@ class WaveletLayer:
 
     def values(self, bounds: Bounds, scale: float) -> Floats:
         """Evaluate a region, see :class:`napari_tinc.layers.Layer`."""
+        return self.sample(self._positions(bounds, scale), scale).reshape([b - a for a, b in bounds])
+
+    def _positions(self, bounds: Bounds, scale: float) -> tuple[npt.NDArray[np.float64], ...]:
+        """Where the samples of a region are, in voxels along z, y, x; an image has one plane."""
         sides = self.pyramid.shape[3 - len(bounds) :]
         positions = [sample_positions(a, b, scale, side) for (a, b), side in zip(bounds, sides, strict=True)]
-        flat = [np.zeros(1)] * (3 - len(positions))
-        return self.sample((*flat, *positions), scale).reshape([b - a for a, b in bounds])
+        return (*[np.zeros(1)] * (3 - len(positions)), *positions)
 
     def region(self, octave: int, bounds: Bounds) -> Floats:
         """Decode a region of the low-pass volume before an octave's split; octave 0 is the volume itself.
@@ -349,6 +352,10 @@ class WaveletLayer:
         side = self.pyramid.side
         return list(product(*(range(a // side, -(-b // side)) for a, b in bounds)))  # type: ignore[arg-type]
 
+    def _stream(self, octave: int, cell: Cell) -> bytes:
+        """Stream of a block below the trunk."""
+        return self._streams[self._first[octave] + int(np.ravel_multi_index(cell, self.pyramid.grid(octave)))]
+
     def _octave_of(self, scale: float) -> tuple[int, list[int]]:
         """Coarsest octave whose samples are at least as dense as ``scale``, and how often it has halved each axis."""
         halvings, octave = [0, 0, 0], 0
@@ -367,18 +374,14 @@ class WaveletLayer:
 
     def region_bytes(self, bounds: Bounds, scale: float) -> int:
         """Bytes of the blocks that a region needs, their ancestors, the trunk and the head."""
-        sides = self.pyramid.shapes[0][3 - len(bounds) :]
-        positions = [sample_positions(a, b, scale, side) for (a, b), side in zip(bounds, sides, strict=True)]
-        octave, _, grids = self._grids((*[np.zeros(1)] * (3 - len(positions)), *positions), scale)
-        inner, needed = neighbours(grids, self.pyramid.shapes[octave]), set[Cell]()
+        first, _, grids = self._grids(self._positions(bounds, scale), scale)
+        inner, needed = neighbours(grids, self.pyramid.shapes[first]), set[Cell]()
         total = self._nbytes - sum(map(len, self._streams))
-        for level in range(octave, self.pyramid.trunk):
-            inner = self._inner(level, inner)
+        for octave in range(first, self.pyramid.trunk):
+            inner = self._inner(octave, inner)
             needed |= set(self._cells(inner))
-            first, grid = self._first[level], self.pyramid.grid(level)
-            total += sum(len(self._streams[first + int(np.ravel_multi_index(cell, grid))]) for cell in needed)
-            if level + 1 < self.pyramid.trunk:
-                needed = {self.pyramid.parent_cell(level, cell) for cell in needed}
+            total += sum(len(self._stream(octave, cell)) for cell in needed)
+            needed = {self.pyramid.parent_cell(octave, cell) for cell in needed}
         return total
 
     def leaf_bytes(self, tree: Octree) -> npt.NDArray[np.float64]:
@@ -443,8 +446,7 @@ class WaveletLayer:
         above = dict(zip(wanted, self._blocks(octave + 1, wanted) if wanted else [], strict=True))
         jobs = []
         for cell in missing:
-            number = self._first[octave] + int(np.ravel_multi_index(cell, pyramid.grid(octave)))
-            jobs.append((octave, cell, *above[pyramid.parent_cell(octave, cell)], self._streams[number]))
+            jobs.append((octave, cell, *above[pyramid.parent_cell(octave, cell)], self._stream(octave, cell)))
         found |= zip(missing, block_threads().map(lambda job: self._decode(*job), jobs), strict=True)
         for cell in missing:
             self._cache.put((self, octave, cell), found[cell])

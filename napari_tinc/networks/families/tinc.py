@@ -24,11 +24,11 @@ from torch import Tensor
 
 from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import Cursor, varint
-from napari_tinc.geometry.octree import Octree
+from napari_tinc.geometry.octree import Octree, asked_splits
 from napari_tinc.networks import allocation
 from napari_tinc.networks.allocation import segment_parameters
 from napari_tinc.networks.leafwise import LeafNetwork
-from napari_tinc.networks.plans import asked_splits, check_end, check_size
+from napari_tinc.networks.plans import check_end, check_size
 from napari_tinc.networks.protocol import BITS_PER_PARAMETER, Array, Nodes, Original, Request
 from napari_tinc.settings import Settings
 from napari_tinc.system.forks import with_fresh_locks
