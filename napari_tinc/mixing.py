@@ -5,20 +5,19 @@ known. A small logistic mixer, trained as it codes, weighs them (Mahoney, *Adapt
 Lossless Data Compression*, 2005), and a binary arithmetic coder spends as many bits as the mix says. All of it is
 integer arithmetic, so that every machine decodes the same; ``docs/format.md`` gives it to the last bit.
 
-Compiled with numba, which runs it without the interpreter's lock. Only what Python calls is kept in numba's cache; that
-does not notice when a function changes that it calls in another file: after a change here, empty the cache.
+Compiled with numba, which runs it without the interpreter's lock.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from napari_tinc.kernels import part
 
 Array = npt.NDArray[Any]
 
@@ -52,10 +51,6 @@ _FIELDS = [
     ("stretched", np.int64, INPUTS),  # what the contexts say of it, as logits in 256ths
 ]
 _MODEL = np.dtype((np.record, _FIELDS))
-
-# For what Python calls, and for what is called from there.
-compiled = partial(njit, cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
-part = partial(njit, nogil=True, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +188,6 @@ def decode(coder, stream, model):  # type: ignore[no-untyped-def]
 
 
 __all__ = [
-    "CONTEXTS", "EVEN", "INPUTS", "SETS", "Array", "Statistics", "beginning", "compiled", "decode", "encode", "ended",
-    "get", "learn", "opened", "part", "predict", "put",
+    "CONTEXTS", "EVEN", "INPUTS", "SETS", "Array", "Statistics", "beginning", "decode", "encode", "ended",
+    "get", "learn", "opened", "predict", "put",
 ]  # fmt: skip

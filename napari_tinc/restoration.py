@@ -14,11 +14,11 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from napari_tinc.arrays.scratch import Bounds
 from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import integer
+from napari_tinc.kernels import compiled, part
 from napari_tinc.system.threads import block_threads
 
 Floats = npt.NDArray[np.float32]
@@ -177,7 +177,7 @@ def _parts(shape: tuple[int, ...]) -> list[tuple[int, int]]:
     return list(pairwise(round(rows * i / count) for i in range(count + 1)))
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _look(values, z, y, features, activity, total):  # type: ignore[no-untyped-def]
     """Fill in the features of a row, its activities and the sums of its features."""
     centre = values[z, y, RADIUS : RADIUS + activity.size]
@@ -197,7 +197,7 @@ def _look(values, z, y, features, activity, total):  # type: ignore[no-untyped-d
                 total[x] += feature[x]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _restore(values, thresholds, weights, out, start, stop):  # type: ignore[no-untyped-def]
     width = out.shape[2]
     features = np.empty((FEATURES, width), np.float32)
@@ -216,7 +216,7 @@ def _restore(values, thresholds, weights, out, start, stop):  # type: ignore[no-
             out[z, y, x] = moved
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _gather(values, wanted, importance, products, targets, start, stop):  # type: ignore[no-untyped-def]
     width = wanted.shape[2]
     features = np.empty((FEATURES, width), np.float32)

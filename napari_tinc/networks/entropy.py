@@ -16,18 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tinc.errors import FormatError
+from napari_tinc.kernels import compiled, part
 from napari_tinc.mixing import (
     EVEN,
     INPUTS,
     Statistics,
     beginning,
-    compiled,
     decode,
     encode,
     ended,
     get,
     opened,
-    part,
     put,
 )
 
@@ -206,7 +205,7 @@ def _decode_symbol(coder, stream, model, bits):  # type: ignore[no-untyped-def]
     return -magnitude if get(coder, stream, EVEN) else magnitude
 
 
-@compiled()
+@compiled
 def _encode_parts(coder, buffer, models, parts, scratch, symbols):  # type: ignore[no-untyped-def]
     model, place = models[0], 0
     columns, above = scratch[0], scratch[1]
@@ -230,7 +229,7 @@ def _encode_parts(coder, buffer, models, parts, scratch, symbols):  # type: igno
                 place += 1
 
 
-@compiled()
+@compiled
 def _decode_parts(coder, stream, models, parts, scratch, symbols):  # type: ignore[no-untyped-def]
     """Invert `_encode_parts`; return whether all symbols are in their bounds."""
     model, place = models[0], 0

@@ -16,10 +16,10 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import Cursor
+from napari_tinc.kernels import compiled
 from napari_tinc.networks.entropy import MAX_SYMBOL, Symbols
 
 RANGE_CODER, DEFLATE = 1, 2
@@ -133,7 +133,7 @@ def _decode_range(words: npt.NDArray[np.uint64], sizes: Sequence[int], models: S
     return tensors
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _take(words, state, left, buckets, bound, out):  # type: ignore[no-untyped-def]
     """Decode the symbols of a tensor; return whether the stream has them."""
     inside, width, position = state[0], state[1], np.int64(state[2])

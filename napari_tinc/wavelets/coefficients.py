@@ -14,20 +14,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from napari_tinc.kernels import compiled, part
 from napari_tinc.mixing import (
     EVEN,
     INPUTS,
     Array,
     Statistics,
     beginning,
-    compiled,
     decode,
     encode,
     ended,
     get,
     learn,
     opened,
-    part,
     predict,
     put,
 )
@@ -220,7 +219,7 @@ def rdoq(
     return symbols
 
 
-@compiled()
+@compiled
 def dequantise(symbols, values, step, first, others):  # type: ignore[no-untyped-def]
     """Write what symbols stand for: ``first`` for ones, ``step`` times the magnitude less ``others`` beyond."""
     for i in range(symbols.size):
@@ -292,7 +291,7 @@ def _spread(sums, z, y, x, centre, face):  # type: ignore[no-untyped-def]
     sums[z, y, x + 1] += face
 
 
-@compiled()
+@compiled
 def _look_above(symbols, bands, origin, factors, above, over):  # type: ignore[no-untyped-def]
     """Gather what the parent says of the child's places, and of its cells."""
     oz, oy, ox = origin[0], origin[1], origin[2]
@@ -443,7 +442,7 @@ def _worth_trying(values, band, z0, z1, y0, y1, x0, x1):  # type: ignore[no-unty
     return False
 
 
-@compiled()
+@compiled
 def _decode_block(coder, stream, models, orientations, known, symbols):  # type: ignore[no-untyped-def]
     """Fill a block of zeros with its symbols: band by band, cell of 4 x 4 x 4 by cell."""
     ahead, beside, coming, above, over, cells, shifts = known
@@ -468,7 +467,7 @@ def _decode_block(coder, stream, models, orientations, known, symbols):  # type:
         _next_band(ahead, beside, coming, cells)
 
 
-@compiled()
+@compiled
 def _encode_block(coder, buffer, models, orientations, known, symbols):  # type: ignore[no-untyped-def]
     """Invert `_decode_block`."""
     ahead, beside, coming, above, over, cells, shifts = known
@@ -497,7 +496,7 @@ def _encode_block(coder, buffer, models, orientations, known, symbols):  # type:
         _next_band(ahead, beside, coming, cells)
 
 
-@compiled()
+@compiled
 def _quantise_block(  # type: ignore[no-untyped-def]
     models, orientations, known, symbols, values, weights, lagrangian
 ):  # fmt: skip

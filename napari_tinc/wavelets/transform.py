@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from napari_tinc.kernels import compiled, part
 
 Floats = npt.NDArray[np.float32]
 Axes = tuple[int, ...]
@@ -87,7 +88,7 @@ def _join(low: Floats, high: Floats, axis: int) -> Floats:
     return rows.reshape(*low.shape[:axis], side, *low.shape[axis + 1 :])
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _lift(row: Any, factor: Any, first: int) -> None:
     """Add ``factor`` times both neighbours, mirrored at the ends, to every second sample from ``first`` on."""
     length, inner = row.shape
@@ -101,7 +102,7 @@ def _lift(row: Any, factor: Any, first: int) -> None:
             row[i, k] += factor * (row[left, k] + row[right, k])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _lift_forward(rows: Any) -> None:
     for o in range(rows.shape[0]):
         _lift(rows[o], _ALPHA, 1)
@@ -110,7 +111,7 @@ def _lift_forward(rows: Any) -> None:
         _lift(rows[o], _DELTA, 0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _lift_inverse(low: Any, high: Any, rows: Any) -> None:
     inner = rows.shape[2]
     for o in range(rows.shape[0]):  # one after the other, so that a row stays in the cache
