@@ -15,7 +15,7 @@ from napari_tinc.arrays.metadata import LEADING
 from napari_tinc.arrays.scratch import Bounds, zeros
 from napari_tinc.errors import InputError
 from napari_tinc.geometry.sampling import scaled_side
-from napari_tinc.layers import ItemDecoder
+from napari_tinc.layers import Item
 
 Region = tuple[slice | int, ...]
 
@@ -37,7 +37,7 @@ class ArrayDecoder:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     axes: str
-    items: Callable[[int], ItemDecoder]
+    items: Callable[[int], Item]
 
     def decode(self, region: Region | None = None, scale: float = 1.0) -> npt.NDArray[Any]:
         """Decode a region, see :meth:`napari_tinc.volume.CompressedVolume.decode`."""

@@ -215,21 +215,16 @@ class CompressedVolume:
         return threshold_value(self._quality(item).threshold_code, limits.minimum, limits.maximum)
 
     def _quality(self, item: int) -> Quality:
-        if self.header.model == frames.MODEL_CONSTANT:
+        if self.header.model in (frames.MODEL_CONSTANT, frames.MODEL_EXACT):
             exact = np.full(self.tree.leaves, np.inf)
             return Quality(0, exact, exact, np.ones(self.tree.leaves))
         return parse_quality(self._frame.find(frames.KIND_QUALITY, item, 0), self.tree.leaves)
 
     def _bytes_spent(self, item: int) -> Decibels:
-        """Bytes of every leaf, of all layers and of the filter."""
-        spent = np.zeros(self.tree.leaves)
+        """Bytes of every leaf."""
         if self.header.model == frames.MODEL_CONSTANT:
-            return spent
-        for layer in self._decoders[item].layers:
-            spent += layer.leaf_bytes(self.tree)
-        if (restoration := self._frame.get(frames.KIND_RESTORATION, item, 0)) is not None:
-            spent += len(restoration) / self.tree.leaves
-        return spent
+            return np.zeros(self.tree.leaves)
+        return self._decoders[item].leaf_bytes(self.tree)
 
     def octant_map(self, item: int = 0) -> Decibels:
         """PSNR of an item's octants on the leaf grid, shape ``tree.counts(tree.depth)``, in dB."""

@@ -9,10 +9,16 @@ from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from napari_tinc import format as frames
 from napari_tinc import quality
+from napari_tinc.arrays.axes import items_first
+from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.decoding import ArrayDecoder
 from napari_tinc.encode.original import Original
+from napari_tinc.exact import pack_exact
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.layers import ItemDecoder, Layer
 from napari_tinc.restoration import Restoration, bins_of, pack_restoration, restoration_size
@@ -135,7 +141,7 @@ def _segments(content: Content) -> Iterator[tuple[int, int, int, int, Callable[[
             yield frames.KIND_RESTORATION, 0, item, restoration_size(bins_of(one)), partial(pack_restoration, one)
 
 
-def constant(original: Original) -> bytes:
+def constant(original: Original, provenance: bool = True) -> bytes:
     """Frame a volume whose every item has one value: exact, without parameters."""
     made = frames.Header(
         shape=original.shape,
@@ -147,9 +153,44 @@ def constant(original: Original) -> bytes:
         plan=b"",
         between=0,
         within=0,
-        provenance={"version": software_version(), "psnr": "inf"},
+        provenance={"version": software_version(), "psnr": "inf"} if provenance else {},
     )
     return frames.pack(frames.Frame(made, ()))
+
+
+def exact(array: npt.NDArray[Any], metadata: Metadata) -> bytes:
+    """Frame a volume as it is, without provenance.
+
+    Parameters
+    ----------
+    array : ndarray
+        Of any dtype of a frame, with any values.
+    metadata : Metadata
+    """
+    items = items_first(array, metadata.axes)
+    made = frames.Header(
+        shape=array.shape,
+        dtype=array.dtype.str[1:],
+        metadata=metadata,
+        items=tuple(frames.ItemRange(*_finite_range(item), 0, 0) for item in items),
+        splits=(),
+        model=frames.MODEL_EXACT,
+        plan=b"",
+        between=0,
+        within=0,
+        provenance={},
+    )
+    segments = [frames.Segment(frames.KIND_EXACT, number, 0, pack_exact(item)) for number, item in enumerate(items)]
+    return frames.pack(frames.Frame(made, tuple(segments)))
+
+
+def _finite_range(item: npt.NDArray[Any]) -> tuple[int | float, int | float]:
+    """Smallest and largest finite value; 0 and 0 where there are none, or their difference is not finite."""
+    if item.dtype.kind != "f":
+        return int(item.min()), int(item.max())
+    finite = item[np.isfinite(item)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    return (low, high) if math.isfinite(high - low) else (0.0, 0.0)
 
 
 def decoders(plan: Plan, content: Content) -> Callable[[int], ItemDecoder]:
@@ -182,6 +223,8 @@ def software_version() -> str:
 
 def _provenance(plan: Plan, psnr: float) -> Provenance:
     settings = plan.settings
+    if not settings.provenance:
+        return {}
     made: Provenance = {
         "version": software_version(),
         "preset": settings.preset,
@@ -201,6 +244,7 @@ __all__ = [
     "array_decoder",
     "constant",
     "decoders",
+    "exact",
     "frame",
     "header",
     "size",

@@ -323,6 +323,32 @@ def fit_error(
     return best if best is not None else (yield from _encode(items, finest, TRIES - 1))
 
 
+def fit_step(residual: Residual, step: float) -> Generator[int, None, Fit]:
+    """Make the layer of a step, or of the nearest one there is.
+
+    Parameters
+    ----------
+    residual : Residual
+    step : float
+        Normalised.
+
+    Yields
+    ------
+    int
+        Several times.
+
+    Returns
+    -------
+    Fit
+    """
+    asked = round(256 * (math.log2(step) + 40))
+    probe = yield from _transformed([residual], dyadic_splits(residual.shape, math.inf), 2 ** SIDE_CODES[0])
+    sizes, weight = _sampled(probe)
+    code = min(max(asked, _finest_code(probe)), STEP_CODES - 1)
+    items = yield from _in_best_elongation([residual], max(1.0, weight * _likely_bits(sizes, code) / 8), code)
+    return (yield from _encode(items, max(code, _finest_code(items)), 0))
+
+
 def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[int, None, Fit]:
     fits = []
     for item in items:
@@ -340,15 +366,20 @@ def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None,
     return min(code + round((1 << number) * stride), STEP_CODES - 1)
 
 
-def _in_best_elongation(residuals: Sequence[Residual], room: float) -> Generator[int, None, list[Coefficients]]:
-    """Try how octaves may split the axes, at one step, and transform in the way that costs least."""
+def _in_best_elongation(
+    residuals: Sequence[Residual], room: float, code: int = 0
+) -> Generator[int, None, list[Coefficients]]:
+    """Try how octaves may split the axes, at one step, and transform in the way that costs least.
+
+    Without a ``code`` the step is one that is likely to fill ``room`` bytes.
+    """
     shape = residuals[0].shape
     side = _block_side(shape, room / len(residuals))
     share = min(1.0, _MIDDLE_VOXELS / (math.prod(shape) * len(residuals)))
     tried = [r.middle(int(share * math.prod(shape))) if share < 1 else r for r in residuals]
     ways = {dyadic_splits(shape, elongation): elongation for elongation in ELONGATIONS}
     best: list[Coefficients] = []
-    chosen, least, code = next(iter(ways)), math.inf, 0
+    chosen, least = next(iter(ways)), math.inf
     for splits, elongation in ways.items():
         if len(ways) == 1:
             break
@@ -438,4 +469,4 @@ def _likely_code(items: Sequence[Coefficients], room: float, finest: int) -> int
     return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: _likely_bits(sizes, code) <= bits)
 
 
-__all__ = ["TRIES", "Coefficients", "Fit", "fit", "fit_error"]
+__all__ = ["TRIES", "Coefficients", "Fit", "fit", "fit_error", "fit_step"]
