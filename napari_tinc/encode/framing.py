@@ -32,6 +32,7 @@ Provenance = dict[str, str | int | float | bool]
 # Bytes left for a measured PSNR that deflates worse than the placeholder; nearly always enough.
 PROVENANCE_SLACK = 4
 _SOME_PSNR = 88.88  # as long as a real one
+_LARGEST_WHOLE = 2**61  # in a header's value ranges
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,9 +186,10 @@ def exact(array: npt.NDArray[Any], metadata: Metadata) -> bytes:
 
 
 def _finite_range(item: npt.NDArray[Any]) -> tuple[int | float, int | float]:
-    """Smallest and largest finite value; 0 and 0 where there are none, or their difference is not finite."""
+    """Smallest and largest finite value; 0 and 0 where there are none, or a header cannot hold them."""
     if item.dtype.kind != "f":
-        return int(item.min()), int(item.max())
+        whole = int(item.min()), int(item.max())
+        return whole if -_LARGEST_WHOLE <= whole[0] and whole[1] <= _LARGEST_WHOLE else (0, 0)
     finite = item[np.isfinite(item)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     return (low, high) if math.isfinite(high - low) else (0.0, 0.0)
