@@ -131,7 +131,13 @@ def decode_chunk(
     FormatError
         The frame is damaged, or is not one of such a chunk.
     """
-    volume = _opened(data)
+    return decode_frame(_opened(data), shape, dtype, axes, fill, region)
+
+
+def decode_frame(
+    volume: CompressedVolume, shape: tuple[int, ...], dtype: np.dtype[Any], axes: str | None, fill: Any, region: Region
+) -> Array:
+    """Decode a region of a chunk whose frame is open, see :func:`decode_chunk`."""
     whole, letters = frame_shape(shape, axes)
     fits = len(volume.shape) == len(whole) and all(n <= most for n, most in zip(volume.shape, whole, strict=True))
     if volume.dtype != dtype.newbyteorder("=") or volume.metadata.axes != letters or not fits:
@@ -188,4 +194,4 @@ def _begin_anew() -> None:
 after_fork(_begin_anew)
 
 
-__all__ = ["KINDS", "SETTINGS", "decode_chunk", "encode_chunk", "frame_shape"]
+__all__ = ["KINDS", "SETTINGS", "decode_chunk", "decode_frame", "encode_chunk", "frame_shape"]

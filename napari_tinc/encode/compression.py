@@ -208,7 +208,7 @@ def _read(array: ArrayLike) -> Generator[Progress, None, Array]:
 
 def _quantise(original: Original, settings: Settings, step: float) -> Steps:
     """Compress with one step of the wavelets' quantiser."""
-    if not _is_wavelets_alone(settings):
+    if not is_wavelets_alone(settings):
         raise InputError(
             f"expected model {WAVELET!r}, or {AUTO!r} with preset 'fast', for a step, got {settings.model!r} with "
             f"{settings.preset!r}: networks have steps of their own; give a ratio or a PSNR"
@@ -220,7 +220,8 @@ def _quantise(original: Original, settings: Settings, step: float) -> Steps:
     return CompressedVolume(framing.frame(attempt.plan, attempt.content, psnr, quality), settings.device)
 
 
-def _is_wavelets_alone(settings: Settings) -> bool:
+def is_wavelets_alone(settings: Settings) -> bool:
+    """Whether settings ask for wavelets and for no trial of networks."""
     return settings.model == WAVELET or (settings.model == AUTO and settings.preset == "fast")
 
 
@@ -316,7 +317,7 @@ def _reach(original: Original, settings: Settings, psnr: float, should_stop: Sho
     Wavelets alone are searched directly, see :func:`_reach_with_wavelets`. Otherwise files of several sizes are made:
     PSNR grows almost linearly with the logarithm of the bytes.
     """
-    if _is_wavelets_alone(settings) and original.weights is None:
+    if is_wavelets_alone(settings) and original.weights is None:
         result = yield from _reach_with_wavelets(original, settings, psnr)
         if result is not None:
             return result

@@ -150,3 +150,9 @@ def positive_step(value: object) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return step if np.isfinite(step) and step > 0 else None
+
+
+def in_ome_order(volume: Volume) -> Volume:
+    """Put the axes of a volume in the order time, channel, space, which OME-Zarr demands."""
+    order = "".join(letter for letter in AXIS_LETTERS if letter in volume.metadata.axes)
+    return Volume(*transposed(volume.data, volume.metadata, order))
