@@ -26,7 +26,7 @@ from napari_tinc.chunks.engine import Engine, Threads
 from napari_tinc.chunks.frames import SETTINGS
 from napari_tinc.chunks.grid import Grid, grid_of
 from napari_tinc.chunks.image import Image, copy_labels
-from napari_tinc.chunks.manifest import KEY, UNFINISHED, Manifest, read_manifest, totals, write_manifest
+from napari_tinc.chunks.manifest import KEY, UNFINISHED, Manifest, read_manifest, totals, write_chunk_facts, write_facts
 from napari_tinc.chunks.shards import (
     FIELDS,
     Coding,
@@ -42,7 +42,7 @@ from napari_tinc.errors import BudgetError, InputError
 from napari_tinc.measures.metrics import otsu_threshold
 from napari_tinc.progress import Progress
 from napari_tinc.settings import Settings
-from napari_tinc.system.output import check_output, publish_folder
+from napari_tinc.system.output import check_output, is_zarr, publish_folder
 from napari_tinc.target import Target
 
 Steps = Generator[Progress, None, Manifest]
@@ -58,8 +58,9 @@ _MARGIN = 0.01
 _REMEMBERED = 500  # shards whose PSNR is shown
 # Octaves of bytes per octave of the step, to begin with, and at most.
 _SLOPE, _STEEPEST = -1.0, -0.3
-# Bytes of what is not a chunk: metadata, and the manifest of every chunk.
-_METADATA, _PER_CHUNK = 4096, 24
+# Bytes of what is not a chunk, to begin with: metadata, and what is known of every chunk.
+_METADATA, _PER_CHUNK = 8192, 40
+_INDENTED = 1024  # spaces with which zarr indents what is known of the array
 _HEAD = 90  # of a frame of one octant
 
 
@@ -208,7 +209,7 @@ class _Work:
     @property
     def finished(self) -> dict[str, Any] | None:
         """The facts of an array that lacks only its name."""
-        facts = zarr.open_group(self.folder, mode="r").attrs.get(KEY)
+        facts = zarr.open_group(self.folder, mode="r").attrs.get(KEY) if is_zarr(self.folder) else None
         return facts if isinstance(facts, dict) else None
 
     def _create(self) -> None:
@@ -277,17 +278,26 @@ class _Work:
             total += sum(os.path.getsize(os.path.join(root, file)) for file in files)
         return total
 
+    def size(self) -> int:
+        """Bytes that the finished array will have."""
+        stats = [self.stats(level) for level in range(len(self.grids))]
+        write_chunk_facts(self.folder, self.grids, stats)
+        return self.nbytes() + len(json.dumps(self._facts(stats), indent=2)) + _INDENTED
+
     def finish(self) -> None:
         """Write the manifest; then the notes may go."""
         stats = [self.stats(level) for level in range(len(self.grids))]
+        write_chunk_facts(self.folder, self.grids, stats)
+        write_facts(self.folder, self._facts(stats))
+        shutil.rmtree(self.folder / _STATE)
+
+    def _facts(self, stats: Sequence[Stats]) -> dict[str, Any]:
         raw = math.prod(self.image.shapes[0]) * self.image.dtype.itemsize
-        facts = totals([stats[0]]) | {
+        return totals([stats[0]]) | {
             "step": self.coding["step"], "threshold": self.coding["threshold"], "levels": len(self.grids),
             "raw_bytes": raw, "chunk_bytes": int(sum(one[:, 0].sum() for one in stats)),
             "software": software_version(), "job": self.job,
         }  # fmt: skip
-        write_manifest(self.folder, facts, self.grids, stats)
-        shutil.rmtree(self.folder / _STATE)
 
 
 def _fill(work: _Work, options: Options, engine: Engine) -> Generator[Progress, None, None]:
@@ -302,23 +312,18 @@ def _fill(work: _Work, options: Options, engine: Engine) -> Generator[Progress, 
         if options.target.kind == "step":
             return
         budget = options.target.budget(raw, math.prod(work.image.shapes[0]))
-        off, number = _size(work) / budget - 1, int(work.coding["number"])
+        size, number = work.size(), int(work.coding["number"])
+        off = size / budget - 1
         good = -_TOLERANCE <= off <= (0 if options.strict else _TOLERANCE)
         last = number == (_PASSES if options.strict else _PASSES // 2)
         if options.strict and off > 0 and last:
-            raise BudgetError(f"expected at most {budget} bytes, got {_size(work)} in the end; lower the ratio")
+            raise BudgetError(f"expected at most {budget} bytes, got {size} in the end; lower the ratio")
         if good or last or (number > 1 and off <= 0):
             return
         aim = -_MARGIN * number if options.strict else 0.0
         octaves = (math.log2(1 + aim) - math.log2(1 + off)) / work.coding["slope"]
         work.decide(number=number + 1, step=work.coding["step"] * 2**octaves)
         work.create_arrays()
-
-
-def _size(work: _Work) -> int:
-    """Bytes that the array will have: what is there, and the manifest."""
-    chunks = sum(math.prod(grid.chunks) for grid in work.grids)
-    return work.nbytes() + _PER_CHUNK * chunks
 
 
 def _code_level(work: _Work, number: int, options: Options, engine: Engine) -> Generator[Progress, None, None]:
@@ -356,7 +361,7 @@ def _find_step(work: _Work, options: Options, raw: int, engine: Engine) -> Gener
         return
     pixels = math.prod(work.image.shapes[0])
     budget = options.target.budget(raw, pixels) - _METADATA
-    budget -= (_PER_CHUNK + 16) * sum(math.prod(one.chunks) for one in work.grids)
+    budget -= _PER_CHUNK * sum(math.prod(one.chunks) for one in work.grids)
     if budget <= 0:
         raise BudgetError(f"expected a target above what metadata takes, got {options.target.value:g}; lower the ratio")
     step = float(np.std(varied, dtype=np.float64)) / 2 or 1.0

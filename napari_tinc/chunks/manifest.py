@@ -81,14 +81,13 @@ def totals(stats: Sequence[Stats]) -> dict[str, Any]:
     }
 
 
-def write_manifest(folder: Path, facts: Mapping[str, Any], grids: Sequence[Grid], stats: Sequence[Stats]) -> None:
-    """Write what is known of every chunk, and at last the facts: they say that the array is finished.
+def write_chunk_facts(folder: Path, grids: Sequence[Grid], stats: Sequence[Stats]) -> None:
+    """Write what is known of every chunk.
 
     Parameters
     ----------
     folder : Path
         Of the image.
-    facts : dict
     grids : sequence of Grid
         Of every level.
     stats : sequence of ndarray, shape (chunks, fields)
@@ -102,6 +101,10 @@ def write_manifest(folder: Path, facts: Mapping[str, Any], grids: Sequence[Grid]
         array = group.create_array(str(number), shape=whole.shape, chunks=whole.shape, dtype="float64")
         array[...] = whole
         array.attrs.put({"fields": list(FIELDS), "chunk": list(grid.chunk)})
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write what is known of an array, last of all: it says that the array is finished."""
     image = zarr.open_group(folder, mode="r+")
     image.attrs.put(image.attrs.asdict() | {KEY: {"version": VERSION} | dict(facts)})
 
@@ -140,4 +143,4 @@ def read_manifest(path: Path) -> Manifest | None:
     return Manifest(facts, levels, chunks)
 
 
-__all__ = ["GROUP", "KEY", "UNFINISHED", "Manifest", "read_manifest", "totals", "write_manifest"]
+__all__ = ["GROUP", "KEY", "UNFINISHED", "Manifest", "read_manifest", "totals", "write_chunk_facts", "write_facts"]

@@ -19,7 +19,7 @@ from napari_tinc.arrays.scratch import ArrayLike
 from napari_tinc.chunks.frames import SETTINGS, decode_frame, encode_chunk
 from napari_tinc.chunks.grid import Grid
 from napari_tinc.encode.compression import is_wavelets_alone
-from napari_tinc.errors import InputError
+from napari_tinc.errors import InputError, TincError
 from napari_tinc.files.pyramid import means
 from napari_tinc.format import MODEL_EXACT
 from napari_tinc.settings import Settings
@@ -83,8 +83,23 @@ class Level:
         return self.grid.shard != self.grid.chunk
 
     def read(self, region: tuple[slice, ...]) -> Array:
-        """Return voxels in the machine's byte order."""
-        voxels = np.asarray(self.source[region])
+        """Return voxels in the machine's byte order.
+
+        Raises
+        ------
+        InputError
+            The source cannot be read there.
+        """
+        try:
+            voxels = np.asarray(self.source[region])
+        except TincError:
+            raise
+        except Exception as error:  # damaged bytes, and lost connections, make storage libraries raise nearly anything
+            where = ",".join(f"{side.start}:{side.stop}" for side in region)
+            raise InputError(
+                f"expected voxels {where} of the source, got {type(error).__name__}: {error}; mend it, then run the "
+                "same command again: it goes on from here"
+            ) from error
         return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
 
 
