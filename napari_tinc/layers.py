@@ -19,11 +19,12 @@ from napari_tinc.choices import FAMILIES
 from napari_tinc.errors import FormatError
 from napari_tinc.format import KIND_RESTORATION, KIND_WAVELETS, MODEL_WAVELETS, MODELS, Frame, ItemRange
 from napari_tinc.geometry.octree import Octree
+from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.geometry.sampling import Floats32, interpolate, neighbours, sample_positions
 from napari_tinc.limits import LIMITS
 from napari_tinc.restoration import RADIUS, Restoration, around, parse_restoration
 from napari_tinc.system.forks import with_fresh_locks
-from napari_tinc.wavelets.blocks import BlockCache, WaveletLayer
+from napari_tinc.wavelets.blocks import WaveletLayer
 from napari_tinc.wavelets.payload import parse_wavelets
 
 # A network may overshoot a float32 volume's range by far before it is clipped: leave room below float32's largest.

@@ -14,10 +14,11 @@ from napari_tinc import quality
 from napari_tinc.decoding import ArrayDecoder
 from napari_tinc.encode.original import Original
 from napari_tinc.geometry.octree import Octree
+from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.layers import ItemDecoder, Layer
 from napari_tinc.restoration import Restoration, bins_of, pack_restoration, restoration_size
 from napari_tinc.settings import Settings
-from napari_tinc.wavelets.blocks import BlockCache, CodedWavelets, WaveletLayer
+from napari_tinc.wavelets.blocks import CodedWavelets, WaveletLayer
 from napari_tinc.wavelets.payload import pack_wavelets, packed_wavelets_size
 
 Payloads = dict[tuple[int, int], bytes]

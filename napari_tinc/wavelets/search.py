@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from napari_tinc.geometry.pyramid import Cell, dyadic_splits
 from napari_tinc.system.steps import relay
 from napari_tinc.system.threads import block_threads, usable_cores
 from napari_tinc.wavelets import coefficients
@@ -16,12 +17,10 @@ from napari_tinc.wavelets.blocks import (
     MAX_BLOCK,
     SIDE_CODES,
     STEP_CODES,
-    Cell,
     CodedWavelets,
     Ints,
     Pyramid,
     WaveletHead,
-    dyadic_splits,
     narrowed,
     step_of,
 )
