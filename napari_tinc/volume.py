@@ -221,12 +221,13 @@ class CompressedVolume:
         return parse_quality(self._frame.find(frames.KIND_QUALITY, item, 0), self.tree.leaves)
 
     def _bytes_spent(self, item: int) -> Decibels:
-        """Bytes of every leaf, of all layers and of the filter."""
+        """Bytes of every leaf, of all layers, the filter and the mask."""
         spent = np.zeros(self.tree.leaves)
         if self.header.model == frames.MODEL_CONSTANT:
             return spent
-        for layer in self._decoders[item].layers:
-            spent += layer.leaf_bytes(self.tree)
+        decoder = self._decoders[item]
+        for part in (*decoder.layers, *(() if decoder.mask is None else (decoder.mask,))):
+            spent += part.leaf_bytes(self.tree)
         if (restoration := self._frame.get(frames.KIND_RESTORATION, item, 0)) is not None:
             spent += len(restoration) / self.tree.leaves
         return spent

@@ -23,9 +23,9 @@ from napari_tinc.encode.attempts import (
     smallest_budget,
     with_network,
     with_network_unfiltered,
-    with_wavelets_alone,
     with_wavelets_of_error,
 )
+from napari_tinc.encode.masking import with_wavelets
 from napari_tinc.encode.original import Original
 from napari_tinc.encode.plan import NETWORK_SHARE, ShouldStop
 from napari_tinc.encode.trial import TRAINING_STEPS
@@ -227,10 +227,10 @@ def _best_attempt(original: Original, settings: Settings, budget: int, should_st
         training = Training(family, NETWORK_SHARE, long, should_stop)
         return (yield from with_network(original, settings, budget, training))
     if settings.model == WAVELET or settings.preset == "fast":
-        return (yield from with_wavelets_alone(original, settings, budget))
+        return (yield from with_wavelets(original, settings, budget))
     if not _fits_training(original):
         logger.warning("no networks are tried, for %d voxels are too many to train on in memory", original.items.size)
-        return (yield from with_wavelets_alone(original, settings, budget))
+        return (yield from with_wavelets(original, settings, budget))
     return (yield from _best_of_all(original, settings, budget, should_stop))
 
 
@@ -251,7 +251,7 @@ def _best_of_all(original: Original, settings: Settings, budget: int, should_sto
     step_seconds = None if settings.time_limit is None else settings.time_limit / (sum(trial.STEPS) + 2 * short + long)
     promised = yield from trial.promised_gain(original, settings, budget, long, step_seconds, should_stop)
     settings = replace(settings, promised=promised)
-    best = yield from with_wavelets_alone(original, settings, budget)
+    best = yield from with_wavelets(original, settings, budget)
     middle = trial.middle_to_try(original, settings, budget)
     if promised < trial.WORTH or middle is None:
         logger.info("no networks are trained: %s", NO_NETWORKS)
@@ -261,7 +261,7 @@ def _best_of_all(original: Original, settings: Settings, budget: int, should_sto
     tried, allowed = middle
     to_beat = best
     if tried is not original:
-        to_beat = yield from with_wavelets_alone(tried, settings, allowed)
+        to_beat = yield from with_wavelets(tried, settings, allowed)
     pilots: dict[float, float] = {}
     for share in (NETWORK_SHARE, 1.0):
         if not stopped():

@@ -16,6 +16,8 @@ from napari_tinc.encode.original import Original
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.layers import ItemDecoder, Layer
+from napari_tinc.masks.mask import Mask
+from napari_tinc.masks.payload import pack_mask, packed_mask_size
 from napari_tinc.restoration import Restoration, bins_of, pack_restoration, restoration_size
 from napari_tinc.settings import Settings
 from napari_tinc.wavelets.blocks import CodedWavelets, WaveletLayer
@@ -87,7 +89,7 @@ def header(plan: Plan, psnr: float = _SOME_PSNR) -> frames.Header:
     original = plan.original
     return frames.Header(
         shape=original.shape,
-        dtype=original.items.dtype.str[1:],
+        dtype=original.dtype,
         metadata=original.metadata,
         items=original.ranges,
         splits=plan.tree.splits,
@@ -103,7 +105,7 @@ def size(plan: Plan, content: Content) -> int:
     """Bytes of the file, before its quality is known."""
     qualities = [quality.quality_size(plan.tree.leaves)] * len(plan.original.items)
     entries = [(frames.KIND_QUALITY, 0, item, nbytes) for item, nbytes in enumerate(qualities)]
-    entries += [(kind, level, item, nbytes) for kind, level, item, nbytes, _ in _segments(content)]
+    entries += [(kind, level, item, nbytes) for kind, level, item, nbytes, _ in _segments(plan, content)]
     return frames.packed_size(header(plan), entries)
 
 
@@ -120,11 +122,11 @@ def frame(plan: Plan, content: Content, psnr: float, qualities: Sequence[bytes])
         Quality segment of every item.
     """
     parts = [frames.Segment(frames.KIND_QUALITY, item, 0, payload) for item, payload in enumerate(qualities)]
-    parts += [frames.Segment(kind, item, level, pack()) for kind, level, item, _, pack in _segments(content)]
+    parts += [frames.Segment(kind, item, level, pack()) for kind, level, item, _, pack in _segments(plan, content)]
     return frames.pack(frames.Frame(header(plan, psnr), tuple(parts)))
 
 
-def _segments(content: Content) -> Iterator[tuple[int, int, int, int, Callable[[], bytes]]]:
+def _segments(plan: Plan, content: Content) -> Iterator[tuple[int, int, int, int, Callable[[], bytes]]]:
     """Kind, level, item and size of every segment but those of quality, in the order of a frame, and what packs it."""
     for (item, level), payload in sorted(content.payloads.items(), key=lambda entry: entry[0][::-1]):
         yield frames.KIND_PARAMETERS, level, item, len(payload), partial(bytes, payload)
@@ -134,13 +136,17 @@ def _segments(content: Content) -> Iterator[tuple[int, int, int, int, Callable[[
     for item, one in enumerate(content.restorations):
         if one is not None:
             yield frames.KIND_RESTORATION, 0, item, restoration_size(bins_of(one)), partial(pack_restoration, one)
+    dtype = plan.original.dtype
+    for item, mask in enumerate(plan.original.masks):
+        if mask is not None:
+            yield frames.KIND_MASK, 0, item, packed_mask_size(mask, dtype), partial(pack_mask, mask, dtype)
 
 
 def constant(original: Original) -> bytes:
     """Frame a volume whose every item has one value: exact, without parameters."""
     made = frames.Header(
         shape=original.shape,
-        dtype=original.items.dtype.str[1:],
+        dtype=original.dtype,
         metadata=original.metadata,
         items=original.ranges,
         splits=(),
@@ -163,7 +169,9 @@ def decoders(plan: Plan, content: Content) -> Callable[[int], ItemDecoder]:
         if content.wavelets and (coded := content.wavelets[item]) is not None:
             layers.append(WaveletLayer(coded, blocks))
         restoration = content.restorations[item] if content.restorations else None
-        return ItemDecoder(plan.original.spatial, plan.original.ranges[item], layers, restoration)
+        coded_mask = plan.original.masks[item] if plan.original.masks else None
+        mask = None if coded_mask is None else Mask(coded_mask, blocks)
+        return ItemDecoder(plan.original.spatial, plan.original.ranges[item], layers, restoration, mask)
 
     return decoder
 

@@ -16,12 +16,13 @@ from napari_tinc.format.header import (
     Header,
     ItemRange,
 )
-from napari_tinc.format.table import KIND_PARAMETERS, KIND_QUALITY, KIND_RESTORATION, KIND_WAVELETS, Segment
+from napari_tinc.format.table import KIND_MASK, KIND_PARAMETERS, KIND_QUALITY, KIND_RESTORATION, KIND_WAVELETS, Segment
 from napari_tinc.system.output import write_atomic
 
 __all__ = [
     "BETWEEN",
     "DTYPES",
+    "KIND_MASK",
     "KIND_PARAMETERS",
     "KIND_QUALITY",
     "KIND_RESTORATION",

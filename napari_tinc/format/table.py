@@ -12,14 +12,14 @@ from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import REMEDY, Cursor, integer, u32, varint
 from napari_tinc.format.header import MODEL_CONSTANT, MODEL_WAVELETS, Header
 
-KIND_QUALITY, KIND_PARAMETERS, KIND_WAVELETS, KIND_RESTORATION = 0, 1, 2, 3
-KIND_NAMES = ("octant quality", "parameters", "wavelets", "restoration")
+KIND_QUALITY, KIND_PARAMETERS, KIND_WAVELETS, KIND_RESTORATION, KIND_MASK = 0, 1, 2, 3, 4
+KIND_NAMES = ("octant quality", "parameters", "wavelets", "restoration", "mask")
 MAX_SEGMENTS = 2**20
 _KINDS_OF_MODEL = {
     MODEL_CONSTANT: (KIND_QUALITY,),
-    MODEL_WAVELETS: (KIND_QUALITY, KIND_WAVELETS, KIND_RESTORATION),
+    MODEL_WAVELETS: (KIND_QUALITY, KIND_WAVELETS, KIND_RESTORATION, KIND_MASK),
 }
-_KINDS_OF_FAMILIES = (KIND_QUALITY, KIND_PARAMETERS, KIND_WAVELETS, KIND_RESTORATION)
+_KINDS_OF_FAMILIES = (KIND_QUALITY, KIND_PARAMETERS, KIND_WAVELETS, KIND_RESTORATION, KIND_MASK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def validate_table(header: Header, entries: Sequence[Entry]) -> None:
     integer("number of segments", len(entries), 0, MAX_SEGMENTS)
     before = None
     for entry in entries:
-        integer("kind of a segment", entry.kind, KIND_QUALITY, KIND_RESTORATION)
+        integer("kind of a segment", entry.kind, KIND_QUALITY, KIND_MASK)
         integer("item of a segment", entry.item, 0, len(header.items) - 1)
         deepest = len(header.splits) if entry.kind == KIND_PARAMETERS else 0
         integer("level of a segment", entry.level, 0, deepest)
@@ -97,6 +97,6 @@ def validate_table(header: Header, entries: Sequence[Entry]) -> None:
         if before is not None and before[:3] >= entry[:3]:
             raise FormatError(
                 f"segment table: expected quality by item, parameters by level and item, wavelets by item, "
-                f"restoration by item, each once, got ({before.name}) before ({entry.name}); {REMEDY}"
+                f"restoration by item, masks by item, each once, got ({before.name}) before ({entry.name}); {REMEDY}"
             )
         before = entry

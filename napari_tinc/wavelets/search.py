@@ -133,8 +133,7 @@ class Coefficients:
             above, statistics = here, learnt_here
         head = WaveletHead(pyramid, step_code, tally.offsets, dc)
         coded = CodedWavelets(head, trunk, tuple(streams))
-        nbytes = len(trunk) + sum(len(s) + _varint_size(len(s)) for s in streams)
-        return Fit((coded,), nbytes, tally.error(step) + (self.dc - dc * step) ** 2)
+        return Fit((coded,), streams_size(coded), tally.error(step) + (self.dc - dc * step) ** 2)
 
     def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Ints | None, Statistics]:
         pyramid, encoder = self.pyramid, Encoder()
@@ -172,6 +171,11 @@ class Coefficients:
         if weights.size == 1:
             return weights
         return np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(octave, cell))])
+
+
+def streams_size(coded: CodedWavelets) -> int:
+    """Bytes of a layer's streams, and of what says where they begin."""
+    return len(coded.trunk) + sum(len(s) + _varint_size(len(s)) for s in coded.streams)
 
 
 def _varint_size(number: int) -> int:
@@ -322,6 +326,12 @@ def fit_error(
     return best if best is not None else (yield from _encode(items, finest, TRIES - 1))
 
 
+def at_step_of(residuals: Sequence[Residual], head: WaveletHead) -> Generator[int, None, Fit]:
+    """Return the layers that have the step of another one, and split the same axes."""
+    items = yield from _transformed(residuals, head.pyramid.splits, head.pyramid.side)
+    return (yield from _encode(items, head.step_code, 0))
+
+
 def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[int, None, Fit]:
     fits = []
     for item in items:
@@ -437,4 +447,4 @@ def _likely_code(items: Sequence[Coefficients], room: float, finest: int) -> int
     return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: _likely_bits(sizes, code) <= bits)
 
 
-__all__ = ["TRIES", "Coefficients", "Fit", "fit", "fit_error"]
+__all__ = ["TRIES", "Coefficients", "Fit", "at_step_of", "fit", "fit_error", "streams_size"]
