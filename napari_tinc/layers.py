@@ -270,7 +270,7 @@ class Decoders:
 
 def has_wide_planes(frame: Frame) -> bool:
     """Whether a plane needs more than its own samples: a whole row of blocks of coefficients, or its neighbours."""
-    return any(segment.kind in (KIND_WAVELETS, KIND_RESTORATION) for segment in frame.segments)
+    return any(segment.kind in (KIND_WAVELETS, KIND_RESTORATION, KIND_MASK) for segment in frame.segments)
 
 
 __all__ = ["Decoders", "ItemDecoder", "Layer", "has_wide_planes", "to_intensities"]

@@ -218,7 +218,7 @@ def _rounded(trained: Trained, budget: int) -> Attempts:
     yield from ()  # it is soon done
     payloads = trained.fill(budget)
     left = sum(residual.squared_error() for residual in _varied(_residuals(trained.plan, payloads)))
-    return Attempt(trained.plan, Content(payloads), left, lambda size: _rounded(trained, size))
+    return Attempt(trained.plan, Content(payloads), left, left, lambda size: _rounded(trained, size))
 
 
 def _fill_wavelets(plan: Plan, payloads: Payloads, budget: int, near: WaveletHead | None = None) -> Attempts:

@@ -18,6 +18,7 @@ from napari_tinc.arrays.scratch import ArrayLike, fits_memory, read_steps
 from napari_tinc.choices import AUTO, DEFAULT_FAMILY, WAVELET, family_of, has_wavelets
 from napari_tinc.encode import framing, measuring, speeds, trial
 from napari_tinc.encode.attempts import (
+    Attempt,
     Attempts,
     Training,
     smallest_budget,
@@ -25,7 +26,7 @@ from napari_tinc.encode.attempts import (
     with_network_unfiltered,
     with_wavelets_of_error,
 )
-from napari_tinc.encode.masking import with_wavelets
+from napari_tinc.encode.masking import promising, with_wavelets
 from napari_tinc.encode.original import Original
 from napari_tinc.encode.plan import NETWORK_SHARE, ShouldStop
 from napari_tinc.encode.trial import TRAINING_STEPS
@@ -36,6 +37,7 @@ from napari_tinc.settings import Settings
 from napari_tinc.system.steps import complete, relay
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
+from napari_tinc.wavelets.blocks import WaveletHead
 
 logger = logging.getLogger(__name__)
 
@@ -323,15 +325,41 @@ def _reach(original: Original, settings: Settings, psnr: float, should_stop: Sho
 def _reach_with_wavelets(
     original: Original, settings: Settings, psnr: float
 ) -> Generator[Progress, None, CompressedVolume | None]:
-    """Search the step that reaches a PSNR; every try tells its error. None if it is out of reach."""
+    """Search the step that reaches a PSNR, without and with masks. None if it is out of reach."""
+    best, last = yield from _search_step(original, original, settings, psnr, None)
+    masked = None if best is None or last is None else (yield from promising(last))
+    if best is not None and last is not None and masked is not None:
+        other, _ = yield from _search_step(original, masked, settings, psnr, last.heads[0])
+        if other is not None and other.nbytes < best.nbytes:
+            return other
+    return best
+
+
+def _search_step(
+    original: Original, coded: Original, settings: Settings, psnr: float, near: WaveletHead | None
+) -> Generator[Progress, None, tuple[CompressedVolume | None, Attempt | None]]:
+    """Return the smallest file of a PSNR, and the last one that was made; every try tells its error.
+
+    Parameters
+    ----------
+    original : Original
+    coded : Original
+        The same, or with masks.
+    settings : Settings
+    psnr : float
+    near : WaveletHead, optional
+        Of a file like it.
+    """
     scales = [limits.scale**2 for limits in original.ranges if limits.span]
     error = original.items.size * original.value_range**2 * 10 ** (-psnr / 10) / (sum(scales) / len(scales))
     best: CompressedVolume | None = None
-    near = None
+    attempt = None
     for _ in range(_PSNR_RUNS):
-        attempt = yield from with_wavelets_of_error(original, settings, error, near)
+        if error <= coded.given_up:
+            break
+        attempt = yield from with_wavelets_of_error(coded, settings, error - coded.given_up, near)
         if attempt.nbytes > original.items.nbytes / 2:
-            return None
+            return None, None
         plan, content = attempt.plan, attempt.content
         reached, quality = yield from measuring.measure(framing.decoders(plan, content), original, plan.tree)
         logger.info("%d bytes reach %.2f dB of %.2f", attempt.nbytes, reached, psnr)
@@ -340,9 +368,9 @@ def _reach_with_wavelets(
         if psnr <= reached <= psnr + _NEAR_PSNR:
             break
         # What the filters gain and rounding costs shows in the measured value only.
-        near = next(coded.head for coded in content.wavelets if coded is not None)
+        near = attempt.heads[0]
         error *= 10 ** (min(reached - psnr - _NEAR_PSNR / 2, 20.0) / 10)
-    return best
+    return best, attempt
 
 
 def _next_size(tried: list[tuple[float, float]], psnr: float) -> float:

@@ -20,7 +20,10 @@ from napari_tinc.system.threads import block_threads
 
 # Sides of blocks are powers of two; a block has at most so many cells.
 SIDE_CODES = range(1, 10)
-MAX_CELLS = 2**18
+MAX_CELLS = 2**21
+# Larger blocks cost fewer bytes; but a plane across the first axis should meet no more voxels than a tenth of a second
+# decodes, or else blocks of no more than so many.
+_ROW_VOXELS, _FEW_CELLS = 2**23, 2**18
 _FIRST = (0, 0, 0)
 
 
@@ -89,11 +92,13 @@ def encode_mask(inside: npt.NDArray[np.bool_], background: int | float) -> Coded
 
 
 def _side(shape: tuple[int, int, int]) -> int:
-    """Side of the largest blocks: of as many cells as there may be, in a plane as in a volume."""
-    fitting = 2
+    """Side of the largest blocks that are quick to decode, in a plane as in a volume."""
+    fitting: int = 2 ** SIDE_CODES[0]
     for code in SIDE_CODES:
         pyramid = pyramid_of(shape, 2**code)
-        if all(cells_of_block(pyramid, octave) <= MAX_CELLS for octave in range(pyramid.octaves)):
+        cells = max(cells_of_block(pyramid, octave) for octave in range(pyramid.octaves))
+        row = min(2 * pyramid.side, shape[0]) * shape[1] * shape[2]
+        if cells <= (MAX_CELLS if row <= _ROW_VOXELS else _FEW_CELLS):
             fitting = pyramid.side
     return fitting
 
