@@ -192,16 +192,22 @@ def plane(folder: Path, side: int, chunk: int) -> dict[str, Any]:
     """Seconds to read planes of an array, each array opened anew."""
     path = source(folder, side, (1, -(-512 // side), -(-512 // side)))
     complete(compress_array(of_zarr(path), folder / "out.zarr", Options(Target.ratio(RATIO), chunk=chunk)))
-    program = (
-        "import sys, time, json\nbegan = time.perf_counter()\nimport zarr\ngroup = zarr.open_group(sys.argv[1], mode='r')\n"
-        "said = {'import': time.perf_counter() - began}\n"
-        "def read(name, level, z):\n"
-        "    began = time.perf_counter(); group[level][z, :512, :512]; said[name] = time.perf_counter() - began\n"
-        "levels = sorted(key for key in group if key.isdigit())\n"
-        "read('coarsest level, first', levels[-1], 40 // 2 ** 0 if len(levels) == 1 else 20)\n"
-        "read('512 x 512, first', '0', 40)\nread('512 x 512, next', '0', 41)\nread('512 x 512, other chunks', '0', 200)\n"
-        "print(json.dumps(said))"
-    )
+    program = """
+import json, sys, time
+began = time.perf_counter()
+import zarr
+group = zarr.open_group(sys.argv[1], mode="r")
+said = {"import": time.perf_counter() - began}
+def read(name, level, z):
+    began = time.perf_counter()
+    group[level][z, :512, :512]
+    said[name] = time.perf_counter() - began
+read("coarsest level, first", max(key for key in group if key.isdigit()), 20)
+read("512 x 512, first", "0", 40)
+read("512 x 512, next", "0", 41)
+read("512 x 512, other chunks", "0", 200)
+print(json.dumps(said))
+"""
     said = subprocess.run([sys.executable, "-c", program, str(folder / "out.zarr")], check=True, capture_output=True)
     return {key: round(value, 3) for key, value in json.loads(said.stdout).items()}
 
@@ -269,15 +275,9 @@ def main() -> None:
     for name in args.what:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             said = runs[name](Path(folder))
-        print(
-            f"{name}:",
-            *(
-                f"  {key}: {value:.4g}" if isinstance(value, float) else f"  {key}: {value}"
-                for key, value in said.items()
-            ),
-            sep="\n",
-            flush=True,
-        )
+        print(f"{name}:", flush=True)
+        for key, value in said.items():
+            print(f"  {key}: {value:.4g}" if isinstance(value, float) else f"  {key}: {value}", flush=True)
         if args.results:
             known = json.loads(args.results.read_text()) if args.results.exists() else {}
             args.results.write_text(json.dumps(known | {name: said}, indent=1))

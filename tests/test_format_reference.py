@@ -18,11 +18,12 @@ from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.encode.compression import compress
 from napari_tinc.encode.trial import TRAINING_STEPS
 from napari_tinc.format import KIND_PARAMETERS, KIND_QUALITY, KIND_RESTORATION, KIND_WAVELETS, Frame, parse
+from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.networks import quantization
 from napari_tinc.networks.entropy import MAX_SYMBOL, bucket_code, encode_symbols
 from napari_tinc.networks.older_coders import RANGE_CODER, SymbolModel
 from napari_tinc.target import Target
-from napari_tinc.wavelets.blocks import BlockCache, WaveletLayer
+from napari_tinc.wavelets.blocks import WaveletLayer
 from napari_tinc.wavelets.payload import parse_wavelets
 
 Array = npt.NDArray[np.generic]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
@@ -13,8 +15,9 @@ from napari_tinc.system.cluster import distributed
 from napari_tinc.system.threads import usable_cores
 
 _GO_ON = "run the same command again: it goes on from here"
-# Tasks that wait at every worker, so that it need not wait for the next one.
-_AHEAD = 2
+# Tasks that wait for every thread, here and on a cluster, so that none need wait for the next one; and for how many
+# seconds the number of a cluster's threads holds.
+_AHEAD, _AHEAD_OF_CLUSTER, _COUNTED_SECONDS = 2, 32, 5.0
 _WAIT_SECONDS = 30
 
 
@@ -89,18 +92,24 @@ class Cluster:
         package, numbers = distributed(), dict[Any, int]()
         numbered = enumerate(tasks)
         completed = package.as_completed(loop=self._client.loop)
+        room, counted = 0, -math.inf
         try:
             while True:
-                room = _AHEAD * max(1, sum(self._client.nthreads().values())) - len(numbers)
-                for number, task in islice(numbered, max(0, room)):
-                    future = self._client.submit(function, *task, pure=False, retries=2)
-                    numbers[future] = number
-                    completed.add(future)
+                if time.monotonic() - counted > _COUNTED_SECONDS:
+                    room = _AHEAD_OF_CLUSTER * max(1, sum(self._client.nthreads().values()))
+                    counted = time.monotonic()
+                if len(numbers) <= room // 2:
+                    some = list(islice(numbered, room - len(numbers)))
+                    if some:  # at once, which costs the scheduler less than one by one
+                        arguments = zip(*(task for _, task in some), strict=True)
+                        futures = self._client.map(function, *arguments, pure=False, retries=2)
+                        numbers |= {future: number for future, (number, _) in zip(futures, some, strict=True)}
+                        completed.update(futures)
                 if not numbers:
                     return
-                future = next(completed)
-                result = _result(package, future)
-                yield numbers.pop(future), result
+                for future in completed.next_batch():
+                    result = _result(package, future)
+                    yield numbers.pop(future), result
         finally:
             self._client.cancel(list(numbers))
 

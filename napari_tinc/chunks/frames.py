@@ -14,7 +14,7 @@ from napari_tinc import format as frames
 from napari_tinc.arrays.axes import item_count
 from napari_tinc.arrays.metadata import MAX_ITEMS, Metadata
 from napari_tinc.encode import framing
-from napari_tinc.encode.compression import fill_steps
+from napari_tinc.encode.compression import fill_steps, quantise
 from napari_tinc.encode.original import Original
 from napari_tinc.errors import BudgetError, FormatError, InputError
 from napari_tinc.settings import Settings
@@ -69,6 +69,34 @@ def encode_chunk(
     if voxels.nbytes <= _SMALL or len(lossy) > _SHARE * voxels.nbytes:
         return min(lossy, framing.exact(arranged, metadata), key=len)
     return lossy
+
+
+def code_chunk(voxels: Array, axes: str | None, step: float, settings: Settings = SETTINGS) -> tuple[bytes, Array]:
+    """Return the frame of a chunk at a step, and what it decodes to; settings ask for wavelets alone.
+
+    Parameters
+    ----------
+    voxels, axes, step
+        As for :func:`encode_chunk`; of an image's axes.
+
+    Returns
+    -------
+    bytes
+    ndarray
+        The very voxels where the frame is exact.
+    """
+    arranged, metadata = _arranged(voxels, axes)
+    if not _is_finite(arranged):
+        return framing.exact(arranged, metadata), voxels
+    original = Original.prepare(arranged, metadata, None)
+    if original.is_constant:
+        return framing.constant(original, settings.provenance), voxels
+    data, decode = complete(quantise(original, settings, step))
+    if voxels.nbytes <= _SMALL or len(data) > _SHARE * voxels.nbytes:
+        exact = framing.exact(arranged, metadata)
+        if len(exact) < len(data):
+            return exact, voxels
+    return data, decode()
 
 
 def _without_end(voxels: Array, fill: Any) -> Array:
@@ -131,13 +159,7 @@ def decode_chunk(
     FormatError
         The frame is damaged, or is not one of such a chunk.
     """
-    return decode_frame(_opened(data), shape, dtype, axes, fill, region)
-
-
-def decode_frame(
-    volume: CompressedVolume, shape: tuple[int, ...], dtype: np.dtype[Any], axes: str | None, fill: Any, region: Region
-) -> Array:
-    """Decode a region of a chunk whose frame is open, see :func:`decode_chunk`."""
+    volume = _opened(data)
     whole, letters = frame_shape(shape, axes)
     fits = len(volume.shape) == len(whole) and all(n <= most for n, most in zip(volume.shape, whole, strict=True))
     if volume.dtype != dtype.newbyteorder("=") or volume.metadata.axes != letters or not fits:
@@ -194,4 +216,4 @@ def _begin_anew() -> None:
 after_fork(_begin_anew)
 
 
-__all__ = ["KINDS", "SETTINGS", "decode_chunk", "decode_frame", "encode_chunk", "frame_shape"]
+__all__ = ["KINDS", "SETTINGS", "code_chunk", "decode_chunk", "encode_chunk", "frame_shape"]

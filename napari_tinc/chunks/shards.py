@@ -16,12 +16,11 @@ import numpy.typing as npt
 import zarr
 
 from napari_tinc.arrays.scratch import ArrayLike
-from napari_tinc.chunks.frames import SETTINGS, decode_frame, encode_chunk
+from napari_tinc.chunks.frames import SETTINGS, code_chunk, encode_chunk
 from napari_tinc.chunks.grid import Grid
 from napari_tinc.encode.compression import is_wavelets_alone
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.files.pyramid import means
-from napari_tinc.format import MODEL_EXACT
 from napari_tinc.settings import Settings
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
@@ -169,14 +168,11 @@ def _coded(voxels: Array, axes: str, coding: Coding) -> tuple[bytes | None, list
     if not voxels.any():
         count = float(inside.sum())
         return None, [0, 0, 0, *span, count, count, count, 0, voxels.size]
-    data = encode_chunk(voxels, axes, Target.step(coding.step))
+    data, decoded = code_chunk(voxels, axes, coding.step)
     if not is_wavelets_alone(coding.settings):
         data = encode_chunk(voxels, axes, Target.size(len(data)), settings=coding.settings)
-    volume = CompressedVolume(data)
-    whole = tuple(slice(0, n) for n in voxels.shape)
-    decoded = decode_frame(volume, voxels.shape, voxels.dtype, axes, 0, whole)
-    errors = [0.0, 0.0]
-    is_exact = volume.header.model == MODEL_EXACT
+        decoded = CompressedVolume(data).decode()
+    errors, is_exact = [0.0, 0.0], decoded is voxels
     if not is_exact:
         difference = np.abs(np.subtract(decoded, voxels, dtype=np.float64))
         errors = [float(np.vdot(difference, difference)), float(difference.max())]

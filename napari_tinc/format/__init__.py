@@ -21,6 +21,7 @@ from napari_tinc.format.header import (
 )
 from napari_tinc.format.table import (
     KIND_EXACT,
+    KIND_MASK,
     KIND_PARAMETERS,
     KIND_QUALITY,
     KIND_RESTORATION,
@@ -34,6 +35,7 @@ __all__ = [
     "DTYPES",
     "EXACT_DTYPES",
     "KIND_EXACT",
+    "KIND_MASK",
     "KIND_PARAMETERS",
     "KIND_QUALITY",
     "KIND_RESTORATION",
