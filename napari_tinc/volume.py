@@ -139,6 +139,16 @@ class CompressedVolume:
         return self.header.shape
 
     @property
+    def leading_shape(self) -> tuple[int, ...]:
+        """Sizes of the channel and time axes, in the array's order; their product is the number of items."""
+        return self.header.leading_shape
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        """Voxels along every spatial axis, in the array's order."""
+        return self.header.spatial_shape
+
+    @property
     def dtype(self) -> np.dtype[np.generic]:
         """Dtype of the original and of what :meth:`decode` returns."""
         return np.dtype(self.header.dtype)
