@@ -216,9 +216,12 @@ def large(folder: Path, megavoxels: float, chunk: int, workers: int) -> dict[str
     """A large array, end to end, with so many workers."""
     side = 256
     count = max(1, round(megavoxels * 1e6 / side**3))
-    repeats = min(
-        (r for r in product(range(1, count + 1), repeat=3) if np.prod(r) >= count), key=lambda r: (np.prod(r), max(r))
-    )
+    counts = [
+        cell
+        for cell in product(range(1, round(count ** (1 / 3)) + 2), repeat=3)
+        if np.prod(cell) >= count and sorted(cell) == list(cell)
+    ]
+    repeats = min(counts, key=lambda cell: (max(cell), np.prod(cell)))
     path = source(folder, side, repeats)
     voxels = side**3 * int(np.prod(repeats))
     memory: dict[str, int] = {}
