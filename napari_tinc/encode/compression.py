@@ -90,7 +90,7 @@ def compress_steps(
         than an eighth of the free memory is kept in files while it is worked on, see
         :func:`napari_tinc.memory_limit`; networks are trained only on what fits in memory.
     target : Target
-        Size of the file, or PSNR to reach.
+        Size of the file, PSNR to reach, or step of the quantiser.
     settings : Settings, optional
         Preset, model, allocation, device and seed.
     metadata : Metadata, optional
@@ -108,14 +108,14 @@ def compress_steps(
     Returns
     -------
     CompressedVolume
-        Its size is at most the budget.
+        Its size is at most the budget, if there is one.
 
     Raises
     ------
     InputError
         If the volume or a setting cannot be used.
     BudgetError
-        If the budget is too small, or the PSNR out of reach.
+        If the budget is too small, or the PSNR or the step out of reach.
     TrainingError
         If training fails.
     """
@@ -217,6 +217,12 @@ def _quantise(original: Original, settings: Settings, step: float) -> Steps:
     psnr, quality = yield from measuring.measure(
         framing.decoders(attempt.plan, attempt.content), original, attempt.plan.tree
     )
+    error = original.value_range * 10 ** (-psnr / 20)
+    if original.weights is None and error > step / 2:
+        raise BudgetError(
+            f"expected a root mean squared error of at most half the step, {step / 2:g}, got {error:g}: float32 has "
+            "too few digits for this range of values; raise the step"
+        )
     return CompressedVolume(framing.frame(attempt.plan, attempt.content, psnr, quality), settings.device)
 
 

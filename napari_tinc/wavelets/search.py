@@ -341,12 +341,18 @@ def fit_step(residual: Residual, step: float) -> Generator[int, None, Fit]:
     -------
     Fit
     """
-    asked = round(256 * (math.log2(step) + 40))
+    asked = _code_of(step)
     probe = yield from _transformed([residual], dyadic_splits(residual.shape, math.inf), 2 ** SIDE_CODES[0])
     sizes, weight = _sampled(probe)
     code = min(max(asked, _finest_code(probe)), STEP_CODES - 1)
     items = yield from _in_best_elongation([residual], max(1.0, weight * _likely_bits(sizes, code) / 8), code)
     return (yield from _encode(items, max(code, _finest_code(items)), 0))
+
+
+def _code_of(step: float) -> int:
+    """Code of the step nearest to a number, however small or large that is."""
+    within = min(max(step, step_of(0)), step_of(STEP_CODES - 1))
+    return round(256 * (math.log2(within) + 40))
 
 
 def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[int, None, Fit]:
