@@ -32,7 +32,7 @@ class Target:
         if self.kind not in _KINDS:
             raise InputError(f"expected a target of {', '.join(_KINDS)}, got {self.kind!r}: choose one")
         if not _is_positive(self.value):
-            raise InputError(f"expected a positive target, got {self.kind} = {self.value!r}: give a number above 0")
+            raise InputError(f"expected a positive target, got {self.kind} = {self.value!r:.40}: give a number above 0")
 
     @classmethod
     def ratio(cls, value: float) -> Target:

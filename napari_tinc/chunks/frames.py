@@ -74,11 +74,18 @@ def encode_chunk(
 def _without_end(voxels: Array, fill: Any) -> Array:
     """Leave out the last planes of every axis that hold nothing but ``fill``; one stays."""
     for axis in range(voxels.ndim):
-        others = tuple(i for i in range(voxels.ndim) if i != axis)
-        if (voxels.take(-1, axis) == fill).all():
-            used = np.flatnonzero((voxels != fill).any(axis=others))
+        if _is_filled(voxels.take(-1, axis), fill).all():
+            others = tuple(i for i in range(voxels.ndim) if i != axis)
+            used = np.flatnonzero(~_is_filled(voxels, fill).all(axis=others))
             voxels = voxels[(slice(None),) * axis + (slice(int(used[-1]) + 1 if used.size else 1),)]
     return voxels
+
+
+def _is_filled(voxels: Array, fill: Any) -> Array:
+    """Tell the voxels that are ``fill`` bit by bit: NaN is, and 0 is not -0."""
+    bits = f"u{voxels.itemsize}"
+    same: Array = voxels.view(bits) == np.asarray(fill, voxels.dtype).view(bits)
+    return same
 
 
 def _is_finite(voxels: Array) -> bool:

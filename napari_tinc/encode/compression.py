@@ -37,6 +37,7 @@ from napari_tinc.settings import Settings
 from napari_tinc.system.steps import complete, relay
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
+from napari_tinc.wavelets import search
 
 logger = logging.getLogger(__name__)
 
@@ -358,8 +359,8 @@ def _reach_with_wavelets(
     original: Original, settings: Settings, psnr: float
 ) -> Generator[Progress, None, CompressedVolume | None]:
     """Search the step that reaches a PSNR; every try tells its error. None if it is out of reach."""
-    scales = [limits.scale**2 for limits in original.ranges if limits.span]
-    error = original.items.size * original.value_range**2 * 10 ** (-psnr / 10) / (sum(scales) / len(scales))
+    scales = [(limits.scale / original.value_range) ** 2 for limits in original.ranges if limits.span]
+    error = original.items.size * 10 ** (-psnr / 10) / max(sum(scales) / len(scales), search.LEAST_ERROR)
     best: CompressedVolume | None = None
     near = None
     for _ in range(_PSNR_RUNS):

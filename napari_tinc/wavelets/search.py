@@ -47,6 +47,8 @@ _BITS_PER_SYMBOL, _SAMPLED = 4.5, 2**20
 # An error within so many octaves of its goal is close enough: 0.03 dB. Octaves of error per octave of step, and what
 # share of a step is quantised to 0, to guess the step of an error; these only speed the search up.
 _CLOSE_ERROR, _OCTAVES_OF_ERROR, _DEAD_ZONE = 0.01, 1.2, 0.65
+# Smaller ones are asked for as this: logarithms have no 0.
+LEAST_ERROR = 1e-300
 # How much of a larger volume's middle says which axes to split.
 _MIDDLE_VOXELS = 2**23
 
@@ -291,6 +293,7 @@ def fit_error(
     Fit
         If even the finest step loses more, that of the finest step.
     """
+    error = max(error, LEAST_ERROR)
     if near is None:
         room = yield from _likely_room(residuals, error)
         items = yield from _in_best_elongation(residuals, room)
@@ -303,7 +306,7 @@ def fit_error(
     lost: tuple[int, float] | None = None
     for number in range(TRIES):
         attempt = yield from _encode(items, code, number)
-        above = math.log2(max(attempt.error, 1e-300) / error)
+        above = math.log2(max(attempt.error, LEAST_ERROR) / error)
         if above <= 0 or code == finest:
             kept, best = (code, above), attempt
         else:
@@ -475,4 +478,4 @@ def _likely_code(items: Sequence[Coefficients], room: float, finest: int) -> int
     return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: _likely_bits(sizes, code) <= bits)
 
 
-__all__ = ["TRIES", "Coefficients", "Fit", "fit", "fit_error", "fit_step"]
+__all__ = ["LEAST_ERROR", "TRIES", "Coefficients", "Fit", "fit", "fit_error", "fit_step"]
