@@ -19,6 +19,7 @@ from napari_tinc.arrays.scratch import Bounds
 from napari_tinc.errors import FormatError
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.sampling import sample_positions
+from napari_tinc.system.forks import with_fresh_locks
 
 _RAW_DEFLATE = -15
 _LEVEL = 6
@@ -82,6 +83,7 @@ def _bits(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(f"u{dtype.itemsize}")
 
 
+@with_fresh_locks
 @dataclass(frozen=True, eq=False)
 class ExactItem:
     """Decodes regions of an item that is kept as it is; the whole of it, once, when it is first asked for.

@@ -61,6 +61,13 @@ REFUSED: dict[str, Callable[[], object]] = {
     "a ratio of text": lambda: Target.ratio("4"),  # type: ignore[arg-type]
     "no ratio": lambda: Target.ratio(None),  # type: ignore[arg-type]
     "yes as ratio": lambda: Target.ratio(True),
+    "a ratio beyond all floats": lambda: Target.ratio(10**400),
+    "no step": lambda: Target.step(0),
+    "a negative step": lambda: Target.step(-1),
+    "a step that is no number": lambda: Target.step(float("nan")),
+    "a step for a network": lambda: quickly(target=Target.step(1), model="tinc"),
+    "a step for a network and wavelets": lambda: quickly(target=Target.step(1), model="tinc+wavelet"),
+    "a step for what may become a network": lambda: quickly(target=Target.step(1), preset="balanced"),
     "an infinite ratio": lambda: Target.ratio(float("inf")),
     "weights in a list": lambda: quickly(weights=[1]),
     "weights of text": lambda: quickly(weights=np.full(SHAPE, "a")),

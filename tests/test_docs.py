@@ -21,6 +21,7 @@ import tifffile
 from synthetic import blobs
 from typer.testing import CliRunner
 
+from napari_tinc import CompressedVolume
 from napari_tinc.cli.app import app
 
 ROOT = Path(__file__).parents[1]
@@ -111,13 +112,24 @@ def test_the_python_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.Monk
     assert (known["plane"].shape, known["small"].shape) == ((64, 64), (16, 16, 16))
 
 
+def test_the_python_of_the_page_on_zarr_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks((ROOT / "docs" / "zarr.md").read_text(), "python")
+    known: dict[str, object] = {"volume": blobs((20, 40, 50))}
+    exec(block, known)
+    assert isinstance(known["plane"], np.ndarray)
+    assert known["plane"].shape == (40, 50)
+    assert CompressedVolume.open(tmp_path / "a.zarr" / "c" / "0" / "0" / "0").shape == (20, 40, 50)
+
+
 def test_the_journey_without_napari_works(tmp_path: Path) -> None:
     said = run([sys.executable, str(ROOT / "docs" / "headless.py")], tmp_path)
     assert "reopened neuron.tinc: a plane (128, 128)" in said
 
 
-def test_numbers_that_a_program_in_a_page_prints_are_those_below_it() -> None:
-    page = (ROOT / "docs" / "metrics.md").read_text()
+@pytest.mark.parametrize("name", ["metrics.md", "zarr.md"])
+def test_numbers_that_a_program_in_a_page_prints_are_those_below_it(name: str) -> None:
+    page = (ROOT / "docs" / name).read_text()
     programs = [block.split('"', 1)[1].rsplit('"', 1)[0] for block in blocks(page, "sh")]
     for program, expected in zip(programs, blocks(page, "text"), strict=True):
         with contextlib.redirect_stdout(io.StringIO()) as said:

@@ -469,14 +469,14 @@ def test_an_array_with_x_first_is_written_as_planes(tmp_path):
     assert read_volume(tmp_path / "a.tif").metadata.voxel_size == (3.0, 2.0, 1.0)
 
 
-DTYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8"]
+DTYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8", "b1", "i8", "u8"]
 
 
 @pytest.mark.parametrize(("suffix", "dtype"), [(s, d) for s in (".tif", ".npy", ".zarr") for d in DTYPES])
 def test_every_dtype_can_be_written(tmp_path, suffix, dtype):
     path = tmp_path / f"a{suffix}"
-    if (suffix, dtype) == (".tif", "f2"):
-        assert "float16" in refusal(write_volume, path, ramp(3, 4, 5, dtype=dtype), Metadata.default(3))
+    if suffix == ".tif" and dtype in ("f2", "i8", "u8"):
+        assert np.dtype(dtype).name in refusal(write_volume, path, ramp(3, 4, 5, dtype=dtype), Metadata.default(3))
         return
     write_volume(path, ramp(3, 4, 5, dtype=dtype), Metadata.default(3))
     read = read_volume(path)

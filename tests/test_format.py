@@ -22,10 +22,14 @@ from napari_tinc.choices import FAMILIES
 from napari_tinc.errors import FormatError, InputError
 from napari_tinc.format import (
     DTYPES,
+    EXACT_DTYPES,
+    KIND_EXACT,
     KIND_PARAMETERS,
     KIND_QUALITY,
     KIND_WAVELETS,
+    MAX_EXACT_BYTES,
     MODEL_CONSTANT,
+    MODEL_EXACT,
     MODEL_WAVELETS,
     Frame,
     Header,
@@ -79,6 +83,10 @@ def with_display(**values: Any) -> Frame:
     return with_metadata(display=Display(**values))
 
 
+def exact_frame(**changes: Any) -> Frame:
+    return Frame(replace(SMALL.header, **{"model": MODEL_EXACT, "plan": b"", "splits": ()} | changes), ())
+
+
 def with_metadata(**changes: Any) -> Frame:
     return with_header(metadata=replace(SMALL.header.metadata, **changes))
 
@@ -119,10 +127,20 @@ def test_float_ranges_keep_every_bit(dtype: str) -> None:
     assert parse(data) == frame
 
 
+def whole_range(dtype: str) -> tuple[int, int]:
+    """What a value range may hold of a dtype: of 64 bits, what a varint does."""
+    if dtype == "b1":
+        return 0, 1
+    return max(int(np.iinfo(dtype).min), -(2**61)), min(int(np.iinfo(dtype).max), 2**61)
+
+
 @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype[0] != "f"])
 def test_integer_ranges_reach_the_limits_of_the_dtype_and_no_further(dtype: str) -> None:
-    low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
-    frame = Frame(replace(SMALL.header, dtype=dtype, items=(ItemRange(low, high, 65535, 255),) * 2), ())
+    low, high = whole_range(dtype)
+    header = replace(SMALL.header, dtype=dtype, items=(ItemRange(low, high, 65535, 255),) * 2)
+    if dtype in EXACT_DTYPES:
+        header = replace(header, model=MODEL_EXACT, plan=b"", splits=())
+    frame = Frame(header, ())
     assert parse(pack(frame)) == frame
     for item in (ItemRange(low - 1, high, 0, 0), ItemRange(low, high + 1, 0, 0)):
         with pytest.raises(FormatError, match="value range"):
@@ -153,16 +171,19 @@ def frames(draw: st.DrawFn) -> Frame:
     axes = "".join(draw(st.permutations(sorted(leading | {"y", "x"}))))
     shape = tuple(draw(st.integers(1, 3 if axis in "tc" else 2000)) for axis in axes)
     dtype = draw(st.sampled_from(DTYPES))
+    models = [MODEL_CONSTANT, MODEL_EXACT]
+    models += [] if dtype in EXACT_DTYPES else [FAMILIES["tinc"].code, MODEL_WAVELETS]
+    model = draw(st.sampled_from(models))
     spatial = [size for axis, size in zip(axes, shape, strict=True) if axis in "zyx"]
     items = math.prod(shape) // math.prod(spatial)
     left = [size.bit_length() - 1 for size in spatial]
     splits = []
-    for _ in range(draw(st.integers(0, 3))):
+    for _ in range(0 if model == MODEL_EXACT else draw(st.integers(0, 3))):
         level = tuple(bool(n) and draw(st.booleans()) for n in left)
         if any(level):
             splits.append(level)
             left = [n - flag for n, flag in zip(left, level, strict=True)]
-    model = draw(st.sampled_from([MODEL_CONSTANT, FAMILIES["tinc"].code, MODEL_WAVELETS]))
+    assume(model != MODEL_EXACT or math.prod(spatial) * int(dtype[1]) <= MAX_EXACT_BYTES)
     ranges = tuple(draw(item_ranges(dtype, constant=model == MODEL_CONSTANT)) for _ in range(items))
     ndim = len(axes)
     channels = dict(zip(axes, shape, strict=True)).get("c", 1)
@@ -176,12 +197,12 @@ def frames(draw: st.DrawFn) -> Frame:
     values = st.one_of(TEXT, st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False))
     provenance = draw(st.dictionaries(TEXT, values, max_size=4))
     between, within = draw(st.tuples(st.integers(0, 15), st.integers(0, 15)))
-    plan = b"" if model == MODEL_WAVELETS else draw(st.binary(max_size=300))
+    plan = b"" if model in (MODEL_WAVELETS, MODEL_EXACT) else draw(st.binary(max_size=300))
     header = Header(shape, dtype, metadata, ranges, tuple(splits), model, plan, between, within, provenance)
-    keys = [(KIND_QUALITY, 0, item) for item in range(items)]
+    keys = [(KIND_EXACT if model == MODEL_EXACT else KIND_QUALITY, 0, item) for item in range(items)]
     if model == FAMILIES["tinc"].code:
         keys += [(KIND_PARAMETERS, level, item) for level in range(len(splits) + 1) for item in range(items)]
-    if model != MODEL_CONSTANT:
+    if model not in (MODEL_CONSTANT, MODEL_EXACT):
         keys += [(KIND_WAVELETS, 0, item) for item in range(items)]
     chosen = sorted(draw(st.sets(st.sampled_from(keys))))
     return Frame(header, tuple(Segment(k, item, level, draw(st.binary(max_size=40))) for k, level, item in chosen))
@@ -192,7 +213,7 @@ def item_ranges(draw: st.DrawFn, dtype: str, constant: bool) -> ItemRange:
     if dtype[0] == "f":
         values = st.floats(width=8 * int(dtype[1]), allow_nan=False, allow_infinity=False)  # type: ignore[arg-type]
     else:
-        values = st.integers(int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+        values = st.integers(*whole_range(dtype))
     low, high = sorted([draw(values), draw(values)])
     assume(math.isfinite(float(high) - float(low)))
     codes = draw(st.tuples(st.integers(0, 65535), st.integers(0, 255)))
@@ -237,7 +258,28 @@ def test_find_returns_each_payload_and_refuses_what_is_not_there() -> None:
 # --- what pack refuses -----------------------------------------------------------------------------------------------
 
 WRONG_FRAMES: dict[str, tuple[Callable[[], Frame], str]] = {
-    "unknown dtype": (lambda: with_header(dtype="u8"), "dtype"),
+    "unknown dtype": (lambda: with_header(dtype="c8"), "dtype"),
+    "labels of 64 bits as a network": (lambda: with_header(dtype="i8"), "dtype i8: expected model 4"),
+    "labels of 64 bits as wavelets": (
+        lambda: with_header(dtype="i8", model=MODEL_WAVELETS, plan=b""),
+        "dtype i8: expected model 4",
+    ),
+    "booleans beyond 1": (lambda: exact_frame(dtype="b1", items=(ItemRange(0, 2, 0, 0),) * 2), "value range of b1"),
+    "exact with a plan": (lambda: exact_frame(plan=b"plan"), "expected no plan"),
+    "exact with levels": (lambda: exact_frame(splits=SMALL.header.splits), "levels of an exact volume"),
+    "exact items of more than 1 GiB": (lambda: exact_frame(shape=(2, 2, 2**14, 2**14 + 1)), "bytes of an exact item"),
+    "exact with quality": (
+        lambda: replace(exact_frame(), segments=(Segment(KIND_QUALITY, 0, 0, b""),)),
+        "expected no octant quality",
+    ),
+    "exact voxels of wavelets": (
+        lambda: replace(with_header(model=MODEL_WAVELETS, plan=b""), segments=(Segment(KIND_EXACT, 0, 0, b""),)),
+        "expected no exact voxels",
+    ),
+    "exact voxels below the root": (
+        lambda: replace(exact_frame(), segments=(Segment(KIND_EXACT, 0, 1, b""),)),
+        "level of a segment",
+    ),
     "one axis": (lambda: with_header(shape=(2,), metadata=Metadata("x", (1.0,), ("",))), "number of axes"),
     "axes without y": (lambda: with_metadata(axes="tczx"), "axes"),
     "axis twice": (lambda: with_metadata(axes="yzyx"), "axes"),

@@ -165,7 +165,18 @@ ONE_ITEM = FIELDS["items"]
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "dtype 0": (crafted(dtype=b"\x00"), "dtype code"),
-    "dtype 10": (crafted(dtype=b"\x0a"), "dtype code"),
+    "dtype 13": (crafted(dtype=b"\x0d"), "dtype code"),
+    "integers of 64 bits as a network": (crafted(dtype=b"\x0c"), "dtype u8: expected model 4"),
+    "exact with levels": (crafted(model=b"\x04", plan=b"\x00"), "levels of an exact volume"),
+    "exact with a plan": (crafted(model=b"\x04", levels=b"\x00", splits=b""), "expected no plan"),
+    "exact with parameters": (
+        crafted(model=b"\x04", levels=b"\x00", splits=b"", plan=b"\x00", table=table([row(1, 0, 0, 0)])),
+        "expected no parameters",
+    ),
+    "exact item of more than 1 GiB": (
+        crafted(model=b"\x04", levels=b"\x00", splits=b"", plan=b"\x00", shape=varint(2**10) * 3),
+        "bytes of an exact item",
+    ),
     "one axis": (crafted(ndim=b"\x01", axes=b"x"), "number of axes"),
     "six axes": (crafted(ndim=b"\x06", axes=b"tczyxq"), "number of axes"),
     "axes that are not letters": (crafted(axes=b"\xff\n\x00"), "axes"),

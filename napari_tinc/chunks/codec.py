@@ -42,14 +42,14 @@ class TincCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     ----------
     step : float, optional
         Of the quantiser, in intensity units: the same fidelity everywhere, at the price of chunks of all sizes. The
-        root mean squared error is at most about a third of it.
+        root mean squared error of a chunk is about a third of it where there is detail or noise, and at most half.
     psnr : float, optional
         In dB over the range of every chunk: chunks of little contrast are kept as faithfully as others.
     ratio : float, optional
         Of every chunk's voxels to its frame: chunks of one size, of all fidelities.
     axes : str, optional
         One letter of ``tczyx`` per axis of the array; by default the last ones of ``tczyx``. Channels and time points
-        are coded by themselves.
+        are coded by themselves. For arrays of two to five axes.
 
     Raises
     ------
@@ -72,8 +72,12 @@ class TincCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     def __post_init__(self) -> None:
         given = [name for name in _TARGETS if getattr(self, name) is not None]
         if len(given) != 1:
-            raise InputError(f"expected one of {', '.join(_TARGETS)}, got {' and '.join(given) or 'none'}")
-        object.__setattr__(self, "_target", getattr(Target, given[0])(getattr(self, given[0])))
+            raise InputError(
+                f"expected one of {', '.join(_TARGETS)} for codec {NAME}, got {' and '.join(given) or 'none'}: give one"
+            )
+        target = Target(given[0], getattr(self, given[0]))
+        object.__setattr__(self, given[0], float(target.value))  # JSON has no numbers of numpy's
+        object.__setattr__(self, "_target", target)
         if self.axes is not None:
             if not isinstance(self.axes, str):
                 raise InputError(f"expected axes such as 'zyx', got {self.axes!r}")
@@ -97,7 +101,8 @@ class TincCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         unknown = set(fields) - {*_TARGETS, "axes"}
         if unknown:
             raise InputError(
-                f"expected {', '.join(_TARGETS)} and axes for codec {NAME}, got {', '.join(sorted(unknown))}"
+                f"expected {', '.join(_TARGETS)} and axes for codec {NAME}, got {', '.join(sorted(unknown))}: "
+                "correct it, or update napari-tinc to read this array"
             )
         return cls(**fields)
 
@@ -106,25 +111,36 @@ class TincCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         fields = {name: getattr(self, name) for name in (*_TARGETS, "axes") if getattr(self, name) is not None}
         return {"name": NAME, "configuration": {"version": VERSION} | fields}
 
-    def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
-        """Refuse an array that no chunk of can be coded.
+    def evolve_from_array_spec(self, array_spec: ArraySpec) -> Self:
+        """Refuse an array that no chunk of can be coded; zarr asks this of codecs inside shards, too.
 
         Raises
         ------
         InputError
-            Its voxels are no real numbers, its chunks are too large, or the axes do not fit.
+            Its voxels are no real numbers, or the axes do not fit.
         """
-        native = dtype.to_native_dtype()
+        native = array_spec.dtype.to_native_dtype()
         if native.kind not in KINDS or native.itemsize > 8:
-            raise InputError(f"expected booleans, integers or floats of up to 64 bits for codec {NAME}, got {native}")
-        if self.axes is not None and len(self.axes) != len(shape):
-            raise InputError(f"expected axes for each of {len(shape)} dimensions, got {self.axes!r}")
-        chunk = getattr(chunk_grid, "chunk_shape", ())
-        if math.prod(chunk) * native.itemsize > frames.MAX_EXACT_BYTES:
             raise InputError(
-                f"expected chunks of at most {frames.MAX_EXACT_BYTES} bytes, got chunks of shape {chunk}; "
-                "make them smaller, such as 128 voxels a side"
+                f"expected booleans, integers or floats of up to 64 bits for codec {NAME}, got {native}: "
+                "convert the array, or take another codec"
             )
+        if self.axes is not None and len(self.axes) != array_spec.ndim:
+            raise InputError(
+                f"expected an axis letter for each of {array_spec.ndim} dimensions, got {self.axes!r}: name all, "
+                "such as 'zyx'"
+            )
+        return self
+
+    def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
+        """Refuse an array of chunks that are too large.
+
+        Raises
+        ------
+        InputError
+            A chunk has more than 1 GiB.
+        """
+        _check_size(getattr(chunk_grid, "chunk_shape", ()), dtype.to_native_dtype())
 
     def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:
         """Refuse: it depends on the voxels."""
@@ -132,6 +148,7 @@ class TincCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
         voxels, target = chunk_array.as_numpy_array(), self._target  # type: ignore[attr-defined]
+        _check_size(voxels.shape, voxels.dtype)  # of chunks inside shards zarr does not ask before
         data = await asyncio.to_thread(encode_chunk, voxels, self.axes, target, chunk_spec.fill_value)
         return chunk_spec.prototype.buffer.from_bytes(data)
 
@@ -154,6 +171,14 @@ class TincCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         dtype, fill = spec.dtype.to_native_dtype(), spec.fill_value
         voxels = await asyncio.to_thread(decode_chunk, data.to_bytes(), spec.shape, dtype, self.axes, fill, region)
         return spec.prototype.nd_buffer.from_numpy_array(voxels.astype(dtype, copy=False))
+
+
+def _check_size(chunk: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if math.prod(chunk) * dtype.itemsize > frames.MAX_EXACT_BYTES:
+        raise InputError(
+            f"expected chunks of at most {frames.MAX_EXACT_BYTES} bytes for codec {NAME}, got chunks of shape {chunk}: "
+            "make them smaller, such as 128 voxels a side"
+        )
 
 
 def _around(entry: Any, side: int) -> tuple[slice, Any]:

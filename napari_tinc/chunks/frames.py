@@ -13,9 +13,6 @@ import numpy.typing as npt
 from napari_tinc import format as frames
 from napari_tinc.arrays.axes import item_count
 from napari_tinc.arrays.metadata import MAX_ITEMS, Metadata
-from napari_tinc.encode import framing
-from napari_tinc.encode.compression import fill_steps, quantise
-from napari_tinc.encode.original import Original
 from napari_tinc.errors import BudgetError, FormatError, InputError
 from napari_tinc.settings import Settings
 from napari_tinc.system.forks import after_fork
@@ -30,9 +27,9 @@ KINDS = "biuf"
 # Without provenance: what an array's chunks have in common is said once, in the array's metadata.
 SETTINGS = Settings(provenance=False)
 # Lossy files of smaller chunks are mostly header, and of larger ones rarely beyond this share of the voxels' bytes.
-_SMALL, _SHARE = 2**11, 0.4
-# Voxels of the chunks that are kept open: each keeps the blocks that it has decoded.
-_OPEN_VOXELS = 2**26
+SMALL, SHARE = 2**11, 0.4
+# Bytes of the voxels in chunks that are kept open: each keeps the blocks that it has decoded, which take about as much.
+_OPEN_BYTES = 2**27
 
 
 def encode_chunk(
@@ -57,63 +54,48 @@ def encode_chunk(
         A lossy frame; an exact one where no lossy one can be made, or it would be no smaller: of booleans, integers of
         64 bits, values that are not finite, a few voxels, or a target out of reach.
     """
+    # Here and not above: a program that only reads starts a fifth sooner.
+    from napari_tinc.encode import framing
+    from napari_tinc.encode.compression import fill_steps
+    from napari_tinc.encode.original import Original
+
     if fill is not None and frame_shape(voxels.shape, axes)[0] == voxels.shape:
         voxels = _without_end(voxels, fill)
-    arranged, metadata = _arranged(voxels, axes)
-    if arranged.dtype.str[1:] in frames.EXACT_DTYPES or not _is_finite(arranged):
-        return framing.exact(arranged, metadata)
+    whole, metadata = arranged(voxels, axes)
+    if whole.dtype.str[1:] in frames.EXACT_DTYPES or not is_finite(whole):
+        return framing.exact(whole, metadata)
     try:
-        lossy = complete(fill_steps(Original.prepare(arranged, metadata, None), target, settings)).to_bytes()
+        lossy = complete(fill_steps(Original.prepare(whole, metadata, None), target, settings)).to_bytes()
     except (BudgetError, InputError):  # too few bytes, a PSNR out of reach, a range that float32 cannot hold
-        return framing.exact(arranged, metadata)
-    if voxels.nbytes <= _SMALL or len(lossy) > _SHARE * voxels.nbytes:
-        return min(lossy, framing.exact(arranged, metadata), key=len)
+        return framing.exact(whole, metadata)
+    if voxels.nbytes <= SMALL or len(lossy) > SHARE * voxels.nbytes:
+        return min(lossy, framing.exact(whole, metadata), key=len)
     return lossy
-
-
-def code_chunk(voxels: Array, axes: str | None, step: float, settings: Settings = SETTINGS) -> tuple[bytes, Array]:
-    """Return the frame of a chunk at a step, and what it decodes to; settings ask for wavelets alone.
-
-    Parameters
-    ----------
-    voxels, axes, step
-        As for :func:`encode_chunk`; of an image's axes.
-
-    Returns
-    -------
-    bytes
-    ndarray
-        The very voxels where the frame is exact.
-    """
-    arranged, metadata = _arranged(voxels, axes)
-    if not _is_finite(arranged):
-        return framing.exact(arranged, metadata), voxels
-    original = Original.prepare(arranged, metadata, None)
-    if original.is_constant:
-        return framing.constant(original, settings.provenance), voxels
-    data, decode = complete(quantise(original, settings, step))
-    if voxels.nbytes <= _SMALL or len(data) > _SHARE * voxels.nbytes:
-        exact = framing.exact(arranged, metadata)
-        if len(exact) < len(data):
-            return exact, voxels
-    return data, decode()
 
 
 def _without_end(voxels: Array, fill: Any) -> Array:
     """Leave out the last planes of every axis that hold nothing but ``fill``; one stays."""
     for axis in range(voxels.ndim):
-        others = tuple(i for i in range(voxels.ndim) if i != axis)
-        if (voxels.take(-1, axis) == fill).all():
-            used = np.flatnonzero((voxels != fill).any(axis=others))
+        if _is_filled(voxels.take(-1, axis), fill).all():
+            others = tuple(i for i in range(voxels.ndim) if i != axis)
+            used = np.flatnonzero(~_is_filled(voxels, fill).all(axis=others))
             voxels = voxels[(slice(None),) * axis + (slice(int(used[-1]) + 1 if used.size else 1),)]
     return voxels
 
 
-def _is_finite(voxels: Array) -> bool:
+def _is_filled(voxels: Array, fill: Any) -> Array:
+    """Tell the voxels that are ``fill`` bit by bit: NaN is, and 0 is not -0."""
+    bits = f"u{voxels.itemsize}"
+    same: Array = voxels.view(bits) == np.asarray(fill, voxels.dtype).view(bits)
+    return same
+
+
+def is_finite(voxels: Array) -> bool:
+    """Whether no voxel is NaN or infinite."""
     return voxels.dtype.kind != "f" or bool(np.isfinite(voxels).all())
 
 
-def _arranged(voxels: Array, axes: str | None) -> tuple[Array, Metadata]:
+def arranged(voxels: Array, axes: str | None) -> tuple[Array, Metadata]:
     """Give an array of any rank the axes of a frame, in the machine's byte order."""
     shape, letters = frame_shape(voxels.shape, axes)
     native = np.ascontiguousarray(voxels).astype(voxels.dtype.newbyteorder("="), copy=False).reshape(shape)
@@ -188,7 +170,7 @@ class _OpenVolumes:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._volumes: OrderedDict[bytes, CompressedVolume] = OrderedDict()
-        self._voxels = 0
+        self._nbytes = 0
 
     def __call__(self, data: bytes) -> CompressedVolume:
         with self._lock:
@@ -199,9 +181,9 @@ class _OpenVolumes:
         volume = CompressedVolume(data)
         with self._lock:
             if self._volumes.setdefault(data, volume) is volume:
-                self._voxels += math.prod(volume.shape)
-            while self._voxels > _OPEN_VOXELS and len(self._volumes) > 1:
-                self._voxels -= math.prod(self._volumes.popitem(last=False)[1].shape)
+                self._nbytes += volume.raw_nbytes
+            while self._nbytes > _OPEN_BYTES and len(self._volumes) > 1:
+                self._nbytes -= self._volumes.popitem(last=False)[1].raw_nbytes
         return volume
 
 
@@ -216,4 +198,14 @@ def _begin_anew() -> None:
 after_fork(_begin_anew)
 
 
-__all__ = ["KINDS", "SETTINGS", "code_chunk", "decode_chunk", "encode_chunk", "frame_shape"]
+__all__ = [
+    "KINDS",
+    "SETTINGS",
+    "SHARE",
+    "SMALL",
+    "arranged",
+    "decode_chunk",
+    "encode_chunk",
+    "frame_shape",
+    "is_finite",
+]

@@ -16,12 +16,15 @@ import numpy.typing as npt
 import zarr
 
 from napari_tinc.arrays.scratch import ArrayLike
-from napari_tinc.chunks.frames import SETTINGS, code_chunk, encode_chunk
+from napari_tinc.chunks.frames import SETTINGS, SHARE, SMALL, arranged, encode_chunk, is_finite
 from napari_tinc.chunks.grid import Grid
-from napari_tinc.encode.compression import is_wavelets_alone
-from napari_tinc.errors import InputError, TincError
+from napari_tinc.encode import framing
+from napari_tinc.encode.compression import is_wavelets_alone, quantise
+from napari_tinc.encode.original import Original
+from napari_tinc.errors import BudgetError, InputError, TincError
 from napari_tinc.files.pyramid import means
 from napari_tinc.settings import Settings
+from napari_tinc.system.steps import complete
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
 
@@ -168,7 +171,7 @@ def _coded(voxels: Array, axes: str, coding: Coding) -> tuple[bytes | None, list
     if not voxels.any():
         count = float(inside.sum())
         return None, [0, 0, 0, *span, count, count, count, 0, voxels.size]
-    data, decoded = code_chunk(voxels, axes, coding.step)
+    data, decoded = _code(voxels, axes, coding.step)
     if not is_wavelets_alone(coding.settings):
         data = encode_chunk(voxels, axes, Target.size(len(data)), settings=coding.settings)
         decoded = CompressedVolume(data).decode()
@@ -179,6 +182,37 @@ def _coded(voxels: Array, axes: str, coding: Coding) -> tuple[bytes | None, list
     there = decoded >= coding.threshold
     counts = [float(inside.sum()), float(there.sum()), float((inside & there).sum())]
     return data, [len(data), *errors, *span, *counts, is_exact, voxels.size]
+
+
+def _code(voxels: Array, axes: str | None, step: float, settings: Settings = SETTINGS) -> tuple[bytes, Array]:
+    """Return the frame of a chunk at a step, and what it decodes to; settings ask for wavelets alone.
+
+    Parameters
+    ----------
+    voxels, axes, step
+        As for :func:`encode_chunk`; of an image's axes.
+
+    Returns
+    -------
+    bytes
+    ndarray
+        The very voxels where the frame is exact.
+    """
+    whole, metadata = arranged(voxels, axes)
+    if not is_finite(whole):
+        return framing.exact(whole, metadata), voxels
+    try:
+        original = Original.prepare(whole, metadata, None)
+        if original.is_constant:
+            return framing.constant(original, settings.provenance), voxels
+        data, decode = complete(quantise(original, settings, step))
+    except (BudgetError, InputError):  # a range that float32 cannot hold, or a step too fine for it
+        return framing.exact(whole, metadata), voxels
+    if voxels.nbytes <= SMALL or len(data) > SHARE * voxels.nbytes:
+        exact = framing.exact(whole, metadata)
+        if len(exact) < len(data):
+            return exact, voxels
+    return data, decode()
 
 
 def halved_axes(fine: tuple[int, ...], coarse: tuple[int, ...]) -> tuple[int, ...]:

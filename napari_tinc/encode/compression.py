@@ -38,6 +38,7 @@ from napari_tinc.settings import Settings
 from napari_tinc.system.steps import complete, relay
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
+from napari_tinc.wavelets import search
 from napari_tinc.wavelets.blocks import WaveletHead
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def compress_steps(
         than an eighth of the free memory is kept in files while it is worked on, see
         :func:`napari_tinc.memory_limit`; networks are trained only on what fits in memory.
     target : Target
-        Size of the file, or PSNR to reach.
+        Size of the file, PSNR to reach, or step of the quantiser.
     settings : Settings, optional
         Preset, model, allocation, device and seed.
     metadata : Metadata, optional
@@ -110,14 +111,14 @@ def compress_steps(
     Returns
     -------
     CompressedVolume
-        Its size is at most the budget.
+        Its size is at most the budget, if there is one.
 
     Raises
     ------
     InputError
         If the volume or a setting cannot be used.
     BudgetError
-        If the budget is too small, or the PSNR out of reach.
+        If the budget is too small, or the PSNR or the step out of reach.
     TrainingError
         If training fails.
     """
@@ -234,6 +235,12 @@ def quantise(
     plan, content = attempt.plan, attempt.content
     decoders = framing.decoders(plan, content)
     psnr, quality = yield from measuring.measure(decoders, original, plan.tree)
+    error = original.value_range * 10 ** (-psnr / 20)
+    if original.weights is None and error > step / 2:
+        raise BudgetError(
+            f"expected a root mean squared error of at most half the step, {step / 2:g}, got {error:g}: float32 has "
+            "too few digits for this range of values; raise the step"
+        )
     return framing.frame(plan, content, psnr, quality), framing.array_decoder(original, decoders)
 
 
@@ -394,8 +401,8 @@ def _search_step(
     near : WaveletHead, optional
         Of a file like it.
     """
-    scales = [limits.scale**2 for limits in original.ranges if limits.span]
-    error = original.items.size * original.value_range**2 * 10 ** (-psnr / 10) / (sum(scales) / len(scales))
+    scales = [(limits.scale / original.value_range) ** 2 for limits in original.ranges if limits.span]
+    error = original.items.size * 10 ** (-psnr / 10) / max(sum(scales) / len(scales), search.LEAST_ERROR)
     best: CompressedVolume | None = None
     attempt = None
     for _ in range(_PSNR_RUNS):

@@ -35,7 +35,6 @@ Provenance = dict[str, str | int | float | bool]
 # Bytes left for a measured PSNR that deflates worse than the placeholder; nearly always enough.
 PROVENANCE_SLACK = 4
 _SOME_PSNR = 88.88  # as long as a real one
-_LARGEST_WHOLE = 2**61  # in a header's value ranges
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +206,7 @@ def _finite_range(item: npt.NDArray[Any]) -> tuple[int | float, int | float]:
     """Smallest and largest finite value; 0 and 0 where there are none, or a header cannot hold them."""
     if item.dtype.kind != "f":
         whole = int(item.min()), int(item.max())
-        return whole if whole[0] >= -_LARGEST_WHOLE and whole[1] <= _LARGEST_WHOLE else (0, 0)
+        return whole if whole[0] >= -frames.MAX_WHOLE and whole[1] <= frames.MAX_WHOLE else (0, 0)
     finite = item[np.isfinite(item)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     return (low, high) if math.isfinite(high - low) else (0.0, 0.0)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
@@ -171,7 +170,7 @@ def write_tiff(path: Path, array: NDArray[Any], metadata: Metadata) -> None:
     path : Path
         A path that does not exist yet.
     array : ndarray
-        The voxels; OME-TIFF holds integers of up to 32 bits, float32 and float64.
+        The voxels; OME-TIFF holds booleans, integers of up to 32 bits, float32 and float64.
     metadata : Metadata
         One entry per axis.
 
@@ -180,8 +179,8 @@ def write_tiff(path: Path, array: NDArray[Any], metadata: Metadata) -> None:
     InputError
         A unit or dtype that OME-TIFF does not know.
     """
-    if array.dtype == np.float16:
-        raise InputError("expected a dtype that OME-TIFF holds, got float16; write a .zarr or .npy instead")
+    if array.dtype.name in ("float16", "int64", "uint64"):
+        raise InputError(f"expected a dtype that OME-TIFF holds, got {array.dtype}; write a .zarr or .npy instead")
     leading = "".join(letter for letter in metadata.axes if letter not in "yx")
     array, metadata = transposed(array, metadata, leading + "yx")
     fields: dict[str, Any] = {"axes": metadata.axes.upper()}

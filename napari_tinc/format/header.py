@@ -30,6 +30,7 @@ MAX_LEVELS = 16
 MAX_LEAVES = 2**24
 MAX_CONSTANT_LEAVES = 2**16
 MAX_EXACT_BYTES = 2**30  # of one item, which is decoded as a whole
+MAX_WHOLE = 2**61  # in value ranges: what a varint holds; integers of 64 bits may be larger
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,8 @@ def _validate_item(item: ItemRange, dtype: str) -> None:
         else:
             bits = 1 if dtype == "b1" else 8 * int(dtype[1])
             low = -(2 ** (bits - 1)) if dtype[0] == "i" else 0
-            integer(f"value range of {dtype}", value, low, low + 2**bits - 1)
+            high = low + 2**bits - 1
+            integer(f"value range of {dtype}", value, max(low, -MAX_WHOLE), min(high, MAX_WHOLE))
     if item.minimum > item.maximum:
         raise FormatError(
             f"value range: expected minimum <= maximum, got {item.minimum!r} and {item.maximum!r}; {REMEDY}"

@@ -46,6 +46,8 @@ _BITS_PER_SYMBOL, _SAMPLED = 4.5, 2**20
 # An error within so many octaves of its goal is close enough: 0.03 dB. Octaves of error per octave of step, and what
 # share of a step is quantised to 0, to guess the step of an error; these only speed the search up.
 _CLOSE_ERROR, _OCTAVES_OF_ERROR, _DEAD_ZONE = 0.01, 1.2, 0.65
+# Smaller ones are asked for as this: logarithms have no 0.
+LEAST_ERROR = 1e-300
 # How much of a larger volume's middle says which axes to split.
 _MIDDLE_VOXELS = 2**23
 
@@ -294,6 +296,7 @@ def fit_error(
     Fit
         If even the finest step loses more, that of the finest step.
     """
+    error = max(error, LEAST_ERROR)
     if near is None:
         room = yield from _likely_room(residuals, error)
         items = yield from _in_best_elongation(residuals, room)
@@ -306,7 +309,7 @@ def fit_error(
     lost: tuple[int, float] | None = None
     for number in range(TRIES):
         attempt = yield from _encode(items, code, number)
-        above = math.log2(max(attempt.error, 1e-300) / error)
+        above = math.log2(max(attempt.error, LEAST_ERROR) / error)
         if above <= 0 or code == finest:
             kept, best = (code, above), attempt
         else:
@@ -344,7 +347,7 @@ def fit_step(residual: Residual, step: float) -> Generator[int, None, Fit]:
     -------
     Fit
     """
-    asked = round(256 * (math.log2(step) + 40))
+    asked = _code_of(step)
     whole = dyadic_splits(residual.shape, math.inf)
     items = yield from _transformed([residual], whole, 2 ** SIDE_CODES[0])
     sizes, weight = _sampled(items)
@@ -362,6 +365,12 @@ def at_step_of(residuals: Sequence[Residual], head: WaveletHead) -> Generator[in
     """Return the layers that have the step of another one, and split the same axes."""
     items = yield from _transformed(residuals, head.pyramid.splits, head.pyramid.side)
     return (yield from _encode(items, head.step_code, 0))
+
+
+def _code_of(step: float) -> int:
+    """Code of the step nearest to a number, however small or large that is."""
+    within = min(max(step, step_of(0)), step_of(STEP_CODES - 1))
+    return round(256 * (math.log2(within) + 40))
 
 
 def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[int, None, Fit]:
@@ -484,4 +493,4 @@ def _likely_code(items: Sequence[Coefficients], room: float, finest: int) -> int
     return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: _likely_bits(sizes, code) <= bits)
 
 
-__all__ = ["TRIES", "Coefficients", "Fit", "at_step_of", "fit", "fit_error", "fit_step", "streams_size"]
+__all__ = ["LEAST_ERROR", "TRIES", "Coefficients", "Fit", "at_step_of", "fit", "fit_error", "fit_step", "streams_size"]

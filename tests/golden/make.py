@@ -13,6 +13,7 @@ from unittest import mock
 import numpy as np
 
 from napari_tinc import CompressedVolume, Metadata, Target, compress
+from napari_tinc.encode import framing
 from napari_tinc.format import VERSION
 from napari_tinc.wavelets import search
 
@@ -44,6 +45,10 @@ def detail(array: np.ndarray, target: Target, **settings: object) -> CompressedV
         return compress(array, target, model="wavelet", **settings)
 
 
+def exact(array: np.ndarray, metadata: Metadata) -> CompressedVolume:
+    return CompressedVolume(framing.exact(array, metadata))
+
+
 def save(name: str, make: Callable[[], CompressedVolume]) -> None:
     stem = HERE / f"v{VERSION}-{name}"
     if stem.with_suffix(".tinc").exists():
@@ -70,3 +75,8 @@ if __name__ == "__main__":
     save("restored-zyx-u2", lambda: detail(rough, Target.size(3500)))
     pair = np.stack([textured(90, 80), 1 - textured(90, 80) ** 2]).astype("f4") * 3 - 1
     save("restored-cyx-f4", lambda: detail(pair, Target.size(6000), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3)))
+    labels = np.digitize(textured(7, 12, 11), (0.3, 0.5, 0.7)).astype("i8") * -(2**62)
+    save("exact-zyx-i8", lambda: exact(labels, Metadata.default(3)))
+    holes = textured(2, 13, 10).astype("f4")
+    holes[0, :3], holes[1, :, 0], holes[1, 5, 5], holes[1, 6, 6] = np.nan, -np.inf, -0.0, 1e-45
+    save("exact-cyx-f4", lambda: exact(holes, Metadata("cyx", (1.0,) * 3, ("",) * 3)))
