@@ -60,7 +60,7 @@ def encode_mask(inside: npt.NDArray[np.bool_], background: int | float) -> Coded
     Parameters
     ----------
     inside : ndarray of bool, shape (z, y, x)
-        Has both values.
+        Of more than one voxel.
     background : int or float
     """
     z, y, x = inside.shape
@@ -117,6 +117,7 @@ def _octaves(pyramid: BlockPyramid, inside: npt.NDArray[np.bool_]) -> list[State
     for octave in range(pyramid.octaves):
         octaves.append(scratch.zeros(pyramid.shapes[octave + 1], np.int8))
         joined(octaves[octave], pyramid.factors(octave), octaves[octave + 1])
+    octaves[-1][...] = MIXED  # which decoders begin with
     return octaves
 
 
