@@ -159,7 +159,7 @@ def _segments(frame: Frame, source: random.Random) -> bytes:
         parts.remove(source.choice(parts))
     else:
         payload = source.choice([b"", source.randbytes(20), *(part.payload for part in parts)])
-        added = Segment(source.randrange(4), source.randrange(len(frame.header.items)), source.randrange(3), payload)
+        added = Segment(source.randrange(5), source.randrange(len(frame.header.items)), source.randrange(3), payload)
         parts = [part for part in parts if part.order != added.order] + [added]
     model = source.choice((frame.header.model, source.randrange(3)))
     ordered = tuple(sorted(parts, key=lambda part: part.order))

@@ -88,7 +88,9 @@ def validate_table(header: Header, entries: Sequence[Entry]) -> None:
     integer("number of segments", len(entries), 0, MAX_SEGMENTS)
     before = None
     for entry in entries:
-        integer("kind of a segment", entry.kind, KIND_QUALITY, KIND_MASK)
+        if entry.kind >= len(KIND_NAMES):
+            known = f"0..{len(KIND_NAMES) - 1}"
+            raise FormatError(f"kind of a segment: expected {known}, got {entry.kind}; update napari-tinc to read it")
         integer("item of a segment", entry.item, 0, len(header.items) - 1)
         deepest = len(header.splits) if entry.kind == KIND_PARAMETERS else 0
         integer("level of a segment", entry.level, 0, deepest)

@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_tinc import CompressedVolume, Metadata, Target, compress
 from napari_tinc.format import VERSION
+from napari_tinc.masks import mask as masks
 from napari_tinc.wavelets import search
 
 HERE = Path(__file__).parent
@@ -70,3 +71,9 @@ if __name__ == "__main__":
     save("restored-zyx-u2", lambda: detail(rough, Target.size(3500)))
     pair = np.stack([textured(90, 80), 1 - textured(90, 80) ** 2]).astype("f4") * 3 - 1
     save("restored-cyx-f4", lambda: detail(pair, Target.size(6000), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3)))
+    with mock.patch.multiple(masks, _ROW_VOXELS=0, _FEW_CELLS=2**12):  # or small masks have but one block
+        save("masked-zyx-u2", lambda: detail(np.where(blob(23, 31, 29) > 0.45, rough, 100), Target.size(3500)))
+        halves = np.stack([np.where(blob(90, 80) > 0.45, one, -2) for one in pair]).astype("f4")
+        save(
+            "masked-cyx-f4", lambda: detail(halves, Target.size(6000), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3))
+        )
