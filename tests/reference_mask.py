@@ -59,7 +59,7 @@ class MaskDecoder:
         streams = [reader.take(length) for length in lengths]
         assert reader.at == len(payload)
         self.cells = [np.ones(shape, int) for shape in self.shapes]
-        coder, knowledge = Stream(streams[0]), Knowledge(2 * 1996, 6, 19660)
+        coder, knowledge = Stream(streams[0]), Knowledge(2 * 1996, 16, 19660)
         for k in reversed(range(trunk, octaves)):
             self.block(k, (0, 0, 0), coder, knowledge)
         after: dict[tuple[int, Place], Knowledge] = {}
@@ -110,10 +110,10 @@ class MaskDecoder:
                     1582 + 7 * (far[0] + 3 * far[1] + 9 * far[2]) + w + n + u,
                     1771 + 9 * sums[1] + sums[2] // 2,
                 ]
-                row = sum(abs(total - 56) >= edge for edge in (8, 20))
+                row = sum(face == 2 for face in causal[:3]) + 4 * (1 in causal[:3])
                 state = 1 if k and coder.decision(knowledge, contexts, row) else None
                 if state is None:
-                    state = 2 * coder.decision(knowledge, [c + 1996 for c in contexts], row + 3)
+                    state = 2 * coder.decision(knowledge, [c + 1996 for c in contexts], row + 8)
                 own[p] = state
                 before = 2 * before + state // 2
         for p, state in own.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ from napari_tinc.masks.mask import CodedMask, encode_mask
 from napari_tinc.masks.payload import packed_mask_size
 from napari_tinc.progress import Progress
 from napari_tinc.settings import Settings
+from napari_tinc.system.steps import relay
 from napari_tinc.wavelets.residual import Residual
 from napari_tinc.wavelets.search import Fit
 from napari_tinc.wavelets.transform import REACH
@@ -39,12 +41,12 @@ def with_wavelets(original: Original, settings: Settings, budget: int) -> Attemp
     masked = yield from promising(plain)
     if masked is None:
         return plain
-    near = plain.heads[0]
-    other = yield from with_wavelets_alone(masked, settings, budget, near)
+    other = yield from with_wavelets_alone(masked, settings, budget, plain.heads[0])
     errors = []
     for attempt in (plain, other):
         errors.append((yield from measuring.squared_error(framing.decoders(attempt.plan, attempt.content), original)))
-    return other if errors[1] < errors[0] else plain
+    # What coefficients tell of a masked volume's error is of the continuation, too, and not of what is given up.
+    return replace(other, error=errors[1]) if errors[1] < errors[0] else plain
 
 
 def promising(plain: Attempt) -> Generator[Progress, None, Original | None]:
@@ -92,8 +94,8 @@ def _masked(original: Original, price: float, step: float, room: int) -> Generat
     insides: list[Inside | None] = []
     given_up, left = 0.0, room
     for item in range(len(original.items)):
-        yield Progress.unmeasured("coding", item, len(original.items))
-        mask, inside, lost = _best_mask(original, item, price, step, left) or (None, None, 0.0)
+        found = yield from relay(_best_mask(original, item, price, step, left), _told)
+        mask, inside, lost = found or (None, None, 0.0)
         masks.append(mask)
         insides.append(inside)
         given_up += lost
@@ -102,25 +104,28 @@ def _masked(original: Original, price: float, step: float, room: int) -> Generat
         return None
     items, weights = zeros(original.items.shape, original.items.dtype), zeros(original.items.shape, np.float32)
     for item, inside in enumerate(insides):
-        yield Progress.unmeasured("coding", item, len(original.items))
+        yield _told(None)
         _cut_out(original, item, inside, items[item], weights[item])
     return _Masked(replace(original, items=items, weights=weights, masks=tuple(masks), given_up=given_up), insides)
 
 
 def _best_mask(
     original: Original, item: int, price: float, step: float, room: int
-) -> tuple[CodedMask, Inside, float] | None:
+) -> Generator[None, None, tuple[CodedMask, Inside, float] | None]:
     """Return the cheapest of the exact and a simplified mask, what is inside, and the error outside; None if none."""
     residual = original.residual(item)
     background = None if residual is None else _background(original.items[item])
     if residual is None or background is None:
         return None
     inside, differences = _differences(original, item, residual, background)
+    yield
     spent, taken = discontinuity(differences, step)
     if spent <= _LEAST_SPENT * taken or taken > 8 * room:
         return None
+    yield
     best, least = None, np.inf
     for chosen in (inside, simplified(inside, differences, price / 8)):
+        yield
         if chosen.all() or not chosen.any():
             continue
         mask = encode_mask(chosen, background)
@@ -128,6 +133,10 @@ def _best_mask(
         if nbytes <= room and lost + price * nbytes < least:
             best, least = (mask, chosen, lost), lost + price * nbytes
     return best
+
+
+def _told(_: None) -> Progress:
+    return Progress.unmeasured("coding", 0, 1)
 
 
 def _differences(
@@ -156,7 +165,8 @@ def _error_outside(residual: Residual, inside: Inside, differences: npt.NDArray[
 
 def _background(voxels: Array) -> int | float | None:
     """Return the most frequent value of a sample of the voxels; None if it is not frequent."""
-    sample = voxels.ravel()[:: max(1, voxels.size // _ASKED) | 1]
+    stride = math.ceil((voxels.size / _ASKED) ** (1 / voxels.ndim))
+    sample = voxels[(slice(None, None, stride),) * voxels.ndim]
     values, counts = np.unique(sample, return_counts=True)
     most = int(counts.argmax())
     found: int | float = values[most].item()

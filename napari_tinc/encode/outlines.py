@@ -17,10 +17,10 @@ Inside = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 
 # Passes over the voxels: of simplification, and of smoothing what is outside at every octave.
-_PASSES, _SWEEPS = 3, 6
+_PASSES, _SWEEPS = 4, 6
 # Bits of an outline per pair of neighbours on different sides: 0.4 to 1, by how smooth it is. Jumps of fewer steps are
 # not worth an outline.
-_BITS_PER_PAIR, _SMALL_JUMP = 0.5, 1 / 8
+_BITS_PER_PAIR, _SMALL_JUMP = 0.6, 1 / 8
 # Weights of neighbours by how many axes they differ along: the length of the outline hardly depends on its direction.
 _FACE, _EDGE, _CORNER = 1.0, 2**-0.5, 3**-0.5
 
