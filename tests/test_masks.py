@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from napari_tinc import CompressedVolume, FormatError, Metadata, Target, compress
 from napari_tinc.encode import masking
-from napari_tinc.encode.outlines import extended, simplified
+from napari_tinc.encode.outlines import extend, simplified
 from napari_tinc.format import KIND_MASK, KIND_WAVELETS, Frame, ItemRange, Segment, pack, parse
 from napari_tinc.geometry.octree import Octree, choose_splits
 from napari_tinc.geometry.pyramid import BlockCache
@@ -358,7 +358,8 @@ def test_a_continuation_keeps_what_is_inside_and_is_smooth_outside() -> None:
     values = np.add.outer(np.add.outer(np.arange(20.0), np.arange(24.0)), np.arange(28.0))
     marked = np.zeros(values.shape, bool)
     marked[4:15, 5:20, 6:22] = True
-    smooth = extended(marked, np.where(marked, values, -1e6))
+    smooth = np.where(marked, values, -1e6).astype(np.float32)
+    extend(smooth, marked)
     np.testing.assert_array_equal(smooth[marked], values[marked].astype(np.float32))
     assert values[marked].min() - 1 <= smooth.min() <= smooth.max() <= values[marked].max() + 1
     steps = [np.abs(np.diff(smooth, axis=axis)).max() for axis in range(3)]
@@ -369,7 +370,9 @@ def test_a_continuation_keeps_what_is_inside_and_is_smooth_outside() -> None:
 def test_a_continuation_of_one_voxel_is_that_value(sides: tuple[int, ...]) -> None:
     marked = np.zeros(sides, bool)
     marked.flat[1] = True
-    np.testing.assert_allclose(extended(marked, np.where(marked, 42.0, 0)), 42, rtol=1e-5)
+    values = np.where(marked, 42, np.nan).astype(np.float32)
+    extend(values, marked)
+    np.testing.assert_allclose(values, 42, rtol=1e-5)
 
 
 def test_an_outline_is_simplified_where_the_error_is_worth_it() -> None:

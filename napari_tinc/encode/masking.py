@@ -15,7 +15,7 @@ from napari_tinc.arrays.scratch import Bounds, boxes, zeros
 from napari_tinc.encode import framing, measuring
 from napari_tinc.encode.attempts import Attempt, Attempts, at_step_of, with_wavelets_alone
 from napari_tinc.encode.original import Original
-from napari_tinc.encode.outlines import Inside, discontinuity, extended, simplified
+from napari_tinc.encode.outlines import Inside, discontinuity, extend, simplified
 from napari_tinc.limits import LIMITS
 from napari_tinc.masks.mask import CodedMask, encode_mask
 from napari_tinc.masks.payload import packed_mask_size
@@ -103,9 +103,9 @@ def _masked(original: Original, price: float, step: float, room: int) -> Generat
     if not any(masks):
         return None
     items, weights = zeros(original.items.shape, original.items.dtype), zeros(original.items.shape, np.float32)
-    for item, inside in enumerate(insides):
+    for item, (mask, inside) in enumerate(zip(masks, insides, strict=True)):
         yield _told(None)
-        _cut_out(original, item, inside, items[item], weights[item])
+        _cut_out(original, item, 0 if mask is None else mask.background, inside, items[item], weights[item])
     return _Masked(replace(original, items=items, weights=weights, masks=tuple(masks), given_up=given_up), insides)
 
 
@@ -173,17 +173,24 @@ def _background(voxels: Array) -> int | float | None:
     return found if counts[most] >= _LEAST_SHARE * sample.size else None
 
 
-def _cut_out(original: Original, item: int, inside: Inside | None, items: Array, weights: Array) -> None:
+def _cut_out(
+    original: Original, item: int, background: float, inside: Inside | None, items: Array, weights: Array
+) -> None:
     """Continue what is inside beyond the outline, a little farther than where it weighs nothing."""
-    voxels = original.items[item]
-    smooth = None if inside is None else extended(inside, voxels.reshape(inside.shape)).reshape(voxels.shape)
+    voxels, residual, limits = original.items[item], original.residual(item), original.ranges[item]
+    continued = None
+    if inside is not None and residual is not None:
+        continued = _differences(original, item, residual, background)[1]
+        extend(continued, inside)
+        continued, inside = continued.reshape(voxels.shape), inside.reshape(voxels.shape)
     for box in boxes(tuple((0, side) for side in voxels.shape), LIMITS.voxels):
         place = tuple(slice(a, b) for a, b in box)
         items[place] = voxels[place]
         weights[place] = 1 if original.weights is None else original.voxel_weights(item, box)
-        if inside is not None and smooth is not None:
-            _replace_outside(items[place], inside.reshape(voxels.shape)[place], smooth[place])
-            weights[place] *= _near(inside.reshape(voxels.shape), box)
+        if inside is not None and continued is not None:
+            values = background + continued[place].astype(np.float64) * limits.scale
+            _replace_outside(items[place], inside[place], np.clip(values, limits.minimum, limits.maximum))
+            weights[place] *= _near(inside, box)
 
 
 def _near(inside: Inside, box: Bounds) -> Inside:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,6 @@ from napari_tinc.arrays.scratch import slabs, zeros
 from napari_tinc.kernels import compiled
 from napari_tinc.limits import LIMITS
 
-Array = npt.NDArray[Any]
 Inside = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 
@@ -73,30 +71,24 @@ def simplified(inside: Inside, differences: Floats, price: float) -> Inside:
     return labels
 
 
-def extended(inside: Inside, voxels: Array) -> Floats:
-    """Replace what is outside of a mask by a smooth continuation of what is inside.
+def extend(values: Floats, inside: Inside) -> None:
+    """Replace what is outside of a mask by a smooth continuation of what is inside, in place.
 
     The mean of what is known, from coarse to fine (pull-push: Gortler et al., *The Lumigraph*, 1996), smoothed at every
     octave towards the mean of its neighbours.
 
     Parameters
     ----------
+    values : ndarray of float32, shape (z, y, x)
     inside : ndarray of bool, shape (z, y, x)
-    voxels : ndarray, shape (z, y, x)
-
-    Returns
-    -------
-    ndarray of float32, shape (z, y, x)
     """
-    values, known = zeros(inside.shape, np.float32), zeros(inside.shape, np.float32)
+    known = zeros(inside.shape, np.float32)
     for slab in slabs(inside.shape, LIMITS.voxels):
         known[slab] = inside[slab]
-        values[slab] = np.where(inside[slab], voxels[slab], 0)
     _extend(values, known)
-    return values
 
 
-def _extend(values: Array, known: Array) -> None:
+def _extend(values: Floats, known: Floats) -> None:
     """Fill in the values whose share that is known is 0."""
     if max(values.shape) == 1:
         return
@@ -180,8 +172,9 @@ def _pull(values, known, factors, coarse, share):  # type: ignore[no-untyped-def
                 for fz in range(z * factors[0], min((z + 1) * factors[0], depth)):
                     for fy in range(y * factors[1], min((y + 1) * factors[1], height)):
                         for fx in range(x * factors[2], min((x + 1) * factors[2], width)):
-                            total += known[fz, fy, fx] * values[fz, fy, fx]
-                            weight += known[fz, fy, fx]
+                            if known[fz, fy, fx] > 0:
+                                total += known[fz, fy, fx] * values[fz, fy, fx]
+                                weight += known[fz, fy, fx]
                             count += 1
                 share[z, y, x] = weight / count
                 coarse[z, y, x] = total / weight if weight > 0 else 0.0
@@ -225,4 +218,4 @@ def _relax(values, known):  # type: ignore[no-untyped-def]
                     values[z, y, x] = total / np.float32(6)
 
 
-__all__ = ["Inside", "discontinuity", "extended", "simplified"]
+__all__ = ["Inside", "discontinuity", "extend", "simplified"]
