@@ -326,6 +326,15 @@ def test_where_a_mask_does_not_pay_the_file_is_what_it_was(make: Any, monkeypatc
         assert volume.to_bytes() == without_masks(monkeypatch, original, Target.ratio(ratio)).to_bytes()
 
 
+@pytest.mark.parametrize("budget", [300, 500, 900, 2000])
+def test_small_files_are_never_worse_nor_too_large(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = brain((20, 32, 28))
+    volume = compress(original, Target.size(budget), preset="fast")
+    plain = without_masks(monkeypatch, original, Target.size(budget))
+    assert volume.nbytes <= budget
+    assert psnr(original, volume.decode()) >= psnr(original, plain.decode())
+
+
 def test_weights_count_inside_and_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     original = brain()
     weights = np.where(np.arange(56) < 28, 4.0, 0.25) * np.ones((40, 64, 1))

@@ -16,6 +16,7 @@ from napari_tinc.encode import framing, measuring
 from napari_tinc.encode.attempts import Attempt, Attempts, at_step_of, with_wavelets_alone
 from napari_tinc.encode.original import Original
 from napari_tinc.encode.outlines import Inside, discontinuity, extend, simplified
+from napari_tinc.errors import BudgetError
 from napari_tinc.limits import LIMITS
 from napari_tinc.masks.mask import CodedMask, encode_mask
 from napari_tinc.masks.payload import packed_mask_size
@@ -41,7 +42,10 @@ def with_wavelets(original: Original, settings: Settings, budget: int) -> Attemp
     masked = yield from promising(plain)
     if masked is None:
         return plain
-    other = yield from with_wavelets_alone(masked, settings, budget, plain.heads[0])
+    try:
+        other = yield from with_wavelets_alone(masked, settings, budget, plain.heads[0])
+    except BudgetError:  # the masks leave too little of a small file
+        return plain
     errors = []
     for attempt in (plain, other):
         errors.append((yield from measuring.squared_error(framing.decoders(attempt.plan, attempt.content), original)))
