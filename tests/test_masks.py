@@ -14,11 +14,13 @@ from reference_mask import MaskDecoder, inside
 from scipy import ndimage
 
 from napari_tinc import CompressedVolume, FormatError, Metadata, Target, compress
+from napari_tinc.arrays.scratch import memory_limit
 from napari_tinc.encode import masking
 from napari_tinc.encode.outlines import extend, simplified
 from napari_tinc.format import KIND_MASK, KIND_WAVELETS, Frame, ItemRange, Segment, pack, parse
 from napari_tinc.geometry.octree import Octree, choose_splits
 from napari_tinc.geometry.pyramid import BlockCache
+from napari_tinc.limits import LIMITS
 from napari_tinc.masks import mask as masks
 from napari_tinc.masks.coder import INSIDE, MIXED, OUTSIDE
 from napari_tinc.masks.mask import CodedMask, Mask, encode_mask
@@ -324,6 +326,16 @@ def test_where_a_mask_does_not_pay_the_file_is_what_it_was(make: Any, monkeypatc
     for ratio in (20, 100):
         volume = compress(original, Target.ratio(ratio), preset="fast")
         assert volume.to_bytes() == without_masks(monkeypatch, original, Target.ratio(ratio)).to_bytes()
+
+
+def test_working_files_and_small_boxes_do_not_matter(masked: CompressedVolume, monkeypatch: pytest.MonkeyPatch) -> None:
+    with memory_limit(2**12):
+        assert compress(brain(), Target.ratio(48), preset="fast").to_bytes() == masked.to_bytes()
+    monkeypatch.setattr(LIMITS, "voxels", 5000)
+    boxed = CompressedVolume(masked.to_bytes()).decode()
+    assert np.abs(boxed.astype(int) - masked.decode()).max() <= 1
+    again = compress(brain(), Target.ratio(48), preset="fast")
+    assert mask_of(again) == mask_of(masked)
 
 
 @pytest.mark.parametrize("budget", [300, 500, 900, 2000])
