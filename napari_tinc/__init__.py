@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from napari_tinc.arrays.metadata import Metadata
     from napari_tinc.arrays.scratch import memory_limit
+    from napari_tinc.chunks.codec import TincCodec
     from napari_tinc.compare.candidates import Candidate
     from napari_tinc.compare.engine import Comparison
     from napari_tinc.encode.compression import compress, compress_steps
@@ -36,6 +37,7 @@ _HOMES = {
     "read_volume": "files",
     "write_volume": "files",
     "Target": "target",
+    "TincCodec": "chunks.codec",
     "CompressedVolume": "volume",
     "Octant": "volume",
 }
@@ -51,6 +53,7 @@ __all__ = [
     "Octant",
     "Progress",
     "Target",
+    "TincCodec",
     "TincError",
     "TrainingError",
     "compress",

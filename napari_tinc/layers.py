@@ -17,7 +17,18 @@ import numpy.typing as npt
 from napari_tinc.arrays.scratch import Bounds, boxes
 from napari_tinc.choices import FAMILIES
 from napari_tinc.errors import FormatError
-from napari_tinc.format import KIND_MASK, KIND_RESTORATION, KIND_WAVELETS, MODEL_WAVELETS, MODELS, Frame, ItemRange
+from napari_tinc.exact import ExactItem
+from napari_tinc.format import (
+    KIND_EXACT,
+    KIND_MASK,
+    KIND_RESTORATION,
+    KIND_WAVELETS,
+    MODEL_EXACT,
+    MODEL_WAVELETS,
+    MODELS,
+    Frame,
+    ItemRange,
+)
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.geometry.sampling import Floats32, interpolate, neighbours, sample_positions
@@ -25,7 +36,7 @@ from napari_tinc.limits import LIMITS
 from napari_tinc.masks.coder import INSIDE, MIXED, OUTSIDE
 from napari_tinc.masks.mask import Mask
 from napari_tinc.masks.payload import parse_mask
-from napari_tinc.restoration import RADIUS, Restoration, around, parse_restoration
+from napari_tinc.restoration import RADIUS, Restoration, around, bins_of, parse_restoration, restoration_size
 from napari_tinc.system.forks import with_fresh_locks
 from napari_tinc.wavelets.blocks import WaveletLayer
 from napari_tinc.wavelets.payload import parse_wavelets
@@ -59,9 +70,22 @@ class Layer(Protocol):
         """Bytes of the file spent on every leaf of the item."""
 
 
+class Item(Protocol):
+    """Decodes regions of one item."""
+
+    def decode(self, bounds: Bounds, scale: float, out: npt.NDArray[Any]) -> None:
+        """Fill an array of the original's dtype and the shape of the bounds with intensities."""
+
+    def region_bytes(self, bounds: Bounds, scale: float) -> int:
+        """Bytes of the file that :meth:`decode` needs for a region."""
+
+    def leaf_bytes(self, tree: Octree) -> npt.NDArray[np.float64]:
+        """Bytes of the file spent on every leaf of the item."""
+
+
 @dataclass(frozen=True)
 class ItemDecoder:
-    """Decodes regions of one item.
+    """Decodes regions of one item from layers, and a restoration filter.
 
     Parameters
     ----------
@@ -155,6 +179,15 @@ class ItemDecoder:
             bounds, scale = around(bounds, self.shape)[0], 1.0
         return masked + sum(layer.region_bytes(bounds, scale) for layer in self.layers)
 
+    def leaf_bytes(self, tree: Octree) -> npt.NDArray[np.float64]:
+        """Bytes of every leaf, of all layers, the mask and the filter."""
+        spent = np.zeros(tree.leaves)
+        for part in (*self.layers, *(() if self.mask is None else (self.mask,))):
+            spent += part.leaf_bytes(tree)
+        if self.restoration is not None:
+            spent += restoration_size(bins_of(self.restoration)) / tree.leaves
+        return spent
+
     def _grids(self, bounds: Bounds, scale: float) -> list[npt.NDArray[np.float64]]:
         """Positions of the samples of a region, in voxels inside the volume."""
         sides = zip(bounds, self.shape, strict=True)
@@ -218,10 +251,10 @@ class Decoders:
 
     def __init__(self, frame: Frame, tree: Octree, device: str) -> None:
         self._frame, self._tree, self._device = frame, tree, device
-        self._made: dict[int, ItemDecoder] = {}
+        self._made: dict[int, Item] = {}
         self._cache = BlockCache()
 
-    def __getitem__(self, item: int) -> ItemDecoder:
+    def __getitem__(self, item: int) -> Item:
         """Return the decoder of an item.
 
         Raises
@@ -230,13 +263,17 @@ class Decoders:
             If a segment of the item is not valid, or missing.
         """
         if item not in self._made:
-            payload = self._frame.get(KIND_RESTORATION, item, 0)
-            restoration = None if payload is None else parse_restoration(payload)
-            limits = self._frame.header.items[item]
-            self._made[item] = ItemDecoder(
-                self._tree.shape, limits, self._layers(item), restoration, self._mask(item, limits)
-            )
+            self._made[item] = self._decoder(item)
         return self._made[item]
+
+    def _decoder(self, item: int) -> Item:
+        header = self._frame.header
+        if header.model == MODEL_EXACT:
+            return ExactItem(self._frame.find(KIND_EXACT, item, 0), np.dtype(header.dtype), self._tree.shape)
+        payload = self._frame.get(KIND_RESTORATION, item, 0)
+        restoration = None if payload is None else parse_restoration(payload)
+        limits = header.items[item]
+        return ItemDecoder(self._tree.shape, limits, self._layers(item), restoration, self._mask(item, limits))
 
     def _mask(self, item: int, limits: ItemRange) -> Mask | None:
         payload = self._frame.get(KIND_MASK, item, 0)
@@ -273,4 +310,4 @@ def has_wide_planes(frame: Frame) -> bool:
     return any(segment.kind in (KIND_WAVELETS, KIND_RESTORATION, KIND_MASK) for segment in frame.segments)
 
 
-__all__ = ["Decoders", "ItemDecoder", "Layer", "has_wide_planes", "to_intensities"]
+__all__ = ["Decoders", "Item", "ItemDecoder", "Layer", "has_wide_planes", "to_intensities"]

@@ -12,7 +12,25 @@ from napari_tinc.errors import InputError
 
 @dataclass(frozen=True)
 class Settings:
-    """How to compress; see :func:`napari_tinc.encode.compression.compress_steps` for the meaning of every field.
+    """How to compress.
+
+    Parameters
+    ----------
+    preset : str
+        How long it may take: one of `napari_tinc.choices.PRESETS`.
+    between, within : str
+        How parameters are spread between and within levels, see ``docs/strategies.md``.
+    levels : int, optional
+        Of the tree.
+    device : str
+        Where networks are trained.
+    seed : int
+    time_limit : float, optional
+        Seconds of training.
+    model : str
+        One of `napari_tinc.choices.MODELS`.
+    provenance : bool
+        Whether the file says how it was made: some 60 bytes.
 
     Raises
     ------
@@ -28,6 +46,7 @@ class Settings:
     seed: int = 0
     time_limit: float | None = None
     model: str = "auto"
+    provenance: bool = True
     promised: float | None = None  # what a trial of networks found, in dB; nobody's choice
 
     def __post_init__(self) -> None:

@@ -8,14 +8,14 @@ from numbers import Real
 
 from napari_tinc.errors import BudgetError, InputError
 
-_KINDS = ("ratio", "bytes", "bits_per_voxel", "psnr")
+_KINDS = ("ratio", "bytes", "bits_per_voxel", "psnr", "step")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A byte budget in one of three units, or a PSNR to reach with the smallest file.
+    """A byte budget in one of three units, a PSNR to reach with the smallest file, or the quantiser's step.
 
-    Use the constructors :meth:`ratio`, :meth:`size`, :meth:`bits_per_voxel` and :meth:`psnr`.
+    Use the constructors :meth:`ratio`, :meth:`size`, :meth:`bits_per_voxel`, :meth:`psnr` and :meth:`step`.
 
     Parameters
     ----------
@@ -54,6 +54,14 @@ class Target:
     def psnr(cls, value: float) -> Target:
         """Aim at a PSNR in dB over the volume's own range, with the smallest file."""
         return cls("psnr", value)
+
+    @classmethod
+    def step(cls, value: float) -> Target:
+        """Quantise wavelet coefficients with a step in intensity units: the same fidelity whatever the content.
+
+        The root mean squared error is at most about a third of the step, and less where a volume is smooth.
+        """
+        return cls("step", value)
 
     def budget(self, nbytes: int, voxels: int) -> int:
         """Bytes that the whole file may take.

@@ -139,6 +139,16 @@ class CompressedVolume:
         return self.header.shape
 
     @property
+    def leading_shape(self) -> tuple[int, ...]:
+        """Sizes of the channel and time axes, in the array's order; their product is the number of items."""
+        return self.header.leading_shape
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        """Voxels along every spatial axis, in the array's order."""
+        return self.header.spatial_shape
+
+    @property
     def dtype(self) -> np.dtype[np.generic]:
         """Dtype of the original and of what :meth:`decode` returns."""
         return np.dtype(self.header.dtype)
@@ -215,22 +225,16 @@ class CompressedVolume:
         return threshold_value(self._quality(item).threshold_code, limits.minimum, limits.maximum)
 
     def _quality(self, item: int) -> Quality:
-        if self.header.model == frames.MODEL_CONSTANT:
+        if self.header.model in (frames.MODEL_CONSTANT, frames.MODEL_EXACT):
             exact = np.full(self.tree.leaves, np.inf)
             return Quality(0, exact, exact, np.ones(self.tree.leaves))
         return parse_quality(self._frame.find(frames.KIND_QUALITY, item, 0), self.tree.leaves)
 
     def _bytes_spent(self, item: int) -> Decibels:
-        """Bytes of every leaf, of all layers, the filter and the mask."""
-        spent = np.zeros(self.tree.leaves)
+        """Bytes of every leaf."""
         if self.header.model == frames.MODEL_CONSTANT:
-            return spent
-        decoder = self._decoders[item]
-        for part in (*decoder.layers, *(() if decoder.mask is None else (decoder.mask,))):
-            spent += part.leaf_bytes(self.tree)
-        if (restoration := self._frame.get(frames.KIND_RESTORATION, item, 0)) is not None:
-            spent += len(restoration) / self.tree.leaves
-        return spent
+            return np.zeros(self.tree.leaves)
+        return self._decoders[item].leaf_bytes(self.tree)
 
     def octant_map(self, item: int = 0) -> Decibels:
         """PSNR of an item's octants on the leaf grid, shape ``tree.counts(tree.depth)``, in dB."""

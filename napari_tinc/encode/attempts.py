@@ -150,6 +150,24 @@ def at_step_of(original: Original, attempt: Attempt) -> Generator[Progress, None
     return (yield from relay(search.at_step_of(residuals, attempt.heads[0]), _told))
 
 
+def with_wavelets_of_step(original: Original, settings: Settings, step: float) -> Attempts:
+    """Make the wavelet layer of a quantiser's step, in intensity units, and the filters that lower its error."""
+    residuals = [original.residual(item) for item in range(len(original.items))]
+    layers: list[CodedWavelets | None] = []
+    nbytes, error = 0, 0.0
+    for residual, limits in zip(residuals, original.ranges, strict=True):
+        if residual is None:
+            layers.append(None)
+            continue
+        fitted = yield from relay(search.fit_step(residual, step / limits.scale), _told)
+        layers.append(fitted.layers[0])
+        nbytes, error = nbytes + fitted.nbytes, error + fitted.error
+    plan, content = plan_wavelets(original, settings, nbytes), Content(wavelets=layers)
+    bins = [filters.affordable(framing.size(plan, content), len(residuals))] * len(residuals)
+    content, left = yield from filters.restore(plan, content, bins, error)
+    return Attempt(plan, content, left, error, lambda size: _fill_wavelets(plan, {}, size))
+
+
 def with_network(original: Original, settings: Settings, budget: int, training: Training) -> Attempts:
     """Fill a file with a network, wavelets if its share is less than 1, and restoration filters."""
     least = smallest_budget(original, replace(settings, model=f"{training.family}+{WAVELET}"))
@@ -284,4 +302,5 @@ __all__ = [
     "with_network_unfiltered",
     "with_wavelets_alone",
     "with_wavelets_of_error",
+    "with_wavelets_of_step",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from napari_tinc.encode.attempts import (
     with_network,
     with_network_unfiltered,
     with_wavelets_of_error,
+    with_wavelets_of_step,
 )
 from napari_tinc.encode.masking import promising, with_wavelets
 from napari_tinc.encode.original import Original
@@ -147,17 +148,26 @@ def _compress(
 ) -> Steps:
     """Compress what has passed the checks."""
     original = Original.prepare(voxels, metadata, weights)
+    if settings.provenance and target.kind not in ("psnr", "step"):
+        return (yield from _timed(fill_steps(original, target, settings, should_stop), original, settings, should_stop))
+    return (yield from fill_steps(original, target, settings, should_stop))
+
+
+def fill_steps(original: Original, target: Target, settings: Settings, should_stop: ShouldStop | None = None) -> Steps:
+    """Compress a volume that has passed the checks and is measured; see :func:`compress_steps`."""
     if family_of(settings.model) and not _fits_training(original):
         raise InputError(
             f"expected a volume that fits in memory for model {settings.model!r}, got one of "
-            f"{voxels.nbytes / 1e6:.0f} MB; take model 'wavelet', or raise the memory limit"
+            f"{original.items.nbytes / 1e6:.0f} MB; take model 'wavelet', or raise the memory limit"
         )
     if original.is_constant:
-        return CompressedVolume(framing.constant(original), settings.device)
+        return CompressedVolume(framing.constant(original, settings.provenance), settings.device)
     if target.kind == "psnr":
         return (yield from _reach(original, settings, target.value, should_stop))
-    steps = _run(original, settings, target.budget(voxels.nbytes, voxels.size), should_stop)
-    return (yield from _timed(steps, original, settings, should_stop))
+    if target.kind == "step":
+        return (yield from _quantise(original, settings, target.value))
+    budget = target.budget(original.items.nbytes, original.items.size)
+    return (yield from _run(original, settings, budget, should_stop))[0]
 
 
 def calibrate() -> None:
@@ -198,8 +208,44 @@ def _read(array: ArrayLike) -> Generator[Progress, None, Array]:
     return (yield from relay(read_steps(array), lambda read: Progress.unmeasured("preparing", *read)))
 
 
-def _run(original: Original, settings: Settings, budget: int, should_stop: ShouldStop | None) -> Steps:
-    """Compress to at most ``budget`` bytes."""
+def _quantise(original: Original, settings: Settings, step: float) -> Steps:
+    packed, _ = yield from quantise(original, settings, step)
+    return CompressedVolume(packed, settings.device)
+
+
+def quantise(
+    original: Original, settings: Settings, step: float
+) -> Generator[Progress, None, tuple[bytes, Callable[[], Array]]]:
+    """Compress with one step of the wavelets' quantiser.
+
+    Returns
+    -------
+    bytes
+        The frame.
+    callable
+        What it decodes to; most of that work has been done to measure it.
+    """
+    if not is_wavelets_alone(settings):
+        raise InputError(
+            f"expected model {WAVELET!r}, or {AUTO!r} with preset 'fast', for a step, got {settings.model!r} with "
+            f"{settings.preset!r}: networks have steps of their own; give a ratio or a PSNR"
+        )
+    attempt = yield from with_wavelets_of_step(original, settings, step)
+    plan, content = attempt.plan, attempt.content
+    decoders = framing.decoders(plan, content)
+    psnr, quality = yield from measuring.measure(decoders, original, plan.tree)
+    return framing.frame(plan, content, psnr, quality), framing.array_decoder(original, decoders)
+
+
+def is_wavelets_alone(settings: Settings) -> bool:
+    """Whether settings ask for wavelets and for no trial of networks."""
+    return settings.model == WAVELET or (settings.model == AUTO and settings.preset == "fast")
+
+
+def _run(
+    original: Original, settings: Settings, budget: int, should_stop: ShouldStop | None
+) -> Generator[Progress, None, tuple[CompressedVolume, float]]:
+    """Compress to at most ``budget`` bytes; return the volume and its PSNR in dB."""
     smallest = smallest_budget(original, settings)
     if budget < smallest:
         raise BudgetError(f"expected a budget of at least {smallest} bytes for this volume, got {budget}")
@@ -210,7 +256,7 @@ def _run(original: Original, settings: Settings, budget: int, should_stop: Shoul
         psnr, quality = yield from measuring.measure(framing.decoders(plan, content), original, plan.tree)
         packed = framing.frame(plan, content, psnr, quality)
         if len(packed) <= budget:
-            return CompressedVolume(packed, settings.device)
+            return CompressedVolume(packed, settings.device), psnr
     raise BudgetError(f"expected a file of at most {budget} bytes, got a larger one: please report this as a bug")
 
 
@@ -288,8 +334,7 @@ def _reach(original: Original, settings: Settings, psnr: float, should_stop: Sho
     Wavelets alone are searched directly, see :func:`_reach_with_wavelets`. Otherwise files of several sizes are made:
     PSNR grows almost linearly with the logarithm of the bytes.
     """
-    wavelets = settings.model == WAVELET or (settings.model == AUTO and settings.preset == "fast")
-    if wavelets and original.weights is None:
+    if is_wavelets_alone(settings) and original.weights is None:
         result = yield from _reach_with_wavelets(original, settings, psnr)
         if result is not None:
             return result
@@ -302,8 +347,7 @@ def _reach(original: Original, settings: Settings, psnr: float, should_stop: Sho
     log_bytes, largest = math.log2(nbytes / 64), math.log2(max(nbytes / 2, smallest))
     for _ in range(_PSNR_RUNS):
         log_bytes = min(max(log_bytes, math.log2(smallest)), largest)
-        result = yield from _run(original, settings, max(smallest, int(2**log_bytes)), should_stop)
-        reached = float(result.provenance["psnr"])
+        result, reached = yield from _run(original, settings, max(smallest, int(2**log_bytes)), should_stop)
         logger.info("%d bytes reach %.2f dB of %.2f", result.nbytes, reached, psnr)
         tried.append((log_bytes, reached))
         if reached >= psnr and (best is None or result.nbytes < best.nbytes):

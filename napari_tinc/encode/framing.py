@@ -9,10 +9,16 @@ from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from napari_tinc import format as frames
 from napari_tinc import quality
+from napari_tinc.arrays.axes import items_first
+from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.decoding import ArrayDecoder
 from napari_tinc.encode.original import Original
+from napari_tinc.exact import pack_exact
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.layers import ItemDecoder, Layer
@@ -29,6 +35,7 @@ Provenance = dict[str, str | int | float | bool]
 # Bytes left for a measured PSNR that deflates worse than the placeholder; nearly always enough.
 PROVENANCE_SLACK = 4
 _SOME_PSNR = 88.88  # as long as a real one
+_LARGEST_WHOLE = 2**61  # in a header's value ranges
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +50,22 @@ class Content:
         One per item, None for an item of one value; empty without a wavelet layer.
     restorations : sequence of Restoration or None
         One per item, None where a filter does not pay; empty without any.
+    blocks : BlockCache
+        What was decoded of it; filters and measurement need the same.
     """
 
     payloads: Payloads = field(default_factory=dict)
     wavelets: Sequence[CodedWavelets | None] = ()
     restorations: Sequence[Restoration | None] = ()
+    blocks: BlockCache = field(default_factory=BlockCache)
+    _layers: dict[CodedWavelets, WaveletLayer] = field(default_factory=dict)
+
+    def wavelet_layer(self, item: int) -> WaveletLayer | None:
+        """Return the wavelet layer of an item, the same one every time; None for an item without one."""
+        coded = self.wavelets[item] if self.wavelets else None
+        if coded is None:
+            return None
+        return self._layers.setdefault(coded, WaveletLayer(coded, self.blocks))
 
 
 @dataclass(frozen=True)
@@ -142,7 +160,7 @@ def _segments(plan: Plan, content: Content) -> Iterator[tuple[int, int, int, int
             yield frames.KIND_MASK, 0, item, packed_mask_size(mask, dtype), partial(pack_mask, mask, dtype)
 
 
-def constant(original: Original) -> bytes:
+def constant(original: Original, provenance: bool = True) -> bytes:
     """Frame a volume whose every item has one value: exact, without parameters."""
     made = frames.Header(
         shape=original.shape,
@@ -154,23 +172,59 @@ def constant(original: Original) -> bytes:
         plan=b"",
         between=0,
         within=0,
-        provenance={"version": software_version(), "psnr": "inf"},
+        provenance={"version": software_version(), "psnr": "inf"} if provenance else {},
     )
     return frames.pack(frames.Frame(made, ()))
 
 
+def exact(array: npt.NDArray[Any], metadata: Metadata) -> bytes:
+    """Frame a volume as it is, without provenance.
+
+    Parameters
+    ----------
+    array : ndarray
+        Of any dtype of a frame, with any values.
+    metadata : Metadata
+    """
+    items = items_first(array, metadata.axes)
+    made = frames.Header(
+        shape=array.shape,
+        dtype=array.dtype.str[1:],
+        metadata=metadata,
+        items=tuple(frames.ItemRange(*_finite_range(item), 0, 0) for item in items),
+        splits=(),
+        model=frames.MODEL_EXACT,
+        plan=b"",
+        between=0,
+        within=0,
+        provenance={},
+    )
+    segments = [frames.Segment(frames.KIND_EXACT, number, 0, pack_exact(item)) for number, item in enumerate(items)]
+    return frames.pack(frames.Frame(made, tuple(segments)))
+
+
+def _finite_range(item: npt.NDArray[Any]) -> tuple[int | float, int | float]:
+    """Smallest and largest finite value; 0 and 0 where there are none, or a header cannot hold them."""
+    if item.dtype.kind != "f":
+        whole = int(item.min()), int(item.max())
+        return whole if whole[0] >= -_LARGEST_WHOLE and whole[1] <= _LARGEST_WHOLE else (0, 0)
+    finite = item[np.isfinite(item)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    return (low, high) if math.isfinite(high - low) else (0.0, 0.0)
+
+
 def decoders(plan: Plan, content: Content) -> Callable[[int], ItemDecoder]:
     """Return the decoder of every item, as that of the file will be."""
-    networks, blocks = plan.networks(content.payloads), BlockCache()
+    networks = plan.networks(content.payloads)
 
     @cache
     def decoder(item: int) -> ItemDecoder:
         layers: list[Layer] = [] if networks is None else [networks(item)]
-        if content.wavelets and (coded := content.wavelets[item]) is not None:
-            layers.append(WaveletLayer(coded, blocks))
+        if (layer := content.wavelet_layer(item)) is not None:
+            layers.append(layer)
         restoration = content.restorations[item] if content.restorations else None
         coded_mask = plan.original.masks[item] if plan.original.masks else None
-        mask = None if coded_mask is None else Mask(coded_mask, blocks)
+        mask = None if coded_mask is None else Mask(coded_mask, content.blocks)
         return ItemDecoder(plan.original.spatial, plan.original.ranges[item], layers, restoration, mask)
 
     return decoder
@@ -191,6 +245,8 @@ def software_version() -> str:
 
 def _provenance(plan: Plan, psnr: float) -> Provenance:
     settings = plan.settings
+    if not settings.provenance:
+        return {}
     made: Provenance = {
         "version": software_version(),
         "preset": settings.preset,
@@ -210,6 +266,7 @@ __all__ = [
     "array_decoder",
     "constant",
     "decoders",
+    "exact",
     "frame",
     "header",
     "size",

@@ -10,26 +10,41 @@ from napari_tinc.format.frame import MAGIC, VERSION, Frame, SegmentReport, check
 from napari_tinc.format.header import (
     BETWEEN,
     DTYPES,
+    EXACT_DTYPES,
+    MAX_EXACT_BYTES,
     MODEL_CONSTANT,
+    MODEL_EXACT,
     MODEL_WAVELETS,
     MODELS,
     Header,
     ItemRange,
 )
-from napari_tinc.format.table import KIND_MASK, KIND_PARAMETERS, KIND_QUALITY, KIND_RESTORATION, KIND_WAVELETS, Segment
+from napari_tinc.format.table import (
+    KIND_EXACT,
+    KIND_MASK,
+    KIND_PARAMETERS,
+    KIND_QUALITY,
+    KIND_RESTORATION,
+    KIND_WAVELETS,
+    Segment,
+)
 from napari_tinc.system.output import write_atomic
 
 __all__ = [
     "BETWEEN",
     "DTYPES",
+    "EXACT_DTYPES",
+    "KIND_EXACT",
     "KIND_MASK",
     "KIND_PARAMETERS",
     "KIND_QUALITY",
     "KIND_RESTORATION",
     "KIND_WAVELETS",
     "MAGIC",
+    "MAX_EXACT_BYTES",
     "MODELS",
     "MODEL_CONSTANT",
+    "MODEL_EXACT",
     "MODEL_WAVELETS",
     "VERSION",
     "WITHIN",

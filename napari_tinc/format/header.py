@@ -17,15 +17,19 @@ from napari_tinc.format.cursor import REMEDY, integer
 
 # Codes 0, 1, ... of the strategies in a header.
 BETWEEN = (*ASKED_BETWEEN[1:], "ratios")  # "auto" becomes one of the others
-DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8")  # dtype code 1, 2, ...
-MODEL_CONSTANT, MODEL_WAVELETS = 0, 2
-MODELS = {MODEL_CONSTANT: "constant", MODEL_WAVELETS: "wavelet"} | {one.code: one.name for one in FAMILIES.values()}
+DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8", "b1", "i8", "u8")  # dtype code 1, 2, ...
+EXACT_DTYPES = ("b1", "i8", "u8")  # which no lossy model codes
+MODEL_CONSTANT, MODEL_WAVELETS, MODEL_EXACT = 0, 2, 4
+MODELS = {MODEL_CONSTANT: "constant", MODEL_WAVELETS: "wavelet", MODEL_EXACT: "exact"} | {
+    one.code: one.name for one in FAMILIES.values()
+}
 
 MAX_SIZE = 2**31 - 1
 MAX_VOXELS = 2**48
 MAX_LEVELS = 16
 MAX_LEAVES = 2**24
 MAX_CONSTANT_LEAVES = 2**16
+MAX_EXACT_BYTES = 2**30  # of one item, which is decoded as a whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ class Header:
     splits : tuple of tuple of bool
         One per level below the root, and in it one per spatial axis: whether that level halves the axis.
     model : int
-        One of `MODELS`: `MODEL_CONSTANT`, `MODEL_WAVELETS`, or the code of a family in `napari_tinc.choices`.
+        One of `MODELS`: `MODEL_CONSTANT`, `MODEL_WAVELETS`, `MODEL_EXACT`, or the code of a family in
+        `napari_tinc.choices`.
     plan : bytes
         How the model's parameters are laid out; only the model family can tell whether it is valid.
     between, within : int
@@ -138,14 +143,24 @@ def validate(header: Header) -> None:
     if header.model not in MODELS:
         known = ", ".join(f"{code} ({name})" for code, name in sorted(MODELS.items()))
         raise FormatError(f"model: expected one of {known}, got {header.model}; update napari-tinc to read it")
-    if header.model == MODEL_WAVELETS and header.plan:
-        raise FormatError(f"model 2 (wavelet): expected no plan, got {len(header.plan)} bytes; {REMEDY}")
+    if header.model in (MODEL_WAVELETS, MODEL_EXACT) and header.plan:
+        name = MODELS[header.model]
+        raise FormatError(f"model {header.model} ({name}): expected no plan, got {len(header.plan)} bytes; {REMEDY}")
+    _validate_exact(header)
     if header.model == MODEL_CONSTANT and any(item.minimum != item.maximum for item in header.items):
         raise FormatError(f"model 0 (constant): expected minimum = maximum in every item, got a range; {REMEDY}")
     integer("between-levels strategy", header.between, 0, 15)
     integer("within-level strategy", header.within, 0, 15)
     _validate_metadata(header.metadata, dict(zip(header.metadata.axes, header.shape, strict=True)).get("c", 1))
     _validate_provenance(header.provenance)
+
+
+def _validate_exact(header: Header) -> None:
+    if header.model == MODEL_EXACT:
+        integer("bytes of an exact item", header.raw_nbytes // len(header.items), 1, MAX_EXACT_BYTES)
+        integer("levels of an exact volume", len(header.splits), 0, 0)
+    elif header.dtype in EXACT_DTYPES and header.model != MODEL_CONSTANT:
+        raise FormatError(f"dtype {header.dtype}: expected model {MODEL_EXACT} (exact), got {header.model}; {REMEDY}")
 
 
 def validate_array(dtype: str, axes: str, shape: tuple[int, ...]) -> None:
@@ -169,7 +184,7 @@ def _validate_item(item: ItemRange, dtype: str) -> None:
             if not isinstance(value, float) or not math.isfinite(value):
                 raise FormatError(f"value range: expected finite floats for {dtype}, got {value!r}; {REMEDY}")
         else:
-            bits = 8 * int(dtype[1])
+            bits = 1 if dtype == "b1" else 8 * int(dtype[1])
             low = -(2 ** (bits - 1)) if dtype[0] == "i" else 0
             integer(f"value range of {dtype}", value, low, low + 2**bits - 1)
     if item.minimum > item.maximum:

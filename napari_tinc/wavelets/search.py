@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -326,6 +326,38 @@ def fit_error(
     return best if best is not None else (yield from _encode(items, finest, TRIES - 1))
 
 
+def fit_step(residual: Residual, step: float) -> Generator[int, None, Fit]:
+    """Make the layer of a step, or of the nearest one there is.
+
+    Parameters
+    ----------
+    residual : Residual
+    step : float
+        Normalised.
+
+    Yields
+    ------
+    int
+        Several times.
+
+    Returns
+    -------
+    Fit
+    """
+    asked = round(256 * (math.log2(step) + 40))
+    whole = dyadic_splits(residual.shape, math.inf)
+    items = yield from _transformed([residual], whole, 2 ** SIDE_CODES[0])
+    sizes, weight = _sampled(items)
+    code = min(max(asked, _finest_code(items)), STEP_CODES - 1)
+    room = max(1.0, weight * _likely_bits(sizes, code) / 8)
+    if len({dyadic_splits(residual.shape, elongation) for elongation in ELONGATIONS}) > 1:
+        items = yield from _in_best_elongation([residual], room, code)
+    else:  # as in a cube: what was transformed is only cut into other blocks
+        pyramid = Pyramid(residual.shape, whole, _block_side(residual.shape, room))
+        items = [replace(item, pyramid=pyramid) for item in items]
+    return (yield from _encode(items, max(code, _finest_code(items)), 0))
+
+
 def at_step_of(residuals: Sequence[Residual], head: WaveletHead) -> Generator[int, None, Fit]:
     """Return the layers that have the step of another one, if their symbols are valid then, and split the same axes."""
     items = yield from _transformed(residuals, head.pyramid.splits, head.pyramid.side)
@@ -349,15 +381,20 @@ def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None,
     return min(code + round((1 << number) * stride), STEP_CODES - 1)
 
 
-def _in_best_elongation(residuals: Sequence[Residual], room: float) -> Generator[int, None, list[Coefficients]]:
-    """Try how octaves may split the axes, at one step, and transform in the way that costs least."""
+def _in_best_elongation(
+    residuals: Sequence[Residual], room: float, code: int = 0
+) -> Generator[int, None, list[Coefficients]]:
+    """Try how octaves may split the axes, at one step, and transform in the way that costs least.
+
+    Without a ``code`` the step is one that is likely to fill ``room`` bytes.
+    """
     shape = residuals[0].shape
     side = _block_side(shape, room / len(residuals))
     share = min(1.0, _MIDDLE_VOXELS / (math.prod(shape) * len(residuals)))
     tried = [r.middle(int(share * math.prod(shape))) if share < 1 else r for r in residuals]
     ways = {dyadic_splits(shape, elongation): elongation for elongation in ELONGATIONS}
     best: list[Coefficients] = []
-    chosen, least, code = next(iter(ways)), math.inf, 0
+    chosen, least = next(iter(ways)), math.inf
     for splits, elongation in ways.items():
         if len(ways) == 1:
             break
@@ -447,4 +484,4 @@ def _likely_code(items: Sequence[Coefficients], room: float, finest: int) -> int
     return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: _likely_bits(sizes, code) <= bits)
 
 
-__all__ = ["TRIES", "Coefficients", "Fit", "at_step_of", "fit", "fit_error", "streams_size"]
+__all__ = ["TRIES", "Coefficients", "Fit", "at_step_of", "fit", "fit_error", "fit_step", "streams_size"]
