@@ -251,7 +251,8 @@ class CompressedVolume:
             of two more on every side where a file has a restoration filter; above scale 1, of its voxels besides.
         scale : float
             Samples per voxel on the spatial axes. Below 1 a coarser grid is sampled from the network, not averaged, and
-            not filtered; above 1 the network interpolates between voxels: smooth, and not new information.
+            not filtered, and samples on the outline of a mask are half background; above 1 the network interpolates
+            between voxels: smooth, and not new information.
 
         Returns
         -------

@@ -146,18 +146,6 @@ class Original:
         normalised: npt.NDArray[np.float32] = self.weights[row][place] / np.float32(self._mean_weights[row])
         return normalised
 
-    def error_outside(self, item: int, inside: npt.NDArray[np.bool_], background: float) -> float:
-        """Weighted squared error, normalised, of an item whose voxels outside of a mask become the background."""
-        residual, value = self.residual(item), (background - self.ranges[item].offset) / self.ranges[item].scale
-        assert residual is not None
-        total = 0.0
-        for box in boxes(tuple((0, n) for n in residual.shape), LIMITS.voxels):
-            outside = ~inside[tuple(slice(a, b) for a, b in box)]
-            difference = (residual.read(box) - np.float32(value))[outside].astype(np.float64)
-            weighted = difference if residual.weights is None else difference * residual.weights(box)[outside]
-            total += float(weighted @ difference)
-        return total
-
     def leaf_measure(self, tree: Octree, within: str) -> npt.NDArray[np.float64]:
         """Claim of every leaf of every item under the strategy within a level."""
         weights = [

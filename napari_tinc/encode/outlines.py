@@ -2,39 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_tinc.arrays.scratch import slabs, zeros
-from napari_tinc.kernels import compiled, part
+from napari_tinc.kernels import compiled
 from napari_tinc.limits import LIMITS
 
-Array = npt.NDArray[Any]
 Inside = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
 
-# Passes over the voxels: of simplification, and of smoothing what is outside, from coarse to fine.
-_PASSES, _SWEEPS = 6, 6
+# Passes over the voxels: of simplification, and of smoothing what is outside at every octave.
+_PASSES, _SWEEPS = 4, 6
+# Bits of an outline per pair of neighbours on different sides: 0.4 to 1, by how smooth it is. Jumps of fewer steps are
+# not worth an outline.
+_BITS_PER_PAIR, _SMALL_JUMP = 0.6, 1 / 8
 # Weights of neighbours by how many axes they differ along: the length of the outline hardly depends on its direction.
 _FACE, _EDGE, _CORNER = 1.0, 2**-0.5, 3**-0.5
 
 
-def simplified(inside: Inside, voxels: Array, background: float, price: float) -> Inside:
+def discontinuity(differences: Floats, step: float) -> tuple[float, float]:
+    """Estimate the bits that coefficients spend on the border of the background, and those that its mask takes.
+
+    Parameters
+    ----------
+    differences : ndarray of float32, shape (z, y, x)
+        From the background.
+    step : float
+        Of the quantiser.
+
+    Returns
+    -------
+    spent, taken : float
+        A jump costs as many bits as it has in steps. A mask costs per pair of neighbours on different sides, but those
+        hardly differ that a simpler outline leaves out.
+    """
+    spent, pairs = _look_across(differences, np.float32(step), np.float32(_SMALL_JUMP * step))
+    return float(spent), _BITS_PER_PAIR * int(pairs)
+
+
+def simplified(inside: Inside, differences: Floats, price: float) -> Inside:
     """Change the voxels at the outline whose error is worth less than what the outline gets shorter by.
 
     Iterated conditional modes (Besag, *On the Statistical Analysis of Dirty Pictures*, 1986) of the squared error plus
-    ``price`` for every pair of neighbours on different sides.
+    the bits of every pair of neighbours on different sides.
 
     Parameters
     ----------
     inside : ndarray of bool, shape (z, y, x)
-    voxels : ndarray, shape (z, y, x)
-        Those outside lose their difference from the background. What voxels of the background lose inside is guessed:
-        as much as their neighbours.
-    background : float
+    differences : ndarray of float32, shape (z, y, x)
+        From the background: what voxels outside lose. What those of the background lose inside is guessed: as much as
+        their neighbours would outside.
     price : float
-        Squared intensity.
+        Squared error that a bit is worth.
 
     Returns
     -------
@@ -44,35 +66,29 @@ def simplified(inside: Inside, voxels: Array, background: float, price: float) -
     for slab in slabs(inside.shape, LIMITS.voxels):
         labels[slab] = inside[slab]
     for _ in range(_PASSES):
-        if not _simplify(labels, voxels, float(background), float(price)):
+        if not _simplify(labels, differences, np.float32(_BITS_PER_PAIR * price)):
             break
     return labels
 
 
-def extended(inside: Inside, voxels: Array) -> Array:
-    """Replace what is outside of a mask by a smooth continuation of what is inside.
+def extend(values: Floats, inside: Inside) -> None:
+    """Replace what is outside of a mask by a smooth continuation of what is inside, in place.
 
     The mean of what is known, from coarse to fine (pull-push: Gortler et al., *The Lumigraph*, 1996), smoothed at every
     octave towards the mean of its neighbours.
 
     Parameters
     ----------
+    values : ndarray of float32, shape (z, y, x)
     inside : ndarray of bool, shape (z, y, x)
-    voxels : ndarray, shape (z, y, x)
-
-    Returns
-    -------
-    ndarray of float32, shape (z, y, x)
     """
-    values, known = zeros(inside.shape, np.float32), zeros(inside.shape, np.float32)
+    known = zeros(inside.shape, np.float32)
     for slab in slabs(inside.shape, LIMITS.voxels):
         known[slab] = inside[slab]
-        values[slab] = np.where(inside[slab], voxels[slab], 0)
     _extend(values, known)
-    return values
 
 
-def _extend(values: Array, known: Array) -> None:
+def _extend(values: Floats, known: Floats) -> None:
     """Fill in the values whose share that is known is 0."""
     if max(values.shape) == 1:
         return
@@ -86,26 +102,41 @@ def _extend(values: Array, known: Array) -> None:
         _relax(values, known)
 
 
-@part()
-def _at(values, z, y, x):  # type: ignore[no-untyped-def]
-    """Value at a place, the last one before it beyond the end."""
-    depth, height, width = values.shape
-    return values[min(max(z, 0), depth - 1), min(max(y, 0), height - 1), min(max(x, 0), width - 1)]
+@compiled
+def _look_across(differences, step, least):  # type: ignore[no-untyped-def]
+    """Bits of all jumps between the background and others, and how many pairs jump by at least so much."""
+    depth, height, width = differences.shape
+    bits, pairs = 0.0, 0
+    for z in range(depth):
+        for y in range(height):
+            for x in range(width):
+                own = differences[z, y, x]
+                for axis in range(3):
+                    az, ay, ax = z + (axis == 0), y + (axis == 1), x + (axis == 2)
+                    if az < depth and ay < height and ax < width:
+                        other = differences[az, ay, ax]
+                        if (own == 0) != (other == 0):
+                            jump = abs(own - other)
+                            bits += math.log2(1 + (jump / step) * (jump / step)) / 2
+                            pairs += jump >= least
+    return bits, pairs
 
 
 @compiled
-def _simplify(labels, voxels, background, price):  # type: ignore[no-untyped-def]
+def _simplify(labels, differences, price):  # type: ignore[no-untyped-def]
     """Go over all voxels once; return how many changed."""
     depth, height, width = labels.shape
     changed = 0
     for z in range(depth):
+        up, down = max(z - 1, 0), min(z + 1, depth - 1)
         for y in range(height):
+            north, south = max(y - 1, 0), min(y + 1, height - 1)
             for x in range(width):
-                own = labels[z, y, x]
+                own, west, east = labels[z, y, x], max(x - 1, 0), min(x + 1, width - 1)
                 if (
-                    _at(labels, z - 1, y, x) == own and _at(labels, z + 1, y, x) == own
-                    and _at(labels, z, y - 1, x) == own and _at(labels, z, y + 1, x) == own
-                    and _at(labels, z, y, x - 1) == own and _at(labels, z, y, x + 1) == own
+                    labels[z, y, west] == own and labels[z, y, east] == own
+                    and labels[z, north, x] == own and labels[z, south, x] == own
+                    and labels[up, y, x] == own and labels[down, y, x] == own
                 ):  # fmt: skip
                     continue
                 shorter, around, count = 0.0, 0.0, 0
@@ -113,18 +144,17 @@ def _simplify(labels, voxels, background, price):  # type: ignore[no-untyped-def
                     for dy in range(-1, 2):
                         for dx in range(-1, 2):
                             axes = abs(dz) + abs(dy) + abs(dx)
-                            if axes == 0:
+                            oz, oy, ox = z + dz, y + dy, x + dx
+                            if axes == 0 or not (0 <= oz < depth and 0 <= oy < height and 0 <= ox < width):
                                 continue
                             weight = _FACE if axes == 1 else _EDGE if axes == 2 else _CORNER
-                            other = _at(labels, z + dz, y + dy, x + dx)
-                            shorter += weight if other != own else -weight
-                            if other:
-                                difference = _at(voxels, z + dz, y + dy, x + dx) - background
-                                around += difference * difference
+                            shorter += weight if labels[oz, oy, ox] != own else -weight
+                            if labels[oz, oy, ox]:
+                                around += differences[oz, oy, ox] * differences[oz, oy, ox]
                                 count += 1
-                difference = voxels[z, y, x] - background
+                difference = differences[z, y, x]
                 # What the voxel loses outside; inside, one of the background loses something, and others nothing.
-                error = difference * difference if difference != 0.0 else -around / max(count, 1)
+                error = difference * difference if difference != 0 else -around / max(count, 1)
                 if price * shorter > (error if own else -error):
                     labels[z, y, x] = not own
                     changed += 1
@@ -142,8 +172,9 @@ def _pull(values, known, factors, coarse, share):  # type: ignore[no-untyped-def
                 for fz in range(z * factors[0], min((z + 1) * factors[0], depth)):
                     for fy in range(y * factors[1], min((y + 1) * factors[1], height)):
                         for fx in range(x * factors[2], min((x + 1) * factors[2], width)):
-                            total += known[fz, fy, fx] * values[fz, fy, fx]
-                            weight += known[fz, fy, fx]
+                            if known[fz, fy, fx] > 0:
+                                total += known[fz, fy, fx] * values[fz, fy, fx]
+                                weight += known[fz, fy, fx]
                             count += 1
                 share[z, y, x] = weight / count
                 coarse[z, y, x] = total / weight if weight > 0 else 0.0
@@ -153,6 +184,7 @@ def _pull(values, known, factors, coarse, share):  # type: ignore[no-untyped-def
 def _push(values, known, factors, coarse):  # type: ignore[no-untyped-def]
     """Fill in what is not known, linearly between the cells one octave coarser."""
     depth, height, width = values.shape
+    top, bottom, end = coarse.shape[0] - 1, coarse.shape[1] - 1, coarse.shape[2] - 1
     for z in range(depth):
         cz, sz = z // factors[0], 2 * (z % 2) - 1 if factors[0] == 2 else 0
         for y in range(height):
@@ -165,7 +197,9 @@ def _push(values, known, factors, coarse):  # type: ignore[no-untyped-def]
                 for i in range(8):
                     oz, oy, ox = i >> 2, (i >> 1) & 1, i & 1
                     weight = (0.25 if oz else 0.75) * (0.25 if oy else 0.75) * (0.25 if ox else 0.75)
-                    value += weight * _at(coarse, cz + sz * oz, cy + sy * oy, cx + sx * ox)
+                    pz, py, px = cz + sz * oz, cy + sy * oy, cx + sx * ox
+                    pz, py, px = min(max(pz, 0), top), min(max(py, 0), bottom), min(max(px, 0), end)
+                    value += weight * coarse[pz, py, px]
                 values[z, y, x] = value
 
 
@@ -174,12 +208,14 @@ def _relax(values, known):  # type: ignore[no-untyped-def]
     """Move what is not known to the mean of its neighbours, one after the other."""
     depth, height, width = values.shape
     for z in range(depth):
+        up, down = max(z - 1, 0), min(z + 1, depth - 1)
         for y in range(height):
+            north, south = max(y - 1, 0), min(y + 1, height - 1)
             for x in range(width):
                 if known[z, y, x] == 0:
-                    total = _at(values, z - 1, y, x) + _at(values, z + 1, y, x) + _at(values, z, y - 1, x)
-                    total += _at(values, z, y + 1, x) + _at(values, z, y, x - 1) + _at(values, z, y, x + 1)
-                    values[z, y, x] = total / 6
+                    total = values[up, y, x] + values[down, y, x] + values[z, north, x] + values[z, south, x]
+                    total += values[z, y, max(x - 1, 0)] + values[z, y, min(x + 1, width - 1)]
+                    values[z, y, x] = total / np.float32(6)
 
 
-__all__ = ["Inside", "extended", "simplified"]
+__all__ = ["Inside", "discontinuity", "extend", "simplified"]

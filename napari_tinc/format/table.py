@@ -98,7 +98,9 @@ def validate_table(header: Header, entries: Sequence[Entry]) -> None:
     for entry in entries:
         if entry.kind not in KIND_NAMES:
             known = ", ".join(map(str, KIND_NAMES))
-            raise FormatError(f"kind of a segment: expected one of {known}, got {entry.kind}; {REMEDY}")
+            raise FormatError(
+                f"kind of a segment: expected one of {known}, got {entry.kind}; update napari-tinc to read it"
+            )
         integer("item of a segment", entry.item, 0, len(header.items) - 1)
         deepest = len(header.splits) if entry.kind == KIND_PARAMETERS else 0
         integer("level of a segment", entry.level, 0, deepest)

@@ -22,7 +22,7 @@ OUTSIDE, MIXED, INSIDE = 0, 1, 2
 # How far the cells that a decision looks at are away.
 _REACH = 2
 # Kinds of decisions are: is it mixed; is it inside. Contexts of a kind, and where those of each input start.
-_CONTEXTS, _SETS = 1996, 3
+_CONTEXTS, _SETS = 1996, 8
 _STARTS = (0, 512, 1024, 1213, 1469, 1582, 1771)
 # No decision has a probability below 2**-12, and a cell has two at most.
 _MOST_BYTES = 3
@@ -166,8 +166,8 @@ def _look(model, k, z, y, x, siblings):  # type: ignore[no-untyped-def]
     contexts[4] = np.uint64(_STARTS[4] + total)
     contexts[5] = np.uint64(_STARTS[5] + 7 * far + w + n + u)
     contexts[6] = np.uint64(_STARTS[6] + 9 * edges + (corners >> 1))
-    uneven = abs(total - 56)
-    model.row = np.uint64(uneven >= 8) + np.uint64(uneven >= 20)
+    unknown = w == MIXED or n == MIXED or u == MIXED
+    model.row = np.uint64((w >> 1) + (n >> 1) + (u >> 1) + (4 if unknown else 0))
 
 
 @part()

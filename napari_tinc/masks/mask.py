@@ -14,6 +14,7 @@ from napari_tinc.arrays import scratch
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.pyramid import Block, BlockCache, BlockPyramid, Bounds, Cell, dyadic_splits, leaf_bytes
 from napari_tinc.geometry.sampling import sample_positions
+from napari_tinc.limits import LIMITS
 from napari_tinc.masks.coder import INSIDE, MIXED, OUTSIDE, Decoder, Encoder, States, joined
 from napari_tinc.mixing import Statistics
 from napari_tinc.system.threads import block_threads
@@ -60,7 +61,7 @@ def encode_mask(inside: npt.NDArray[np.bool_], background: int | float) -> Coded
     Parameters
     ----------
     inside : ndarray of bool, shape (z, y, x)
-        Has both values.
+        Of more than one voxel.
     background : int or float
     """
     z, y, x = inside.shape
@@ -111,12 +112,13 @@ def cells_of_block(pyramid: BlockPyramid, octave: int) -> int:
 def _octaves(pyramid: BlockPyramid, inside: npt.NDArray[np.bool_]) -> list[States]:
     """States of all cells of all octaves; last, that of the whole."""
     finest = scratch.zeros(pyramid.shape, np.int8)
-    for slab in scratch.slabs(pyramid.shape, 2**21):
+    for slab in scratch.slabs(pyramid.shape, LIMITS.voxels):
         finest[slab] = np.where(inside[slab], INSIDE, OUTSIDE)
     octaves: list[States] = [finest]
     for octave in range(pyramid.octaves):
         octaves.append(scratch.zeros(pyramid.shapes[octave + 1], np.int8))
         joined(octaves[octave], pyramid.factors(octave), octaves[octave + 1])
+    octaves[-1][...] = MIXED  # which decoders begin with
     return octaves
 
 

@@ -252,7 +252,7 @@ def fit(residuals: Sequence[Residual], room: int, near: WaveletHead | None = Non
     else:
         items = yield from _transformed(residuals, near.pyramid.splits, near.pyramid.side)
     finest = _finest_code(items)
-    guess = _likely_code(items, room, finest) if near is None else near.step_code
+    guess = _likely_code(items, room, finest) if near is None else max(near.step_code, finest)
     below: tuple[int, float] | None = None  # a step whose streams are too large, and how large
     above: tuple[int, float] | None = None
     for number in range(TRIES):
@@ -303,7 +303,7 @@ def fit_error(
     else:
         items = yield from _transformed(residuals, near.pyramid.splits, near.pyramid.side)
     finest = _finest_code(items)
-    code = _likely_code_of_error(items, error, finest) if near is None else near.step_code
+    code = _likely_code_of_error(items, error, finest) if near is None else max(near.step_code, finest)
     best: Fit | None = None
     kept: tuple[int, float] | None = None  # a step whose error is small enough, and its logarithm above the goal's
     lost: tuple[int, float] | None = None
@@ -362,9 +362,9 @@ def fit_step(residual: Residual, step: float) -> Generator[int, None, Fit]:
 
 
 def at_step_of(residuals: Sequence[Residual], head: WaveletHead) -> Generator[int, None, Fit]:
-    """Return the layers that have the step of another one, and split the same axes."""
+    """Return the layers that have the step of another one, if their symbols are valid then, and split the same axes."""
     items = yield from _transformed(residuals, head.pyramid.splits, head.pyramid.side)
-    return (yield from _encode(items, head.step_code, 0))
+    return (yield from _encode(items, max(head.step_code, _finest_code(items)), 0))
 
 
 def _code_of(step: float) -> int:
