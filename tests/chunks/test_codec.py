@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import random
 import subprocess
 import sys
 import threading
@@ -18,8 +19,10 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from mutators import edited, with_payload
 from synthetic import blobs
 from zarr.codecs import TransposeCodec
+from zarr.core.buffer import cpu
 from zarr.storage import MemoryStore
 from zarrs import Array, boxes, create, files, rmse, stored
 
@@ -467,6 +470,28 @@ def test_a_chunk_that_is_damaged_or_of_another_array_is_refused(
         with pytest.raises(FormatError, match=text) as caught:
             look()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["u2", "i8"])
+def test_hostile_chunks_are_refused_or_other_voxels(dtype: str) -> None:
+    source, store, array = random.Random(dtype), MemoryStore(), blobs((9, 16, 17), dtype=dtype)
+    made = create(store, array, (16, 16, 32), TincCodec(step=20))
+    ((key, _),) = boxes(made)
+    data, read = store._store_dict[key].to_bytes(), 0
+    frame = parse(data)
+    for number in range(300):
+        index = number % len(frame.segments)
+        payload = edited(frame.segments[index].payload, source)
+        hostile = with_payload(frame, index, payload) if number % 3 else edited(data, source)
+        store._store_dict[key] = cpu.Buffer.from_bytes(hostile)
+        try:
+            found, part = made[:], made[3, 2:9, ::5]
+        except FormatError:
+            continue
+        assert (found.shape, found.dtype) == (array.shape, array.dtype)
+        np.testing.assert_array_equal(part, found[3, 2:9, ::5])
+        read += 1
+    assert 0 < read < 290
 
 
 def opened_with(folder: Path, configuration: dict[str, Any]) -> zarr.Array:
