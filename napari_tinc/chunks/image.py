@@ -17,7 +17,7 @@ from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.arrays.scratch import ArrayLike, blocks
 from napari_tinc.errors import InputError
 from napari_tinc.files.pyramid import level_shapes
-from napari_tinc.files.zarr import described, image_attributes
+from napari_tinc.files.zarr import described, image_attributes, opened
 
 _NGFF = "0.5"
 _COPIED_VOXELS = 2**24
@@ -94,12 +94,13 @@ class _Part:
         return self.whole[tuple(slice(side.start + part.start, side.start + part.stop) for part, side in pairs)]
 
 
-def of_zarr(path: Path, level: int = 0) -> Image:
+def of_zarr(path: Path | str, level: int = 0) -> Image:
     """Describe what is to be written of a Zarr array, or of an OME-Zarr image 0.4 or 0.5, without reading a voxel.
 
     Parameters
     ----------
-    path : Path
+    path : Path or str
+        A folder, or an address such as ``https://…`` or ``s3://…``.
     level : int
         The resolution that is to be the finest.
 
@@ -113,7 +114,7 @@ def of_zarr(path: Path, level: int = 0) -> Image:
         raise InputError(f"expected a level from 0 to {len(levels) - 1}, got {level}")
     levels = levels[level:]
     axes = letters if _is_usable(letters) else AXIS_LETTERS[-len(letters) :]
-    node = zarr.open(path, mode="r")
+    node = opened(path)
     found: dict[str, Any] = node.attrs.asdict()
     labels = str(path) if isinstance(node, zarr.Group) and "labels" in node else None
     if isinstance(node, zarr.Array):
@@ -157,7 +158,7 @@ def _others(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_version(attributes: Mapping[str, Any], level: int) -> dict[str, Any]:
     """OME's attributes as version 0.5 has them, the multiscale cut at a level; what they say besides is kept."""
-    ome = copy.deepcopy(dict(attributes.get("ome", attributes)))
+    ome = _ome_of(attributes)
     if "ome" not in attributes:
         ome = {key: value for key, value in ome.items() if key in ("multiscales", "omero")}
     for multiscale in ome["multiscales"]:
@@ -197,28 +198,31 @@ def _transforms(scale: Floats, place: Floats) -> list[dict[str, Any]]:
 
 def copy_labels(source: str, target: Path) -> int:
     """Copy the label images of a source, without loss, as Zarr 3; return how many there are."""
-    labels: Any = zarr.open_group(source, mode="r")["labels"]
-    if not isinstance(labels, zarr.Group):
-        return 0
-    names = [name for name, member in labels.groups() if isinstance(member, zarr.Group)]
+    group: Any = opened(source)
+    labels = group["labels"]
+    listed = _ome_of(labels.attrs.asdict()).get("labels", [])  # an address cannot be asked what there is
     root = zarr.open_group(target / "labels", mode="w", zarr_format=3)
-    root.attrs.put({"ome": {"version": _NGFF, "labels": names}})
-    for name in names:
-        image: Any = labels[name]
-        copied = root.create_group(name)
-        attributes: dict[str, Any] = image.attrs.asdict()
-        ome = copy.deepcopy(dict(attributes.get("ome", attributes)))
+    root.attrs.put({"ome": {"version": _NGFF, "labels": listed}})
+    for name in listed:
+        ome = _ome_of(labels[name].attrs.asdict())
         for multiscale in ome.get("multiscales", []):
             multiscale.pop("version", None)
+            for dataset in multiscale["datasets"]:
+                _copy_array(labels[name][dataset["path"]], root, f"{name}/{dataset['path']}")
         ome.get("image-label", {}).pop("version", None)
-        copied.attrs.put({"ome": ome | {"version": _NGFF}})
-        for path, array in image.arrays():
-            made = copied.create_array(
-                path, shape=array.shape, dtype=array.dtype, chunks=array.chunks, fill_value=array.fill_value
-            )
-            for block in blocks(array, _COPIED_VOXELS)[0]:
-                made[block] = array[block]
-    return len(names)
+        root.require_group(name).attrs.put({"ome": ome | {"version": _NGFF}})
+    return len(listed)
+
+
+def _ome_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return copy.deepcopy(dict(attributes.get("ome", attributes)))
+
+
+def _copy_array(array: Any, root: zarr.Group, path: str) -> None:
+    dtype, fill = array.dtype.newbyteorder("="), array.fill_value
+    made = root.create_array(path, shape=array.shape, dtype=dtype, chunks=array.chunks, fill_value=fill)
+    for block in blocks(array, _COPIED_VOXELS)[0]:
+        made[block] = array[block]
 
 
 __all__ = ["Image", "copy_labels", "of_array", "of_zarr"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from napari_tinc.chunks.manifest import Manifest
 
 _WORST = 5
+# A path has lost a slash of an address; a drive has one letter.
+_ADDRESS = re.compile(r"([a-z][a-z0-9+]+):/+(.+)")
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,18 @@ def compress_into_zarr(source: Path, output: Path, options: Options, place: Plac
     from napari_tinc.chunks.array import check_array_output, compress_array
 
     check_array_output(output, options.overwrite)
-    image = _image(source, place)
+    address = _ADDRESS.fullmatch(str(source))
+    name = f"{address[1]}://{address[2]}" if address else str(source.resolve())
+    image = _image(name if address else source, place)
     with _engine(place) as engine:
-        manifest = run_showing(compress_array(image, output, options, engine, str(source.resolve())), as_json)
+        manifest = run_showing(compress_array(image, output, options, engine, name), as_json)
     print_result({"output": str(output)} | _said(output, manifest), as_json)
 
 
-def _image(source: Path, place: Place) -> Image:
+def _image(source: Path | str, place: Place) -> Image:
     from napari_tinc.chunks.image import of_array, of_zarr
 
-    if source.is_dir() and is_zarr(source):
+    if isinstance(source, str) or (source.is_dir() and is_zarr(source)):
         image = of_zarr(source, place.level)
     elif place.workers or place.scheduler:
         raise InputError(f"expected a Zarr, which workers can read in parts, got {source.name}; convert it first")

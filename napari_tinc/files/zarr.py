@@ -75,13 +75,13 @@ def _read(path: Path, axes: str | None) -> Volume:
     return assemble(to_array(levels[0]), letters, description, axes)
 
 
-def described(path: Path) -> tuple[list[zarr.Array[Any]], str, Description]:
+def described(path: Path | str) -> tuple[list[zarr.Array[Any]], str, Description]:
     """Open a Zarr array or an OME-Zarr image without reading a voxel.
 
     Parameters
     ----------
-    path : Path
-        The folder.
+    path : Path or str
+        The folder, or an address such as ``https://…`` or ``s3://…``.
 
     Returns
     -------
@@ -94,9 +94,9 @@ def described(path: Path) -> tuple[list[zarr.Array[Any]], str, Description]:
     Raises
     ------
     InputError
-        The group is not an image of OME-Zarr 0.4 or 0.5, or its axes cannot be named.
+        There is no Zarr, the group is not an image of OME-Zarr 0.4 or 0.5, or its axes cannot be named.
     """
-    node = zarr.open(path, mode="r")
+    node = opened(path)
     if isinstance(node, zarr.Array):
         return [node], _array_letters(node), Description({}, name=_stem(path))
     image = _ome_image(node, path)
@@ -105,9 +105,7 @@ def described(path: Path) -> tuple[list[zarr.Array[Any]], str, Description]:
     for level in multiscale.datasets:
         array = node[level.path]
         if not isinstance(array, zarr.Array):
-            raise InputError(
-                f"expected an array at {path.name}/{level.path}, got a group; check the OME-Zarr's metadata"
-            )
+            raise InputError(f"expected an array at {path}/{level.path}, got a group; check the OME-Zarr's metadata")
         levels.append(array)
     letters = "".join(_axis_letter(axis) for axis in multiscale.axes)
     scale, position = np.ones(len(letters)), np.zeros(len(letters))
@@ -134,13 +132,31 @@ def described(path: Path) -> tuple[list[zarr.Array[Any]], str, Description]:
     return levels, letters, description
 
 
-def _ome_image(group: zarr.Group, path: Path) -> v04.Image | v05.Image:
+def opened(path: Path | str) -> zarr.Array[Any] | zarr.Group:
+    """Open a Zarr that is only read.
+
+    Raises
+    ------
+    InputError
+        There is none, or what reads from such an address is not installed.
+    """
+    try:
+        return zarr.open(path, mode="r")
+    except ImportError as error:
+        raise InputError(
+            f"expected what reads {path}, got {error}: pip install 'napari-tinc[remote]', or the package it names"
+        ) from error
+    except Exception as error:  # every kind of storage has errors of its own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"expected a Zarr at {path}, got: {reason}; check the address") from error
+
+
+def _ome_image(group: zarr.Group, path: Path | str) -> v04.Image | v05.Image:
     attributes = group.attrs.asdict()
     ome = attributes.get("ome", attributes)
     if not isinstance(ome, Mapping) or "multiscales" not in ome:
-        members = ", ".join(sorted(group.keys())[:5]) or "nothing"
         raise InputError(
-            f"expected a Zarr array or an OME-Zarr image, got the group {path.name} holding {members}; "
+            f"expected a Zarr array or an OME-Zarr image, got the group {path}; "
             "give the path of one image or array inside it"
         )
     model: type[v04.Image | v05.Image] = v05.Image if "ome" in attributes else v04.Image
@@ -152,7 +168,7 @@ def _ome_image(group: zarr.Group, path: Path) -> v04.Image | v05.Image:
         except ValueError as error:
             lines = str(error).splitlines()
             raise InputError(
-                f"expected metadata of OME-Zarr 0.4 or 0.5, got {path.name} with {' '.join(lines[:3])}; "
+                f"expected metadata of OME-Zarr 0.4 or 0.5, got {path} with {' '.join(lines[:3])}; "
                 "repair the metadata, or give the path of the array inside it"
             ) from error
 
@@ -171,8 +187,8 @@ def _array_letters(array: zarr.Array[Any]) -> str:
     return Metadata.default(array.ndim).axes
 
 
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".zarr").removesuffix(".ome")
+def _stem(path: Path | str) -> str:
+    return Path(str(path).rstrip("/")).name.removesuffix(".zarr").removesuffix(".ome")
 
 
 def write_zarr(path: Path, array: NDArray[Any], metadata: Metadata) -> None:

@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -127,7 +130,9 @@ def test_labels_and_what_nobody_knows_are_kept(source: Path, tmp_path: Path) -> 
     labels = group.create_group("labels")
     labels.attrs.put({"ome": {"version": "0.5", "labels": ["cells"]}})
     cells = labels.create_group("cells")
-    cells.attrs.put({"ome": {"version": "0.5", "image-label": {"colors": []}, "multiscales": []}})
+    cells.attrs.put(
+        {"ome": {"version": "0.5", "image-label": {"colors": []}, "multiscales": [{"datasets": [{"path": "0"}]}]}}
+    )
     ids = np.arange(np.prod(SHAPE), dtype=np.uint32).reshape(SHAPE)
     cells.create_array("0", data=ids)
     made(source, tmp_path / "out.zarr", Target.step(40.0))
@@ -366,3 +371,57 @@ def test_fields_are_those_of_the_manifest(source: Path, tmp_path: Path) -> None:
     stored = zarr.open_group(tmp_path / "out.zarr")["napari-tinc/0"]
     assert stored.attrs["fields"] == list(FIELDS)
     np.testing.assert_array_equal(stored[...], manifest.levels[0])
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A server of HTTP that serves the folder."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
+        thread = Thread(target=served.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{served.server_address[1]}"
+        served.shutdown()
+        thread.join()
+
+
+def test_a_source_behind_http(source: Path, tmp_path: Path, server: str) -> None:
+    made(source, tmp_path / "local.zarr", Target.step(25.0))
+    command = [sys.executable, "-m", "napari_tinc", "compress", f"{server}/in.zarr", str(tmp_path / "out.zarr")]
+    done = subprocess.run([*command, "--step", "25", "--chunk", "32"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for level in ("0", "1"):
+        ours, local = (zarr.open_group(tmp_path / name)[level][...] for name in ("out.zarr", "local.zarr"))
+        np.testing.assert_array_equal(ours, local)
+    missing = subprocess.run(
+        [*command[:-2], f"{server}/none.zarr", str(tmp_path / "none.zarr")], capture_output=True, text=True
+    )
+    assert missing.returncode == 1
+    assert "expected a Zarr at http://" in missing.stderr
+    assert len(missing.stderr.strip().splitlines()) == 1
+
+
+def test_a_source_in_s3(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moto = pytest.importorskip("moto.server")
+    s3fs = pytest.importorskip("s3fs")
+    served = moto.ThreadedMotoServer(port=0)
+    served.start()
+    try:
+        host, port = served.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():  # fmt: skip
+            monkeypatch.setenv(name, value)
+        bucket = s3fs.S3FileSystem(skip_instance_cache=True)
+        bucket.mkdir("scans")
+        bucket.put(str(source), "scans/in.zarr", recursive=True)
+        steps = compress_array(
+            of_zarr("s3://scans/in.zarr"), tmp_path / "out.zarr", Options(Target.step(25.0), chunk=32)
+        )
+        complete(steps)
+    finally:
+        served.stop()
+    made(source, tmp_path / "local.zarr", Target.step(25.0))
+    ours, local = (zarr.open_group(tmp_path / name)["0"][...] for name in ("out.zarr", "local.zarr"))
+    np.testing.assert_array_equal(ours, local)
