@@ -43,7 +43,9 @@ from napari_tinc.settings import Settings
 
 # The readers of volumes, and torch, take seconds to import, so each command imports what it needs.
 if TYPE_CHECKING:
+    from napari_tinc.chunks.view import CompressedArray
     from napari_tinc.target import Target
+    from napari_tinc.volume import CompressedVolume
 
 app = typer.Typer(
     help="Compress 3-D image volumes into small files, and get them back.",
@@ -53,6 +55,9 @@ app = typer.Typer(
 )
 
 TincFile = Annotated[Path, typer.Argument(metavar="IN.tinc", help="A .tinc file.")]
+CompressedSource = Annotated[
+    Path, typer.Argument(metavar="IN.tinc", help="A .tinc file, or an OME-Zarr made by napari-tinc.")
+]
 _ARRAYS = "OME-Zarr output"
 
 
@@ -180,14 +185,14 @@ def _single_job(paths: list[Path]) -> Job:
 
 @app.command()
 def decompress(
-    source: TincFile,
+    source: CompressedSource,
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The .tif, .npy or .zarr file to write.")],
     region: Annotated[str | None, typer.Option(help="Part to decode, such as '0:16,32:64,32:64'.")] = None,
     scale: Annotated[float, typer.Option(help="Scale of the output; 0.5 halves every side.")] = 1.0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Decode a .tinc file, or a part of it, into a volume."""
+    """Decode a .tinc file, or an OME-Zarr made of them, or a part of it, into a volume."""
     with reporting(as_json):
         if not (math.isfinite(scale) and scale > 0):
             raise InputError(f"expected a positive --scale, got {scale}; 1.0 is the full size")
@@ -195,9 +200,7 @@ def decompress(
 
         check_suffix(output)
         check_output(output, overwrite)
-        from napari_tinc.volume import CompressedVolume
-
-        compressed = CompressedVolume.open(source)
+        compressed = _opened(source)
         box = parse_region(region, compressed.metadata.axes, compressed.shape)
         start = time.perf_counter()
         data = compressed.decode(box, scale)
@@ -209,8 +212,21 @@ def decompress(
         print_result(said | {"seconds": seconds}, as_json)
 
 
+def _opened(source: Path) -> CompressedVolume | CompressedArray:
+    if source.is_dir():
+        from napari_tinc.chunks.view import CompressedArray
+
+        array = CompressedArray.open(source)
+        if array is None:
+            raise InputError(f"expected a .tinc file or an OME-Zarr made by napari-tinc, got another folder: {source}")
+        return array
+    from napari_tinc.volume import CompressedVolume
+
+    return CompressedVolume.open(source)
+
+
 @app.command()
-def info(source: TincFile, as_json: AsJson = False) -> None:
+def info(source: CompressedSource, as_json: AsJson = False) -> None:
     """Show what a .tinc file holds, or an OME-Zarr of chunks like it, without decoding it."""
     with reporting(as_json):
         if source.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -371,6 +372,26 @@ def test_fields_are_those_of_the_manifest(source: Path, tmp_path: Path) -> None:
     stored = zarr.open_group(tmp_path / "out.zarr")["napari-tinc/0"]
     assert stored.attrs["fields"] == list(FIELDS)
     np.testing.assert_array_equal(stored[...], manifest.levels[0])
+
+
+def test_the_command_line_shows_and_decodes_it(source: Path, tmp_path: Path) -> None:
+    manifest = made(source, tmp_path / "out.zarr", Target.step(25.0))
+
+    def run(*arguments: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", "napari_tinc", *arguments, "--json"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        said: dict[str, Any] = json.loads(done.stdout)
+        return said
+
+    said = run("info", "out.zarr")
+    assert said["psnr"] == manifest.facts["psnr"]
+    assert said["file_bytes"] == size_of(tmp_path / "out.zarr")
+    worst = [chunk["psnr"] for chunk in said["worst_chunks"]]
+    np.testing.assert_allclose(worst, np.sort(manifest.psnr(), axis=None)[:5])
+    run("decompress", "out.zarr", "part.npy", "--region", "3:9,100:200,:")
+    part = zarr.open_group(tmp_path / "out.zarr")["0"][3:9, 100:200]
+    np.testing.assert_array_equal(np.load(tmp_path / "part.npy"), part)
 
 
 @pytest.fixture
