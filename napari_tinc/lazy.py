@@ -31,7 +31,7 @@ _MAX_COARSE_PIXELS = 2**20
 # An array lists all of its chunks: those of a volume so large that they would be more have longer sides.
 _MAX_CHUNKS = 2**13
 
-Bounds = tuple[slice | int, ...]
+Index = tuple[slice | int, ...]
 
 
 class Cells(Protocol):
@@ -107,11 +107,11 @@ class Source(Protocol):
         """Dtype of what :meth:`read` returns."""
         ...
 
-    def version(self, bounds: Bounds) -> int:
+    def version(self, bounds: Index) -> int:
         """Part of the key of a chunk: another number when :meth:`read` has something else to return."""
         ...
 
-    def read(self, bounds: Bounds) -> npt.NDArray[np.generic]:
+    def read(self, bounds: Index) -> npt.NDArray[np.generic]:
         """Return a region: a slice or a number per axis, numbers drop theirs."""
         ...
 
@@ -124,9 +124,9 @@ class LazyArray(da.Array):
     """
 
     source: Source
-    _bounds: Bounds
+    _bounds: Index
 
-    def __new__(cls, source: Source, bounds: Bounds | None = None) -> LazyArray:
+    def __new__(cls, source: Source, bounds: Index | None = None) -> LazyArray:
         """Cover a region of a source, by default all of it."""
         bounds = tuple(slice(0, side) for side in source.shape) if bounds is None else bounds
         cuts = _cuts(source, bounds)
@@ -156,7 +156,7 @@ class LazyArray(da.Array):
         remaining = iter(normalize_index(entries, self.shape))  # type: ignore[no-untyped-call]
         return LazyArray(self.source, tuple(_compose(bound, remaining) for bound in self._bounds))
 
-    def __reduce__(self) -> tuple[type[LazyArray], tuple[Source, Bounds]]:
+    def __reduce__(self) -> tuple[type[LazyArray], tuple[Source, Index]]:
         return LazyArray, (self.source, self._bounds)
 
     def copy(self) -> LazyArray:
@@ -187,10 +187,10 @@ class _Decoded:
     def dtype(self) -> np.dtype[np.generic]:
         return self.volume.dtype
 
-    def version(self, bounds: Bounds) -> int:
+    def version(self, bounds: Index) -> int:
         return 0
 
-    def read(self, bounds: Bounds) -> npt.NDArray[np.generic]:
+    def read(self, bounds: Index) -> npt.NDArray[np.generic]:
         region = list(bounds)
         if self.channel is not None:
             region.insert(self.volume.metadata.axes.index("c"), self.channel)
@@ -224,14 +224,14 @@ class _Difference:
         exact = self.decoded.dtype.itemsize < 4 or self.decoded.dtype == np.float32
         return np.dtype(np.float32 if exact else np.float64)
 
-    def version(self, bounds: Bounds) -> int:
+    def version(self, bounds: Index) -> int:
         return 0
 
-    def read(self, bounds: Bounds) -> npt.NDArray[np.generic]:
+    def read(self, bounds: Index) -> npt.NDArray[np.generic]:
         region = tuple(self._voxels(axis, bound) for axis, bound in enumerate(bounds))
         return np.asarray(self.original[region]).astype(self.dtype) - self._decode(region).astype(self.dtype)
 
-    def _decode(self, region: Bounds) -> npt.NDArray[np.generic]:
+    def _decode(self, region: Index) -> npt.NDArray[np.generic]:
         """Decode every ``step``-th voxel as it is at full resolution: a coarser level is smoother, and would differ."""
         voxels = replace(self.decoded, scale=1.0)
         strided = [axis for axis, bound in enumerate(region) if isinstance(bound, slice) and bound.step != 1]
@@ -327,13 +327,13 @@ def _pyramid(volume: Compressed, channel: int | None, max_voxels: int, factor: i
     return sources
 
 
-def _key(source: Source, bounds: Bounds, version: int) -> tuple[str | int, ...]:
+def _key(source: Source, bounds: Index, version: int) -> tuple[str | int, ...]:
     """Name a chunk by what is in it."""
     ends = [(bound, -1) if isinstance(bound, int) else (bound.start, bound.stop) for bound in bounds]
     return (source.name, version, *(end for pair in ends for end in pair))
 
 
-def _cuts(source: Source, bounds: Bounds) -> list[list[slice]]:
+def _cuts(source: Source, bounds: Index) -> list[list[slice]]:
     """Cut the spans of a region at the multiples of the chunk side; time points are chunks of their own."""
     kept = [(bound, axis) for bound, axis in zip(bounds, source.axes, strict=True) if isinstance(bound, slice)]
     wide = sum(bound.stop - bound.start > 1 for bound, axis in kept if axis not in LEADING)
@@ -368,9 +368,9 @@ def _compose(bound: slice | int, remaining: Iterator[slice | int]) -> slice | in
 __all__ = [
     "CHUNK_SIDE",
     "MAX_COARSE_VOXELS",
-    "Bounds",
     "Cells",
     "Compressed",
+    "Index",
     "LazyArray",
     "Source",
     "lazy_difference",

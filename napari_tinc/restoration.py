@@ -21,7 +21,7 @@ from napari_tinc.format.cursor import integer
 from napari_tinc.kernels import compiled, part
 from napari_tinc.system.threads import block_threads
 
-Floats = npt.NDArray[np.float32]
+Floats32 = npt.NDArray[np.float32]
 Sums = npt.NDArray[np.float64]
 
 # Neighbours on either side along every axis.
@@ -50,7 +50,7 @@ class Restoration:
     edges: tuple[int, ...]
     weights: npt.NDArray[np.int8]
 
-    def apply(self, values: Floats) -> Floats:
+    def apply(self, values: Floats32) -> Floats32:
         """Filter the inner part of a volume.
 
         Parameters
@@ -79,7 +79,7 @@ class Moments:
         self._products = np.zeros((EDGES, 2, FEATURES, FEATURES))
         self._targets = np.zeros((EDGES, 2, FEATURES))
 
-    def add(self, values: Floats, wanted: Floats, importance: Floats) -> None:
+    def add(self, values: Floats32, wanted: Floats32, importance: Floats32) -> None:
         """Take a part of a volume into account.
 
         Parameters

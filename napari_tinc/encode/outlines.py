@@ -12,7 +12,7 @@ from napari_tinc.kernels import compiled
 from napari_tinc.limits import LIMITS
 
 Inside = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float32]
+Floats32 = npt.NDArray[np.float32]
 
 # Passes over the voxels: of simplification, and of smoothing what is outside at every octave.
 _PASSES, _SWEEPS = 4, 6
@@ -23,7 +23,7 @@ _BITS_PER_PAIR, _SMALL_JUMP = 0.6, 1 / 8
 _FACE, _EDGE, _CORNER = 1.0, 2**-0.5, 3**-0.5
 
 
-def discontinuity(differences: Floats, step: float) -> tuple[float, float]:
+def discontinuity(differences: Floats32, step: float) -> tuple[float, float]:
     """Estimate the bits that coefficients spend on the border of the background, and those that its mask takes.
 
     Parameters
@@ -43,7 +43,7 @@ def discontinuity(differences: Floats, step: float) -> tuple[float, float]:
     return float(spent), _BITS_PER_PAIR * int(pairs)
 
 
-def simplified(inside: Inside, differences: Floats, price: float) -> Inside:
+def simplified(inside: Inside, differences: Floats32, price: float) -> Inside:
     """Change the voxels at the outline whose error is worth less than what the outline gets shorter by.
 
     Iterated conditional modes (Besag, *On the Statistical Analysis of Dirty Pictures*, 1986) of the squared error plus
@@ -71,7 +71,7 @@ def simplified(inside: Inside, differences: Floats, price: float) -> Inside:
     return labels
 
 
-def extend(values: Floats, inside: Inside) -> None:
+def extend(values: Floats32, inside: Inside) -> None:
     """Replace what is outside of a mask by a smooth continuation of what is inside, in place.
 
     The mean of what is known, from coarse to fine (pull-push: Gortler et al., *The Lumigraph*, 1996), smoothed at every
@@ -88,7 +88,7 @@ def extend(values: Floats, inside: Inside) -> None:
     _extend(values, known)
 
 
-def _extend(values: Floats, known: Floats) -> None:
+def _extend(values: Floats32, known: Floats32) -> None:
     """Fill in the values whose share that is known is 0."""
     if max(values.shape) == 1:
         return

@@ -20,7 +20,7 @@ from torch import Tensor
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.sampling import Ints, leaves_of_region, sample_region
 from napari_tinc.networks.device import is_out_of_memory
-from napari_tinc.networks.protocol import Array, Batch, Bounds, Floats32, Nodes, Original, Parameters, Schedule
+from napari_tinc.networks.protocol import Array, Batch, Bounds, Floats32, Nodes, Parameters, Schedule, TrainingVolume
 
 # Activations per batch: what a CPU's caches hold, and enough to fill a GPU.
 _ACTIVATIONS = {"cpu": 1 << 19, "cuda": 1 << 26, "mps": 1 << 24}
@@ -125,7 +125,7 @@ class LeafNetwork(ABC):
         rate = min(_PEAK_RATE, _RATE_PER_WIDTH / self.layer_width)
         return Schedule(round(steps * growth), points, rate, time_limit)
 
-    def samples(self, original: Original, device: torch.device) -> LeafSamples:
+    def samples(self, original: TrainingVolume, device: torch.device) -> LeafSamples:
         """Cut the items into normalised leaves on a device."""
         tree, rows, offsets = self.partition, [], []
         for item, limits in zip(original.items, original.ranges, strict=True):
@@ -181,7 +181,7 @@ class LeafNetwork(ABC):
                 start = columns.stop
 
 
-def _loss_weights(original: Original, tree: Octree) -> Tensor | None:
+def _loss_weights(original: TrainingVolume, tree: Octree) -> Tensor | None:
     """Weight of every voxel of every leaf, padding 0, mean 1; ``None`` if all weigh the same."""
     valid = tree.valid()
     if original.weights is None and valid is None:

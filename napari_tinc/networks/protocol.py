@@ -59,7 +59,7 @@ class Array:
         return int(np.prod(self.shape[1:], dtype=np.int64))
 
 
-class Original(Protocol):
+class TrainingVolume(Protocol):
     """What a family may know of the volume to be compressed."""
 
     @property
@@ -96,7 +96,7 @@ class Request:
 
     Parameters
     ----------
-    original : Original
+    original : TrainingVolume
     settings : Settings
     budget : int
         Bytes of a file of this network and nothing else.
@@ -106,7 +106,7 @@ class Request:
         Bytes of the file besides its symbols, if it held the given network.
     """
 
-    original: Original
+    original: TrainingVolume
     settings: Settings
     budget: int
     octants: Octree
@@ -133,7 +133,7 @@ class Family(Protocol):
             If the settings ask for what the family does not have.
         """
 
-    def least(self, original: Original, settings: Settings, octants: Octree) -> Network:
+    def least(self, original: TrainingVolume, settings: Settings, octants: Octree) -> Network:
         """Return the smallest network that is of any use; the same errors."""
 
     def pack(self, network: Any) -> bytes:
@@ -202,7 +202,7 @@ class Network(Protocol):
             Seconds.
         """
 
-    def samples(self, original: Original, device: torch.device) -> Samples:
+    def samples(self, original: TrainingVolume, device: torch.device) -> Samples:
         """Put the volume on a device in the form that the network is trained on."""
 
     def evaluate(self, parameters: Sequence[Tensor], inputs: Any) -> Tensor:
@@ -355,10 +355,10 @@ __all__ = [
     "Floats32",
     "Network",
     "Nodes",
-    "Original",
     "Parameters",
     "Phase",
     "Request",
     "Samples",
     "Schedule",
+    "TrainingVolume",
 ]

@@ -21,9 +21,9 @@ from napari_tinc.system.threads import block_threads
 from napari_tinc.wavelets import coefficients
 from napari_tinc.wavelets import transform as wavelet
 from napari_tinc.wavelets.coefficients import NO_PARENT, Parent, Statistics
-from napari_tinc.wavelets.transform import Bands, Floats
+from napari_tinc.wavelets.transform import Bands, Floats32
 
-Ints = npt.NDArray[np.int32]
+Symbols = npt.NDArray[np.int32]
 
 # Sides of blocks are powers of two; a block holds at most so many symbols.
 SIDE_CODES = range(2, 9)
@@ -43,14 +43,14 @@ class Pyramid(BlockPyramid):
     """The blocks of a wavelet transform: every octave of the pyramid has a band for each set of its split axes."""
 
     @cached_property
-    def _orientations(self) -> tuple[Ints, ...]:
+    def _orientations(self) -> tuple[Symbols, ...]:
         return tuple(np.array(wavelet.orientations(axes), np.int32) for axes in self.splits)
 
-    def orientations(self, octave: int) -> Ints:
+    def orientations(self, octave: int) -> Symbols:
         """Orientations of the bands of an octave in the order they are coded."""
         return self._orientations[octave]
 
-    def parent(self, octave: int, cell: Cell, symbols: Ints | None) -> Parent:
+    def parent(self, octave: int, cell: Cell, symbols: Symbols | None) -> Parent:
         """What a block sees of its parent, whose symbols are given; nothing at the coarsest octave."""
         if symbols is None:
             return NO_PARENT
@@ -65,7 +65,7 @@ class Pyramid(BlockPyramid):
 
 
 # Symbols, None where all are 0, and the statistics that children start with: the finest, most of all, have none.
-_Block = tuple[Ints | None, Statistics | None]
+_Block = tuple[Symbols | None, Statistics | None]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class WaveletHead:
         """Quantisation step."""
         return step_of(self.step_code)
 
-    def dequantise(self, symbols: Ints) -> Floats:
+    def dequantise(self, symbols: Symbols) -> Floats32:
         """Coefficients that symbols stand for."""
         first, others = ((1 - self.offsets[0] / 256) * self.step, self.offsets[1] / 256 * self.step)
         values = np.empty(symbols.shape, np.float32)
@@ -121,7 +121,7 @@ class CodedWavelets:
     streams: tuple[bytes, ...]
 
 
-def narrowed(symbols: Ints) -> Ints:
+def narrowed(symbols: Symbols) -> Symbols:
     """Keep symbols in as few bytes as hold them: nearly all blocks fit in one per symbol."""
     return symbols.astype(np.min_scalar_type(-int(np.abs(symbols).max()) - 1))
 
@@ -144,7 +144,7 @@ class WaveletLayer:
         self._trunk, self._streams = coded.trunk, coded.streams
         self._cache = cache
 
-    def values(self, bounds: Bounds, scale: float) -> Floats:
+    def values(self, bounds: Bounds, scale: float) -> Floats32:
         """Evaluate a region, see :class:`napari_tinc.layers.Layer`."""
         return self.sample(self._positions(bounds, scale), scale).reshape([b - a for a, b in bounds])
 
@@ -154,7 +154,7 @@ class WaveletLayer:
         positions = [sample_positions(a, b, scale, side) for (a, b), side in zip(bounds, sides, strict=True)]
         return (*[np.zeros(1)] * (3 - len(positions)), *positions)
 
-    def region(self, octave: int, bounds: Bounds) -> Floats:
+    def region(self, octave: int, bounds: Bounds) -> Floats32:
         """Decode a region of the low-pass volume before an octave's split; octave 0 is the volume itself.
 
         Parameters
@@ -179,7 +179,7 @@ class WaveletLayer:
         starts = [2 * lo if axis in axes else lo for axis, (lo, _) in enumerate(inner)]
         return samples[tuple(slice(a - s, b - s) for (a, b), s in zip(bounds, starts, strict=True))]
 
-    def sample(self, positions: tuple[npt.NDArray[np.float64], ...], scale: float) -> Floats:
+    def sample(self, positions: tuple[npt.NDArray[np.float64], ...], scale: float) -> Floats32:
         """Evaluate the layer on a grid of positions, linearly between its samples.
 
         Parameters
@@ -279,7 +279,7 @@ class WaveletLayer:
         return [found[cell] for cell in cells]
 
     def _decode(
-        self, octave: int, cell: Cell, above: Ints | None, statistics: Statistics | None, stream: bytes
+        self, octave: int, cell: Cell, above: Symbols | None, statistics: Statistics | None, stream: bytes
     ) -> _Block:
         assert statistics is not None
         if not stream:

@@ -11,9 +11,9 @@ import numpy as np
 from napari_tinc.arrays import scratch
 from napari_tinc.limits import LIMITS
 from napari_tinc.wavelets import transform as wavelet
-from napari_tinc.wavelets.transform import Axes, Floats
+from napari_tinc.wavelets.transform import Axes, Floats32
 
-Read = Callable[[scratch.Bounds], Floats]
+Read = Callable[[scratch.Bounds], Floats32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Residual:
 
 def split(
     read: Read, shape: tuple[int, ...], axes: Axes, orientations: Sequence[int]
-) -> Generator[None, None, tuple[Floats, Floats]]:
+) -> Generator[None, None, tuple[Floats32, Floats32]]:
     """Split a volume: its low-pass, and all its high-pass bands in one array; there is a step after every box."""
     halves = tuple((n + 1) // 2 if axis in axes else n for axis, n in enumerate(shape))
     low, bands = scratch.zeros(halves, np.float32), scratch.zeros((len(orientations), *halves), np.float32)
@@ -76,7 +76,7 @@ def split(
     return low, bands
 
 
-def halved(read: Read, shape: tuple[int, ...], axes: Axes) -> Floats:
+def halved(read: Read, shape: tuple[int, ...], axes: Axes) -> Floats32:
     """Weights of the coefficients of one octave, from those one octave finer."""
     halves = tuple((n + 1) // 2 if axis in axes else n for axis, n in enumerate(shape))
     weights = scratch.zeros(halves, np.float32)
@@ -93,12 +93,12 @@ def halved(read: Read, shape: tuple[int, ...], axes: Axes) -> Floats:
     return weights
 
 
-def reader(array: Floats) -> Read:
+def reader(array: Floats32) -> Read:
     """Read the boxes of an array."""
     return lambda box: array[tuple(slice(a, b) for a, b in box)]
 
 
-def _halve(weights: Floats, axis: int) -> Floats:
+def _halve(weights: Floats32, axis: int) -> Floats32:
     """Mean of every two planes; a last single one stays."""
     even, odd = (np.take(weights, range(first, weights.shape[axis], 2), axis) for first in (0, 1))
     halved = even.copy()

@@ -18,15 +18,15 @@ from napari_tinc.wavelets.blocks import (
     SIDE_CODES,
     STEP_CODES,
     CodedWavelets,
-    Ints,
     Pyramid,
+    Symbols,
     WaveletHead,
     narrowed,
     step_of,
 )
 from napari_tinc.wavelets.coefficients import LARGEST, Encoder, Statistics
 from napari_tinc.wavelets.residual import Residual, halved, reader, split
-from napari_tinc.wavelets.transform import Axes, Floats
+from napari_tinc.wavelets.transform import Axes, Floats32
 
 # λ: squared steps that are worth a bit. docs/experiments.md shows how flat the optimum is.
 LAMBDA = 0.08
@@ -86,9 +86,9 @@ class Coefficients:
     """
 
     pyramid: Pyramid
-    bands: tuple[Floats, ...]
+    bands: tuple[Floats32, ...]
     dc: float
-    weights: tuple[Floats, ...]
+    weights: tuple[Floats32, ...]
 
     @classmethod
     def of(cls, residual: Residual, splits: tuple[Axes, ...], side: int) -> Generator[None, None, Coefficients]:
@@ -115,7 +115,7 @@ class Coefficients:
         tally = _Tally()
         trunk, chosen, learnt = self._encode_trunk(step, tally)
         streams: list[bytes] = []
-        above: dict[Cell, Ints | None] = {(0, 0, 0): chosen}
+        above: dict[Cell, Symbols | None] = {(0, 0, 0): chosen}
         statistics = {(0, 0, 0): learnt}
         for octave in reversed(range(pyramid.trunk)):
             cells, here, learnt_here = list(pyramid.cells(octave)), {}, {}
@@ -137,7 +137,7 @@ class Coefficients:
         coded = CodedWavelets(head, trunk, tuple(streams))
         return Fit((coded,), streams_size(coded), tally.error(step) + (self.dc - dc * step) ** 2)
 
-    def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Ints | None, Statistics]:
+    def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Symbols | None, Statistics]:
         pyramid, encoder = self.pyramid, Encoder()
         statistics, trial, symbols = Statistics.fresh(), Statistics.fresh(), None
         for octave in reversed(range(pyramid.trunk, pyramid.octaves)):
@@ -151,8 +151,8 @@ class Coefficients:
         return encoder.finish(), symbols, statistics
 
     def _encode_block(
-        self, octave: int, cell: Cell, above: Ints | None, statistics: Statistics, step: float
-    ) -> tuple[bytes, Ints | None, Statistics, _Tally]:
+        self, octave: int, cell: Cell, above: Symbols | None, statistics: Statistics, step: float
+    ) -> tuple[bytes, Symbols | None, Statistics, _Tally]:
         orientations = self.pyramid.orientations(octave)
         parent = self.pyramid.parent(octave, cell, above)
         values, weights = self._part(octave, cell) / np.float32(step), self._weights(octave, cell)
@@ -165,10 +165,10 @@ class Coefficients:
         encoder.add(learnt, symbols, orientations, parent)
         return encoder.finish() or b"\0", narrowed(symbols), learnt, tally
 
-    def _part(self, octave: int, cell: Cell) -> Floats:
+    def _part(self, octave: int, cell: Cell) -> Floats32:
         return self.bands[octave][(slice(None), *self.pyramid.box(octave, cell))]
 
-    def _weights(self, octave: int, cell: Cell) -> Floats:
+    def _weights(self, octave: int, cell: Cell) -> Floats32:
         weights = self.weights[octave]
         if weights.size == 1:
             return weights
@@ -192,7 +192,7 @@ class _Tally:
         self.squares = 0.0
         self._counts, self._excess = np.zeros(2), np.zeros(2)
 
-    def add(self, values: Floats, symbols: Ints, weights: Floats) -> None:
+    def add(self, values: Floats32, symbols: Symbols, weights: Floats32) -> None:
         """Count the coefficients of a block, given in steps."""
         excess = np.abs(symbols) - np.abs(values)
         weighted = excess * weights
@@ -447,11 +447,11 @@ def _finest_code(items: Sequence[Coefficients]) -> int:
     return bisect_left(range(STEP_CODES - 1), True, key=lambda code: largest <= step_of(code) * (LARGEST / 4))
 
 
-def _largest(bands: Floats) -> float:
+def _largest(bands: Floats32) -> float:
     return max(float(bands.max()), -float(bands.min()))
 
 
-def _sampled(items: Sequence[Coefficients]) -> tuple[Floats, float]:
+def _sampled(items: Sequence[Coefficients]) -> tuple[Floats32, float]:
     """Absolute values of some of the coefficients, and how many each of them stands for."""
     total = sum(bands.size for item in items for bands in item.bands)
     stride = max(1, total // _SAMPLED) | 1  # odd, so as not to look at the same columns of every row
@@ -459,7 +459,7 @@ def _sampled(items: Sequence[Coefficients]) -> tuple[Floats, float]:
     return sizes, total / len(sizes)
 
 
-def _likely_bits(sizes: Floats, code: int) -> float:
+def _likely_bits(sizes: Floats32, code: int) -> float:
     """Guess the bits that some coefficients take at a step."""
     steps = sizes[sizes > 0.5 * step_of(code)] / step_of(code)
     return float(np.log2(2 * steps).sum()) + _BITS_PER_SYMBOL * len(steps)

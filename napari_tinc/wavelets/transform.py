@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from napari_tinc.kernels import compiled, part
 
-Floats = npt.NDArray[np.float32]
+Floats32 = npt.NDArray[np.float32]
 Axes = tuple[int, ...]
-Bands = dict[int, Floats]
+Bands = dict[int, Floats32]
 
 _ALPHA, _BETA = np.float32(-1.586134342059924), np.float32(-0.052980118572961)
 _GAMMA, _DELTA = np.float32(0.882911075530934), np.float32(0.443506852043971)
@@ -27,7 +27,7 @@ _GAIN, _LOSS = np.float32(1.230174104914001 / math.sqrt(2)), np.float32(math.sqr
 MARGIN, REACH = 3, 4
 
 
-def forward(volume: Floats, axes: Axes) -> Bands:
+def forward(volume: Floats32, axes: Axes) -> Bands:
     """Split a volume into bands along some axes.
 
     Parameters
@@ -51,7 +51,7 @@ def forward(volume: Floats, axes: Axes) -> Bands:
     return bands
 
 
-def inverse(bands: Bands, axes: Axes) -> Floats:
+def inverse(bands: Bands, axes: Axes) -> Floats32:
     """Invert :func:`forward`."""
     for axis in reversed(axes):
         bit = 1 << axis
@@ -71,7 +71,7 @@ def needed(start: int, stop: int, samples: int) -> tuple[int, int]:
     return max(0, start // 2 - MARGIN), min((samples + 1) // 2, (stop + 1) // 2 + MARGIN)
 
 
-def _split(volume: Floats, axis: int) -> tuple[Floats, Floats]:
+def _split(volume: Floats32, axis: int) -> tuple[Floats32, Floats32]:
     rows = np.array(volume, np.float32, order="C").reshape(math.prod(volume.shape[:axis]), volume.shape[axis], -1)
     _lift_forward(rows)
     return tuple(  # type: ignore[return-value]
@@ -80,7 +80,7 @@ def _split(volume: Floats, axis: int) -> tuple[Floats, Floats]:
     )
 
 
-def _join(low: Floats, high: Floats, axis: int) -> Floats:
+def _join(low: Floats32, high: Floats32, axis: int) -> Floats32:
     outer, side = math.prod(low.shape[:axis]), low.shape[axis] + high.shape[axis]
     evens, odds = low.reshape(outer, low.shape[axis], -1), high.reshape(outer, high.shape[axis], -1)
     rows = np.empty((outer, side, evens.shape[2]), np.float32)

@@ -26,7 +26,7 @@ from napari_tinc.format.cursor import Cursor, integer, varint
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.networks.leafwise import LeafNetwork
 from napari_tinc.networks.plans import check_end, check_size
-from napari_tinc.networks.protocol import Array, Nodes, Original, Request, Schedule
+from napari_tinc.networks.protocol import Array, Nodes, Request, Schedule, TrainingVolume
 from napari_tinc.settings import Settings
 from napari_tinc.system.forks import with_fresh_locks
 
@@ -168,7 +168,7 @@ class _Neurcomp:
         width = max(_LEAST_WIDTH, widest(axes, parameters, blocks))
         return NeurcompNetwork(request.octants, items, width, blocks)
 
-    def least(self, original: Original, settings: Settings, octants: Octree) -> NeurcompNetwork:
+    def least(self, original: TrainingVolume, settings: Settings, octants: Octree) -> NeurcompNetwork:
         """Return a network of one narrow block."""
         if settings.between not in BETWEEN[:2] or settings.within != "equal":
             raise InputError(

@@ -29,7 +29,7 @@ from napari_tinc.networks import allocation
 from napari_tinc.networks.allocation import segment_parameters
 from napari_tinc.networks.leafwise import LeafNetwork
 from napari_tinc.networks.plans import check_end, check_size
-from napari_tinc.networks.protocol import BITS_PER_PARAMETER, Array, Nodes, Original, Request
+from napari_tinc.networks.protocol import BITS_PER_PARAMETER, Array, Nodes, Request, TrainingVolume
 from napari_tinc.settings import Settings
 from napari_tinc.system.forks import with_fresh_locks
 
@@ -347,12 +347,12 @@ class _Tinc:
         least = self._narrow(original, settings, tree.depth, _LEAST_WIDTH, True, between, found)
         return least if network.parameters < _WORTH_LAYERS * least.parameters else network
 
-    def least(self, original: Original, settings: Settings, octants: Octree) -> TincNetwork:
+    def least(self, original: TrainingVolume, settings: Settings, octants: Octree) -> TincNetwork:
         """Return a network whose every node is as narrow as is still of any use."""
         return self._narrow(original, settings, (settings.levels or 1) - 1, _LEAST_WIDTH, least=True)
 
     def _narrow(
-        self, original: Original, settings: Settings, depth: int, width: int, least: bool = False,
+        self, original: TrainingVolume, settings: Settings, depth: int, width: int, least: bool = False,
         between: str = "even", provenance: Mapping[str, float] | None = None,
     ) -> TincNetwork:  # fmt: skip
         """Return a network of equal widths; the least of one level has half the layers."""

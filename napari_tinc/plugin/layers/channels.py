@@ -16,7 +16,7 @@ from napari_tinc.plugin.layers.results import apart, color_of, levels_of, one_or
 from napari_tinc.system.text import printable
 
 if TYPE_CHECKING:  # these import torch, which takes seconds
-    from napari_tinc.lazy import Bounds, Compressed, Source
+    from napari_tinc.lazy import Compressed, Index, Source
 
 _KEY = "tinc_channels_of"
 _COLORS = {1: ("gray",), 2: ("magenta", "green")}
@@ -134,11 +134,11 @@ class AtEveryChannel:
         """That of the channel."""
         return self.channel.dtype
 
-    def version(self, bounds: Bounds) -> int:
+    def version(self, bounds: Index) -> int:
         """Return the version of the channel's chunk."""
         return self.channel.version(self._without(bounds))
 
-    def read(self, bounds: Bounds) -> npt.NDArray[np.generic]:
+    def read(self, bounds: Index) -> npt.NDArray[np.generic]:
         """Return a region, the same for every channel that it spans."""
         array, bound = self.channel.read(self._without(bounds)), bounds[self._axis]
         if isinstance(bound, int):
@@ -146,7 +146,7 @@ class AtEveryChannel:
         before = sum(isinstance(one, slice) for one in bounds[: self._axis])
         return np.repeat(np.expand_dims(array, before), bound.stop - bound.start, axis=before)
 
-    def _without(self, bounds: Bounds) -> Bounds:
+    def _without(self, bounds: Index) -> Index:
         return bounds[: self._axis] + bounds[self._axis + 1 :]
 
 

@@ -22,7 +22,7 @@ from qtpy.QtCore import QCoreApplication
 from superqt.utils import ensure_main_thread
 
 from napari_tinc.arrays.metadata import LEADING
-from napari_tinc.lazy import Bounds, LazyArray, Source
+from napari_tinc.lazy import Index, LazyArray, Source
 
 Array = np.ndarray[Any, Any]
 Ends = tuple[tuple[int, int], ...]
@@ -84,11 +84,11 @@ class Sharpener:
         """
         return ShownArray(fine.source, _Sharpened(fine.source, None if coarse is None else coarse.source, self))
 
-    def version(self, source: Source, bounds: Bounds) -> int:
+    def version(self, source: Source, bounds: Index) -> int:
         """Return how often a chunk was read that may have been coarse and should be read again."""
         return self._versions[_key(source, bounds)]
 
-    def read(self, source: Source, bounds: Bounds) -> Array | None:
+    def read(self, source: Source, bounds: Index) -> Array | None:
         """Return a chunk, or None if it takes longer than the interface can wait."""
         key, now = _key(source, bounds), time.monotonic()
         self._arrives = min(self._arrives, now + ARRIVAL_SECONDS)
@@ -107,7 +107,7 @@ class Sharpener:
             task.shown_coarse = not task.done.is_set()
         return None if task.shown_coarse else task.result()
 
-    def waits_for(self, bounds: Bounds) -> bool:
+    def waits_for(self, bounds: Index) -> bool:
         """Whether a region is shown when it is decoded, and never coarse before."""
         wide = sum(bound.stop - bound.start > 1 for bound in bounds if isinstance(bound, slice))
         return self._patient and wide <= 2
@@ -199,14 +199,14 @@ class _LastRead:
             return self._samples
 
 
-def _key(source: Source, bounds: Bounds) -> _Chunk:
+def _key(source: Source, bounds: Index) -> _Chunk:
     return source.name, repr(bounds)
 
 
 class _Task:
     """A chunk to be decoded strip by strip."""
 
-    def __init__(self, source: Source, bounds: Bounds) -> None:
+    def __init__(self, source: Source, bounds: Index) -> None:
         self.source, self.bounds = source, bounds
         self.done, self.shown_coarse = threading.Event(), False
         self._error: Exception | None = None
@@ -216,7 +216,7 @@ class _Task:
         self._shape = tuple(sides)
         self._strips = self._cut()
 
-    def _cut(self) -> Iterator[tuple[tuple[slice, ...], Bounds]]:
+    def _cut(self) -> Iterator[tuple[tuple[slice, ...], Index]]:
         """Yield the strips along the longest axis: where in the chunk, where in the source."""
         shape, kept = self._shape, [i for i, bound in enumerate(self.bounds) if isinstance(bound, slice)]
         axis = int(np.argmax(shape))
@@ -277,10 +277,10 @@ class _Sharpened:
     def dtype(self) -> np.dtype[np.generic]:
         return self.fine.dtype
 
-    def version(self, bounds: Bounds) -> int:
+    def version(self, bounds: Index) -> int:
         return self.sharpener.version(self.fine, bounds)
 
-    def read(self, bounds: Bounds) -> Array:
+    def read(self, bounds: Index) -> Array:
         if any(bound.start == bound.stop for bound in bounds if isinstance(bound, slice)):
             return self.fine.read(bounds)
         array = self.sharpener.read(self.fine, bounds)
@@ -292,7 +292,7 @@ class _Sharpened:
             self.sharpener.give_up()
         return array
 
-    def _stretched(self, coarse: Source, bounds: Bounds) -> Array:
+    def _stretched(self, coarse: Source, bounds: Index) -> Array:
         """Repeat the coarse samples that lie nearest."""
         ends: list[tuple[int, int]] = []
         chosen: list[Array] = []
@@ -308,7 +308,7 @@ class _Sharpened:
         return cut
 
 
-def _nothing(source: Source, bounds: Bounds) -> Array:
+def _nothing(source: Source, bounds: Index) -> Array:
     sides = [bound.stop - bound.start for bound in bounds if isinstance(bound, slice)]
     return np.full(sides, np.nan if source.dtype.kind == "f" else 0, source.dtype)
 
