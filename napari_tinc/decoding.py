@@ -53,7 +53,7 @@ class ArrayDecoder:
         self, region: Region | None, scale: float
     ) -> tuple[Bounds, npt.NDArray[np.int64], list[tuple[int, int]], tuple[int, ...]]:
         """Spatial bounds of a region, its items, the bounds of all axes, and which were given by a number."""
-        bounds, squeezed = _resolve(region, self.scaled_shape(scale))
+        bounds, squeezed = resolve_region(region, self.scaled_shape(scale))
         leading = [i for i, axis in enumerate(self.axes) if axis in LEADING]
         spatial = tuple(bound for bound, axis in zip(bounds, self.axes, strict=True) if axis not in LEADING)
         numbers = np.arange(item_count(self.axes, self.shape)).reshape([self.shape[i] for i in leading])
@@ -65,7 +65,7 @@ class ArrayDecoder:
         if not 0 <= item < items:
             raise InputError(f"expected an item below {items}, got {item}: count channels from 0")
         shape = tuple(scaled_side(side, scale) for side in spatial_shape(self.axes, self.shape))
-        bounds, _ = _resolve(region, shape)
+        bounds, _ = resolve_region(region, shape)
         out = zeros(tuple(stop - start for start, stop in bounds), self.dtype)
         if out.size:
             self.items(item).decode(tuple(bounds), scale, out)
@@ -84,8 +84,14 @@ class ArrayDecoder:
         return tuple(side if axis in LEADING else scaled_side(side, scale) for side, axis in pairs)
 
 
-def _resolve(region: Region | None, shape: tuple[int, ...]) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
-    """Start and stop of every axis, and which axes were given by a number."""
+def resolve_region(region: Region | None, shape: tuple[int, ...]) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
+    """Start and stop of every axis, and which axes were given by a number.
+
+    Raises
+    ------
+    InputError
+        The region lies outside the shape, or has steps.
+    """
     if region is not None and not isinstance(region, list | tuple):
         raise InputError(f"expected a region as a tuple with an entry per axis, got {region!r}: such as (slice(0, 8),)")
     entries = () if region is None else tuple(region)
@@ -114,4 +120,4 @@ def _resolve(region: Region | None, shape: tuple[int, ...]) -> tuple[list[tuple[
     return bounds, tuple(squeezed)
 
 
-__all__ = ["ArrayDecoder", "Region"]
+__all__ = ["ArrayDecoder", "Region", "resolve_region"]

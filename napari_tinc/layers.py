@@ -1,7 +1,7 @@
 """Layers: what adds to the voxels of an item, and how their sum becomes intensities.
 
-``voxels = round(offset + scale · restore(Σ layers))``, clipped to the original's range. Nobody above knows what a layer
-is made of.
+``voxels = round(offset + scale · restore(Σ layers))``, clipped to the original's range; outside of a mask they are the
+background. Nobody above knows what a layer is made of.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from napari_tinc.errors import FormatError
 from napari_tinc.exact import ExactItem
 from napari_tinc.format import (
     KIND_EXACT,
+    KIND_MASK,
     KIND_RESTORATION,
     KIND_WAVELETS,
     MODEL_EXACT,
@@ -29,11 +30,15 @@ from napari_tinc.format import (
     ItemRange,
 )
 from napari_tinc.geometry.octree import Octree
+from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.geometry.sampling import Floats32, interpolate, neighbours, sample_positions
 from napari_tinc.limits import LIMITS
+from napari_tinc.masks.coder import INSIDE, MIXED, OUTSIDE
+from napari_tinc.masks.mask import Mask
+from napari_tinc.masks.payload import parse_mask
 from napari_tinc.restoration import RADIUS, Restoration, around, bins_of, parse_restoration, restoration_size
 from napari_tinc.system.forks import with_fresh_locks
-from napari_tinc.wavelets.blocks import BlockCache, WaveletLayer
+from napari_tinc.wavelets.blocks import WaveletLayer
 from napari_tinc.wavelets.payload import parse_wavelets
 
 # A network may overshoot a float32 volume's range by far before it is clipped: leave room below float32's largest.
@@ -90,12 +95,14 @@ class ItemDecoder:
         Value range and normalisation.
     layers : sequence of Layer
     restoration : Restoration or None
+    mask : Mask or None
     """
 
     shape: tuple[int, ...]
     limits: ItemRange
     layers: Sequence[Layer]
     restoration: Restoration | None
+    mask: Mask | None = None
 
     def decode(self, bounds: Bounds, scale: float, out: npt.NDArray[Any]) -> None:
         """Fill an array of the original's dtype and the shape of the bounds with intensities."""
@@ -108,7 +115,28 @@ class ItemDecoder:
         # Boxes are nearly cubes: they have least surface, beyond which wavelets reach.
         for box in boxes(bounds, LIMITS.voxels):
             place = tuple(slice(a - first, b - first) for (a, b), (first, _) in zip(box, bounds, strict=True))
-            out[place] = to_intensities(self.normalised(box, scale), limits, wide, out.dtype)
+            if self.mask is None:
+                out[place] = to_intensities(self.normalised(box, scale), limits, wide, out.dtype)
+            else:
+                self._decode_inside(self.mask, box, scale, wide, out[place])
+
+    def _decode_inside(
+        self, mask: Mask, bounds: Bounds, scale: float, wide: np.dtype[Any], out: npt.NDArray[Any]
+    ) -> None:
+        """Decode no more than the box around what is inside; samples that are partly so are half background."""
+        out[...] = mask.background
+        states = mask.states(bounds, scale)
+        place = _box_around(states != OUTSIDE)
+        if place is None:
+            return
+        box = tuple((s.start + first, s.stop + first) for s, (first, _) in zip(place, bounds, strict=True))
+        values = to_intensities(self.normalised(box, scale), self.limits, wide, out.dtype)
+        states, inner = states[place], out[place]
+        inner[states == INSIDE] = values[states == INSIDE]
+        mixed = states == MIXED
+        if mixed.any():
+            halves = values[mixed].astype(np.float64) / 2 + mask.background / 2
+            inner[mixed] = halves if out.dtype.kind == "f" else np.rint(halves)
 
     def normalised(self, bounds: Bounds, scale: float) -> Floats32:
         """Return what the file says of a region, before the mapping to intensities.
@@ -143,18 +171,19 @@ class ItemDecoder:
         return np.pad(values, [(RADIUS, RADIUS)] * flat + beyond, mode="edge")
 
     def region_bytes(self, bounds: Bounds, scale: float) -> int:
-        """Bytes of the layers' segments that a region needs."""
+        """Bytes of the segments of layers and mask that a region needs."""
+        masked = 0 if self.mask is None else self.mask.region_bytes(bounds, scale)
         if self.restoration is not None and scale >= 1:
             if scale > 1:
                 bounds = neighbours(self._grids(bounds, scale), self.shape)
             bounds, scale = around(bounds, self.shape)[0], 1.0
-        return sum(layer.region_bytes(bounds, scale) for layer in self.layers)
+        return masked + sum(layer.region_bytes(bounds, scale) for layer in self.layers)
 
     def leaf_bytes(self, tree: Octree) -> npt.NDArray[np.float64]:
-        """Bytes of every leaf, of all layers and of the filter."""
+        """Bytes of every leaf, of all layers, the mask and the filter."""
         spent = np.zeros(tree.leaves)
-        for layer in self.layers:
-            spent += layer.leaf_bytes(tree)
+        for part in (*self.layers, *(() if self.mask is None else (self.mask,))):
+            spent += part.leaf_bytes(tree)
         if self.restoration is not None:
             spent += restoration_size(bins_of(self.restoration)) / tree.leaves
         return spent
@@ -173,6 +202,17 @@ class ItemDecoder:
         for layer in others:
             values += layer.values(bounds, scale)
         return values
+
+
+def _box_around(marked: npt.NDArray[np.bool_]) -> tuple[slice, ...] | None:
+    """Return the smallest box that holds all marked samples; None if none is."""
+    box = []
+    for axis in range(marked.ndim):
+        found = np.flatnonzero(marked.any(tuple(a for a in range(marked.ndim) if a != axis)))
+        if not found.size:
+            return None
+        box.append(slice(int(found[0]), int(found[-1]) + 1))
+    return tuple(box)
 
 
 def to_intensities(values: Floats32, limits: ItemRange, wide: np.dtype[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -232,7 +272,15 @@ class Decoders:
             return ExactItem(self._frame.find(KIND_EXACT, item, 0), np.dtype(header.dtype), self._tree.shape)
         payload = self._frame.get(KIND_RESTORATION, item, 0)
         restoration = None if payload is None else parse_restoration(payload)
-        return ItemDecoder(self._tree.shape, header.items[item], self._layers(item), restoration)
+        limits = header.items[item]
+        return ItemDecoder(self._tree.shape, limits, self._layers(item), restoration, self._mask(item, limits))
+
+    def _mask(self, item: int, limits: ItemRange) -> Mask | None:
+        payload = self._frame.get(KIND_MASK, item, 0)
+        if payload is None:
+            return None
+        coded = parse_mask(payload, self._tree.shape, limits, self._frame.header.dtype)
+        return Mask(coded, self._cache, len(payload))
 
     def _layers(self, item: int) -> list[Layer]:
         header = self._frame.header
@@ -259,7 +307,7 @@ class Decoders:
 
 def has_wide_planes(frame: Frame) -> bool:
     """Whether a plane needs more than its own samples: a whole row of blocks of coefficients, or its neighbours."""
-    return any(segment.kind in (KIND_WAVELETS, KIND_RESTORATION) for segment in frame.segments)
+    return any(segment.kind in (KIND_WAVELETS, KIND_RESTORATION, KIND_MASK) for segment in frame.segments)
 
 
 __all__ = ["Decoders", "Item", "ItemDecoder", "Layer", "has_wide_planes", "to_intensities"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any, Protocol
 
 import dask.array as da
@@ -16,9 +17,10 @@ import numpy.typing as npt
 from dask.array.slicing import normalize_index
 
 from napari_tinc.arrays import scratch
-from napari_tinc.arrays.metadata import LEADING
+from napari_tinc.arrays.metadata import LEADING, Metadata
 from napari_tinc.errors import InputError
-from napari_tinc.volume import CompressedVolume
+from napari_tinc.geometry.octree import Box
+from napari_tinc.volume import Octant, Region
 
 # Side of a chunk of a plane: it costs few decoder calls, each of which evaluates the tree's trunk again, and panning
 # reuses whole tiles. A chunk of a thick region has half of it on every axis.
@@ -30,6 +32,56 @@ _MAX_COARSE_PIXELS = 2**20
 _MAX_CHUNKS = 2**13
 
 Bounds = tuple[slice | int, ...]
+
+
+class Cells(Protocol):
+    """How the spatial axes of a compressed volume are cut into octants, or chunks."""
+
+    @property
+    def depth(self) -> int: ...  # noqa: D102
+    @property
+    def leaves(self) -> int: ...  # noqa: D102
+    @property
+    def leaf_of_cell(self) -> npt.NDArray[np.int64]: ...  # noqa: D102
+    def edges(self, level: int) -> tuple[npt.NDArray[np.int64], ...]: ...  # noqa: D102
+    def boxes(self, level: int) -> list[Box]: ...  # noqa: D102
+
+
+class Compressed(Protocol):
+    """A compressed volume as viewers need it: a file, or an array of chunks.
+
+    Its members are those of :class:`napari_tinc.volume.CompressedVolume`.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def leading_shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def spatial_shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def dtype(self) -> np.dtype[np.generic]: ...  # noqa: D102
+    @property
+    def metadata(self) -> Metadata: ...  # noqa: D102
+    @property
+    def provenance(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @property
+    def nbytes(self) -> int: ...  # noqa: D102
+    @property
+    def raw_nbytes(self) -> int: ...  # noqa: D102
+    @property
+    def ratio(self) -> float: ...  # noqa: D102
+    @property
+    def has_wide_planes(self) -> bool: ...  # noqa: D102
+    @property
+    def value_ranges(self) -> tuple[tuple[float, float], ...]: ...  # noqa: D102
+    @property
+    def tree(self) -> Cells: ...  # noqa: D102
+    @property
+    def octants(self) -> tuple[Octant, ...]: ...  # noqa: D102
+    def scaled_shape(self, scale: float) -> tuple[int, ...]: ...  # noqa: D102
+    def decode(self, region: Region | None = None, scale: float = 1.0) -> npt.NDArray[np.generic]: ...  # noqa: D102
+    def save(self, path: str | Path, overwrite: bool = False) -> None: ...  # noqa: D102
 
 
 class Source(Protocol):
@@ -116,7 +168,7 @@ class LazyArray(da.Array):
 class _Decoded:
     """A volume (channel ``None``), or one channel of it, at one resolution."""
 
-    volume: CompressedVolume
+    volume: Compressed
     channel: int | None
     scale: float
     name: str
@@ -204,9 +256,7 @@ class _Difference:
         return slice(first + bound.start * step, first + bound.stop * step, step)
 
 
-def lazy_levels(
-    volume: CompressedVolume, channel: int | None = None, max_voxels: int = MAX_COARSE_VOXELS
-) -> list[LazyArray]:
+def lazy_levels(volume: Compressed, channel: int | None = None, max_voxels: int = MAX_COARSE_VOXELS) -> list[LazyArray]:
     """Show a compressed volume, or one of its channels, as dask arrays of falling resolution.
 
     Nothing is decoded here. Each level is decoded at its own resolution, 1, 1/2, 1/4, … on all
@@ -214,7 +264,7 @@ def lazy_levels(
 
     Parameters
     ----------
-    volume : CompressedVolume
+    volume : Compressed
     channel : int, optional
         Which channel: the arrays then lack the channel axis. By default they have all axes of the volume.
     max_voxels : int
@@ -234,7 +284,7 @@ def lazy_levels(
 
 
 def lazy_difference(
-    original: Any, volume: CompressedVolume, channel: int | None = None, max_voxels: int = MAX_COARSE_VOXELS
+    original: Any, volume: Compressed, channel: int | None = None, max_voxels: int = MAX_COARSE_VOXELS
 ) -> list[LazyArray]:
     """Show original minus decoded as dask arrays, computed where it is looked at.
 
@@ -261,14 +311,14 @@ def lazy_difference(
     return [LazyArray(_Difference(original, source, 3**level)) for level, source in enumerate(sources)]
 
 
-def _pyramid(volume: CompressedVolume, channel: int | None, max_voxels: int, factor: int) -> list[_Decoded]:
+def _pyramid(volume: Compressed, channel: int | None, max_voxels: int, factor: int) -> list[_Decoded]:
     """Coarsen until a time point fits."""
     axes = volume.metadata.axes
     channels = volume.shape[axes.index("c")] if "c" in axes else 0
     if channel is not None and not 0 <= channel < channels:
         raise InputError(f"expected one of {channels} channels, got {channel}: give a number below, or none")
-    limit = max_voxels if len(volume.header.spatial_shape) == 3 else min(max_voxels, _MAX_COARSE_PIXELS)
-    items = math.prod(volume.header.leading_shape)
+    limit = max_voxels if len(volume.spatial_shape) == 3 else min(max_voxels, _MAX_COARSE_PIXELS)
+    items = math.prod(volume.leading_shape)
     name = f"tinc-{uuid.uuid4().hex}"
     scale, sources = 1.0, [_Decoded(volume, channel, 1.0, f"{name}-0")]
     while math.prod(volume.scaled_shape(scale)) // items > max(limit, 1):
@@ -315,4 +365,14 @@ def _compose(bound: slice | int, remaining: Iterator[slice | int]) -> slice | in
     return slice(bound.start + start, bound.start + max(start, stop))
 
 
-__all__ = ["CHUNK_SIDE", "MAX_COARSE_VOXELS", "Bounds", "LazyArray", "Source", "lazy_difference", "lazy_levels"]
+__all__ = [
+    "CHUNK_SIDE",
+    "MAX_COARSE_VOXELS",
+    "Bounds",
+    "Cells",
+    "Compressed",
+    "LazyArray",
+    "Source",
+    "lazy_difference",
+    "lazy_levels",
+]

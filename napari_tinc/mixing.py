@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 
 INPUTS = 7
 # As many as those who code with it need at most: contexts, and sets of the mixer's weights.
-CONTEXTS, SETS = 3264, 18
+CONTEXTS, SETS = 3992, 18
 # Of coefficients; what else is coded may start with others.
 _WEIGHT = 19660
 _LEARNING_RATE = 14

@@ -139,6 +139,16 @@ class CompressedVolume:
         return self.header.shape
 
     @property
+    def leading_shape(self) -> tuple[int, ...]:
+        """Sizes of the channel and time axes, in the array's order; their product is the number of items."""
+        return self.header.leading_shape
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        """Voxels along every spatial axis, in the array's order."""
+        return self.header.spatial_shape
+
+    @property
     def dtype(self) -> np.dtype[np.generic]:
         """Dtype of the original and of what :meth:`decode` returns."""
         return np.dtype(self.header.dtype)
@@ -241,7 +251,8 @@ class CompressedVolume:
             of two more on every side where a file has a restoration filter; above scale 1, of its voxels besides.
         scale : float
             Samples per voxel on the spatial axes. Below 1 a coarser grid is sampled from the network, not averaged, and
-            not filtered; above 1 the network interpolates between voxels: smooth, and not new information.
+            not filtered, and samples on the outline of a mask are half background; above 1 the network interpolates
+            between voxels: smooth, and not new information.
 
         Returns
         -------

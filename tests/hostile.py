@@ -17,8 +17,9 @@ from napari_tinc.format import (
     Segment,
     pack,
 )
+from napari_tinc.geometry.pyramid import dyadic_splits
 from napari_tinc.quality import quality_size
-from napari_tinc.wavelets.blocks import CodedWavelets, Pyramid, WaveletHead, dyadic_splits
+from napari_tinc.wavelets.blocks import CodedWavelets, Pyramid, WaveletHead
 from napari_tinc.wavelets.payload import pack_wavelets
 
 

@@ -24,8 +24,10 @@ from napari_tinc.format import (
     DTYPES,
     EXACT_DTYPES,
     KIND_EXACT,
+    KIND_MASK,
     KIND_PARAMETERS,
     KIND_QUALITY,
+    KIND_RESTORATION,
     KIND_WAVELETS,
     MAX_EXACT_BYTES,
     MODEL_CONSTANT,
@@ -203,7 +205,7 @@ def frames(draw: st.DrawFn) -> Frame:
     if model == FAMILIES["tinc"].code:
         keys += [(KIND_PARAMETERS, level, item) for level in range(len(splits) + 1) for item in range(items)]
     if model not in (MODEL_CONSTANT, MODEL_EXACT):
-        keys += [(KIND_WAVELETS, 0, item) for item in range(items)]
+        keys += [(kind, 0, i) for kind in (KIND_WAVELETS, KIND_RESTORATION, KIND_MASK) for i in range(items)]
     chosen = sorted(draw(st.sets(st.sampled_from(keys))))
     return Frame(header, tuple(Segment(k, item, level, draw(st.binary(max_size=40))) for k, level, item in chosen))
 
@@ -356,7 +358,7 @@ WRONG_FRAMES: dict[str, tuple[Callable[[], Frame], str]] = {
     "provenance with a list": (lambda: with_header(provenance={"a": [1]}), "got list"),
     "provenance with NaN": (lambda: with_header(provenance={"a": math.nan}), "finite number"),
     "provenance with a vast int": (lambda: with_header(provenance={"a": 10**5000}), "finite number"),
-    "unknown kind": (lambda: replace(SMALL, segments=(Segment(4, 0, 0, b""),)), "kind of a segment"),
+    "unknown kind": (lambda: replace(SMALL, segments=(Segment(9, 0, 0, b""),)), "kind of a segment"),
     "item out of range": (lambda: replace(SMALL, segments=(Segment(1, 2, 0, b""),)), "item of a segment"),
     "level out of range": (lambda: replace(SMALL, segments=(Segment(1, 0, 3, b""),)), "level of a segment"),
     "quality below the root": (lambda: replace(SMALL, segments=(Segment(0, 0, 1, b""),)), "level of a segment"),

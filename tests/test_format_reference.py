@@ -11,6 +11,7 @@ import numpy.typing as npt
 import older_writers
 import pytest
 from reference_exact import exact_output
+from reference_mask import inside
 from reference_network import Tree, mixed_decode, network_output, neurcomp_output, range_decode
 from reference_restoration import restored
 from reference_wavelets import DetailDecoder, detail_output
@@ -20,6 +21,7 @@ from napari_tinc.encode.compression import compress
 from napari_tinc.encode.trial import TRAINING_STEPS
 from napari_tinc.format import (
     KIND_EXACT,
+    KIND_MASK,
     KIND_PARAMETERS,
     KIND_QUALITY,
     KIND_RESTORATION,
@@ -28,11 +30,12 @@ from napari_tinc.format import (
     Frame,
     parse,
 )
+from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.networks import quantization
 from napari_tinc.networks.entropy import MAX_SYMBOL, bucket_code, encode_symbols
 from napari_tinc.networks.older_coders import RANGE_CODER, SymbolModel
 from napari_tinc.target import Target
-from napari_tinc.wavelets.blocks import BlockCache, WaveletLayer
+from napari_tinc.wavelets.blocks import WaveletLayer
 from napari_tinc.wavelets.payload import parse_wavelets
 
 Array = npt.NDArray[np.generic]
@@ -59,7 +62,12 @@ def decode(frame: Frame, block_parameters: int = 2**16) -> Array:
             output = restored(payload, output)
         span = limits.maximum - limits.minimum
         offset, scale = limits.minimum + limits.offset_code / 65535 * span, span * 2 ** (-limits.scale_code / 16)
-        items.append(np.clip(offset + scale * output, limits.minimum, limits.maximum))
+        voxels = np.clip(offset + scale * output, limits.minimum, limits.maximum)
+        payload = frame.get(KIND_MASK, item, 0)
+        if payload is not None:
+            marked, background = inside(payload, header.dtype, header.spatial_shape)
+            voxels = np.where(marked, voxels, background)
+        items.append(voxels)
     spatial = [i for i, axis in enumerate(header.metadata.axes) if axis in "zyx"]
     leading = [i for i in range(len(header.shape)) if i not in spatial]
     stacked = np.stack(items).reshape([header.shape[i] for i in leading + spatial])

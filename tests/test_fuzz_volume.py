@@ -22,6 +22,7 @@ from napari_tinc.choices import FAMILIES
 from napari_tinc.encode.compression import compress
 from napari_tinc.errors import FormatError
 from napari_tinc.format import (
+    KIND_MASK,
     KIND_PARAMETERS,
     KIND_QUALITY,
     KIND_RESTORATION,
@@ -36,6 +37,9 @@ from napari_tinc.format import (
     parse,
 )
 from napari_tinc.geometry.octree import Octree
+from napari_tinc.masks import mask as masks
+from napari_tinc.masks.mask import encode_mask, pyramid_of
+from napari_tinc.masks.payload import pack_mask
 from napari_tinc.networks.families.tinc import FAMILY, TincNetwork
 from napari_tinc.networks.plans import allowed_parameters
 from napari_tinc.networks.quantization import Layout
@@ -309,13 +313,65 @@ def test_any_filter_with_a_valid_checksum_is_survived(detailed: Frame) -> None:
             CompressedVolume(with_filter(detailed, payload), device="cpu").decode(CORNER)
 
 
-def test_interpreted_kernels_index_nothing_outside_and_overflow_nowhere(detailed: Frame) -> None:
+def with_mask(frame: Frame, payload: bytes) -> bytes:
+    return pack(replace(frame, segments=(*frame.segments, Segment(KIND_MASK, 0, 0, payload))))
+
+
+@pytest.fixture(scope="module")
+def mask() -> bytes:
+    """A mask of the spot, in several blocks of several octaves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masks, "_ROW_VOXELS", 0)
+        patch.setattr(masks, "_FEW_CELLS", 2**6)
+        coded = encode_mask(spot() > 40, int(spot().min()))
+    assert len(coded.streams) > 8
+    return pack_mask(coded, "u1")
+
+
+def test_every_flipped_bit_of_a_mask_with_a_valid_checksum_is_survived(detailed: Frame, mask: bytes) -> None:
+    assert outcome(with_mask(detailed, mask)) is not None
+    for bit in range(8 * len(mask)):
+        outcome(with_mask(detailed, flipped(mask, bit)))
+
+
+def test_random_masks_with_a_valid_checksum_are_survived(detailed: Frame, mask: bytes) -> None:
+    source = random.Random(9)
+    decoded = 0
+    for _ in range(150):
+        decoded += outcome(with_mask(detailed, edited(mask, source))) is not None
+    for _ in range(50):
+        outcome(with_mask(detailed, mask[: source.randint(0, 30)] + source.randbytes(source.randint(0, 60))))
+    assert decoded > 10
+
+
+def test_a_mask_that_promises_much_is_refused_or_costs_what_is_asked_for() -> None:
+    """A few hundred bytes for 2**30 voxels: a corner is decoded within the memory of some blocks."""
+    shape, limits = (2**10,) * 3, ItemRange(0, 9, 0, 0)
+    head = bytes([3, 10]) + bytes([7]) * 10 + (8000).to_bytes(2, "little") + b"\0\0\0"
+    blocks = sum((2**10 // 2**k) ** 3 for k in range(4, 10))  # of wavelets, at sides of 8
+    details = head + varint(0) + bytes(blocks)
+    header = Header(shape, "u1", Metadata.default(3), (limits,), (), MODEL_WAVELETS, b"", 0, 0, {})
+    coded = pyramid_of(shape, 64)
+    for stream in (b"", b"\xff" * 9, random.Random(10).randbytes(50)):
+        payload = b"\0\x06" + (varint(len(stream)) + varint(len(stream)) * coded.blocks) + stream * (1 + coded.blocks)
+        segments = [Segment(KIND_QUALITY, 0, 0, bytes(5)), Segment(KIND_WAVELETS, 0, 0, details)]
+        data = pack(Frame(header, (*segments, Segment(KIND_MASK, 0, 0, payload))))
+        volume = CompressedVolume(data, device="cpu")
+        within_memory(80, lambda volume=volume: volume.decode((slice(480, 500),) * 3))
+        started = time.process_time()
+        volume.decode((slice(0, 2),) * 3)
+        volume.decode((slice(0, 4),) * 3, scale=1 / 64)
+        assert time.process_time() - started < SECONDS
+
+
+def test_interpreted_kernels_index_nothing_outside_and_overflow_nowhere(detailed: Frame, mask: bytes) -> None:
     """Compiled code checks neither; Python and numpy do, and must see the same voxels."""
     source, payload = random.Random(7), detailed.segments[-1].payload
     files = [pack(detailed)]
     files += [with_payload(detailed, -1, edited(payload, source)) for _ in range(12)]
     files += [with_payload(detailed, -1, payload[:24] + source.randbytes(len(payload) - 24)) for _ in range(2)]
     files.append(with_filter(detailed, bytes([127, 128, 131]) + source.randbytes(4 * 12)))
+    files += [with_mask(detailed, changed) for changed in (mask, *(edited(mask, source) for _ in range(3)))]
     run = subprocess.run(
         [sys.executable, "-c", INTERPRETED], input=" ".join(file.hex() for file in files), capture_output=True,
         text=True, timeout=200, env=os.environ | {"NUMBA_DISABLE_JIT": "1"},

@@ -21,11 +21,11 @@ from napari_tinc import InputError, Target, compress, layers, memory_limit, read
 from napari_tinc.arrays import scratch
 from napari_tinc.encode import training
 from napari_tinc.format import MODEL_WAVELETS
+from napari_tinc.geometry.pyramid import BlockCache, dyadic_splits
 from napari_tinc.limits import LIMITS
 from napari_tinc.system.steps import complete
 from napari_tinc.wavelets import search
 from napari_tinc.wavelets import transform as wavelet
-from napari_tinc.wavelets.blocks import BlockCache, dyadic_splits
 from napari_tinc.wavelets.residual import Residual
 from napari_tinc.wavelets.search import Coefficients
 

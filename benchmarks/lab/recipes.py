@@ -55,6 +55,7 @@ RECIPES = {
     "detail-no-filter": Recipe({"model": "wavelet"}, {"encode.filters._SHARE": 0.0}),
     "detail-filter-of-1": Recipe({"model": "wavelet"}, {"encode.filters.MAX_BINS": 1}),
     "detail-filter-of-4": Recipe({"model": "wavelet"}, {"encode.filters.MAX_BINS": 4}),
+    "no-masks": Recipe({"preset": "fast"}, {"encode.masking._LEAST_SHARE": 2.0}),
     **{
         f"hybrid-{100 * share:.0f}": Recipe(
             {"model": "tinc+wavelet", "preset": "balanced"}, {"encode.compression.NETWORK_SHARE": share}

@@ -30,11 +30,12 @@ from napari_tinc.encode.framing import Content
 from napari_tinc.encode.original import Original
 from napari_tinc.encode.plan import plan_wavelets
 from napari_tinc.errors import InputError
+from napari_tinc.geometry.pyramid import dyadic_splits
 from napari_tinc.measures import metrics
 from napari_tinc.progress import Progress
 from napari_tinc.settings import Settings
 from napari_tinc.system.steps import relay
-from napari_tinc.wavelets.blocks import SIDE_CODES, CodedWavelets, Pyramid, WaveletHead, dyadic_splits
+from napari_tinc.wavelets.blocks import SIDE_CODES, CodedWavelets, Pyramid, WaveletHead
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]

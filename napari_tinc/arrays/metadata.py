@@ -71,6 +71,12 @@ class Metadata:
     name: str = ""
     display: Display = Display()
 
+    def reordered(self, order: Sequence[int]) -> Metadata:
+        """Return what is known after the axes of the array were put into another order."""
+        axes = "".join(self.axes[i] for i in order)
+        sizes, units = tuple(self.voxel_size[i] for i in order), tuple(self.units[i] for i in order)
+        return replace(self, axes=axes, voxel_size=sizes, units=units, display=self.display.reordered(order))
+
     @classmethod
     def default(cls, ndim: int, name: str = "") -> Metadata:
         """Metadata of a bare array: 2-D is YX, 3-D ZYX, 4-D CZYX, 5-D TCZYX; unit steps.

@@ -27,7 +27,7 @@ KINDS = "biuf"
 # Without provenance: what an array's chunks have in common is said once, in the array's metadata.
 SETTINGS = Settings(provenance=False)
 # Lossy files of smaller chunks are mostly header, and of larger ones rarely beyond this share of the voxels' bytes.
-_SMALL, _SHARE = 2**11, 0.4
+SMALL, SHARE = 2**11, 0.4
 # Bytes of the voxels in chunks that are kept open: each keeps the blocks that it has decoded, which take about as much.
 _OPEN_BYTES = 2**27
 
@@ -58,12 +58,12 @@ def encode_chunk(
 
     if fill is not None and frame_shape(voxels.shape, axes)[0] == voxels.shape:
         voxels = _without_end(voxels, fill)
-    arranged, metadata = _arranged(voxels, axes)
-    lossy = _lossy(arranged, metadata, target, settings)
+    whole, metadata = arranged(voxels, axes)
+    lossy = _lossy(whole, metadata, target, settings)
     if lossy is None:
-        return framing.exact(arranged, metadata)
-    if voxels.nbytes <= _SMALL or len(lossy) > _SHARE * voxels.nbytes:
-        return min(lossy, framing.exact(arranged, metadata), key=len)
+        return framing.exact(whole, metadata)
+    if voxels.nbytes <= SMALL or len(lossy) > SHARE * voxels.nbytes:
+        return min(lossy, framing.exact(whole, metadata), key=len)
     return lossy
 
 
@@ -72,7 +72,7 @@ def _lossy(voxels: Array, metadata: Metadata, target: Target, settings: Settings
     from napari_tinc.encode.compression import fill_steps
     from napari_tinc.encode.original import Original
 
-    if voxels.dtype.str[1:] in frames.EXACT_DTYPES or not _is_finite(voxels):
+    if voxels.dtype.str[1:] in frames.EXACT_DTYPES or not is_finite(voxels):
         return None
     try:
         original = Original.prepare(voxels, metadata, None)
@@ -101,11 +101,12 @@ def _is_filled(voxels: Array, fill: Any) -> Array:
     return same
 
 
-def _is_finite(voxels: Array) -> bool:
+def is_finite(voxels: Array) -> bool:
+    """Whether no voxel is NaN or infinite."""
     return voxels.dtype.kind != "f" or bool(np.isfinite(voxels).all())
 
 
-def _arranged(voxels: Array, axes: str | None) -> tuple[Array, Metadata]:
+def arranged(voxels: Array, axes: str | None) -> tuple[Array, Metadata]:
     """Give an array of any rank the axes of a frame, in the machine's byte order."""
     shape, letters = frame_shape(voxels.shape, axes)
     native = np.ascontiguousarray(voxels).astype(voxels.dtype.newbyteorder("="), copy=False).reshape(shape)
@@ -208,4 +209,14 @@ def _begin_anew() -> None:
 after_fork(_begin_anew)
 
 
-__all__ = ["KINDS", "SETTINGS", "decode_chunk", "encode_chunk", "frame_shape"]
+__all__ = [
+    "KINDS",
+    "SETTINGS",
+    "SHARE",
+    "SMALL",
+    "arranged",
+    "decode_chunk",
+    "encode_chunk",
+    "frame_shape",
+    "is_finite",
+]

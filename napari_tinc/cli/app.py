@@ -53,6 +53,7 @@ app = typer.Typer(
 )
 
 TincFile = Annotated[Path, typer.Argument(metavar="IN.tinc", help="A .tinc file.")]
+_ARRAYS = "OME-Zarr output"
 
 
 @app.callback(invoke_without_command=True)
@@ -71,8 +72,8 @@ def compress(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IN OUT.tinc | IN... --out-dir DIR",
-            help="A TIFF, NPY or (OME-)Zarr volume and the file to write; or volumes, and folders of them.",
+            metavar="IN OUT.tinc | IN OUT.zarr | IN... --out-dir DIR",
+            help="A TIFF, NPY or (OME-)Zarr volume and the file or OME-Zarr to write; or volumes, and folders of them.",
         ),
     ],
     out_dir: Annotated[Path | None, typer.Option(help="The folder for the files of several volumes.")] = None,
@@ -84,6 +85,9 @@ def compress(
         float | None, typer.Option("--bits-per-voxel", help="Largest size of the file, in bits per voxel.")
     ] = None,
     psnr: Annotated[float | None, typer.Option(help="Quality to reach in dB, over the volume's own range.")] = None,
+    step: Annotated[
+        float | None, typer.Option(help="Step of the quantiser, in intensity units: one fidelity, any size.")
+    ] = None,
     preset: Preset = DEFAULT_PRESET,
     between: Annotated[
         str, typer.Option(help=f"How a network's bytes are spread over levels: {', '.join(BETWEEN)} or '1,0.8,1.5'.")
@@ -102,11 +106,50 @@ def compress(
     force: Force = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    chunk: Annotated[
+        int | None, typer.Option(help="Voxels a side of a chunk; 128, of images 1024.", rich_help_panel=_ARRAYS)
+    ] = None,
+    shard: Annotated[
+        int | None,
+        typer.Option(help="Voxels a side of a file of several chunks; up to four chunks.", rich_help_panel=_ARRAYS),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Never above the target; else 2 % may be.", rich_help_panel=_ARRAYS)
+    ] = False,
+    level: Annotated[
+        int, typer.Option(help="Level of an OME-Zarr to begin with; 0 is the finest.", rich_help_panel=_ARRAYS)
+    ] = 0,
+    region: Annotated[
+        str | None, typer.Option(help="Part to compress, such as '0:16,32:64,32:64'.", rich_help_panel=_ARRAYS)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes of this machine to work with.", rich_help_panel=_ARRAYS)
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="tcp://HOST:PORT", help="A dask.distributed scheduler.", rich_help_panel=_ARRAYS),
+    ] = None,
 ) -> None:
-    """Compress a volume into a .tinc file; or several into a folder, one file each."""
-    with reporting(as_json), _memory_limit(memory):
-        target = _target(ratio, size, bits, psnr)
+    """Compress a volume into a .tinc file or an OME-Zarr; or several into a folder, one file each."""
+    kept = "a Zarr that was begun goes on with the same command" if _is_array(paths) else "no unfinished file is left"
+    with reporting(as_json, kept), _memory_limit(memory):
+        target = _target(ratio, size, bits, psnr, step)
         strategy = _between(between)
+        if _is_array(paths):
+            settings = Settings(preset, strategy, within, levels, device, seed, time_limit, model, provenance=False)
+            refused = {"--weights": weights, "--out-dir": out_dir}
+            given = [name for name, value in refused.items() if value is not None]
+            if given:
+                raise InputError(f"expected no {' and '.join(given)} with an OME-Zarr, got it; leave it out")
+            from napari_tinc.chunks.array import Options as ArrayOptions
+            from napari_tinc.cli.arrays import Place, compress_into_zarr
+
+            place = Place(level, region, axes, workers, scheduler)
+            options = ArrayOptions(target, settings, chunk, shard, strict, overwrite, force)
+            compress_into_zarr(paths[0], paths[1], options, place, as_json)
+            return
+        if chunk or shard or strict or level or region or workers or scheduler:
+            raise InputError(f"expected options of an {_ARRAYS} with a name that ends in .zarr only; leave them out")
         jobs = find_jobs(paths, out_dir) if out_dir is not None else [_single_job(paths)]
         settings = Settings(preset, strategy, within, levels, device, seed, time_limit, model)
         from napari_tinc.files import check_output, read_volume
@@ -114,11 +157,15 @@ def compress(
         if out_dir is None:
             check_output(jobs[0].output, overwrite)
         importance = None if weights is None else read_volume(weights).data
-        options = Options(target, settings, importance, axes, overwrite, force)
+        file_options = Options(target, settings, importance, axes, overwrite, force)
         if out_dir is None:
-            print_result(said_of(run_showing(compress_file(jobs[0], options), as_json)), as_json)
+            print_result(said_of(run_showing(compress_file(jobs[0], file_options), as_json)), as_json)
         else:
-            run_batch(jobs, options, as_json)
+            run_batch(jobs, file_options, as_json)
+
+
+def _is_array(paths: list[Path]) -> bool:
+    return len(paths) == 2 and paths[1].suffix.lower() == ".zarr"
 
 
 def _single_job(paths: list[Path]) -> Job:
@@ -164,8 +211,13 @@ def decompress(
 
 @app.command()
 def info(source: TincFile, as_json: AsJson = False) -> None:
-    """Show what a .tinc file holds, without decoding it."""
+    """Show what a .tinc file holds, or an OME-Zarr of chunks like it, without decoding it."""
     with reporting(as_json):
+        if source.is_dir():
+            from napari_tinc.cli.arrays import show_array
+
+            show_array(source, as_json)
+            return
         from napari_tinc import format as frames
 
         data = frames.read(source)
@@ -181,6 +233,8 @@ def info(source: TincFile, as_json: AsJson = False) -> None:
         if header.model != frames.MODEL_WAVELETS and any(s.kind == frames.KIND_WAVELETS for s in frame.segments):
             model = f"{model}+wavelet"
         said |= {"model": model, "levels": 1 + len(header.splits), "octants": octants}
+        masks = sum(segment.kind == frames.KIND_MASK for segment in frame.segments)
+        said |= {"masks": masks} if masks else {}
         said |= {"between levels": _strategy(frames.BETWEEN, header.between)}
         said |= {"within a level": _strategy(frames.WITHIN, header.within)}
         print_result(said | {"provenance": dict(header.provenance)}, as_json)
@@ -246,15 +300,18 @@ def _rescaled(metadata: Metadata, extent: tuple[int, ...], shape: tuple[int, ...
     return replace(metadata, voxel_size=steps, channel_names=names)
 
 
-def _target(ratio: float | None, size: int | None, bits: float | None, psnr: float | None) -> Target:
+def _target(
+    ratio: float | None, size: int | None, bits: float | None, psnr: float | None, step: float | None
+) -> Target:
     from napari_tinc.target import Target
 
     given = [] if ratio is None else [Target.ratio(ratio)]
     given += [] if size is None else [Target.size(size)]
     given += [] if bits is None else [Target.bits_per_voxel(bits)]
     given += [] if psnr is None else [Target.psnr(psnr)]
+    given += [] if step is None else [Target.step(step)]
     if len(given) > 1:
-        raise InputError("expected one of --ratio, --bytes, --bits-per-voxel and --psnr, got several; keep one")
+        raise InputError("expected one of --ratio, --bytes, --bits-per-voxel, --psnr and --step, got several; keep one")
     return given[0] if given else Target.ratio(DEFAULT_RATIO)
 
 

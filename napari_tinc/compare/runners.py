@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from napari_tinc.compare import process
 from napari_tinc.compare.process import Job
 from napari_tinc.errors import InputError
+from napari_tinc.system import cluster
 
 Volumes = tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]
 News = tuple[int, Job]
@@ -26,7 +26,6 @@ News = tuple[int, Job]
 _STARTING: Job = {"phase": "starting", "fraction": 0.0}
 _RUNNING: Job = {"phase": "running", "fraction": 0.0}
 _HEARTBEAT_SECONDS = 0.25
-_CONNECT_SECONDS = "10s"
 
 
 class Runner(ABC):
@@ -116,23 +115,14 @@ class Cluster(Runner):
 
     def __init__(self, address: str, volumes: Volumes) -> None:
         super().__init__()
-        try:
-            distributed: Any = import_module("distributed")
-        except ImportError:
-            raise InputError(
-                "expected the package distributed for a scheduler, got none: pip install 'napari-tinc[cluster]'"
-            ) from None
-        try:
-            self._client = distributed.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"expected a scheduler at {address}, got {error}; check the address") from error
+        self._client = cluster.connect(address)
         try:
             # Sent once to every worker, not with every job.
             self._volumes = self._client.scatter(volumes, broadcast=True, hash=False)
         except TimeoutError as error:
             self._client.close()
             raise InputError(f"expected workers at the scheduler {address}, got none; start some") from error
-        self._stop = distributed.Event(f"tinc-compare-{uuid.uuid4()}", client=self._client)
+        self._stop = cluster.distributed().Event(f"tinc-compare-{uuid.uuid4()}", client=self._client)
         self._futures: list[Any] = []
 
     def __exit__(self, *error: object) -> None:
@@ -154,9 +144,8 @@ class Cluster(Runner):
 
 def _run_there(job: Job, data: bytes | None, *said: Any) -> Job:
     """Run a job where a cluster sent it."""
-    distributed: Any = import_module("distributed")
     *volumes, stop = said
-    stopped = distributed.Event(stop)
+    stopped = cluster.distributed().Event(stop)
     with process.shared_volumes(*volumes) as folder:
         return process.run({**job, "folder": str(folder)}, data, _cores(), lambda news: None, stopped.is_set)
 

@@ -40,17 +40,28 @@ _LEFT = 0.003
 
 @dataclass(frozen=True)
 class Attempt:
-    """A file that lacks only its measured quality, and the error left."""
+    """A file that lacks only its measured quality, and the error left: with its filters, and without them."""
 
     plan: Plan
     content: Content
     error: float
+    unfiltered: float
     again: Callable[[int], Attempts]  # makes it in another number of bytes, without training, without filters
 
     @property
     def nbytes(self) -> int:
         """Size of the file, but for a few bytes of its measured quality."""
         return framing.size(self.plan, self.content)
+
+    @property
+    def heads(self) -> list[WaveletHead]:
+        """Heads of the wavelet layers of the items that have one."""
+        return [coded.head for coded in self.content.wavelets if coded is not None]
+
+    @property
+    def wavelet_bytes(self) -> int:
+        """Bytes of the streams of all wavelet layers, and of what says where they begin."""
+        return sum(search.streams_size(coded) for coded in self.content.wavelets if coded is not None)
 
     @property
     def bins(self) -> list[int]:
@@ -130,7 +141,13 @@ def with_wavelets_of_error(
     content, head = Content(wavelets=_spread(fitted, residuals)), fitted.layers[0].head
     bins = [filters.affordable(framing.size(plan, content), len(residuals))] * len(residuals)
     content, left = yield from filters.restore(plan, content, bins, fitted.error)
-    return Attempt(plan, content, left, lambda size: _fill_wavelets(plan, {}, size, head))
+    return Attempt(plan, content, left, fitted.error, lambda size: _fill_wavelets(plan, {}, size, head))
+
+
+def at_step_of(original: Original, attempt: Attempt) -> Generator[Progress, None, search.Fit]:
+    """Return the wavelet layers of a volume at the step, and with the split axes, of an attempt."""
+    residuals = _varied([original.residual(item) for item in range(len(original.items))])
+    return (yield from relay(search.at_step_of(residuals, attempt.heads[0]), _told))
 
 
 def with_wavelets_of_step(original: Original, settings: Settings, step: float) -> Attempts:
@@ -148,7 +165,7 @@ def with_wavelets_of_step(original: Original, settings: Settings, step: float) -
     plan, content = plan_wavelets(original, settings, nbytes), Content(wavelets=layers)
     bins = [filters.affordable(framing.size(plan, content), len(residuals))] * len(residuals)
     content, left = yield from filters.restore(plan, content, bins, error)
-    return Attempt(plan, content, left, lambda size: _fill_wavelets(plan, {}, size))
+    return Attempt(plan, content, left, error, lambda size: _fill_wavelets(plan, {}, size))
 
 
 def with_network(original: Original, settings: Settings, budget: int, training: Training) -> Attempts:
@@ -219,7 +236,7 @@ def _rounded(trained: Trained, budget: int) -> Attempts:
     yield from ()  # it is soon done
     payloads = trained.fill(budget)
     left = sum(residual.squared_error() for residual in _varied(_residuals(trained.plan, payloads)))
-    return Attempt(trained.plan, Content(payloads), left, lambda size: _rounded(trained, size))
+    return Attempt(trained.plan, Content(payloads), left, left, lambda size: _rounded(trained, size))
 
 
 def _fill_wavelets(plan: Plan, payloads: Payloads, budget: int, near: WaveletHead | None = None) -> Attempts:
@@ -235,7 +252,8 @@ def _fill_wavelets(plan: Plan, payloads: Payloads, budget: int, near: WaveletHea
         fitted = yield from _search(varied, room + spare, fitted.layers[0].head)
         content = Content(payloads, _spread(fitted, residuals))
     head = fitted.layers[0].head
-    return Attempt(plan, content, fitted.error, lambda size: _fill_wavelets(plan, payloads, size, head))
+    error = fitted.error
+    return Attempt(plan, content, error, error, lambda size: _fill_wavelets(plan, payloads, size, head))
 
 
 def _residuals(plan: Plan, payloads: Payloads) -> list[Residual | None]:
@@ -278,6 +296,7 @@ __all__ = [
     "Attempt",
     "Attempts",
     "Training",
+    "at_step_of",
     "smallest_budget",
     "with_network",
     "with_network_unfiltered",

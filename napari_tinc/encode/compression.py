@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
@@ -18,15 +18,16 @@ from napari_tinc.arrays.scratch import ArrayLike, fits_memory, read_steps
 from napari_tinc.choices import AUTO, DEFAULT_FAMILY, WAVELET, family_of, has_wavelets
 from napari_tinc.encode import framing, measuring, speeds, trial
 from napari_tinc.encode.attempts import (
+    Attempt,
     Attempts,
     Training,
     smallest_budget,
     with_network,
     with_network_unfiltered,
-    with_wavelets_alone,
     with_wavelets_of_error,
     with_wavelets_of_step,
 )
+from napari_tinc.encode.masking import promising, with_wavelets
 from napari_tinc.encode.original import Original
 from napari_tinc.encode.plan import NETWORK_SHARE, ShouldStop
 from napari_tinc.encode.trial import TRAINING_STEPS
@@ -38,6 +39,7 @@ from napari_tinc.system.steps import complete, relay
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
 from napari_tinc.wavelets import search
+from napari_tinc.wavelets.blocks import WaveletHead
 
 logger = logging.getLogger(__name__)
 
@@ -208,26 +210,42 @@ def _read(array: ArrayLike) -> Generator[Progress, None, Array]:
 
 
 def _quantise(original: Original, settings: Settings, step: float) -> Steps:
-    """Compress with one step of the wavelets' quantiser."""
-    if not _is_wavelets_alone(settings):
+    packed, _ = yield from quantise(original, settings, step)
+    return CompressedVolume(packed, settings.device)
+
+
+def quantise(
+    original: Original, settings: Settings, step: float
+) -> Generator[Progress, None, tuple[bytes, Callable[[], Array]]]:
+    """Compress with one step of the wavelets' quantiser.
+
+    Returns
+    -------
+    bytes
+        The frame.
+    callable
+        What it decodes to; most of that work has been done to measure it.
+    """
+    if not is_wavelets_alone(settings):
         raise InputError(
             f"expected model {WAVELET!r}, or {AUTO!r} with preset 'fast', for a step, got {settings.model!r} with "
             f"{settings.preset!r}: networks have steps of their own; give a ratio or a PSNR"
         )
     attempt = yield from with_wavelets_of_step(original, settings, step)
-    psnr, quality = yield from measuring.measure(
-        framing.decoders(attempt.plan, attempt.content), original, attempt.plan.tree
-    )
+    plan, content = attempt.plan, attempt.content
+    decoders = framing.decoders(plan, content)
+    psnr, quality = yield from measuring.measure(decoders, original, plan.tree)
     error = original.value_range * 10 ** (-psnr / 20)
     if original.weights is None and error > step / 2:
         raise BudgetError(
             f"expected a root mean squared error of at most half the step, {step / 2:g}, got {error:g}: float32 has "
             "too few digits for this range of values; raise the step"
         )
-    return CompressedVolume(framing.frame(attempt.plan, attempt.content, psnr, quality), settings.device)
+    return framing.frame(plan, content, psnr, quality), framing.array_decoder(original, decoders)
 
 
-def _is_wavelets_alone(settings: Settings) -> bool:
+def is_wavelets_alone(settings: Settings) -> bool:
+    """Whether settings ask for wavelets and for no trial of networks."""
     return settings.model == WAVELET or (settings.model == AUTO and settings.preset == "fast")
 
 
@@ -264,10 +282,10 @@ def _best_attempt(original: Original, settings: Settings, budget: int, should_st
         training = Training(family, NETWORK_SHARE, long, should_stop)
         return (yield from with_network(original, settings, budget, training))
     if settings.model == WAVELET or settings.preset == "fast":
-        return (yield from with_wavelets_alone(original, settings, budget))
+        return (yield from with_wavelets(original, settings, budget))
     if not _fits_training(original):
         logger.warning("no networks are tried, for %d voxels are too many to train on in memory", original.items.size)
-        return (yield from with_wavelets_alone(original, settings, budget))
+        return (yield from with_wavelets(original, settings, budget))
     return (yield from _best_of_all(original, settings, budget, should_stop))
 
 
@@ -288,7 +306,7 @@ def _best_of_all(original: Original, settings: Settings, budget: int, should_sto
     step_seconds = None if settings.time_limit is None else settings.time_limit / (sum(trial.STEPS) + 2 * short + long)
     promised = yield from trial.promised_gain(original, settings, budget, long, step_seconds, should_stop)
     settings = replace(settings, promised=promised)
-    best = yield from with_wavelets_alone(original, settings, budget)
+    best = yield from with_wavelets(original, settings, budget)
     middle = trial.middle_to_try(original, settings, budget)
     if promised < trial.WORTH or middle is None:
         logger.info("no networks are trained: %s", NO_NETWORKS)
@@ -298,7 +316,7 @@ def _best_of_all(original: Original, settings: Settings, budget: int, should_sto
     tried, allowed = middle
     to_beat = best
     if tried is not original:
-        to_beat = yield from with_wavelets_alone(tried, settings, allowed)
+        to_beat = yield from with_wavelets(tried, settings, allowed)
     pilots: dict[float, float] = {}
     for share in (NETWORK_SHARE, 1.0):
         if not stopped():
@@ -323,7 +341,7 @@ def _reach(original: Original, settings: Settings, psnr: float, should_stop: Sho
     Wavelets alone are searched directly, see :func:`_reach_with_wavelets`. Otherwise files of several sizes are made:
     PSNR grows almost linearly with the logarithm of the bytes.
     """
-    if _is_wavelets_alone(settings) and original.weights is None:
+    if is_wavelets_alone(settings) and original.weights is None:
         result = yield from _reach_with_wavelets(original, settings, psnr)
         if result is not None:
             return result
@@ -358,15 +376,41 @@ def _reach(original: Original, settings: Settings, psnr: float, should_stop: Sho
 def _reach_with_wavelets(
     original: Original, settings: Settings, psnr: float
 ) -> Generator[Progress, None, CompressedVolume | None]:
-    """Search the step that reaches a PSNR; every try tells its error. None if it is out of reach."""
+    """Search the step that reaches a PSNR, without and with masks. None if it is out of reach."""
+    best, last = yield from _search_step(original, original, settings, psnr, None)
+    masked = None if best is None or last is None else (yield from promising(last))
+    if best is not None and last is not None and masked is not None:
+        other, _ = yield from _search_step(original, masked, settings, psnr, last.heads[0])
+        if other is not None and other.nbytes < best.nbytes:
+            return other
+    return best
+
+
+def _search_step(
+    original: Original, coded: Original, settings: Settings, psnr: float, near: WaveletHead | None
+) -> Generator[Progress, None, tuple[CompressedVolume | None, Attempt | None]]:
+    """Return the smallest file of a PSNR, and the last one that was made; every try tells its error.
+
+    Parameters
+    ----------
+    original : Original
+    coded : Original
+        The same, or with masks.
+    settings : Settings
+    psnr : float
+    near : WaveletHead, optional
+        Of a file like it.
+    """
     scales = [(limits.scale / original.value_range) ** 2 for limits in original.ranges if limits.span]
     error = original.items.size * 10 ** (-psnr / 10) / max(sum(scales) / len(scales), search.LEAST_ERROR)
     best: CompressedVolume | None = None
-    near = None
+    attempt = None
     for _ in range(_PSNR_RUNS):
-        attempt = yield from with_wavelets_of_error(original, settings, error, near)
+        if error <= coded.given_up:
+            break
+        attempt = yield from with_wavelets_of_error(coded, settings, error - coded.given_up, near)
         if attempt.nbytes > original.items.nbytes / 2:
-            return None
+            return None, None
         plan, content = attempt.plan, attempt.content
         reached, quality = yield from measuring.measure(framing.decoders(plan, content), original, plan.tree)
         logger.info("%d bytes reach %.2f dB of %.2f", attempt.nbytes, reached, psnr)
@@ -375,9 +419,9 @@ def _reach_with_wavelets(
         if psnr <= reached <= psnr + _NEAR_PSNR:
             break
         # What the filters gain and rounding costs shows in the measured value only.
-        near = next(coded.head for coded in content.wavelets if coded is not None)
+        near = attempt.heads[0]
         error *= 10 ** (min(reached - psnr - _NEAR_PSNR / 2, 20.0) / 10)
-    return best
+    return best, attempt
 
 
 def _next_size(tried: list[tuple[float, float]], psnr: float) -> float:

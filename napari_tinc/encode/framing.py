@@ -20,10 +20,13 @@ from napari_tinc.decoding import ArrayDecoder
 from napari_tinc.encode.original import Original
 from napari_tinc.exact import pack_exact
 from napari_tinc.geometry.octree import Octree
+from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.layers import ItemDecoder, Layer
+from napari_tinc.masks.mask import Mask
+from napari_tinc.masks.payload import pack_mask, packed_mask_size
 from napari_tinc.restoration import Restoration, bins_of, pack_restoration, restoration_size
 from napari_tinc.settings import Settings
-from napari_tinc.wavelets.blocks import BlockCache, CodedWavelets, WaveletLayer
+from napari_tinc.wavelets.blocks import CodedWavelets, WaveletLayer
 from napari_tinc.wavelets.payload import pack_wavelets, packed_wavelets_size
 
 Payloads = dict[tuple[int, int], bytes]
@@ -46,11 +49,22 @@ class Content:
         One per item, None for an item of one value; empty without a wavelet layer.
     restorations : sequence of Restoration or None
         One per item, None where a filter does not pay; empty without any.
+    blocks : BlockCache
+        What was decoded of it; filters and measurement need the same.
     """
 
     payloads: Payloads = field(default_factory=dict)
     wavelets: Sequence[CodedWavelets | None] = ()
     restorations: Sequence[Restoration | None] = ()
+    blocks: BlockCache = field(default_factory=BlockCache)
+    _layers: dict[CodedWavelets, WaveletLayer] = field(default_factory=dict)
+
+    def wavelet_layer(self, item: int) -> WaveletLayer | None:
+        """Return the wavelet layer of an item, the same one every time; None for an item without one."""
+        coded = self.wavelets[item] if self.wavelets else None
+        if coded is None:
+            return None
+        return self._layers.setdefault(coded, WaveletLayer(coded, self.blocks))
 
 
 @dataclass(frozen=True)
@@ -92,7 +106,7 @@ def header(plan: Plan, psnr: float = _SOME_PSNR) -> frames.Header:
     original = plan.original
     return frames.Header(
         shape=original.shape,
-        dtype=original.items.dtype.str[1:],
+        dtype=original.dtype,
         metadata=original.metadata,
         items=original.ranges,
         splits=plan.tree.splits,
@@ -108,7 +122,7 @@ def size(plan: Plan, content: Content) -> int:
     """Bytes of the file, before its quality is known."""
     qualities = [quality.quality_size(plan.tree.leaves)] * len(plan.original.items)
     entries = [(frames.KIND_QUALITY, 0, item, nbytes) for item, nbytes in enumerate(qualities)]
-    entries += [(kind, level, item, nbytes) for kind, level, item, nbytes, _ in _segments(content)]
+    entries += [(kind, level, item, nbytes) for kind, level, item, nbytes, _ in _segments(plan, content)]
     return frames.packed_size(header(plan), entries)
 
 
@@ -125,11 +139,11 @@ def frame(plan: Plan, content: Content, psnr: float, qualities: Sequence[bytes])
         Quality segment of every item.
     """
     parts = [frames.Segment(frames.KIND_QUALITY, item, 0, payload) for item, payload in enumerate(qualities)]
-    parts += [frames.Segment(kind, item, level, pack()) for kind, level, item, _, pack in _segments(content)]
+    parts += [frames.Segment(kind, item, level, pack()) for kind, level, item, _, pack in _segments(plan, content)]
     return frames.pack(frames.Frame(header(plan, psnr), tuple(parts)))
 
 
-def _segments(content: Content) -> Iterator[tuple[int, int, int, int, Callable[[], bytes]]]:
+def _segments(plan: Plan, content: Content) -> Iterator[tuple[int, int, int, int, Callable[[], bytes]]]:
     """Kind, level, item and size of every segment but those of quality, in the order of a frame, and what packs it."""
     for (item, level), payload in sorted(content.payloads.items(), key=lambda entry: entry[0][::-1]):
         yield frames.KIND_PARAMETERS, level, item, len(payload), partial(bytes, payload)
@@ -139,13 +153,17 @@ def _segments(content: Content) -> Iterator[tuple[int, int, int, int, Callable[[
     for item, one in enumerate(content.restorations):
         if one is not None:
             yield frames.KIND_RESTORATION, 0, item, restoration_size(bins_of(one)), partial(pack_restoration, one)
+    dtype = plan.original.dtype
+    for item, mask in enumerate(plan.original.masks):
+        if mask is not None:
+            yield frames.KIND_MASK, 0, item, packed_mask_size(mask, dtype), partial(pack_mask, mask, dtype)
 
 
 def constant(original: Original, provenance: bool = True) -> bytes:
     """Frame a volume whose every item has one value: exact, without parameters."""
     made = frames.Header(
         shape=original.shape,
-        dtype=original.items.dtype.str[1:],
+        dtype=original.dtype,
         metadata=original.metadata,
         items=original.ranges,
         splits=(),
@@ -196,15 +214,17 @@ def _finite_range(item: npt.NDArray[Any]) -> tuple[int | float, int | float]:
 
 def decoders(plan: Plan, content: Content) -> Callable[[int], ItemDecoder]:
     """Return the decoder of every item, as that of the file will be."""
-    networks, blocks = plan.networks(content.payloads), BlockCache()
+    networks = plan.networks(content.payloads)
 
     @cache
     def decoder(item: int) -> ItemDecoder:
         layers: list[Layer] = [] if networks is None else [networks(item)]
-        if content.wavelets and (coded := content.wavelets[item]) is not None:
-            layers.append(WaveletLayer(coded, blocks))
+        if (layer := content.wavelet_layer(item)) is not None:
+            layers.append(layer)
         restoration = content.restorations[item] if content.restorations else None
-        return ItemDecoder(plan.original.spatial, plan.original.ranges[item], layers, restoration)
+        coded_mask = plan.original.masks[item] if plan.original.masks else None
+        mask = None if coded_mask is None else Mask(coded_mask, content.blocks)
+        return ItemDecoder(plan.original.spatial, plan.original.ranges[item], layers, restoration, mask)
 
     return decoder
 

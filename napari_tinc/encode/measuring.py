@@ -48,4 +48,23 @@ def measure(
     return float(metrics.psnr_from_mse(squared / original.items.size, original.value_range)), quality
 
 
-__all__ = ["measure"]
+def squared_error(decoders: Callable[[int], ItemDecoder], original: Original) -> Generator[Progress, None, float]:
+    """Decode box by box and return the sum of all items' weighted squared errors, normalised."""
+    pieces = list(boxes(tuple((0, side) for side in original.spatial), LIMITS.voxels // 4))
+    total = 0.0
+    for index, (item, limits) in enumerate(zip(original.items, original.ranges, strict=True)):
+        if not limits.span:
+            continue
+        for number, box in enumerate(pieces):
+            yield Progress.unmeasured("measuring", index * len(pieces) + number, len(original.items) * len(pieces))
+            voxels = item[tuple(slice(a, b) for a, b in box)]
+            decoded = np.empty_like(voxels)
+            decoders(index).decode(box, 1.0, decoded)
+            errors = np.subtract(voxels, decoded, dtype=np.float64)
+            errors /= limits.scale
+            weights = 1.0 if original.weights is None else original.voxel_weights(index, box)
+            total += float(np.vdot(errors * weights, errors))
+    return total
+
+
+__all__ = ["measure", "squared_error"]

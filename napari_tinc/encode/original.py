@@ -19,6 +19,7 @@ from napari_tinc.errors import InputError
 from napari_tinc.format import ItemRange
 from napari_tinc.geometry.octree import Octree, choose_splits
 from napari_tinc.limits import LIMITS
+from napari_tinc.masks.mask import CodedMask
 from napari_tinc.measures import metrics, signal
 from napari_tinc.wavelets.residual import Residual
 
@@ -48,6 +49,11 @@ class Original:
         Weight of every voxel in the loss.
     ranges : tuple of ItemRange
         Value range and normalisation of every item.
+    masks : tuple of CodedMask or None
+        One per item, or none at all. With masks ``items`` are what is to be coded, continued beyond the masks, and the
+        ``weights`` those of the whole, but 0 outside.
+    given_up : float
+        Squared error outside of the masks, normalised.
     """
 
     items: Array
@@ -55,6 +61,8 @@ class Original:
     metadata: Metadata
     weights: Array | None
     ranges: tuple[ItemRange, ...]
+    masks: tuple[CodedMask | None, ...] = ()
+    given_up: float = 0.0
 
     @classmethod
     def prepare(cls, array: Array, metadata: Metadata, weights: Array | None) -> Original:
@@ -67,6 +75,17 @@ class Original:
     def spatial(self) -> tuple[int, ...]:
         """Spatial shape."""
         return self.items.shape[1:]
+
+    @property
+    def volume_shape(self) -> tuple[int, int, int]:
+        """Spatial shape with three axes: an image has one plane."""
+        z, y, x = (1,) * (3 - len(self.spatial)) + self.spatial
+        return z, y, x
+
+    @property
+    def dtype(self) -> str:
+        """Dtype as frames name it."""
+        return str(self.items.dtype.str[1:])
 
     @property
     def is_constant(self) -> bool:
@@ -101,6 +120,8 @@ class Original:
     @cached_property
     def _mean_weights(self) -> tuple[float, ...]:
         assert self.weights is not None
+        if self.masks:  # divided before what is outside lost its weight
+            return (1.0,) * len(self.weights)
         return tuple(float(weights.mean(dtype=np.float64)) or 1.0 for weights in self.weights)
 
     def middle(self, voxels: int) -> Original:
@@ -146,8 +167,7 @@ class Original:
         limits = self.ranges[item]
         if limits.minimum == limits.maximum:
             return None
-        flat = (1,) * (3 - len(self.spatial))
-        voxels = self.items[item].reshape(flat + self.spatial)
+        voxels = self.items[item].reshape(self.volume_shape)
         wide = np.float64 if voxels.dtype.itemsize > 2 else np.float32
 
         def read(box: Bounds) -> npt.NDArray[np.float32]:
@@ -161,8 +181,7 @@ class Original:
         def read_weights(box: Bounds) -> npt.NDArray[np.float32]:
             return self.voxel_weights(item, box[3 - len(self.spatial) :]).reshape([b - a for a, b in box])
 
-        z, y, x = voxels.shape
-        return Residual((z, y, x), read, None if self.weights is None else read_weights)
+        return Residual(self.volume_shape, read, None if self.weights is None else read_weights)
 
 
 def _item_range(item: Array) -> ItemRange:

@@ -132,15 +132,7 @@ def transposed(array: NDArray[Any], metadata: Metadata, order: str) -> tuple[NDA
         The same letters in the order wanted.
     """
     index = [metadata.axes.index(letter) for letter in order]
-    reordered = Metadata(
-        order,
-        tuple(metadata.voxel_size[i] for i in index),
-        tuple(metadata.units[i] for i in index),
-        metadata.channel_names,
-        metadata.name,
-        metadata.display.reordered(index),
-    )
-    return np.transpose(array, index), reordered
+    return np.transpose(array, index), metadata.reordered(index)
 
 
 def positive_step(value: object) -> float | None:
@@ -150,3 +142,9 @@ def positive_step(value: object) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return step if np.isfinite(step) and step > 0 else None
+
+
+def in_ome_order(volume: Volume) -> Volume:
+    """Put the axes of a volume in the order time, channel, space, which OME-Zarr demands."""
+    order = "".join(letter for letter in AXIS_LETTERS if letter in volume.metadata.axes)
+    return Volume(*transposed(volume.data, volume.metadata, order))

@@ -88,12 +88,13 @@ def coarser(fine: ArrayLike, shape: tuple[int, ...]) -> Callable[[Region], NDArr
 
     def read(region: Region) -> NDArray[Any]:
         covered = tuple(slice(f * part.start, f * part.stop) for f, part in zip(factors, region, strict=True))
-        return _means(np.asarray(fine[covered]), factors)
+        return means(np.asarray(fine[covered]), factors)
 
     return read
 
 
-def _means(voxels: NDArray[Any], factors: tuple[int, ...]) -> NDArray[Any]:
+def means(voxels: NDArray[Any], factors: tuple[int, ...]) -> NDArray[Any]:
+    """Return the means of so many voxels along every axis, in their dtype; what is left over at an end counts whole."""
     # What is left over at the end is repeated, and so is the mean of itself.
     whole = np.pad(voxels, [(0, -side % factor) for side, factor in zip(voxels.shape, factors, strict=True)], "edge")
     with np.errstate(invalid="ignore", over="ignore"):  # of infinities

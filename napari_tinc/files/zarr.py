@@ -195,11 +195,7 @@ def write_zarr(path: Path, array: NDArray[Any], metadata: Metadata) -> None:
     InputError
         A unit that OME-Zarr does not know.
     """
-    unknown = sorted(set(metadata.units) - {"", *SYMBOLS})
-    if unknown:
-        raise InputError(
-            f"expected units among {', '.join(SYMBOLS)}, got {unknown[0]!r}; convert the voxel size to one"
-        )
+    _check_units(metadata)
     order = "".join(letter for letter in AXIS_LETTERS if letter in metadata.axes)
     array, metadata = transposed(array, metadata, order)
     shapes = level_shapes(array.shape, order)
@@ -217,6 +213,29 @@ def write_zarr(path: Path, array: NDArray[Any], metadata: Metadata) -> None:
     for level in others:
         write_level(level, coarser(fine, level.shape))
         fine = level
+
+
+def image_attributes(metadata: Metadata, shapes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+    """Return OME's attributes of an image with these levels, without what needs its voxels.
+
+    Raises
+    ------
+    InputError
+        A unit that OME-Zarr does not know, or axes in another order than time, channel, space.
+    """
+    _check_units(metadata)
+    if metadata.axes != "".join(letter for letter in AXIS_LETTERS if letter in metadata.axes):
+        raise InputError(f"expected axes in the order of {AXIS_LETTERS}, got {metadata.axes}; transpose the array")
+    image = v05.Image(multiscales=[_multiscale(metadata, shapes)])
+    return image.model_dump(mode="json", exclude_none=True) | {"version": image.version}
+
+
+def _check_units(metadata: Metadata) -> None:
+    unknown = sorted(set(metadata.units) - {"", *SYMBOLS})
+    if unknown:
+        raise InputError(
+            f"expected units among {', '.join(SYMBOLS)}, got {unknown[0]!r}; convert the voxel size to one"
+        )
 
 
 def _multiscale(metadata: Metadata, shapes: Sequence[tuple[int, ...]]) -> v05.Multiscale:

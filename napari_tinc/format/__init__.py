@@ -22,6 +22,7 @@ from napari_tinc.format.header import (
 )
 from napari_tinc.format.table import (
     KIND_EXACT,
+    KIND_MASK,
     KIND_PARAMETERS,
     KIND_QUALITY,
     KIND_RESTORATION,
@@ -35,6 +36,7 @@ __all__ = [
     "DTYPES",
     "EXACT_DTYPES",
     "KIND_EXACT",
+    "KIND_MASK",
     "KIND_PARAMETERS",
     "KIND_QUALITY",
     "KIND_RESTORATION",

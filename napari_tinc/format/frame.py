@@ -20,7 +20,7 @@ MAX_HEADER_BYTES = 2**24
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A header and its segments: quality by item, parameters by (level, item), wavelets by item, each at most once."""
+    """A header and its segments, by kind, level and item; each at most once."""
 
     header: Header
     segments: tuple[Segment, ...]

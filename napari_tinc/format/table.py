@@ -12,21 +12,22 @@ from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import REMEDY, Cursor, integer, u32, varint
 from napari_tinc.format.header import MODEL_CONSTANT, MODEL_EXACT, MODEL_WAVELETS, Header
 
-KIND_QUALITY, KIND_PARAMETERS, KIND_WAVELETS, KIND_RESTORATION, KIND_EXACT = 0, 1, 2, 3, 5
+KIND_QUALITY, KIND_PARAMETERS, KIND_WAVELETS, KIND_RESTORATION, KIND_MASK, KIND_EXACT = 0, 1, 2, 3, 4, 5
 KIND_NAMES = {
     KIND_QUALITY: "octant quality",
     KIND_PARAMETERS: "parameters",
     KIND_WAVELETS: "wavelets",
     KIND_RESTORATION: "restoration",
+    KIND_MASK: "mask",
     KIND_EXACT: "exact voxels",
 }
 MAX_SEGMENTS = 2**20
 _KINDS_OF_MODEL = {
     MODEL_CONSTANT: (KIND_QUALITY,),
-    MODEL_WAVELETS: (KIND_QUALITY, KIND_WAVELETS, KIND_RESTORATION),
+    MODEL_WAVELETS: (KIND_QUALITY, KIND_WAVELETS, KIND_RESTORATION, KIND_MASK),
     MODEL_EXACT: (KIND_EXACT,),
 }
-_KINDS_OF_FAMILIES = (KIND_QUALITY, KIND_PARAMETERS, KIND_WAVELETS, KIND_RESTORATION)
+_KINDS_OF_FAMILIES = (KIND_QUALITY, KIND_PARAMETERS, KIND_WAVELETS, KIND_RESTORATION, KIND_MASK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,9 @@ def validate_table(header: Header, entries: Sequence[Entry]) -> None:
     for entry in entries:
         if entry.kind not in KIND_NAMES:
             known = ", ".join(map(str, KIND_NAMES))
-            raise FormatError(f"kind of a segment: expected one of {known}, got {entry.kind}; {REMEDY}")
+            raise FormatError(
+                f"kind of a segment: expected one of {known}, got {entry.kind}; update napari-tinc to read it"
+            )
         integer("item of a segment", entry.item, 0, len(header.items) - 1)
         deepest = len(header.splits) if entry.kind == KIND_PARAMETERS else 0
         integer("level of a segment", entry.level, 0, deepest)
@@ -106,6 +109,6 @@ def validate_table(header: Header, entries: Sequence[Entry]) -> None:
         if before is not None and before[:3] >= entry[:3]:
             raise FormatError(
                 f"segment table: expected quality by item, parameters by level and item, wavelets by item, "
-                f"restoration by item, each once, got ({before.name}) before ({entry.name}); {REMEDY}"
+                f"restoration by item, masks by item, each once, got ({before.name}) before ({entry.name}); {REMEDY}"
             )
         before = entry

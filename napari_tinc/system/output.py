@@ -7,6 +7,7 @@ import ctypes
 import errno
 import os
 import secrets
+import shutil
 import stat
 import sys
 import tempfile
@@ -94,6 +95,24 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
         raise _exists_error(path) from error
     except OSError as error:
         raise _write_error(path, error) from error
+    _sync_folder(target.parent)
+
+
+def publish_folder(partial: Path, path: Path, overwrite: bool) -> None:
+    """Give a folder that is finished its name, in the place of another Zarr if ``overwrite``.
+
+    Raises
+    ------
+    InputError
+        The name is taken, or the folder cannot be written to.
+    """
+    target = _target(path)
+    try:
+        _publish(partial, target, overwrite)
+    except OSError as error:
+        raise (_exists_error(path) if target.exists() and not overwrite else _write_error(path, error)) from error
+    if partial.exists():  # what was replaced
+        shutil.rmtree(partial)
     _sync_folder(target.parent)
 
 

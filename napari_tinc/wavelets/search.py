@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from napari_tinc.geometry.pyramid import Cell, dyadic_splits
 from napari_tinc.system.steps import relay
 from napari_tinc.system.threads import block_threads, usable_cores
 from napari_tinc.wavelets import coefficients
@@ -16,12 +17,10 @@ from napari_tinc.wavelets.blocks import (
     MAX_BLOCK,
     SIDE_CODES,
     STEP_CODES,
-    Cell,
     CodedWavelets,
     Ints,
     Pyramid,
     WaveletHead,
-    dyadic_splits,
     narrowed,
     step_of,
 )
@@ -136,8 +135,7 @@ class Coefficients:
             above, statistics = here, learnt_here
         head = WaveletHead(pyramid, step_code, tally.offsets, dc)
         coded = CodedWavelets(head, trunk, tuple(streams))
-        nbytes = len(trunk) + sum(len(s) + _varint_size(len(s)) for s in streams)
-        return Fit((coded,), nbytes, tally.error(step) + (self.dc - dc * step) ** 2)
+        return Fit((coded,), streams_size(coded), tally.error(step) + (self.dc - dc * step) ** 2)
 
     def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Ints | None, Statistics]:
         pyramid, encoder = self.pyramid, Encoder()
@@ -175,6 +173,11 @@ class Coefficients:
         if weights.size == 1:
             return weights
         return np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(octave, cell))])
+
+
+def streams_size(coded: CodedWavelets) -> int:
+    """Bytes of a layer's streams, and of what says where they begin."""
+    return len(coded.trunk) + sum(len(s) + _varint_size(len(s)) for s in coded.streams)
 
 
 def _varint_size(number: int) -> int:
@@ -249,7 +252,7 @@ def fit(residuals: Sequence[Residual], room: int, near: WaveletHead | None = Non
     else:
         items = yield from _transformed(residuals, near.pyramid.splits, near.pyramid.side)
     finest = _finest_code(items)
-    guess = _likely_code(items, room, finest) if near is None else near.step_code
+    guess = _likely_code(items, room, finest) if near is None else max(near.step_code, finest)
     below: tuple[int, float] | None = None  # a step whose streams are too large, and how large
     above: tuple[int, float] | None = None
     for number in range(TRIES):
@@ -300,7 +303,7 @@ def fit_error(
     else:
         items = yield from _transformed(residuals, near.pyramid.splits, near.pyramid.side)
     finest = _finest_code(items)
-    code = _likely_code_of_error(items, error, finest) if near is None else near.step_code
+    code = _likely_code_of_error(items, error, finest) if near is None else max(near.step_code, finest)
     best: Fit | None = None
     kept: tuple[int, float] | None = None  # a step whose error is small enough, and its logarithm above the goal's
     lost: tuple[int, float] | None = None
@@ -345,11 +348,23 @@ def fit_step(residual: Residual, step: float) -> Generator[int, None, Fit]:
     Fit
     """
     asked = _code_of(step)
-    probe = yield from _transformed([residual], dyadic_splits(residual.shape, math.inf), 2 ** SIDE_CODES[0])
-    sizes, weight = _sampled(probe)
-    code = min(max(asked, _finest_code(probe)), STEP_CODES - 1)
-    items = yield from _in_best_elongation([residual], max(1.0, weight * _likely_bits(sizes, code) / 8), code)
+    whole = dyadic_splits(residual.shape, math.inf)
+    items = yield from _transformed([residual], whole, 2 ** SIDE_CODES[0])
+    sizes, weight = _sampled(items)
+    code = min(max(asked, _finest_code(items)), STEP_CODES - 1)
+    room = max(1.0, weight * _likely_bits(sizes, code) / 8)
+    if len({dyadic_splits(residual.shape, elongation) for elongation in ELONGATIONS}) > 1:
+        items = yield from _in_best_elongation([residual], room, code)
+    else:  # as in a cube: what was transformed is only cut into other blocks
+        pyramid = Pyramid(residual.shape, whole, _block_side(residual.shape, room))
+        items = [replace(item, pyramid=pyramid) for item in items]
     return (yield from _encode(items, max(code, _finest_code(items)), 0))
+
+
+def at_step_of(residuals: Sequence[Residual], head: WaveletHead) -> Generator[int, None, Fit]:
+    """Return the layers that have the step of another one, if their symbols are valid then, and split the same axes."""
+    items = yield from _transformed(residuals, head.pyramid.splits, head.pyramid.side)
+    return (yield from _encode(items, max(head.step_code, _finest_code(items)), 0))
 
 
 def _code_of(step: float) -> int:
@@ -478,4 +493,4 @@ def _likely_code(items: Sequence[Coefficients], room: float, finest: int) -> int
     return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: _likely_bits(sizes, code) <= bits)
 
 
-__all__ = ["LEAST_ERROR", "TRIES", "Coefficients", "Fit", "fit", "fit_error", "fit_step"]
+__all__ = ["LEAST_ERROR", "TRIES", "Coefficients", "Fit", "at_step_of", "fit", "fit_error", "fit_step", "streams_size"]

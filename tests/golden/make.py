@@ -15,6 +15,7 @@ import numpy as np
 from napari_tinc import CompressedVolume, Metadata, Target, compress
 from napari_tinc.encode import framing
 from napari_tinc.format import VERSION
+from napari_tinc.masks import mask as masks
 from napari_tinc.wavelets import search
 
 HERE = Path(__file__).parent
@@ -80,3 +81,9 @@ if __name__ == "__main__":
     holes = textured(2, 13, 10).astype("f4")
     holes[0, :3], holes[1, :, 0], holes[1, 5, 5], holes[1, 6, 6] = np.nan, -np.inf, -0.0, 1e-45
     save("exact-cyx-f4", lambda: exact(holes, Metadata("cyx", (1.0,) * 3, ("",) * 3)))
+    with mock.patch.multiple(masks, _ROW_VOXELS=0, _FEW_CELLS=2**12):  # or small masks have but one block
+        save("masked-zyx-u2", lambda: detail(np.where(blob(23, 31, 29) > 0.45, rough, 100), Target.size(3500)))
+        halves = np.stack([np.where(blob(90, 80) > 0.45, one, -2) for one in pair]).astype("f4")
+        save(
+            "masked-cyx-f4", lambda: detail(halves, Target.size(6000), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3))
+        )

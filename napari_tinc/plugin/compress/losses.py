@@ -92,7 +92,7 @@ def worst_octants(data: Array, volume: CompressedVolume, count: int = _WORST) ->
 
 def _loss(data: Array, volume: CompressedVolume, number: int) -> Loss:
     octant, axes = volume.octants[number], volume.metadata.axes
-    item, spatial = iter(np.unravel_index(octant.item, volume.header.leading_shape)), iter(octant.box)
+    item, spatial = iter(np.unravel_index(octant.item, volume.leading_shape)), iter(octant.box)
     region = [int(next(item)) if axis in LEADING else next(spatial) for axis in axes]
     original, decoded = data[tuple(region)], volume.decode(tuple(region))
     middle = [bound if isinstance(bound, int) else (bound.start + bound.stop - 1) // 2 for bound in region]
@@ -118,9 +118,9 @@ def kept_structure(data: Array, volume: CompressedVolume) -> Kept | None:
 
     axes, whole = volume.metadata.axes, True
     scores = []
-    items = list(np.ndindex(volume.header.leading_shape))
+    items = list(np.ndindex(volume.leading_shape))
     for number in range(0, len(items), -(-len(items) // 4)):  # of a long series, a few
-        item, spatial = iter(items[number]), volume.header.spatial_shape
+        item, spatial = iter(items[number]), volume.spatial_shape
         boxes = [iter(_middle(spatial, voxels // min(4, len(items)))) for voxels in (_DICE_VOXELS, _SKELETON_VOXELS)]
         index = [int(next(item)) if axis in LEADING else None for axis in axes]
         regions = [tuple(next(box) if entry is None else entry for entry in index) for box in boxes]

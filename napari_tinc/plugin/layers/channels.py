@@ -16,8 +16,7 @@ from napari_tinc.plugin.layers.results import apart, color_of, levels_of, one_or
 from napari_tinc.system.text import printable
 
 if TYPE_CHECKING:  # these import torch, which takes seconds
-    from napari_tinc.lazy import Bounds, Source
-    from napari_tinc.volume import CompressedVolume
+    from napari_tinc.lazy import Bounds, Compressed, Source
 
 _KEY = "tinc_channels_of"
 _COLORS = {1: ("gray",), 2: ("magenta", "green")}
@@ -77,7 +76,7 @@ def channel_layers(viewer: Any, result_layer: Any) -> list[Image]:
     return layers
 
 
-def _colors(volume: CompressedVolume) -> list[Any]:
+def _colors(volume: Compressed) -> list[Any]:
     count = volume.shape[volume.metadata.axes.index("c")]
     said = volume.metadata.display.colors
     if len(said) == count > 1:
@@ -86,12 +85,12 @@ def _colors(volume: CompressedVolume) -> list[Any]:
     return [usual[channel % len(usual)] for channel in range(count)]
 
 
-def _limits(volume: CompressedVolume, channel: int) -> tuple[float, float]:
+def _limits(volume: Compressed, channel: int) -> tuple[float, float]:
     limits = volume.metadata.display.contrast_limits
     if len(limits) > 1:
         return apart(*limits[channel])
     leading = [axis for axis in volume.metadata.axes if axis in LEADING]
-    ranges = np.array(volume.value_ranges).reshape(*volume.header.leading_shape, 2)
+    ranges = np.array(volume.value_ranges).reshape(*volume.leading_shape, 2)
     own = ranges.take(channel, leading.index("c"))
     return apart(own[..., 0].min(), own[..., 1].max())
 
@@ -104,11 +103,11 @@ class AtEveryChannel:
     ----------
     channel : Source
         Without the channel axis.
-    volume : CompressedVolume
+    volume : Compressed
     """
 
     channel: Source
-    volume: CompressedVolume
+    volume: Compressed
 
     @property
     def name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,10 @@ Floats = npt.NDArray[np.float64]
 
 # What is known about every octant: attribute of napari_tinc.volume.Octant, title.
 MEASURES = {"psnr": "PSNR (dB)", "nbytes": "bytes", "max_error": "max. error", "dice": "Dice"}
+
+
+# Cells that a chunk may have along an axis, and that all of them may have.
+_PARTS, _MOST_CELLS = (16, 8, 4, 2, 1), 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,25 +72,40 @@ class OctantModel:
     def grid(self, name: str) -> Floats:
         """Lay a measure out on the octant grid, axes as in the layer."""
         volume = result_volume(self.layer)
-        by_item = self.values[name].reshape(*volume.header.leading_shape, volume.tree.leaves)
+        by_item = self.values[name].reshape(*volume.leading_shape, volume.tree.leaves)
         return self._in_axes_of_layer(by_item[..., volume.tree.leaf_of_cell])
 
     @cached_property
     def numbers(self) -> npt.NDArray[np.int64]:
         """Lay the octants' numbers out on the octant grid, counted from 1 as labels are."""
         volume = result_volume(self.layer)
-        octants = np.arange(1, len(volume.octants) + 1).reshape(*volume.header.leading_shape, volume.tree.leaves)
+        octants = np.arange(1, len(volume.octants) + 1).reshape(*volume.leading_shape, volume.tree.leaves)
         return self._in_axes_of_layer(octants[..., volume.tree.leaf_of_cell])
 
     def _in_axes_of_layer(self, grid: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Reorder the axes of a grid: time and channel come first in it, in the layer they may be anywhere."""
         order = sorted(self.axes, key=lambda axis: axis not in LEADING)
-        return grid.transpose([order.index(axis) for axis in self.axes])
+        arranged = grid.transpose([order.index(axis) for axis in self.axes])
+        for axis, (_, times) in self._cells.items():
+            arranged = np.repeat(arranged, times, axis)
+        return arranged
 
     def cell_size(self) -> Floats:
         """Voxels of a cell of the octant grid along every axis; 1 along channels and time."""
-        counts = np.array([len(self.edges[i]) - 1 if i in self.edges else n for i, n in enumerate(self.sides)])
-        return np.asarray(np.array(self.sides) / counts, float)
+        return np.array([self._cells[i][0] if i in self._cells else 1.0 for i in range(len(self.sides))])
+
+    @cached_property
+    def _cells(self) -> dict[int, tuple[float, npt.NDArray[np.int64]]]:
+        """Voxels of a cell along every spatial axis, and how many cells each octant has.
+
+        One each where octants are equal but for a voxel. The last chunk of an array may be much shorter than the
+        others: then every chunk has several cells, so that its edges are where they should be.
+        """
+        for parts in _PARTS:
+            cells = {axis: _cells_of(edges, parts) for axis, edges in self.edges.items()}
+            if math.prod(int(times.sum()) for _, times in cells.values()) <= _MOST_CELLS:
+                break
+        return cells
 
     def worst(self, count: int) -> list[int]:
         """Octants of the lowest PSNR, the worst first."""
@@ -97,7 +117,7 @@ class OctantModel:
         boxes = volume.tree.boxes(volume.tree.depth)
         spatial = np.array([[(span.start, span.stop) for span in box] for box in boxes])
         count = len(volume.value_ranges)
-        items = np.array(list(np.ndindex(volume.header.leading_shape)), np.int64).reshape(count, len(self._leading))
+        items = np.array(list(np.ndindex(volume.leading_shape)), np.int64).reshape(count, len(self._leading))
         ends = np.empty((len(items), len(boxes), len(self.axes), 2), np.int64)
         ends[:, :, self._leading] = np.stack([items, items + 1], axis=-1)[:, None]
         ends[:, :, sorted(self.edges)] = spatial[None]
@@ -106,6 +126,15 @@ class OctantModel:
     @property
     def _leading(self) -> list[int]:
         return [i for i, axis in enumerate(self.axes) if axis in LEADING]
+
+
+def _cells_of(edges: npt.NDArray[np.int64], parts: int) -> tuple[float, npt.NDArray[np.int64]]:
+    """Voxels of a cell of one axis, and the number of cells of every octant; at most so many."""
+    widths = np.diff(edges)
+    if widths.max() - widths.min() <= 1:
+        return float(edges[-1] / len(widths)), np.ones(len(widths), np.int64)
+    cell = max(math.gcd(int(widths[0]), int(edges[-1])), -(-int(widths[0]) // parts))
+    return float(cell), -(-widths // cell)
 
 
 def go_to_octant(viewer: ViewerModel, model: OctantModel, octant: int, voxel: tuple[int, ...] | None = None) -> None:

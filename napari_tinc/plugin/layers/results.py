@@ -26,8 +26,7 @@ from napari_tinc.plugin.window.viewers import guard_removals
 from napari_tinc.system.text import printable
 
 if TYPE_CHECKING:  # these import torch, which takes seconds
-    from napari_tinc.lazy import Source
-    from napari_tinc.volume import CompressedVolume
+    from napari_tinc.lazy import Compressed, Source
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ _FARTHEST = 1e9
 
 
 def add_result(
-    viewer: ViewerModel, volume: CompressedVolume, source_layer: Any = None, region: Region | None = None
+    viewer: ViewerModel, volume: Compressed, source_layer: Any = None, region: Region | None = None
 ) -> Layer:
     """Show a compressed volume as one lazy layer with the axes of the volume.
 
@@ -53,7 +52,7 @@ def add_result(
     ----------
     viewer : ViewerModel
         The viewer; ``napari.Viewer`` is one.
-    volume : CompressedVolume
+    volume : Compressed
     source_layer : Image, optional
         The layer it was made from: place, units, contrast limits and looks are taken from it. Otherwise they come
         from the file.
@@ -76,7 +75,7 @@ def add_result(
 
 
 def layer_data(
-    volume: CompressedVolume,
+    volume: Compressed,
     source_layer: Any = None,
     name: str = "",
     viewer: ViewerModel | None = None,
@@ -106,7 +105,7 @@ def one_or_all(levels: list[Any]) -> tuple[Any, bool]:
 
 
 def levels_of(
-    volume: CompressedVolume,
+    volume: Compressed,
     viewer: ViewerModel | None,
     wrap: Callable[[Source], Source] = lambda source: source,
     channel: int | None = None,
@@ -118,7 +117,7 @@ def levels_of(
 
     Parameters
     ----------
-    volume : CompressedVolume
+    volume : Compressed
     viewer : ViewerModel or None
     wrap : callable
         What to make of the voxels before they are shown.
@@ -128,7 +127,7 @@ def levels_of(
     from napari_tinc.lazy import LazyArray, lazy_levels
     from napari_tinc.plugin.layers.sharpening import sharpener_in
 
-    def arrays(read_from: CompressedVolume, **options: int) -> list[Any]:
+    def arrays(read_from: Compressed, **options: int) -> list[Any]:
         return [LazyArray(wrap(level.source)) for level in lazy_levels(read_from, channel, **options)]
 
     if viewer is None:
@@ -140,7 +139,7 @@ def levels_of(
     return levels if len(levels) == 1 else [sharpener.level(level, coarse) for level in levels]
 
 
-def _shows(layer: Any, volume: CompressedVolume) -> bool:
+def _shows(layer: Any, volume: Compressed) -> bool:
     return volume in (layer.metadata.get("tinc"), layer.metadata.get("tinc_channels"))
 
 
@@ -149,7 +148,7 @@ def is_result(layer: Any) -> bool:
     return isinstance(layer, Image) and "tinc" in layer.metadata
 
 
-def result_volume(layer: Any) -> CompressedVolume:
+def result_volume(layer: Any) -> Compressed:
     """Return the volume behind a result layer.
 
     Raises
@@ -161,7 +160,7 @@ def result_volume(layer: Any) -> CompressedVolume:
         raise InputError(
             f"expected a compressed volume, got the layer {layer.name!r}: select one, or open a .tinc file"
         )
-    volume: CompressedVolume = layer.metadata["tinc"]
+    volume: Compressed = layer.metadata["tinc"]
     return volume
 
 
@@ -179,13 +178,13 @@ def original_array(source: Any, result: Any) -> Any:
     return data if region is None else data[region]
 
 
-def _provenance(volume: CompressedVolume, source: Any) -> dict[str, Any]:
+def _provenance(volume: Compressed, source: Any) -> dict[str, Any]:
     made = {**volume.provenance, "bytes": volume.nbytes, "ratio": round(volume.ratio, 2)}
     metadata: dict[str, Any] = {"tinc": volume, "tinc_provenance": made}
     return metadata if source is None else metadata | {"tinc_source": weakref.ref(source)}
 
 
-def _looks(volume: CompressedVolume, source: Any) -> dict[str, Any]:
+def _looks(volume: Compressed, source: Any) -> dict[str, Any]:
     if source is not None:
         return {look: getattr(source, look) for look in LOOKS} | {"contrast_limits": tuple(source.contrast_limits)}
     display = volume.metadata.display
@@ -199,7 +198,7 @@ def _looks(volume: CompressedVolume, source: Any) -> dict[str, Any]:
     }
 
 
-def _title(volume: CompressedVolume, name: str) -> str:
+def _title(volume: Compressed, name: str) -> str:
     """Name a result by what it is: "neuron, 64×, 49.2 dB"."""
     ratio = f"{volume.ratio:.0f}" if volume.ratio >= 10 else f"{volume.ratio:.1f}"
     psnr = volume.provenance.get("psnr")
@@ -223,7 +222,7 @@ def place_of(source: Any, axes: str) -> dict[str, Any] | None:
     return place.place_of(source)
 
 
-def file_place(volume: CompressedVolume) -> dict[str, Any]:
+def file_place(volume: Compressed) -> dict[str, Any]:
     """Return the options that put a volume where its file says."""
     from napari_tinc.files.units import shown_unit
 

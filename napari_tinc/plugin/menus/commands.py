@@ -20,6 +20,7 @@ from napari_tinc.plugin.layers.octant_table import close_table, toggle_table
 from napari_tinc.plugin.layers.overlays import toggle_quality
 from napari_tinc.plugin.layers.results import is_result, result_volume, source_layer_of
 from napari_tinc.plugin.layers.side_by_side import stop_views, toggle_comparison
+from napari_tinc.plugin.menus import arrays
 from napari_tinc.plugin.window.dialogs import ask_path
 from napari_tinc.plugin.window.layer_form import is_original
 from napari_tinc.plugin.window.viewers import raw_viewer
@@ -132,6 +133,12 @@ def save_result(viewer: Viewer) -> None:
     show_info(f"saved {target}")
 
 
+@_tell
+def compress_into_zarr(viewer: Viewer) -> None:
+    """Ask for a name, and compress the selected layer into an OME-Zarr in the background."""
+    arrays.compress_into_zarr(viewer)
+
+
 def selected_result(viewer: Any) -> Any:
     """Return the selected result layer, or the one that a selected overlay is of, or the only one there is.
 
@@ -178,6 +185,7 @@ def original_of(viewer: Any, result: Any) -> Any:
 
 __all__ = [
     "compare",
+    "compress_into_zarr",
     "flicker",
     "full_resolution_3d",
     "original_of",

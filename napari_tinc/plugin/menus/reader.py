@@ -37,13 +37,20 @@ def open_files(path: Paths) -> list[LayerData]:
     from napari_tinc.volume import CompressedVolume
 
     limit_cache()
-    viewer = current_viewer()  # which is about to get the layers
-    if viewer is not None:
-        viewer = raw_viewer(viewer)
-        follow_depth(viewer)
+    viewer = _viewer()
     paths = [path] if isinstance(path, str) else list(path)
     device = read().device
     return [layer_data(CompressedVolume.open(one, device), name=Path(one).stem, viewer=viewer) for one in paths]
+
+
+def _viewer() -> Any:
+    """Return the viewer that is about to get the layers, if there is one."""
+    viewer = current_viewer()
+    if viewer is None:
+        return None
+    viewer = raw_viewer(viewer)
+    follow_depth(viewer)
+    return viewer
 
 
 def get_zarr_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
@@ -68,6 +75,13 @@ def open_zarrs(path: Paths) -> list[LayerData]:
 
 def _zarr_layer(path: Path) -> LayerData:
     import dask.array as da
+
+    from napari_tinc.chunks.view import CompressedArray
+
+    compressed = CompressedArray.open(path)
+    if compressed is not None:
+        limit_cache()
+        return layer_data(compressed, name=path.stem, viewer=_viewer())
 
     from napari_tinc.files.zarr import described
 

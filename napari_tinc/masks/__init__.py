@@ -1,0 +1,1 @@
+"""Masks: which voxels of an item are all of one background value, coded without loss."""

@@ -1,0 +1,122 @@
+"""Compress a layer that may be larger than memory into an OME-Zarr, while the user goes on working."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from napari import Viewer
+from napari.layers import Image
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error, show_info, show_warning
+from qtpy.QtCore import QObject, Qt
+from qtpy.QtWidgets import QProgressDialog
+
+from napari_tinc.arrays.inputs import AXIS_LETTERS
+from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.errors import InputError, TincError
+from napari_tinc.plugin.compress.model import full_resolution, source_of
+from napari_tinc.plugin.compress.report import size_text
+from napari_tinc.plugin.layers.place import place_of
+from napari_tinc.plugin.layers.results import add_result, display_of
+from napari_tinc.plugin.window.dialogs import ask_path
+from napari_tinc.plugin.window.layer_form import is_original
+from napari_tinc.plugin.window.preferences import read
+from napari_tinc.target import Target
+
+_SCALE = 1000
+# Running ones: nobody else keeps them.
+_running: list[ArrayCompression] = []
+
+
+def compress_into_zarr(viewer: Viewer) -> None:
+    """Ask for a name, and compress the selected layer into an OME-Zarr in the background.
+
+    Raises
+    ------
+    InputError
+        If no image is selected, or it cannot be compressed.
+    """
+    chosen = [layer for layer in viewer.layers.selection if isinstance(layer, Image) and is_original(layer)]
+    if len(chosen) != 1:
+        raise InputError(f"expected one image to compress, got {len(chosen)}: select one in the layer list")
+    path = ask_path(None, "Compress into an OME-Zarr", chosen[0].name, ".zarr", "OME-Zarr")
+    if path is not None:
+        ArrayCompression(viewer, chosen[0], path)
+
+
+class ArrayCompression(QObject):
+    """One compression in a thread, and the dialog that shows how far it is.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    layer : Image
+    path : Path
+        Of the OME-Zarr.
+    """
+
+    def __init__(self, viewer: Viewer, layer: Any, path: Path) -> None:
+        super().__init__()
+        self._viewer, self._layer, self._path = viewer, layer, path
+        preferences = read()
+        target = Target.ratio(64) if preferences.target.kind == "psnr" else preferences.target
+        data, metadata = _in_ome_order(layer)
+        self._worker = create_worker(_steps, data, metadata, path, target, str(layer.source.path or layer.name))
+        self._dialog = QProgressDialog(f"Compressing {layer.name}…", "Cancel", 0, _SCALE, viewer.window._qt_window)
+        self._dialog.setWindowModality(Qt.WindowModality.NonModal)
+        self._dialog.setMinimumDuration(0)
+        self._dialog.setAutoClose(False)
+        self._dialog.canceled.connect(self._worker.quit)
+        self._worker.yielded.connect(self._show)
+        self._worker.returned.connect(self._add)
+        self._worker.errored.connect(self._fail)
+        self._worker.aborted.connect(self._tell)
+        self._worker.finished.connect(self._end)
+        _running.append(self)
+        self._worker.start()
+
+    def _show(self, progress: Any) -> None:
+        self._dialog.setLabelText(f"{self._layer.name}: {progress.phase}, {progress.step} of {progress.steps}")
+        self._dialog.setValue(min(_SCALE - 1, _SCALE * progress.step // max(1, progress.steps)))
+
+    def _add(self, compressed: Any) -> None:
+        add_result(self._viewer, compressed, self._layer if self._layer in self._viewer.layers else None)
+        said = f"{size_text(compressed.nbytes)}, {compressed.ratio:.1f} times smaller"
+        show_info(f"{self._layer.name} was compressed to {self._path}: {said}")
+
+    def _fail(self, error: Exception) -> None:
+        if not isinstance(error, TincError):
+            raise error
+        show_error(str(error))
+
+    def _tell(self) -> None:
+        show_warning(f"{self._path.name} was not finished; compress into the same name again to go on from here")
+
+    def _end(self) -> None:
+        self._dialog.reset()
+        self._dialog.deleteLater()
+        _running.remove(self)
+
+
+def _in_ome_order(layer: Any) -> tuple[Any, Metadata]:
+    """Return a layer's array and metadata in the order of axes that OME-Zarr demands; nothing is read."""
+    source = source_of(layer)
+    metadata = source.metadata.displayed(display_of(place_of(layer), layer))
+    order = "".join(letter for letter in AXIS_LETTERS if letter in metadata.axes)
+    index = [metadata.axes.index(letter) for letter in order]
+    data = full_resolution(layer)
+    return (data if order == metadata.axes else data.transpose(index)), metadata.reordered(index)
+
+
+def _steps(data: Any, metadata: Metadata, path: Path, target: Target, name: str) -> Any:
+    """Compress, and open what was made."""
+    from napari_tinc.chunks.array import Options, compress_array
+    from napari_tinc.chunks.image import of_array
+    from napari_tinc.chunks.view import CompressedArray
+
+    yield from compress_array(of_array(data, metadata), path, Options(target, overwrite=True), name=name)
+    return CompressedArray.open(path)
+
+
+__all__ = ["ArrayCompression", "compress_into_zarr"]
