@@ -54,23 +54,34 @@ def encode_chunk(
         A lossy frame; an exact one where no lossy one can be made, or it would be no smaller: of booleans, integers of
         64 bits, values that are not finite, a few voxels, or a target out of reach.
     """
-    # Here and not above: a program that only reads starts a fifth sooner.
-    from napari_tinc.encode import framing
-    from napari_tinc.encode.compression import fill_steps
-    from napari_tinc.encode.original import Original
+    from napari_tinc.encode import framing  # here and not above: a program that only reads starts a fifth sooner
 
     if fill is not None and frame_shape(voxels.shape, axes)[0] == voxels.shape:
         voxels = _without_end(voxels, fill)
     whole, metadata = arranged(voxels, axes)
-    if whole.dtype.str[1:] in frames.EXACT_DTYPES or not is_finite(whole):
-        return framing.exact(whole, metadata)
-    try:
-        lossy = complete(fill_steps(Original.prepare(whole, metadata, None), target, settings)).to_bytes()
-    except (BudgetError, InputError):  # too few bytes, a PSNR out of reach, a range that float32 cannot hold
+    lossy = _lossy(whole, metadata, target, settings)
+    if lossy is None:
         return framing.exact(whole, metadata)
     if voxels.nbytes <= SMALL or len(lossy) > SHARE * voxels.nbytes:
         return min(lossy, framing.exact(whole, metadata), key=len)
     return lossy
+
+
+def _lossy(voxels: Array, metadata: Metadata, target: Target, settings: Settings) -> bytes | None:
+    """Return the lossy frame of a chunk, None if there can be none."""
+    from napari_tinc.encode.compression import fill_steps
+    from napari_tinc.encode.original import Original
+
+    if voxels.dtype.str[1:] in frames.EXACT_DTYPES or not is_finite(voxels):
+        return None
+    try:
+        original = Original.prepare(voxels, metadata, None)
+    except InputError:  # a range whose squares no float holds
+        return None
+    try:
+        return complete(fill_steps(original, target, settings)).to_bytes()
+    except BudgetError:  # too few bytes, or a PSNR or a step out of reach
+        return None
 
 
 def _without_end(voxels: Array, fill: Any) -> Array:

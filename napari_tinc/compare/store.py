@@ -29,8 +29,9 @@ _DIGEST_BYTES = 16
 _CHUNK_VOXELS = 1 << 22
 # Rooms and modules that compressed bytes, or what is measured of them, depend on.
 _DECIDING = (
-    *("arrays", "encode", "format", "geometry", "measures", "networks", "wavelets"),
-    *("choices", "decoding", "layers", "limits", "mixing", "quality", "restoration", "settings", "target", "volume"),
+    *("arrays", "encode", "format", "geometry", "masks", "measures", "networks", "wavelets"),
+    *("choices", "decoding", "exact", "kernels", "layers", "limits", "mixing", "quality", "restoration", "settings"),
+    *("target", "volume"),
     *("compare/container", "compare/measures", "compare/memory", "compare/peers", "compare/video", "compare/worker"),
 )
 

@@ -32,6 +32,7 @@ from napari_tinc.chunks import frames as chunk_frames
 from napari_tinc.chunks.frames import _opened, decode_chunk
 from napari_tinc.encode import framing
 from napari_tinc.format import MAGIC, MODEL_EXACT, MODEL_WAVELETS, check, parse
+from napari_tinc.settings import Settings
 from napari_tinc.wavelets.blocks import WaveletLayer
 
 CHUNKS = (24, 40, 64)  # of 64³ voxels: most at the array's end are smaller
@@ -356,6 +357,11 @@ def test_a_target_out_of_reach_leaves_a_chunk_exact(target: dict[str, float], ar
     ((frame, _),) = stored(store, made)
     assert frame.header.model == MODEL_EXACT
     assert made[:].tobytes() == array.tobytes()
+
+
+def test_settings_that_make_no_sense_are_refused_and_not_made_up_for_with_exact_chunks() -> None:
+    with pytest.raises(InputError, match="networks have steps of their own"):
+        chunk_frames.encode_chunk(blobs((8, 9, 10)), None, Target.step(3), settings=Settings(model="tinc"))
 
 
 @pytest.mark.parametrize("dtype", [">u2", ">f4", ">i8", "<u2", "<f8"])
