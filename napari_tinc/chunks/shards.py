@@ -203,10 +203,13 @@ def _code(voxels: Array, axes: str | None, step: float, settings: Settings = SET
         return framing.exact(whole, metadata), voxels
     try:
         original = Original.prepare(whole, metadata, None)
-        if original.is_constant:
-            return framing.constant(original, settings.provenance), voxels
+    except InputError:  # a range whose squares no float holds
+        return framing.exact(whole, metadata), voxels
+    if original.is_constant:
+        return framing.constant(original, settings.provenance), voxels
+    try:
         data, decode = complete(quantise(original, settings, step))
-    except (BudgetError, InputError):  # a range that float32 cannot hold, or a step too fine for it
+    except BudgetError:  # a step too fine for float32
         return framing.exact(whole, metadata), voxels
     if voxels.nbytes <= SMALL or len(data) > SHARE * voxels.nbytes:
         exact = framing.exact(whole, metadata)
