@@ -27,7 +27,7 @@ from napari_tinc.masks.mask import CodedMask, Mask, encode_mask
 from napari_tinc.masks.payload import pack_mask, packed_mask_size, parse_mask
 
 Inside = npt.NDArray[np.bool_]
-LIMITS = ItemRange(-3, 900, 0, 0)
+RANGE = ItemRange(-3, 900, 0, 0)
 
 
 def shape_of(sides: tuple[int, ...], seed: int = 0, sigma: float = 2) -> Inside:
@@ -69,7 +69,7 @@ def test_every_mask_comes_back(sides: tuple[int, int, int], seed: int, share: fl
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(masks, "_FEW_CELLS", cells)
         patch.setattr(masks, "_ROW_VOXELS", 0)
-        coded = parse_mask(pack_mask(encode_mask(marked, 7), "u2"), sides, LIMITS, "u2")
+        coded = parse_mask(pack_mask(encode_mask(marked, 7), "u2"), sides, RANGE, "u2")
     states = reader(coded).states(whole(sides), 1.0)
     np.testing.assert_array_equal(states, np.where(marked, INSIDE, OUTSIDE))
 
@@ -165,23 +165,23 @@ def test_the_bytes_of_a_mask_are_all_shared_out_and_a_region_needs_few_of_them()
 
 def test_a_damaged_head_is_refused() -> None:
     good = pack_mask(encode_mask(shape_of((20, 21, 22)), 5), "u2")
-    assert parse_mask(good, (20, 21, 22), LIMITS, "u2").background == 5
+    assert parse_mask(good, (20, 21, 22), RANGE, "u2").background == 5
     bad = [b"", good[:1], good[:-1], good + b"\0", b"\x0b" + good[1:], good[:1] + b"\0" + good[2:]]
     bad += [good[:1] + b"\x0a" + good[2:], good[:2] + b"\xff" * 9 + good[3:]]
     bad += [b"\x8e\x0e" + good[1:]]  # 903, above the maximum
     for payload in bad:
         with pytest.raises(FormatError):
-            parse_mask(payload, (20, 21, 22), LIMITS, "u2")
+            parse_mask(payload, (20, 21, 22), RANGE, "u2")
     for sides in ((1, 1, 1), (1, 1)):
         with pytest.raises(FormatError, match="octaves"):
-            parse_mask(b"\x0a\x03\x01\x00", sides, LIMITS, "u2")
+            parse_mask(b"\x0a\x03\x01\x00", sides, RANGE, "u2")
     nothing = np.array(np.nan, "<f4").tobytes() + good[1:]
     with pytest.raises(FormatError, match="background"):
         parse_mask(nothing, (20, 21, 22), ItemRange(0.0, 1.0, 0, 0), "f4")
     with pytest.raises(FormatError, match="cells of a block"):
-        parse_mask(b"\x0a\x09\x00" + bytes(9), (600, 600, 600), LIMITS, "u2")
+        parse_mask(b"\x0a\x09\x00" + bytes(9), (600, 600, 600), RANGE, "u2")
     with pytest.raises(FormatError, match="lengths of"):
-        parse_mask(b"\x0a\x01\x00" + bytes(99), (2**20, 2**20, 64), LIMITS, "u2")
+        parse_mask(b"\x0a\x01\x00" + bytes(99), (2**20, 2**20, 64), RANGE, "u2")
 
 
 # --- what the encoder makes of a volume -------------------------------------------------------------------------------
