@@ -98,7 +98,8 @@ def test_a_giant_plan_of_neurcomp_is_refused_before_anything_is_made() -> None:
         load("neurcomp").parse(bytes([32, 0x80, 0x20]), Octree((8, 8, 8)), 10**4, allowed_parameters(10**6))
 
 
-# Two families that nobody should use. One has a tensor of rank 5 and a global grid; the other is trained by planes.
+# Three families that nobody should use. One has a tensor of rank 5 and a global grid; one is trained by planes; the base
+# of one comes with the program and is in no file.
 
 
 @dataclass
@@ -229,6 +230,27 @@ class Planes(_Toy):
         return planes[(slice(None), *(slice(a, b) for a, b in plane))].numpy()
 
 
+class Shipped(Planes):
+    """As planes, but the images are cosines that everybody has: a file holds the amounts only."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"amounts": (self.tree.shape[0], self.size)}
+
+    def schedule(self, steps: int, growth: float, time_limit: float | None) -> Schedule:
+        return Schedule(200, 2, 0.05, time_limit, fewest=1)
+
+    def _images(self) -> Tensor:
+        rows, columns = self.tree.shape[1:]
+        waves = sorted(np.ndindex(rows, columns), key=sum)[: self.size]
+        y, x = (np.pi * (np.arange(n) + 0.5) / n for n in (rows, columns))
+        images = np.stack([np.cos(j * y)[:, None] * np.cos(i * x) for j, i in waves])
+        return torch.from_numpy(images.astype(np.float32))[None].expand(self.items, -1, -1, -1)
+
+    def evaluate(self, parameters: Sequence[Tensor], inputs: Tensor) -> Tensor:
+        images = self._images()[: len(parameters[0])]
+        return super().evaluate([parameters[0].float(), images], inputs)
+
+
 class _ToyFamily:
     def __init__(self, kind: type[_Toy]) -> None:
         self.kind = kind
@@ -248,7 +270,7 @@ class _ToyFamily:
         return self.kind(tree, items, plan[0])
 
 
-@pytest.fixture(params=[Grid, Planes])
+@pytest.fixture(params=[Grid, Planes, Shipped])
 def toy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A family as anybody may add it: a module of its own, and one line in the registry."""
     name = request.param.__name__.lower()
