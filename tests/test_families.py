@@ -98,8 +98,8 @@ def test_a_giant_plan_of_neurcomp_is_refused_before_anything_is_made() -> None:
         load("neurcomp").parse(bytes([32, 0x80, 0x20]), Octree((8, 8, 8)), 10**4, allowed_parameters(10**6))
 
 
-# Three families that nobody should use. One has a tensor of rank 5 and a global grid; one is trained by planes; the base
-# of one comes with the program and is in no file.
+# Three families that nobody should use. One has a tensor of rank 5 and a global grid; one is trained by planes; the
+# third has a base that comes with the program, and is in no file.
 
 
 @dataclass
