@@ -36,6 +36,7 @@ from napari_tinc.chunks.shards import (
     probe_chunk,
     write_file,
     write_shard,
+    writing,
 )
 from napari_tinc.encode.framing import software_version
 from napari_tinc.errors import BudgetError, InputError
@@ -129,13 +130,14 @@ def compress_array(image: Image, output: Path, options: Options, engine: Engine 
         raise InputError("expected a ratio, a size or a step for an array, got a PSNR; a step gives one fidelity")
     folder = output.with_name(output.name + UNFINISHED)
     grids = [grid_of(shape, image.axes, options.chunk, options.shard) for shape in image.shapes]
-    work = _Work.begun(folder, image, grids, options, name)
-    if work.finished is None:
-        yield Progress.unmeasured("preparing", 0, 1, engine.note)
-        yield from _fill(work, options, engine)
-        if image.labels is not None:
-            copy_labels(image.labels, folder)
-        work.finish()
+    with writing(folder):
+        work = _Work.begun(folder, image, grids, options, name)
+        if work.finished is None:
+            yield Progress.unmeasured("preparing", 0, 1, engine.note)
+            yield from _fill(work, options, engine)
+            if image.labels is not None:
+                copy_labels(image.labels, folder)
+            work.finish()
     publish_folder(folder, output, options.overwrite)
     manifest = read_manifest(output)
     assert manifest is not None

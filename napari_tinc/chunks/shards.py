@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,8 @@ def write_shard(level: Level, number: int, coding: Coding, note: str | None = No
             block[tuple(slice(i, i + n) for i, n in zip(first, part.shape, strict=True))] = part
     if coarse is not None and block is not None:
         begin = [side.start // f for side, f in zip(region, factors, strict=True)]
-        coarse[tuple(slice(i, i + n) for i, n in zip(begin, block.shape, strict=True))] = block
+        with writing(Path(str(level.coarser))):
+            coarse[tuple(slice(i, i + n) for i, n in zip(begin, block.shape, strict=True))] = block
     path = Path(level.folder, "c", *map(str, grid.shard_cell(number)))
     if frames:
         data = _packed(frames, int(np.prod(grid.inside))) if level.is_sharded else frames[0]
@@ -245,7 +247,7 @@ def write_file(path: Path, data: bytes) -> None:
     InputError
         The disk is full, or the folder cannot be written to.
     """
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
@@ -253,6 +255,18 @@ def write_file(path: Path, data: bytes) -> None:
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what to do where the operating system refuses to write.
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        yield
     except OSError as error:
         raise InputError(
             f"expected to write {path}, got {error.strerror or error}; make room or choose another disk, then run the "
@@ -260,4 +274,4 @@ def write_file(path: Path, data: bytes) -> None:
         ) from error
 
 
-__all__ = ["FIELDS", "Coding", "Level", "Stats", "halved_axes", "probe_chunk", "write_file", "write_shard"]
+__all__ = ["FIELDS", "Coding", "Level", "Stats", "halved_axes", "probe_chunk", "write_file", "write_shard", "writing"]

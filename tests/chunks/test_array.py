@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -260,6 +261,7 @@ def test_only_what_is_missing_is_done_again(source: Path, tmp_path: Path, monkey
 _COMMAND = [sys.executable, "-m", "napari_tinc", "compress", "--ratio", "20", "--chunk", "32", "--json"]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on(source: Path, tmp_path: Path) -> None:
     made(source, tmp_path / "whole.zarr", Target.ratio(20))
     command = [*_COMMAND, str(source), str(tmp_path / "out.zarr")]
@@ -356,6 +358,28 @@ def test_options_that_cannot_be_used(source: Path, tmp_path: Path, options: Opti
 def test_a_target_out_of_reach(source: Path, tmp_path: Path) -> None:
     with pytest.raises(BudgetError):
         made(source, tmp_path / "out.zarr", Target.ratio(5000))
+
+
+def test_a_full_disk_is_said_in_one_line_and_loses_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(source, tmp_path / "whole.zarr", Target.step(25.0))
+    written: list[Path] = []
+    replace = os.replace
+
+    def full(partial: Path, path: Path) -> None:
+        written.append(path)
+        if len(written) == 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(partial, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.os, "replace", full)
+        with pytest.raises(InputError, match="No space left on device; make room"):
+            made(source, tmp_path / "out.zarr", Target.step(25.0))
+    assert not (tmp_path / "out.zarr").exists()
+    made(source, tmp_path / "out.zarr", Target.step(25.0))
+    assert content_of(tmp_path / "out.zarr") == content_of(tmp_path / "whole.zarr")
 
 
 def test_a_source_that_vanishes_is_said_in_one_line(source: Path, tmp_path: Path) -> None:
