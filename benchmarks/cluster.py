@@ -50,7 +50,7 @@ def source(folder: Path, side: int, repeats: tuple[int, int, int] = (1, 1, 1)) -
     path = folder / "source.zarr"
     volume = neuron_phantom((side,) * 3).noisy
     shape = tuple(side * n for n in repeats)
-    array = zarr.create_array(path, shape=shape, chunks=(64,) * 3, shards=(side,) * 3, dtype=volume.dtype)
+    array = zarr.create_array(path, shape=shape, chunks=(128,) * 3, dtype=volume.dtype)
     for cell in product(*map(range, repeats)):
         mirrored = volume[tuple(slice(None, None, -1 if i % 2 else 1) for i in cell)]
         array[tuple(slice(i * side, (i + 1) * side) for i in cell)] = mirrored
