@@ -6,6 +6,7 @@ a note of what it has lost; whoever starts again does what has no note. So it ma
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -170,9 +171,12 @@ class _Work:
 
     @classmethod
     def begun(cls, folder: Path, image: Image, grids: Sequence[Grid], options: Options, name: str) -> _Work:
-        """Begin, or go on with what an earlier run has left."""
+        """Begin, or go on with what an earlier run has left.
+
+        The array will tell nobody from where on the disk it was made: only a fingerprint of that is kept.
+        """
         job = {
-            "source": name, "shape": list(image.shapes[0]), "levels": len(image.shapes), "dtype": str(image.dtype),
+            "source": hashlib.sha256(name.encode()).hexdigest()[:16], "shape": list(image.shapes[0]), "levels": len(image.shapes), "dtype": str(image.dtype),
             "target": [options.target.kind, options.target.value], "strict": options.strict,
             "chunk": list(grids[0].chunk), "shard": list(grids[0].shard), "version": software_version(),
             "settings": {key: value for key, value in asdict(options.settings).items() if key != "device"},
