@@ -149,7 +149,7 @@ def kills(folder: Path, side: int, chunk: int, wanted: int) -> dict[str, Any]:
         process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
         runs += 1
         while process.poll() is None:
-            time.sleep(generator.uniform(1.0, 12.0))
+            time.sleep(generator.uniform(2.0, 9.0))
             if process.poll() is not None:
                 break
             workers = children(process.pid)
@@ -260,7 +260,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="+", choices=["speed", "kills", "tasks", "plane", "large"])
     parser.add_argument("--side", type=int, default=400, help="voxels a side of the volume of speed")
-    parser.add_argument("--kill-side", type=int, default=160, help="voxels a side of the volume of kills")
+    parser.add_argument("--kill-side", type=int, default=256, help="voxels a side of the volume of kills")
     parser.add_argument("--plane-side", type=int, default=256, help="voxels a side of what the volume of plane repeats")
     parser.add_argument("--chunk", type=int, default=128)
     parser.add_argument("--kills", type=int, default=20)

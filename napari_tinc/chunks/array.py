@@ -176,11 +176,17 @@ class _Work:
         The array will tell nobody from where on the disk it was made: only a fingerprint of that is kept.
         """
         job = {
-            "source": hashlib.sha256(name.encode()).hexdigest()[:16], "shape": list(image.shapes[0]), "levels": len(image.shapes), "dtype": str(image.dtype),
-            "target": [options.target.kind, options.target.value], "strict": options.strict,
-            "chunk": list(grids[0].chunk), "shard": list(grids[0].shard), "version": software_version(),
+            "source": hashlib.sha256(name.encode()).hexdigest()[:16],
+            "shape": list(image.shapes[0]),
+            "levels": len(image.shapes),
+            "dtype": str(image.dtype),
+            "target": [options.target.kind, float(options.target.value)],
+            "strict": options.strict,
+            "chunk": list(grids[0].chunk),
+            "shard": list(grids[0].shard),
+            "version": software_version(),
             "settings": {key: value for key, value in asdict(options.settings).items() if key != "device"},
-        }  # fmt: skip
+        }
         work = cls(folder, image, grids, json.loads(json.dumps(job)))
         if not folder.exists():
             work._create()

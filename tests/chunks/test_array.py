@@ -273,9 +273,7 @@ def test_killed_at_any_moment_it_goes_on(source: Path, tmp_path: Path) -> None:
             process.send_signal(signal.SIGKILL)
             process.wait()
     subprocess.run(command, check=True, capture_output=True)
-    assert content_of(tmp_path / "out.zarr").keys() == content_of(tmp_path / "whole.zarr").keys()
-    ours, whole = (zarr.open_group(tmp_path / name)["0"][...] for name in ("out.zarr", "whole.zarr"))
-    np.testing.assert_array_equal(ours, whole)
+    assert content_of(tmp_path / "out.zarr") == content_of(tmp_path / "whole.zarr")
 
 
 def test_workers_make_the_same_bytes_and_may_die(source: Path, tmp_path: Path) -> None:
