@@ -19,7 +19,7 @@ from synthetic import blobs
 
 from napari_tinc import InputError, Target, compress, layers, memory_limit, read_volume
 from napari_tinc.arrays import scratch
-from napari_tinc.encode import training
+from napari_tinc.encode import framing, training
 from napari_tinc.format import MODEL_WAVELETS
 from napari_tinc.geometry.pyramid import BlockCache, dyadic_splits
 from napari_tinc.limits import LIMITS
@@ -148,7 +148,8 @@ def test_memory_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(LIMITS, "voxels", 2**14)
     monkeypatch.setattr(search, "_SAMPLED", 2**14)
     monkeypatch.setattr(search, "_ROW_VOXELS", 0)  # the smallest blocks, or they would need most of the memory
-    monkeypatch.setattr(layers, "BlockCache", lambda: BlockCache(2**18))
+    for module in (layers, framing):
+        monkeypatch.setattr(module, "BlockCache", lambda: BlockCache(2**18))
 
     def peak(planes: int) -> int:
         stack = da.concatenate([da.from_array(blobs((32, 64, 64)))] * (planes // 32))

@@ -56,7 +56,7 @@ class Content:
     payloads: Payloads = field(default_factory=dict)
     wavelets: Sequence[CodedWavelets | None] = ()
     restorations: Sequence[Restoration | None] = ()
-    blocks: BlockCache = field(default_factory=BlockCache)
+    blocks: BlockCache = field(default_factory=lambda: BlockCache())
     _layers: dict[CodedWavelets, WaveletLayer] = field(default_factory=dict)
 
     def wavelet_layer(self, item: int) -> WaveletLayer | None:

@@ -17,11 +17,13 @@ from napari_tinc.chunks.image import of_array
 from napari_tinc.chunks.manifest import UNFINISHED
 from napari_tinc.chunks.view import CompressedArray
 from napari_tinc.files.zarr import described
+from napari_tinc.plugin.compress import widget
 from napari_tinc.plugin.compress.model import full_resolution
 from napari_tinc.plugin.layers.octants import OctantModel
 from napari_tinc.plugin.menus import arrays, commands, reader
 from napari_tinc.plugin.window.preferences import remember
 from napari_tinc.samples import neuron_phantom
+from napari_tinc.settings import Settings
 from napari_tinc.system.steps import complete
 
 SHAPE = (2, 20, 270, 50)
@@ -140,11 +142,32 @@ def test_cancelled_it_can_go_on(
 ) -> None:
     viewer = tinc_viewer()
     layer = viewer.add_image(voxels, name="cells", axis_labels=("c", "z", "y", "x"))
-    running = arrays.ArrayCompression(viewer, layer, tmp_path / "out.zarr")
+    running = arrays.ArrayCompression(viewer, layer, tmp_path / "out.zarr", Target.ratio(20), Settings())
     qtbot.waitUntil(lambda: (tmp_path / f"out.zarr{UNFINISHED}").exists(), timeout=60_000)
     running._worker.quit()
     qtbot.waitUntil(lambda: not arrays._running, timeout=60_000)
     assert not (tmp_path / "out.zarr").exists()
-    arrays.ArrayCompression(viewer, layer, tmp_path / "out.zarr")
+    arrays.ArrayCompression(viewer, layer, tmp_path / "out.zarr", Target.ratio(20), Settings())
     qtbot.waitUntil(lambda: not arrays._running, timeout=120_000)
     assert CompressedArray.open(tmp_path / "out.zarr") is not None
+
+
+def test_the_widget_offers_an_array_for_its_output(
+    tinc_viewer: Callable[..., Any], voxels: np.ndarray, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer = tinc_viewer()
+    layer = viewer.add_image(voxels, name="cells", axis_labels=("c", "z", "y", "x"), scale=(1, 2, 0.5, 0.5))
+    _, compress_widget = viewer.window.add_plugin_dock_widget("napari-tinc", "Compress")
+    shapes = viewer.add_shapes(
+        [[0, 0, 10, 0], [0, 0, 10, 20], [0, 0, 60, 20], [0, 0, 60, 0]], name="region", scale=(1, 2, 0.5, 0.5)
+    )
+    compress_widget.form.refresh_layers()
+    compress_widget.form.write(source=layer, region=shapes, target_kind="ratio", target_value=4, output="zarr")
+    monkeypatch.setattr(widget, "ask_path", lambda *args: tmp_path / "out.zarr")
+    compress_widget.start()
+    qtbot.waitUntil(lambda: not arrays._running, timeout=120_000)
+    result = viewer.layers[-1]
+    assert isinstance(result.metadata["tinc"], CompressedArray)
+    assert full_resolution(result).shape[:2] == SHAPE[:2]
+    assert full_resolution(result).shape[2] < SHAPE[2]
+    np.testing.assert_allclose(result.extent.world[0][2], layer.data_to_world((0, 0, 10, 0))[2], atol=1)

@@ -24,6 +24,8 @@ TOOLTIPS = {
     "target_kind": "What to aim at: how many times smaller, a file size, bits for every voxel, or a quality (PSNR).",
     "target_value": "The number to aim at. The file never exceeds a size; a PSNR takes several rounds of training.",
     "size": "Size of the volume and of the file it will become.",
+    "output": "One file, or an OME-Zarr of many small files, for volumes larger than memory: made chunk by chunk, in "
+    "the background. If it was not finished, compress into the same name again to go on.",
     "preset": "fast takes seconds and suits most images. balanced and best first run a short trial. If networks "
     "may improve the quality, they train for minutes; if not, they make the same file as fast.",
     "model": "What the file consists of. wavelet: wavelet coefficients, in seconds. "
@@ -52,6 +54,7 @@ _LABELS = {
     "target_kind": "Target",
     "target_value": "Value",
     "size": "Size",
+    "output": "Output",
     "preset": "Preset",
     "model": "Model",
     "between": "Between levels",
@@ -74,6 +77,7 @@ _TARGET_LABELS = {
     "psnr": "quality (PSNR)",
 }
 _TARGET_SUFFIX = {"ratio": "", "bytes": " kB", "bits_per_voxel": " bits", "psnr": " dB"}
+OUTPUTS = {"file": "one file (.tinc)", "zarr": "OME-Zarr, for large volumes"}
 _MAX_LEVELS = 7
 
 
@@ -93,6 +97,7 @@ class CompressForm(LayerForm):
             self._field("target_kind", ComboBox, choices=[(text, kind) for kind, text in _TARGET_LABELS.items()]),
             self._field("target_value", FloatSpinBox, min=0.001, max=1e9, value=TARGETS["ratio"], step=1),
             self._field("size", Label, value=""),
+            self._field("output", ComboBox, choices=[(text, kind) for kind, text in OUTPUTS.items()]),
             self._field("preset", ComboBox, choices=PRESETS, value="fast"),
             self._field("model", ComboBox, choices=MODELS),
             self._field("between", ComboBox, choices=BETWEEN),

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QDockWidget, QHBoxLayout, QProgressBar, QPushButton
 from superqt import QCollapsible
 
 from napari_tinc.encode.batch import Options
-from napari_tinc.errors import TincError
+from napari_tinc.errors import InputError, TincError
 from napari_tinc.plugin.compress import engine, worker
 from napari_tinc.plugin.compress.batch_box import BatchBox, LayerQueue
 from napari_tinc.plugin.compress.card_actions import CardActions
@@ -24,9 +24,10 @@ from napari_tinc.plugin.compress.preview import Placement, Preview, View, around
 from napari_tinc.plugin.compress.result_card import ResultCard
 from napari_tinc.plugin.compress.suggest import SuggestPanel
 from napari_tinc.plugin.layers.results import display_of
+from napari_tinc.plugin.menus.arrays import ArrayCompression
 from napari_tinc.plugin.window import preferences
 from napari_tinc.plugin.window.axes import axes_text
-from napari_tinc.plugin.window.dialogs import ask_whether
+from napari_tinc.plugin.window.dialogs import ask_path, ask_whether
 from napari_tinc.plugin.window.docked import DockedWidget, to_front
 from napari_tinc.plugin.window.plain import plain_label
 
@@ -194,8 +195,26 @@ class CompressWidget(DockedWidget):
     # A compression
 
     def start(self) -> None:
-        """Compress the chosen layer."""
-        self._start()
+        """Compress the chosen layer, into a file or an OME-Zarr."""
+        if self.form.fields["output"].value == "zarr":
+            self._start_array()
+        else:
+            self._start()
+
+    def _start_array(self) -> None:
+        """Ask for a name, and compress in the background; the widget is free for other work."""
+        self._read_form()
+        layer, form = self.form.source, self.model.form
+        try:
+            if (problem := self.model.error()) or layer is None:
+                raise InputError(problem or "expected a layer to compress, got none: choose one")
+            path = ask_path(self, "Compress into an OME-Zarr", layer.name, ".zarr", "OME-Zarr")
+            if path is not None:
+                ArrayCompression(
+                    self.viewer, layer, path, form.target(), form.settings(), form.axes, self.form.region()
+                )
+        except TincError as error:
+            show_error(str(error))
 
     def _start(self, labels_too: bool = False) -> None:
         self._read_form()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari import Viewer
 from napari.layers import Image
@@ -16,13 +17,17 @@ from napari_tinc.arrays.inputs import AXIS_LETTERS
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.plugin.compress.model import full_resolution, source_of
+from napari_tinc.plugin.compress.preview import Placement
 from napari_tinc.plugin.compress.report import size_text
-from napari_tinc.plugin.layers.place import place_of
 from napari_tinc.plugin.layers.results import add_result, display_of
 from napari_tinc.plugin.window.dialogs import ask_path
 from napari_tinc.plugin.window.layer_form import is_original
 from napari_tinc.plugin.window.preferences import read
+from napari_tinc.settings import Settings
 from napari_tinc.target import Target
+
+if TYPE_CHECKING:  # its libraries take a second to import
+    from napari_tinc.chunks.array import Options
 
 _SCALE = 1000
 # Running ones: nobody else keeps them.
@@ -42,7 +47,10 @@ def compress_into_zarr(viewer: Viewer) -> None:
         raise InputError(f"expected one image to compress, got {len(chosen)}: select one in the layer list")
     path = ask_path(None, "Compress into an OME-Zarr", chosen[0].name, ".zarr", "OME-Zarr")
     if path is not None:
-        ArrayCompression(viewer, chosen[0], path)
+        preferences = read()
+        # A quality cannot be asked of an array.
+        target = Target.ratio(64) if preferences.target.kind == "psnr" else preferences.target
+        ArrayCompression(viewer, chosen[0], path, target, Settings(preferences.preset, device=preferences.device))
 
 
 class ArrayCompression(QObject):
@@ -54,15 +62,31 @@ class ArrayCompression(QObject):
     layer : Image
     path : Path
         Of the OME-Zarr.
+    target : Target
+    settings : Settings
+    axes : str
+        One letter per axis, where the user has chosen; else those of the layer.
+    region : tuple of slice, optional
+        Of the layer's data; by default all.
     """
 
-    def __init__(self, viewer: Viewer, layer: Any, path: Path) -> None:
+    def __init__(
+        self,
+        viewer: Viewer,
+        layer: Any,
+        path: Path,
+        target: Target,
+        settings: Settings,
+        axes: str = "",
+        region: tuple[slice, ...] | None = None,
+    ) -> None:
+        from napari_tinc.chunks.array import Options
+
         super().__init__()
-        self._viewer, self._layer, self._path = viewer, layer, path
-        preferences = read()
-        target = Target.ratio(64) if preferences.target.kind == "psnr" else preferences.target
-        data, metadata = _in_ome_order(layer)
-        self._worker = create_worker(_steps, data, metadata, path, target, str(layer.source.path or layer.name))
+        self._viewer, self._layer, self._path, self._region = viewer, layer, path, region
+        data, metadata = _in_ome_order(layer, axes, region)
+        options = Options(target, replace(settings, provenance=False), overwrite=True)
+        self._worker = create_worker(_steps, data, metadata, path, options, str(layer.source.path or layer.name))
         self._dialog = QProgressDialog(f"Compressing {layer.name}…", "Cancel", 0, _SCALE, viewer.window._qt_window)
         self._dialog.setWindowModality(Qt.WindowModality.NonModal)
         self._dialog.setMinimumDuration(0)
@@ -81,7 +105,8 @@ class ArrayCompression(QObject):
         self._dialog.setValue(min(_SCALE - 1, _SCALE * progress.step // max(1, progress.steps)))
 
     def _add(self, compressed: Any) -> None:
-        add_result(self._viewer, compressed, self._layer if self._layer in self._viewer.layers else None)
+        source = self._layer if self._layer in self._viewer.layers else None
+        add_result(self._viewer, compressed, source, self._region if source is not None else None)
         said = f"{size_text(compressed.nbytes)}, {compressed.ratio:.1f} times smaller"
         show_info(f"{self._layer.name} was compressed to {self._path}: {said}")
 
@@ -99,23 +124,25 @@ class ArrayCompression(QObject):
         _running.remove(self)
 
 
-def _in_ome_order(layer: Any) -> tuple[Any, Metadata]:
+def _in_ome_order(layer: Any, axes: str, region: tuple[slice, ...] | None) -> tuple[Any, Metadata]:
     """Return a layer's array and metadata in the order of axes that OME-Zarr demands; nothing is read."""
-    source = source_of(layer)
-    metadata = source.metadata.displayed(display_of(place_of(layer), layer))
+    source = source_of(layer, axes, region)
+    placement = Placement.of(layer, source.metadata.axes, source.shape, region)
+    metadata = source.metadata.displayed(display_of(placement.place, layer))
     order = "".join(letter for letter in AXIS_LETTERS if letter in metadata.axes)
     index = [metadata.axes.index(letter) for letter in order]
     data = full_resolution(layer)
-    return (data if order == metadata.axes else data.transpose(index)), metadata.reordered(index)
+    part = data if region is None else data[region]
+    return (part if order == metadata.axes else part.transpose(index)), metadata.reordered(index)
 
 
-def _steps(data: Any, metadata: Metadata, path: Path, target: Target, name: str) -> Any:
+def _steps(data: Any, metadata: Metadata, path: Path, options: Options, name: str) -> Any:
     """Compress, and open what was made."""
-    from napari_tinc.chunks.array import Options, compress_array
+    from napari_tinc.chunks.array import compress_array
     from napari_tinc.chunks.image import of_array
     from napari_tinc.chunks.view import CompressedArray
 
-    yield from compress_array(of_array(data, metadata), path, Options(target, overwrite=True), name=name)
+    yield from compress_array(of_array(data, metadata), path, options, name=name)
     return CompressedArray.open(path)
 
 
