@@ -253,20 +253,14 @@ def fit(residuals: Sequence[Residual], room: int, near: WaveletHead | None = Non
         items = yield from _transformed(residuals, near.pyramid.splits, near.pyramid.side)
     finest = _finest_code(items)
     guess = _likely_code(items, room, finest) if near is None else max(near.step_code, finest)
-    below: tuple[int, float] | None = None  # a step whose streams are too large, and how large
-    above: tuple[int, float] | None = None
+    tried: dict[int, float] = {}  # logarithms of sizes over what there is room for
     for number in range(TRIES):
         attempt = yield from _encode(items, guess, number)
-        size = math.log2(attempt.nbytes / room)
-        if attempt.nbytes <= room:
-            above = (guess, size)
-            if best is None or attempt.nbytes >= best.nbytes:
-                best = attempt
-        else:
-            below = (guess, size)
-        following = max(_next_code(below, above, number), finest)
-        seen = (guess, below and below[0], above and above[0])
-        if (best is not None and best.nbytes >= _FILL * room) or following in seen:
+        tried[guess] = math.log2(attempt.nbytes / room)
+        if attempt.nbytes <= room and (best is None or attempt.nbytes >= best.nbytes):
+            best = attempt
+        following = max(_next_code(tried, guess), finest)
+        if (best is not None and best.nbytes >= _FILL * room) or following in tried:
             break
         guess = following
     return best
@@ -380,14 +374,39 @@ def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[
     return Fit(tuple(f.layers[0] for f in fits), sum(f.nbytes for f in fits), sum(f.error for f in fits))
 
 
-def _next_code(below: tuple[int, float] | None, above: tuple[int, float] | None, number: int) -> int:
-    """Propose a step code: between both sides, or beyond the only one, further with every try."""
-    if below and above:
-        share = (below[1] - math.log2((1 + _FILL) / 2)) / (below[1] - above[1])
-        return min(max(below[0] + round(share * (above[0] - below[0])), below[0] + 1), above[0] - 1)
-    code, size = below or above  # type: ignore[misc]
-    stride = 256 * _OCTAVES_PER_OCTAVE * (size + (0.02 if below else -0.02)) + (1 if below else -1)
-    return min(code + round((1 << number) * stride), STEP_CODES - 1)
+def _next_code(tried: dict[int, float], last: int) -> int:
+    """Propose a step code: between those that are too fine and too coarse, or beyond all, further with every try.
+
+    Parameters
+    ----------
+    tried : dict of int to float
+        Logarithm of the size over the goal of every code that was tried, in the order of the tries.
+    last : int
+        The last one of them.
+    """
+    fine = max((code for code, size in tried.items() if size > 0), default=None)
+    coarse = min((code for code, size in tried.items() if size <= 0), default=None)
+    if fine is None or coarse is None:
+        size = tried[last]
+        stride = 256 * _OCTAVES_PER_OCTAVE * (size + (0.02 if size > 0 else -0.02)) + (1 if size > 0 else -1)
+        return min(last + round((1 << (len(tried) - 1)) * stride), STEP_CODES - 1)
+    near = sorted(tried, key=lambda code: min(abs(code - fine), abs(code - coarse)))[:3]
+    goal = math.log2((1 + _FILL) / 2)
+    return min(max(round(_crossing(near, [tried[code] - goal for code in near], fine, coarse)), fine + 1), coarse - 1)
+
+
+def _crossing(codes: Sequence[int], sizes: Sequence[float], low: int, high: int) -> float:
+    """Where sizes cross 0 between two codes: on the parabola through three of them, or on the line through two.
+
+    Near the noise of a volume sizes fall ever faster, so that lines alone would creep up to the goal from one side.
+    """
+    at, values = np.array(codes, np.float64) - low, np.array(sizes)
+    inside = [0.5 * (high - low)]
+    for degree in range(1, len(codes)):
+        roots = np.roots(np.polyfit(at[: degree + 1], values[: degree + 1], degree))
+        real = [float(root.real) for root in roots if abs(root.imag) < 1e-9 and 0 < root.real < high - low]
+        inside = real or inside
+    return low + inside[0]
 
 
 def _in_best_elongation(
