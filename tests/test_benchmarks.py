@@ -19,7 +19,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 # Runs of seconds, one after the other in one folder, where VOLUMES holds a small volume and GOLDEN the golden files.
 QUICK = {
     "against_authors.py": "VOLUMES/a.tif --ratio 12 --levels 1 --steps 250 --batch 1024 --preset fast --limits 0.3",
-    "cluster.py": "tasks plane --tasks 200 --plane-side 64 --chunk 32",
+    "cluster.py": "tasks plane --tasks 100 --plane-side 64 --chunk 64",
     "compare.py": "--strategies wavelet",
     "detail_speed.py": "--shape 32 64 64 --ratio 32",
     "gaps.py": "--voxels 0.1",

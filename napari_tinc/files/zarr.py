@@ -155,8 +155,10 @@ def _ome_image(group: zarr.Group, path: Path | str) -> v04.Image | v05.Image:
     attributes = group.attrs.asdict()
     ome = attributes.get("ome", attributes)
     if not isinstance(ome, Mapping) or "multiscales" not in ome:
+        # An address cannot be asked what there is.
+        members = ", ".join(sorted(group.keys())[:5]) or "nothing" if isinstance(path, Path) else "other things"
         raise InputError(
-            f"expected a Zarr array or an OME-Zarr image, got the group {path}; "
+            f"expected a Zarr array or an OME-Zarr image, got the group {path} holding {members}; "
             "give the path of one image or array inside it"
         )
     model: type[v04.Image | v05.Image] = v05.Image if "ome" in attributes else v04.Image

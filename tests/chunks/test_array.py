@@ -205,7 +205,7 @@ def test_empty_chunks_take_no_bytes_and_those_that_are_not_finite_are_exact(tmp_
 
 
 def test_networks_take_as_many_bytes_as_wavelets_would(source: Path, tmp_path: Path) -> None:
-    small = of_zarr(source).part((slice(0, 32), slice(0, 32), slice(0, 64)))
+    small = of_zarr(source).part((slice(0, 24), slice(0, 24), slice(0, 24)))
     settings = Settings("fast", model="tinc", provenance=False)
     wavelets = complete(compress_array(small, tmp_path / "w.zarr", Options(Target.step(8.0), chunk=32)))
     networks = complete(compress_array(small, tmp_path / "n.zarr", Options(Target.step(8.0), settings, chunk=32)))
@@ -232,7 +232,7 @@ def test_whatever_stops_it_the_same_command_goes_on_to_the_same_bytes(source: Pa
     output = tmp_path / "out.zarr"
     options = Options(Target.ratio(20), chunk=32)
     stops = 0
-    for tasks in (0, 3, 30, 40, 55, 70):
+    for tasks in (0, 30, 55, 70):
         with pytest.raises(InputError, match="stopped"):
             complete(compress_array(of_zarr(source), output, options, Stopping(tasks), str(source)))
         stops += 1
@@ -240,7 +240,7 @@ def test_whatever_stops_it_the_same_command_goes_on_to_the_same_bytes(source: Pa
         with pytest.raises(InputError, match="unfinished"):
             read_manifest(tmp_path / f"out.zarr{UNFINISHED}")
     complete(compress_array(of_zarr(source), output, options, name=str(source)))
-    assert stops == 6
+    assert stops == 4
     ours, whole = content_of(output), content_of(tmp_path / "whole.zarr")
     assert ours == whole
 
