@@ -53,7 +53,7 @@ _STATE = ".napari-tinc"
 # Chunks that the step is found with: one in so many, but no fewer and no more than these.
 _SAMPLED, _FEWEST, _MOST = 24, 24, 128
 _FIRST_SAMPLED = 4
-_TRIES, _CLOSE = 4, 0.004
+_TRIES, _CLOSE = 6, 0.004
 # How far the whole may be off before all is coded once more; and how often, where it must not be above.
 _TOLERANCE, _PASSES = 0.02, 4
 _MARGIN = 0.01
