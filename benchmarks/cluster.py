@@ -213,8 +213,8 @@ print(json.dumps(said))
     return {key: round(value, 3) for key, value in json.loads(said.stdout).items()}
 
 
-def large(folder: Path, megavoxels: float, chunk: int, workers: int) -> dict[str, Any]:
-    """A large array, end to end, with so many workers."""
+def large(folder: Path, megavoxels: float, chunk: int, workers: int, step: float | None) -> dict[str, Any]:
+    """A large array, end to end, with so many workers; at a ratio, or at a step."""
     side = 256
     count = max(1, round(megavoxels * 1e6 / side**3))
     counts = [
@@ -232,11 +232,10 @@ def large(folder: Path, megavoxels: float, chunk: int, workers: int) -> dict[str
             for address, used in client.run(peak).items():
                 memory[address] = max(memory.get(address, 0), used)
 
+    target = Target.ratio(RATIO) if step is None else Target.step(step)
     with local_workers(workers) as client:
         began = time.perf_counter()
-        steps = compress_array(
-            of_zarr(path), folder / "out.zarr", Options(Target.ratio(RATIO), chunk=chunk), Cluster(client)
-        )
+        steps = compress_array(of_zarr(path), folder / "out.zarr", Options(target, chunk=chunk), Cluster(client))
         manifest = complete(steps, look)
         seconds = time.perf_counter() - began
     size = size_of(folder / "out.zarr")
@@ -267,6 +266,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=100_000)
     parser.add_argument("--megavoxels", type=float, default=1024)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--step", type=float, help="of the large array, instead of a ratio of 64")
     parser.add_argument("--folder", type=Path, help="where to work; a temporary one by default")
     parser.add_argument("--results", type=Path, help="a JSON file to add to")
     args = parser.parse_args()
@@ -275,7 +275,7 @@ def main() -> None:
         "kills": lambda folder: kills(folder, args.kill_side, 32, args.kills),
         "tasks": lambda folder: tasks(args.tasks),
         "plane": lambda folder: plane(folder, args.plane_side, args.chunk),
-        "large": lambda folder: large(folder, args.megavoxels, args.chunk, args.workers),
+        "large": lambda folder: large(folder, args.megavoxels, args.chunk, args.workers, args.step),
     }
     for name in args.what:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
