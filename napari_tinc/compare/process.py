@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -122,6 +123,8 @@ def _follow(
         process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()
     except OSError:  # it died at once; stderr says why
+        with contextlib.suppress(OSError):  # what could not be written is tried again
+            process.stdin.close()
         return None
     while True:
         if stopped():
