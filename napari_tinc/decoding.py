@@ -78,10 +78,21 @@ class ArrayDecoder:
 
     def scaled_shape(self, scale: float) -> tuple[int, ...]:
         """Shape of the whole array decoded at ``scale``; channels and time points keep their number."""
-        if not (isinstance(scale, Real) and 0 < scale <= 64):
-            raise InputError(f"expected a scale above 0 and at most 64, got {scale!r}: 1 is the original's resolution")
-        pairs = zip(self.shape, self.axes, strict=True)
-        return tuple(side if axis in LEADING else scaled_side(side, scale) for side, axis in pairs)
+        return scaled_shape(self.shape, self.axes, scale)
+
+
+def scaled_shape(shape: tuple[int, ...], axes: str, scale: float) -> tuple[int, ...]:
+    """Shape of an array with these axes at ``scale``; channels and time points keep their number.
+
+    Raises
+    ------
+    InputError
+        If it is no scale.
+    """
+    if not (isinstance(scale, Real) and 0 < scale <= 64):
+        raise InputError(f"expected a scale above 0 and at most 64, got {scale!r}: 1 is the original's resolution")
+    pairs = zip(shape, axes, strict=True)
+    return tuple(side if axis in LEADING else scaled_side(side, scale) for side, axis in pairs)
 
 
 def resolve_region(region: Region | None, shape: tuple[int, ...]) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
@@ -120,4 +131,4 @@ def resolve_region(region: Region | None, shape: tuple[int, ...]) -> tuple[list[
     return bounds, tuple(squeezed)
 
 
-__all__ = ["ArrayDecoder", "Region", "resolve_region"]
+__all__ = ["ArrayDecoder", "Region", "resolve_region", "scaled_shape"]

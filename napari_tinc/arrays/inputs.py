@@ -30,6 +30,11 @@ _FEWEST_LABELS, _SAME_SHARE, _NEXT_SHARE = 8, 0.7, 0.3
 _SPARE_JSON_BYTES = 2048
 
 
+def ome_order(axes: str) -> str:
+    """Put axis letters in the order time, channel, space, which OME-Zarr demands."""
+    return "".join(letter for letter in AXIS_LETTERS if letter in axes)
+
+
 def check_array(array: object) -> None:
     """Refuse what is no array, and an array that hides some of its values.
 

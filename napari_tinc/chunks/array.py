@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -44,7 +44,7 @@ from napari_tinc.errors import BudgetError, InputError
 from napari_tinc.measures.metrics import otsu_threshold
 from napari_tinc.progress import Progress
 from napari_tinc.settings import Settings
-from napari_tinc.system.output import check_output, is_zarr, publish_folder
+from napari_tinc.system.output import check_output, folder_size, is_zarr, publish_folder
 from napari_tinc.target import Target
 
 Steps = Generator[Progress, None, Manifest]
@@ -246,7 +246,8 @@ class _Work:
             )  # fmt: skip
 
     def _remember(self) -> None:
-        write_file(self._state, json.dumps({"job": self.job, "coding": self.coding}).encode())
+        data = json.dumps({"job": self.job, "coding": self.coding}).encode()
+        write_file(self._state, data, self._state.parent)
 
     def decide(self, **coding: float) -> None:
         """Remember a decision, so that whoever goes on takes the same one."""
@@ -258,7 +259,8 @@ class _Work:
         image, given = self.image, len(self.image.levels)
         source = image.levels[number] if number < given else zarr.open_array(self._means(number), mode="r")
         coarser = self._means(number + 1) if given <= number + 1 < len(image.shapes) else None
-        return Level(source, str(self.folder / str(number)), self.grids[number], image.axes, coarser)
+        folder, aside = str(self.folder / str(number)), str(self._state.parent)
+        return Level(source, folder, self.grids[number], image.axes, aside, coarser)
 
     def _means(self, number: int) -> str:
         return str(self.folder / _STATE / f"means-{number}")
@@ -281,49 +283,41 @@ class _Work:
         found = [self.noted(level, shard) for shard in range(self.grids[level].count)]
         return np.concatenate([one for one in found if one is not None])
 
-    def nbytes(self) -> int:
-        """Bytes of all files of the array."""
-        total = 0
-        for root, folders, files in os.walk(self.folder):
-            if Path(root) == self.folder and _STATE in folders:
-                folders.remove(_STATE)
-            total += sum(os.path.getsize(os.path.join(root, file)) for file in files)
-        return total
-
     def size(self) -> int:
         """Bytes that the finished array will have."""
-        stats = [self.stats(level) for level in range(len(self.grids))]
-        write_chunk_facts(self.folder, self.grids, stats)
-        return self.nbytes() + len(json.dumps(self._facts(stats), indent=2)) + _INDENTED
+        facts = self._write_chunk_facts()
+        written = folder_size(self.folder) - folder_size(self._state.parent)
+        return written + len(json.dumps(facts, indent=2)) + _INDENTED
 
     def finish(self) -> None:
         """Write the manifest; then the notes may go."""
+        write_facts(self.folder, self._write_chunk_facts())
+        shutil.rmtree(self._state.parent)
+
+    def _write_chunk_facts(self) -> dict[str, Any]:
+        """Write what is known of all chunks; return what that makes of the whole."""
         stats = [self.stats(level) for level in range(len(self.grids))]
         write_chunk_facts(self.folder, self.grids, stats)
-        write_facts(self.folder, self._facts(stats))
-        shutil.rmtree(self.folder / _STATE)
-
-    def _facts(self, stats: Sequence[Stats]) -> dict[str, Any]:
-        raw = math.prod(self.image.shapes[0]) * self.image.dtype.itemsize
         return totals([stats[0]]) | {
             "step": self.coding["step"], "threshold": self.coding["threshold"], "levels": len(self.grids),
-            "raw_bytes": raw, "chunk_bytes": int(sum(one[:, 0].sum() for one in stats)),
+            "raw_bytes": self.image.nbytes, "chunk_bytes": int(sum(one[:, 0].sum() for one in stats)),
             "software": software_version(), "job": self.job,
         }  # fmt: skip
 
 
 def _fill(work: _Work, options: Options, engine: Engine) -> Generator[Progress, None, None]:
     """Code all levels; once more with another step if the size is off."""
-    raw = math.prod(work.image.shapes[0]) * work.image.dtype.itemsize
+    budget = None
+    if options.target.kind != "step":
+        budget = options.target.budget(work.image.nbytes, work.image.voxels)
     if "number" not in work.coding:
-        yield from _find_step(work, options, raw, engine)
+        yield from _find_step(work, options, budget, engine)
         work.create_arrays()
     while True:
         for level in range(len(work.grids)):
             yield from _code_level(work, level, options, engine)
-        if options.target.kind == "step":
+        if budget is None:
             return
-        budget = options.target.budget(raw, math.prod(work.image.shapes[0]))
         size, number = work.size(), int(work.coding["number"])
         off = size / budget - 1
         good = -_TOLERANCE <= off <= (0 if options.strict else _TOLERANCE)
@@ -342,22 +336,21 @@ def _code_level(work: _Work, number: int, options: Options, engine: Engine) -> G
     """Code what has no note yet."""
     level, count = work.level(number), work.grids[number].count
     coding = Coding(work.coding["step"], work.coding["threshold"], options.settings)
-    done = [stats for shard in range(count) if (stats := work.noted(number, shard)) is not None]
-    before, began = len(done), time.monotonic()
-    todo = (shard for shard in range(count) if work.noted(number, shard) is None)
-    tasks = ((level, shard, coding, str(work.note(number, shard))) for shard in todo)
+    noted = {shard: work.noted(number, shard) for shard in range(count)}
+    known = [stats for stats in noted.values() if stats is not None]
+    latest, nbytes = deque(known, _REMEMBERED), sum(float(stats[:, 0].sum()) for stats in known)
+    done, before, began = len(known), len(known), time.monotonic()
+    tasks = ((level, shard, coding, str(work.note(number, shard))) for shard in noted if noted[shard] is None)
     for _, stats in engine.run(write_shard, tasks):
-        done.append(stats)
-        psnr, seconds = float(totals(done[-_REMEMBERED:])["psnr"]), time.monotonic() - began
-        left = seconds * (count - len(done)) / (len(done) - before)
-        nbytes = sum(float(one[:, 0].sum()) for one in done)
-        note = (
-            f"level {number}: {nbytes / 1e6:.3f} MB" if len(done) * 10 // count > (len(done) - 1) * 10 // count else ""
-        )
-        yield Progress("coding", len(done), count, math.nan, psnr, psnr, seconds, left, note=note)
+        latest.append(stats)
+        done, nbytes = done + 1, nbytes + float(stats[:, 0].sum())
+        psnr, seconds = float(totals(list(latest))["psnr"]), time.monotonic() - began
+        left = seconds * (count - done) / (done - before)
+        note = f"level {number}: {nbytes / 1e6:.3f} MB" if done * 10 // count > (done - 1) * 10 // count else ""
+        yield Progress("coding", done, count, math.nan, psnr, psnr, seconds, left, note=note)
 
 
-def _find_step(work: _Work, options: Options, raw: int, engine: Engine) -> Generator[Progress, None, None]:
+def _find_step(work: _Work, options: Options, budget: int | None, engine: Engine) -> Generator[Progress, None, None]:
     """Find the step of the target from a sample of chunks, and where the foreground begins."""
     level, grid = work.level(0), work.grids[0]
     cells = list(_sample(grid))
@@ -368,12 +361,10 @@ def _find_step(work: _Work, options: Options, raw: int, engine: Engine) -> Gener
     together = np.concatenate(voxels)
     varied = together[np.isfinite(together)] if together.dtype.kind == "f" else together
     threshold = otsu_threshold(varied) if varied.size and varied.min() < varied.max() else 0.0
-    if options.target.kind == "step":
+    if budget is None:
         work.decide(number=1, step=options.target.value, threshold=threshold, slope=_SLOPE)
         return
-    pixels = math.prod(work.image.shapes[0])
-    budget = options.target.budget(raw, pixels) - _METADATA
-    budget -= _PER_CHUNK * sum(math.prod(one.chunks) for one in work.grids)
+    budget -= _METADATA + _PER_CHUNK * sum(math.prod(one.chunks) for one in work.grids)
     if budget <= 0:
         raise BudgetError(f"expected a target above what metadata takes, got {options.target.value:g}; lower the ratio")
     step = float(np.std(varied, dtype=np.float64)) / 2 or 1.0

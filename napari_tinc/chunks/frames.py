@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ KINDS = "biuf"
 # Without provenance: what an array's chunks have in common is said once, in the array's metadata.
 SETTINGS = Settings(provenance=False)
 # Lossy files of smaller chunks are mostly header, and of larger ones rarely beyond this share of the voxels' bytes.
-SMALL, SHARE = 2**11, 0.4
+_SMALL, _SHARE = 2**11, 0.4
 # Bytes of the voxels in chunks that are kept open: each keeps the blocks that it has decoded, which take about as much.
 _OPEN_BYTES = 2**27
 
@@ -54,34 +55,53 @@ def encode_chunk(
         A lossy frame; an exact one where no lossy one can be made, or it would be no smaller: of booleans, integers of
         64 bits, values that are not finite, a few voxels, or a target out of reach.
     """
-    from napari_tinc.encode import framing  # here and not above: a program that only reads starts a fifth sooner
-
     if fill is not None and frame_shape(voxels.shape, axes)[0] == voxels.shape:
         voxels = _without_end(voxels, fill)
-    whole, metadata = arranged(voxels, axes)
+    return code_chunk(voxels, axes, target, settings)[0]
+
+
+def code_chunk(
+    voxels: Array, axes: str | None, target: Target, settings: Settings = SETTINGS
+) -> tuple[bytes, Callable[[], Array] | None]:
+    """Return the frame of a chunk, see :func:`encode_chunk`, and what decodes it, in the frame's shape.
+
+    Returns
+    -------
+    bytes
+    callable or None
+        None where the frame loses nothing: it is exact, or of one value.
+    """
+    from napari_tinc.encode import framing  # here and not above: a program that only reads starts a fifth sooner
+
+    whole, metadata = _arranged(voxels, axes)
     lossy = _lossy(whole, metadata, target, settings)
-    if lossy is None:
-        return framing.exact(whole, metadata)
-    if voxels.nbytes <= SMALL or len(lossy) > SHARE * voxels.nbytes:
-        return min(lossy, framing.exact(whole, metadata), key=len)
+    if lossy is None or voxels.nbytes <= _SMALL or len(lossy[0]) > _SHARE * voxels.nbytes:
+        exact = framing.exact(whole, metadata)
+        if lossy is None or len(exact) < len(lossy[0]):
+            return exact, None
     return lossy
 
 
-def _lossy(voxels: Array, metadata: Metadata, target: Target, settings: Settings) -> bytes | None:
-    """Return the lossy frame of a chunk, None if there can be none."""
-    from napari_tinc.encode.compression import fill_steps
+def _lossy(
+    voxels: Array, metadata: Metadata, target: Target, settings: Settings
+) -> tuple[bytes, Callable[[], Array] | None] | None:
+    """Return the lossy frame of a chunk and what decodes it, None if there can be none."""
+    from napari_tinc.encode.compression import fill_steps, is_wavelets_alone, quantise
     from napari_tinc.encode.original import Original
 
-    if voxels.dtype.str[1:] in frames.EXACT_DTYPES or not is_finite(voxels):
+    if voxels.dtype.str[1:] in frames.EXACT_DTYPES or not _is_finite(voxels):
         return None
     try:
         original = Original.prepare(voxels, metadata, None)
     except InputError:  # a range whose squares no float holds
         return None
     try:
-        return complete(fill_steps(original, target, settings)).to_bytes()
+        if target.kind == "step" and is_wavelets_alone(settings) and not original.is_constant:
+            return complete(quantise(original, settings, target.value))  # what is decoded there serves twice
+        volume = complete(fill_steps(original, target, settings))
     except BudgetError:  # too few bytes, or a PSNR or a step out of reach
         return None
+    return volume.to_bytes(), None if original.is_constant else volume.decode
 
 
 def _without_end(voxels: Array, fill: Any) -> Array:
@@ -101,12 +121,11 @@ def _is_filled(voxels: Array, fill: Any) -> Array:
     return same
 
 
-def is_finite(voxels: Array) -> bool:
-    """Whether no voxel is NaN or infinite."""
+def _is_finite(voxels: Array) -> bool:
     return voxels.dtype.kind != "f" or bool(np.isfinite(voxels).all())
 
 
-def arranged(voxels: Array, axes: str | None) -> tuple[Array, Metadata]:
+def _arranged(voxels: Array, axes: str | None) -> tuple[Array, Metadata]:
     """Give an array of any rank the axes of a frame, in the machine's byte order."""
     shape, letters = frame_shape(voxels.shape, axes)
     native = np.ascontiguousarray(voxels).astype(voxels.dtype.newbyteorder("="), copy=False).reshape(shape)
@@ -209,14 +228,4 @@ def _begin_anew() -> None:
 after_fork(_begin_anew)
 
 
-__all__ = [
-    "KINDS",
-    "SETTINGS",
-    "SHARE",
-    "SMALL",
-    "arranged",
-    "decode_chunk",
-    "encode_chunk",
-    "frame_shape",
-    "is_finite",
-]
+__all__ = ["KINDS", "SETTINGS", "code_chunk", "decode_chunk", "encode_chunk", "frame_shape"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,16 @@ class Image:
         """Of the voxels, in the machine's byte order."""
         dtype: np.dtype[Any] = np.dtype(self.levels[0].dtype)
         return dtype.newbyteorder("=")
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of the finest level."""
+        return math.prod(self.shapes[0])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the finest level's voxels."""
+        return self.voxels * self.dtype.itemsize
 
     def part(self, region: tuple[slice, ...]) -> Image:
         """Return a part of the finest level, whose coarser ones are to be made.

@@ -48,8 +48,11 @@ class Manifest:
     def psnr(self, level: int = 0) -> npt.NDArray[np.float64]:
         """PSNR of every chunk in dB over the range of the whole level; infinite where nothing is lost."""
         span = float(self.field("high", level).max() - self.field("low", level).min())
-        mse = self.field("squared", level) / np.maximum(self.field("voxels", level), 1)
-        return np.asarray(psnr_from_mse(np.asarray(mse), span))
+        return np.asarray(psnr_from_mse(self.mse(level), span))
+
+    def mse(self, level: int = 0) -> npt.NDArray[np.float64]:
+        """Mean squared error of every chunk."""
+        return np.asarray(self.field("squared", level) / np.maximum(self.field("voxels", level), 1))
 
     def dice(self, level: int = 0) -> npt.NDArray[np.float64]:
         """Dice of the foreground of every chunk; 1 where neither the original nor the decoded has any."""

@@ -17,17 +17,13 @@ import numpy.typing as npt
 import zarr
 
 from napari_tinc.arrays.scratch import ArrayLike
-from napari_tinc.chunks.frames import SETTINGS, SHARE, SMALL, arranged, encode_chunk, is_finite
+from napari_tinc.chunks.frames import SETTINGS, code_chunk, encode_chunk
 from napari_tinc.chunks.grid import Grid
-from napari_tinc.encode import framing
-from napari_tinc.encode.compression import is_wavelets_alone, quantise
-from napari_tinc.encode.original import Original
-from napari_tinc.errors import BudgetError, InputError, TincError
+from napari_tinc.encode.compression import is_wavelets_alone
+from napari_tinc.errors import InputError, TincError
 from napari_tinc.files.pyramid import means
 from napari_tinc.settings import Settings
-from napari_tinc.system.steps import complete
 from napari_tinc.target import Target
-from napari_tinc.volume import CompressedVolume
 
 Array = npt.NDArray[Any]
 Stats = npt.NDArray[np.float64]
@@ -70,6 +66,8 @@ class Level:
     grid : Grid
     axes : str
         One letter per axis.
+    aside : str
+        Folder, on the same disk, for files that are being written: what a kill leaves of one is not in the array.
     coarser : str or None
         Folder of a Zarr array that gets the means of these voxels; None if there is no coarser one to be made.
     """
@@ -78,6 +76,7 @@ class Level:
     folder: str
     grid: Grid
     axes: str
+    aside: str
     coarser: str | None = None
 
     @property
@@ -147,12 +146,12 @@ def write_shard(level: Level, number: int, coding: Coding, note: str | None = No
     path = Path(level.folder, "c", *map(str, grid.shard_cell(number)))
     if frames:
         data = _packed(frames, int(np.prod(grid.inside))) if level.is_sharded else frames[0]
-        write_file(path, data)
+        write_file(path, data, level.aside)
     elif path.exists():
         path.unlink()
     stats = np.array(rows, np.float64)
     if note is not None:
-        write_file(Path(note), stats.tobytes())
+        write_file(Path(note), stats.tobytes(), level.aside)
     return stats
 
 
@@ -173,51 +172,15 @@ def _coded(voxels: Array, axes: str, coding: Coding) -> tuple[bytes | None, list
     if not voxels.any():
         count = float(inside.sum())
         return None, [0, 0, 0, *span, count, count, count, 0, voxels.size]
-    data, decoded = _code(voxels, axes, coding.step)
+    data, decode = code_chunk(voxels, axes, Target.step(coding.step))
     if not is_wavelets_alone(coding.settings):
-        data = encode_chunk(voxels, axes, Target.size(len(data)), settings=coding.settings)
-        decoded = CompressedVolume(data).decode()
-    errors, is_exact = [0.0, 0.0], decoded is voxels
-    if not is_exact:
-        difference = np.abs(np.subtract(decoded, voxels, dtype=np.float64))
-        errors = [float(np.vdot(difference, difference)), float(difference.max())]
+        data, decode = code_chunk(voxels, axes, Target.size(len(data)), coding.settings)
+    decoded = voxels if decode is None else decode()
+    difference = 0.0 if decode is None else np.abs(np.subtract(decoded, voxels, dtype=np.float64))
+    errors = [float(np.vdot(difference, difference)), float(np.max(difference))]
     there = decoded >= coding.threshold
     counts = [float(inside.sum()), float(there.sum()), float((inside & there).sum())]
-    return data, [len(data), *errors, *span, *counts, is_exact, voxels.size]
-
-
-def _code(voxels: Array, axes: str | None, step: float, settings: Settings = SETTINGS) -> tuple[bytes, Array]:
-    """Return the frame of a chunk at a step, and what it decodes to; settings ask for wavelets alone.
-
-    Parameters
-    ----------
-    voxels, axes, step
-        As for :func:`encode_chunk`; of an image's axes.
-
-    Returns
-    -------
-    bytes
-    ndarray
-        The very voxels where the frame is exact.
-    """
-    whole, metadata = arranged(voxels, axes)
-    if not is_finite(whole):
-        return framing.exact(whole, metadata), voxels
-    try:
-        original = Original.prepare(whole, metadata, None)
-    except InputError:  # a range whose squares no float holds
-        return framing.exact(whole, metadata), voxels
-    if original.is_constant:
-        return framing.constant(original, settings.provenance), voxels
-    try:
-        data, decode = complete(quantise(original, settings, step))
-    except BudgetError:  # a step too fine for float32
-        return framing.exact(whole, metadata), voxels
-    if voxels.nbytes <= SMALL or len(data) > SHARE * voxels.nbytes:
-        exact = framing.exact(whole, metadata)
-        if len(exact) < len(data):
-            return exact, voxels
-    return data, decode()
+    return data, [len(data), *errors, *span, *counts, decode is None, voxels.size]
 
 
 def halved_axes(fine: tuple[int, ...], coarse: tuple[int, ...]) -> tuple[int, ...]:
@@ -239,8 +202,8 @@ def _packed(frames: Mapping[int, bytes], count: int) -> bytes:
     return b"".join([*frames.values(), ends, struct.pack("<I", google_crc32c.value(ends))])
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole, or not at all.
+def write_file(path: Path, data: bytes, aside: str | Path) -> None:
+    """Write a file so that it is there whole, or not at all; until then it is in the folder ``aside``.
 
     Raises
     ------
@@ -249,7 +212,7 @@ def write_file(path: Path, data: bytes) -> None:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        partial = Path(aside, f"{path.name}-{secrets.token_hex(8)}")
         try:
             partial.write_bytes(data)
             os.replace(partial, path)

@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_tinc.arrays.axes import items_first, spatial_shape
 from napari_tinc.arrays.metadata import LEADING, Metadata
 from napari_tinc.chunks.manifest import Manifest, read_manifest
-from napari_tinc.decoding import resolve_region
+from napari_tinc.decoding import resolve_region, scaled_shape
 from napari_tinc.errors import InputError
 from napari_tinc.files.zarr import described
+from napari_tinc.format.header import sizes_of
 from napari_tinc.geometry.octree import Box
-from napari_tinc.geometry.sampling import sample_positions, scaled_side
+from napari_tinc.geometry.sampling import sample_positions
 from napari_tinc.measures.metrics import psnr_from_mse
+from napari_tinc.system.output import folder_size
 from napari_tinc.volume import Octant, Region
 
 
@@ -108,7 +111,7 @@ class CompressedArray:
         names = said.channel_names if len(said.channel_names) == channels else ()
         sizes, units = tuple(step for step, _ in steps), tuple(unit for _, unit in steps)
         metadata = Metadata(axes, sizes, units, names, said.name, said.display(axes, channels))
-        nbytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        nbytes = folder_size(path)
         return cls(path, manifest, tuple(levels), metadata, nbytes)
 
     @property
@@ -125,15 +128,12 @@ class CompressedArray:
     @property
     def leading_shape(self) -> tuple[int, ...]:
         """Sizes of the channel and time axes, in the array's order."""
-        return tuple(n for n, axis in zip(self.shape, self.metadata.axes, strict=True) if axis in LEADING)
+        return sizes_of(self.metadata.axes, self.shape, LEADING)
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:
         """Voxels along every spatial axis, in the array's order."""
-        return self._spatial(self.shape)
-
-    def _spatial(self, sides: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(n for n, axis in zip(sides, self.metadata.axes, strict=True) if axis not in LEADING)
+        return spatial_shape(self.metadata.axes, self.shape)
 
     @property
     def raw_nbytes(self) -> int:
@@ -154,40 +154,36 @@ class CompressedArray:
     @cached_property
     def tree(self) -> ChunkCells:
         """The chunks of an item."""
-        return ChunkCells(self.spatial_shape, self._spatial(self.manifest.chunks[0]))
+        return ChunkCells(self.spatial_shape, spatial_shape(self.metadata.axes, self.manifest.chunks[0]))
 
-    def _by_item(self, name: str) -> npt.NDArray[np.float64]:
-        """One number of every chunk, shape (items, chunks of an item)."""
-        axes = self.metadata.axes
-        order = sorted(range(len(axes)), key=lambda i: axes[i] not in LEADING)
-        return self.manifest.field(name).transpose(order).reshape(-1, self.tree.leaves)
+    def _by_item(self, numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Arrange numbers of chunks, of the shape of their grid, as (items, chunks of an item)."""
+        return items_first(numbers, self.metadata.axes).reshape(-1, self.tree.leaves)
 
     @cached_property
     def value_ranges(self) -> tuple[tuple[float, float], ...]:
         """Smallest and largest value of every item of the original."""
-        lows, highs = self._by_item("low").min(axis=1), self._by_item("high").max(axis=1)
+        low, high = (self._by_item(self.manifest.field(name)) for name in ("low", "high"))
+        lows, highs = low.min(axis=1), high.max(axis=1)
         return tuple(zip(lows.tolist(), highs.tolist(), strict=True))
 
     @cached_property
     def octants(self) -> tuple[Octant, ...]:
         """All chunks of all items, with what is known of them."""
         boxes = self.tree.boxes(0)
-        numbers = [self._by_item(name) for name in ("squared", "voxels", "largest", "nbytes")]
-        inside, there, both = (self._by_item(name) for name in ("foreground", "decoded", "both"))
+        known = (self.manifest.mse(), *map(self.manifest.field, ("largest", "nbytes")), self.manifest.dice())
+        numbers = list(map(self._by_item, known))
         octants = []
         for item, (low, high) in enumerate(self.value_ranges):
-            squared, voxels, largest, nbytes = (number[item] for number in numbers)
-            psnr = np.asarray(psnr_from_mse(squared / np.maximum(voxels, 1), high - low))
-            total = inside[item] + there[item]
-            dice = np.where(total > 0, 2 * both[item] / np.maximum(total, 1), 1.0)
+            mse, largest, nbytes, dice = (number[item] for number in numbers)
+            psnr = np.asarray(psnr_from_mse(mse, high - low))
             rows = zip(boxes, psnr, largest, nbytes, dice, strict=True)
             octants += [Octant(box, item, 0, *map(float, row)) for box, *row in rows]
         return tuple(octants)
 
     def scaled_shape(self, scale: float) -> tuple[int, ...]:
         """Shape of the whole array at ``scale``; channels and time points keep their number."""
-        pairs = zip(self.shape, self.metadata.axes, strict=True)
-        return tuple(side if axis in LEADING else scaled_side(side, scale) for side, axis in pairs)
+        return scaled_shape(self.shape, self.metadata.axes, scale)
 
     def decode(self, region: Region | None = None, scale: float = 1.0) -> npt.NDArray[np.generic]:
         """Decode a region, see :meth:`napari_tinc.volume.CompressedVolume.decode`.

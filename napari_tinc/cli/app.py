@@ -136,16 +136,15 @@ def compress(
     ] = None,
 ) -> None:
     """Compress a volume into a .tinc file or an OME-Zarr; or several into a folder, one file each."""
-    kept = "a Zarr that was begun goes on with the same command" if _is_array(paths) else "no unfinished file is left"
+    array = out_dir is None and len(paths) == 2 and paths[1].suffix.lower() == ".zarr"
+    kept = "a Zarr that was begun goes on with the same command" if array else "no unfinished file is left"
     with reporting(as_json, kept), _memory_limit(memory):
         target = _target(ratio, size, bits, psnr, step)
         strategy = _between(between)
-        if _is_array(paths):
+        if array:
             settings = Settings(preset, strategy, within, levels, device, seed, time_limit, model, provenance=False)
-            refused = {"--weights": weights, "--out-dir": out_dir}
-            given = [name for name, value in refused.items() if value is not None]
-            if given:
-                raise InputError(f"expected no {' and '.join(given)} with an OME-Zarr, got it; leave it out")
+            if weights is not None:
+                raise InputError("expected no --weights with an OME-Zarr, got it; leave it out")
             from napari_tinc.chunks.array import Options as ArrayOptions
             from napari_tinc.cli.arrays import Place, compress_into_zarr
 
@@ -167,10 +166,6 @@ def compress(
             print_result(said_of(run_showing(compress_file(jobs[0], file_options), as_json)), as_json)
         else:
             run_batch(jobs, file_options, as_json)
-
-
-def _is_array(paths: list[Path]) -> bool:
-    return len(paths) == 2 and paths[1].suffix.lower() == ".zarr"
 
 
 def _single_job(paths: list[Path]) -> Job:

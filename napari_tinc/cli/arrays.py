@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_tinc.cli.options import parse_region
 from napari_tinc.cli.terminal import print_result, run_showing, say
 from napari_tinc.errors import InputError
-from napari_tinc.system.output import is_zarr
+from napari_tinc.system.output import folder_size, is_zarr
 
 # Their libraries take a second to import, which a command on a file need not wait for.
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def show_array(path: Path, as_json: bool) -> None:
 
 def _said(path: Path, manifest: Manifest) -> dict[str, Any]:
     facts = {key: value for key, value in manifest.facts.items() if key not in ("job", "version")}
-    nbytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    nbytes = folder_size(path)
     return facts | {"file_bytes": nbytes, "ratio": facts["raw_bytes"] / nbytes}
 
 

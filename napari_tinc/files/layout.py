@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_tinc.arrays.inputs import AXIS_LETTERS, check_axes, fits_file
+from napari_tinc.arrays.inputs import AXIS_LETTERS, check_axes, fits_file, ome_order
 from napari_tinc.arrays.metadata import SPATIAL, Display, Metadata
 from napari_tinc.arrays.scratch import zeros
 from napari_tinc.errors import InputError
@@ -146,5 +146,4 @@ def positive_step(value: object) -> float | None:
 
 def in_ome_order(volume: Volume) -> Volume:
     """Put the axes of a volume in the order time, channel, space, which OME-Zarr demands."""
-    order = "".join(letter for letter in AXIS_LETTERS if letter in volume.metadata.axes)
-    return Volume(*transposed(volume.data, volume.metadata, order))
+    return Volume(*transposed(volume.data, volume.metadata, ome_order(volume.metadata.axes)))

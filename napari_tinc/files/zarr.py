@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from yaozarrs import v04, v05
 from yaozarrs.write.v05 import prepare_image
 
-from napari_tinc.arrays.inputs import AXIS_LETTERS, check_axes
+from napari_tinc.arrays.inputs import AXIS_LETTERS, check_axes, ome_order
 from napari_tinc.arrays.metadata import SPATIAL, Metadata
 from napari_tinc.arrays.scratch import ArrayLike, to_array
 from napari_tinc.errors import InputError
@@ -214,7 +214,7 @@ def write_zarr(path: Path, array: NDArray[Any], metadata: Metadata) -> None:
         A unit that OME-Zarr does not know.
     """
     _check_units(metadata)
-    order = "".join(letter for letter in AXIS_LETTERS if letter in metadata.axes)
+    order = ome_order(metadata.axes)
     array, metadata = transposed(array, metadata, order)
     shapes = level_shapes(array.shape, order)
     image = v05.Image(multiscales=[_multiscale(metadata, shapes)], omero=_omero(array, metadata))
@@ -242,7 +242,7 @@ def image_attributes(metadata: Metadata, shapes: Sequence[tuple[int, ...]]) -> d
         A unit that OME-Zarr does not know, or axes in another order than time, channel, space.
     """
     _check_units(metadata)
-    if metadata.axes != "".join(letter for letter in AXIS_LETTERS if letter in metadata.axes):
+    if metadata.axes != ome_order(metadata.axes):
         raise InputError(f"expected axes in the order of {AXIS_LETTERS}, got {metadata.axes}; transpose the array")
     image = v05.Image(multiscales=[_multiscale(metadata, shapes)])
     return image.model_dump(mode="json", exclude_none=True) | {"version": image.version}

@@ -54,12 +54,7 @@ def parse_mask(payload: bytes, spatial: tuple[int, ...], limits: ItemRange, dtyp
     integer("octaves of a mask", pyramid.octaves, 1, 31)
     for octave in range(pyramid.octaves):
         integer("cells of a block", cells_of_block(pyramid, octave), 1, MAX_CELLS)
-    if pyramid.blocks > cursor.remaining:  # before anything is made for them
-        raise FormatError(f"expected lengths of {pyramid.blocks} blocks, got {cursor.remaining} bytes: damaged file")
-    lengths = [cursor.varint("the length of a stream") for _ in range(1 + pyramid.blocks)]
-    trunk, *streams = (cursor.take(length, "a stream") for length in lengths)
-    if cursor.remaining:
-        raise FormatError(f"expected a mask segment to end after its streams, got {cursor.remaining} bytes more")
+    trunk, *streams = cursor.streams(1 + pyramid.blocks)
     return CodedMask(pyramid, background, trunk, tuple(streams))
 
 

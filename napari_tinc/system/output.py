@@ -137,6 +137,11 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, overwrite: bool) -> 
         file.write(data)
 
 
+def folder_size(path: Path) -> int:
+    """Bytes of all files in a folder; 0 if there is none."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
 def is_zarr(path: Path) -> bool:
     """Tell whether a folder is a Zarr array or group."""
     return any((path / marker).is_file() for marker in ZARR_MARKERS)

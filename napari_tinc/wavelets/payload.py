@@ -49,12 +49,7 @@ def parse_wavelets(payload: bytes, spatial: tuple[int, ...]) -> CodedWavelets:
     step_code = integer("step code", cursor.u16("the step code"), 0, STEP_CODES - 1)
     offsets = cursor.u8("a reconstruction offset"), cursor.u8("a reconstruction offset")
     dc = integer("low-pass symbol", cursor.zigzag("the low-pass symbol"), -LARGEST, LARGEST)
-    if pyramid.blocks > cursor.remaining:  # before anything is made for them
-        raise FormatError(f"expected lengths of {pyramid.blocks} blocks, got {cursor.remaining} bytes: damaged file")
-    lengths = [cursor.varint("the length of a stream") for _ in range(1 + pyramid.blocks)]
-    trunk, *streams = (cursor.take(length, "a stream") for length in lengths)
-    if cursor.remaining:
-        raise FormatError(f"expected a wavelet segment to end after its streams, got {cursor.remaining} bytes more")
+    trunk, *streams = cursor.streams(1 + pyramid.blocks)
     return CodedWavelets(WaveletHead(pyramid, step_code, offsets, dc), trunk, tuple(streams))
 
 

@@ -292,8 +292,10 @@ def fit_error(
     """
     error = max(error, LEAST_ERROR)
     if near is None:
-        room = yield from _likely_room(residuals, error)
-        items = yield from _in_best_elongation(residuals, room)
+        items = yield from _begun(residuals)
+        sizes, weight = _sampled(items)
+        room = weight * _likely_bits(sizes, _likely_code_of_error(items, error, _finest_code(items))) / 8
+        items = yield from _in_best_elongation(residuals, max(1.0, room), begun=items)
     else:
         items = yield from _transformed(residuals, near.pyramid.splits, near.pyramid.side)
     finest = _finest_code(items)
@@ -342,16 +344,11 @@ def fit_step(residual: Residual, step: float) -> Generator[int, None, Fit]:
     Fit
     """
     asked = _code_of(step)
-    whole = dyadic_splits(residual.shape, math.inf)
-    items = yield from _transformed([residual], whole, 2 ** SIDE_CODES[0])
+    items = yield from _begun([residual])
     sizes, weight = _sampled(items)
     code = min(max(asked, _finest_code(items)), STEP_CODES - 1)
     room = max(1.0, weight * _likely_bits(sizes, code) / 8)
-    if len({dyadic_splits(residual.shape, elongation) for elongation in ELONGATIONS}) > 1:
-        items = yield from _in_best_elongation([residual], room, code)
-    else:  # as in a cube: what was transformed is only cut into other blocks
-        pyramid = Pyramid(residual.shape, whole, _block_side(residual.shape, room))
-        items = [replace(item, pyramid=pyramid) for item in items]
+    items = yield from _in_best_elongation([residual], room, code, items)
     return (yield from _encode(items, max(code, _finest_code(items)), 0))
 
 
@@ -410,11 +407,12 @@ def _crossing(codes: Sequence[int], sizes: Sequence[float], low: int, high: int)
 
 
 def _in_best_elongation(
-    residuals: Sequence[Residual], room: float, code: int = 0
+    residuals: Sequence[Residual], room: float, code: int = 0, begun: Sequence[Coefficients] = ()
 ) -> Generator[int, None, list[Coefficients]]:
     """Try how octaves may split the axes, at one step, and transform in the way that costs least.
 
-    Without a ``code`` the step is one that is likely to fill ``room`` bytes.
+    Without a ``code`` the step is one that is likely to fill ``room`` bytes. What was ``begun``, see :func:`_begun`, is
+    not transformed again.
     """
     shape = residuals[0].shape
     side = _block_side(shape, room / len(residuals))
@@ -435,7 +433,14 @@ def _in_best_elongation(
             best, chosen, least = items, splits, cost
     if best and share == 1:
         return best
+    if begun and chosen == begun[0].pyramid.splits:
+        return [replace(item, pyramid=Pyramid(item.pyramid.shape, chosen, side)) for item in begun]
     return (yield from _transformed(residuals, chosen, side))
+
+
+def _begun(residuals: Sequence[Residual]) -> Generator[int, None, list[Coefficients]]:
+    """Transform in the way that most volumes end with, before it is known how to cut it into blocks."""
+    return (yield from _transformed(residuals, dyadic_splits(residuals[0].shape, math.inf), 2 ** SIDE_CODES[0]))
 
 
 def _transformed(
@@ -496,13 +501,6 @@ def _likely_code_of_error(items: Sequence[Coefficients], error: float, finest: i
         return bool(weight * (below[small] + (len(squares) - small) * square / 12) > error)
 
     return max(finest, bisect_left(range(STEP_CODES - 1), True, lo=finest, key=loses_more) - 1)
-
-
-def _likely_room(residuals: Sequence[Residual], error: float) -> Generator[int, None, float]:
-    """Guess the bytes of layers that lose ``error``."""
-    items = yield from _transformed(residuals, dyadic_splits(residuals[0].shape, math.inf), 2 ** SIDE_CODES[0])
-    sizes, weight = _sampled(items)
-    return max(1.0, weight * _likely_bits(sizes, _likely_code_of_error(items, error, _finest_code(items))) / 8)
 
 
 def _likely_code(items: Sequence[Coefficients], room: float, finest: int) -> int:

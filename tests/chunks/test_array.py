@@ -251,8 +251,8 @@ def test_only_what_is_missing_is_done_again(source: Path, tmp_path: Path, monkey
     with pytest.raises(InputError, match="stopped"):
         complete(compress_array(of_zarr(source), tmp_path / "out.zarr", options, Stopping(count - 1), str(source)))
     coded: list[object] = []
-    code = shards._code
-    monkeypatch.setattr(shards, "_code", lambda *args, **kinds: coded.append(args) or code(*args, **kinds))
+    code = shards.code_chunk
+    monkeypatch.setattr(shards, "code_chunk", lambda *args, **kinds: coded.append(args) or code(*args, **kinds))
     complete(compress_array(of_zarr(source), tmp_path / "out.zarr", options, name=str(source)))
     coarse = grid_of((40, 150, 70), "zyx", 32, None)
     assert len(coded) == 1 + np.prod(coarse.chunks)
@@ -378,6 +378,34 @@ def test_a_full_disk_is_said_in_one_line_and_loses_nothing(
     assert not (tmp_path / "out.zarr").exists()
     made(source, tmp_path / "out.zarr", Target.step(25.0))
     assert content_of(tmp_path / "out.zarr") == content_of(tmp_path / "whole.zarr")
+
+
+def test_what_a_kill_leaves_of_a_file_is_not_in_the_array(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(source, tmp_path / "whole.zarr", Target.step(25.0))
+    replace, killed = os.replace, KeyboardInterrupt()
+
+    def kill(partial: Path, path: Path) -> None:
+        if len(list((tmp_path / f"out.zarr{UNFINISHED}").glob("0/c/*/*/*"))) == 5:
+            monkeypatch.setattr(Path, "unlink", lambda *args, **kinds: None)  # nothing is tidied after a kill
+            raise killed
+        replace(partial, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.os, "replace", kill)
+        with pytest.raises(KeyboardInterrupt):
+            made(source, tmp_path / "out.zarr", Target.step(25.0))
+    monkeypatch.undo()
+    made(source, tmp_path / "out.zarr", Target.step(25.0))
+    assert content_of(tmp_path / "out.zarr") == content_of(tmp_path / "whole.zarr")
+
+
+def test_a_zarr_may_be_one_of_several_volumes(source: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(0, 9, (16, 16, 16)).astype("f4"))
+    command = [sys.executable, "-m", "napari_tinc", "compress", "a.npy", "in.zarr", "--out-dir", ".", "--ratio", "8"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert CompressedVolume.open(tmp_path / "in.tinc").shape == SHAPE
 
 
 def test_a_source_that_vanishes_is_said_in_one_line(source: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QObject, Qt
 from qtpy.QtWidgets import QProgressDialog
 
-from napari_tinc.arrays.inputs import AXIS_LETTERS
+from napari_tinc.arrays.inputs import ome_order
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.plugin.compress.model import full_resolution, source_of
@@ -129,7 +129,7 @@ def _in_ome_order(layer: Any, axes: str, region: tuple[slice, ...] | None) -> tu
     source = source_of(layer, axes, region)
     placement = Placement.of(layer, source.metadata.axes, source.shape, region)
     metadata = source.metadata.displayed(display_of(placement.place, layer))
-    order = "".join(letter for letter in AXIS_LETTERS if letter in metadata.axes)
+    order = ome_order(metadata.axes)
     index = [metadata.axes.index(letter) for letter in order]
     data = full_resolution(layer)
     part = data if region is None else data[region]
