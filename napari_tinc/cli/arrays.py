@@ -138,7 +138,8 @@ def _worst(manifest: Manifest) -> list[dict[str, Any]]:
     worst = []
     for number in np.argsort(psnr, axis=None, kind="stable")[:_WORST].tolist():
         cell = tuple(int(i) for i in np.unravel_index(number, psnr.shape))
-        region = ",".join(f"{i * side}:{(i + 1) * side}" for i, side in zip(cell, chunk, strict=True))
+        sides = zip(cell, chunk, manifest.facts["job"]["shape"], strict=True)
+        region = ",".join(f"{i * side}:{min((i + 1) * side, n)}" for i, side, n in sides)
         numbers = {"psnr": psnr[cell], "largest_error": largest[cell], "dice": dice[cell]}
         worst.append({"region": region} | {k: float(v) for k, v in numbers.items()} | {"nbytes": int(nbytes[cell])})
     return worst

@@ -439,6 +439,8 @@ def test_the_command_line_shows_and_decodes_it(source: Path, tmp_path: Path) -> 
     assert said["file_bytes"] == size_of(tmp_path / "out.zarr")
     worst = [chunk["psnr"] for chunk in said["worst_chunks"]]
     np.testing.assert_allclose(worst, np.sort(manifest.psnr(), axis=None)[:5])
+    ends = [[int(side.split(":")[1]) for side in chunk["region"].split(",")] for chunk in said["worst_chunks"]]
+    assert (np.array(ends) <= SHAPE).all()
     run("decompress", "out.zarr", "part.npy", "--region", "3:9,100:200,:")
     part = zarr.open_group(tmp_path / "out.zarr")["0"][3:9, 100:200]
     np.testing.assert_array_equal(np.load(tmp_path / "part.npy"), part)

@@ -20,8 +20,9 @@ Floats = npt.NDArray[np.float64]
 MEASURES = {"psnr": "PSNR (dB)", "nbytes": "bytes", "max_error": "max. error", "dice": "Dice"}
 
 
-# Cells that a chunk may have along an axis, and that all of them may have.
-_PARTS, _MOST_CELLS = (16, 8, 4, 2, 1), 2**22
+# Cells that a chunk may have along an axis, as many as end exactly with the volume if they are not too many; and that
+# all of them may have.
+_PARTS, _MOST_CELLS = (1024, 64, 16, 8, 4, 2, 1), 2**22
 
 
 @dataclass(frozen=True, eq=False)
