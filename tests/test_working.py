@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from napari_tinc.format import write_atomic
 from napari_tinc.system import output
 from napari_tinc.system.working import working_folder
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the system has no locks on folders")
+fcntl = pytest.importorskip("fcntl", reason="the system has no locks on folders")
 
 SAVING = """
 import sys
@@ -39,6 +40,14 @@ def begun(*command: str) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     return process
+
+
+def wait_until_unlocked(folders: list[Path]) -> None:
+    """Wait for a child that was born as its parent was killed: it holds the parent's locks until it runs its program."""
+    for folder in folders:
+        descriptor = os.open(folder, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.close(descriptor)
 
 
 def hidden(folder: Path) -> list[str]:
@@ -123,6 +132,7 @@ def test_the_volume_of_a_killed_comparison_is_removed_by_the_next_one(
         killed.kill()
     left = [path for path in scratch.iterdir() if path.name.startswith("tinc-compare-")]
     assert any((path / "original.npy").exists() for path in left)
+    wait_until_unlocked(left)
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     comparison = Comparison(blobs((8, 20, 20)), candidates=[Candidate("sperr")], ratios=(8,), cache=tmp_path / "cache")
     with closing(comparison.run()) as events:
@@ -150,7 +160,9 @@ def overwritten_until(stopped: threading.Event, path: Path) -> None:
 def test_a_zarr_that_is_overwritten_while_it_is_read_is_never_mixed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules["napari_tinc.files.zarr"].CHUNK, "z", 1)  # many chunks, for a long time of reading
+    monkeypatch.setitem(
+        importlib.import_module("napari_tinc.files.zarr").CHUNK, "z", 1
+    )  # many chunks, for a long time of reading
     path = tmp_path / "a.zarr"
     write_volume(path, CONSTANTS[0], Metadata.default(3))
     stopped = threading.Event()
