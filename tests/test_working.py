@@ -43,7 +43,7 @@ def begun(*command: str) -> subprocess.Popen[str]:
 
 
 def wait_until_unlocked(folders: list[Path]) -> None:
-    """Wait for a child that was born as its parent was killed: it holds the parent's locks until it runs its program."""
+    """Wait for a child that was born as its parent was killed: at first it holds its parent's locks."""
     for folder in folders:
         descriptor = os.open(folder, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX)

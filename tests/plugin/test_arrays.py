@@ -17,7 +17,7 @@ from napari_tinc.chunks.image import of_array
 from napari_tinc.chunks.manifest import UNFINISHED
 from napari_tinc.chunks.view import CompressedArray
 from napari_tinc.files.zarr import described
-from napari_tinc.plugin.compress import widget
+from napari_tinc.plugin.compress import losses, lost, widget
 from napari_tinc.plugin.compress.model import full_resolution
 from napari_tinc.plugin.layers.octants import OctantModel
 from napari_tinc.plugin.menus import arrays, commands, reader
@@ -135,6 +135,34 @@ def test_a_layer_becomes_an_array_in_the_background(
     error = np.asarray(full_resolution(result)[0, 10]).astype(float) - voxels[0, 10]
     assert np.sqrt((error**2).mean()) < 60
     assert max(map(np.prod, read)) <= 20 * 64 * 50
+    dock = viewer.window.dock_widgets[lost.DOCK_NAME]
+    qtbot.waitUntil(lambda: bool(dock.worst.buttons), timeout=30_000)
+    assert "Dice" in dock.kept.text()
+
+
+def test_what_an_array_has_lost(tinc_viewer: Callable[..., Any], array: Path, voxels: np.ndarray, qtbot: Any) -> None:
+    viewer = tinc_viewer()
+    (layer,) = viewer.open(str(array), plugin="napari-tinc")
+    original = viewer.add_image(da.from_array(voxels, chunks=(1, 20, 32, 32)), name="raw", scale=layer.scale)
+    viewer.layers.selection = {layer, original}
+    commands.show_lost(viewer)
+    dock = viewer.window.dock_widgets[lost.DOCK_NAME]
+    qtbot.waitUntil(lambda: bool(dock.worst.buttons), timeout=30_000)
+    compressed = layer.metadata["tinc"]
+    expected = losses.kept_structure(voxels, compressed)
+    assert expected is not None
+    assert dock.kept.text() == expected.sentence()
+    # The first picture is of the chunk with the lowest PSNR, and shows the plane of it with the largest error.
+    worst = min(compressed.octants, key=lambda octant: octant.psnr)
+    error = (voxels[worst.item][worst.box] - compressed.decode()[worst.item][worst.box].astype(float)) ** 2
+    plane = worst.box[0].start + int(error.sum((1, 2)).argmax())
+    dock.worst.buttons[0].click()
+    assert viewer.dims.current_step[:2] == (worst.item, plane)
+    viewer.layers.remove(layer)
+    assert not dock.worst.buttons
+    small = viewer.add_image(voxels[:, :10], name="another")
+    with pytest.raises(InputError, match="shape"):
+        lost.show_lost(viewer, small, viewer.open(str(array), plugin="napari-tinc")[0])
 
 
 def test_cancelled_it_can_go_on(

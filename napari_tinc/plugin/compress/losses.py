@@ -10,7 +10,7 @@ import numpy as np
 from napari_tinc.arrays.metadata import LEADING
 
 if TYPE_CHECKING:
-    from napari_tinc.volume import CompressedVolume
+    from napari_tinc.lazy import Compressed
 
 Array = np.ndarray[Any, Any]
 
@@ -73,14 +73,14 @@ class Kept:
         )
 
 
-def worst_octants(data: Array, volume: CompressedVolume, count: int = _WORST) -> list[Loss]:
+def worst_octants(data: Array, volume: Compressed, count: int = _WORST) -> list[Loss]:
     """Return the octants of the lowest PSNR, worst first.
 
     Parameters
     ----------
-    data : ndarray
-        The original.
-    volume : CompressedVolume
+    data : array
+        The original; only regions of it are read, and it may be larger than memory.
+    volume : Compressed
         With the axes of the original.
     count : int
         At most so many.
@@ -90,11 +90,11 @@ def worst_octants(data: Array, volume: CompressedVolume, count: int = _WORST) ->
     return [_loss(data, volume, number) for number in order[:count] if np.isfinite(octants[number].psnr)]
 
 
-def _loss(data: Array, volume: CompressedVolume, number: int) -> Loss:
+def _loss(data: Array, volume: Compressed, number: int) -> Loss:
     octant, axes = volume.octants[number], volume.metadata.axes
     item, spatial = iter(np.unravel_index(octant.item, volume.leading_shape)), iter(octant.box)
     region = [int(next(item)) if axis in LEADING else next(spatial) for axis in axes]
-    original, decoded = data[tuple(region)], volume.decode(tuple(region))
+    original, decoded = np.asarray(data[tuple(region)]), volume.decode(tuple(region))
     middle = [bound if isinstance(bound, int) else (bound.start + bound.stop - 1) // 2 for bound in region]
     if original.ndim == 3:
         squared = (original.astype(np.float64) - decoded.astype(np.float64)) ** 2
@@ -105,7 +105,7 @@ def _loss(data: Array, volume: CompressedVolume, number: int) -> Loss:
     return Loss(number, float(octant.psnr), np.array(original), decoded, tuple(middle))
 
 
-def kept_structure(data: Array, volume: CompressedVolume) -> Kept | None:
+def kept_structure(data: Array, volume: Compressed) -> Kept | None:
     """Measure what is kept of the bright structure in the middle of the volume.
 
     Returns
@@ -124,7 +124,7 @@ def kept_structure(data: Array, volume: CompressedVolume) -> Kept | None:
         boxes = [iter(_middle(spatial, voxels // min(4, len(items)))) for voxels in (_DICE_VOXELS, _SKELETON_VOXELS)]
         index = [int(next(item)) if axis in LEADING else None for axis in axes]
         regions = [tuple(next(box) if entry is None else entry for entry in index) for box in boxes]
-        pairs = [(np.array(data[region]), volume.decode(region)) for region in regions]
+        pairs = [(np.asarray(data[region]), volume.decode(region)) for region in regions]
         if pairs[0][0].min() == pairs[0][0].max():
             continue
         threshold = otsu_threshold(pairs[0][0])

@@ -16,6 +16,7 @@ from qtpy.QtWidgets import QProgressDialog
 from napari_tinc.arrays.inputs import ome_order
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.errors import InputError, TincError
+from napari_tinc.plugin.compress.lost import show_lost_of
 from napari_tinc.plugin.compress.model import full_resolution, source_of
 from napari_tinc.plugin.compress.preview import Placement
 from napari_tinc.plugin.compress.report import size_text
@@ -86,6 +87,7 @@ class ArrayCompression(QObject):
         self._viewer, self._layer, self._path, self._region = viewer, layer, path, region
         data, metadata = _in_ome_order(layer, axes, region)
         options = Options(target, replace(settings, provenance=False), overwrite=True)
+        self._data = data
         self._worker = create_worker(_steps, data, metadata, path, options, str(layer.source.path or layer.name))
         self._dialog = QProgressDialog(f"Compressing {layer.name}…", "Cancel", 0, _SCALE, viewer.window._qt_window)
         self._dialog.setWindowModality(Qt.WindowModality.NonModal)
@@ -106,9 +108,10 @@ class ArrayCompression(QObject):
 
     def _add(self, compressed: Any) -> None:
         source = self._layer if self._layer in self._viewer.layers else None
-        add_result(self._viewer, compressed, source, self._region if source is not None else None)
+        result = add_result(self._viewer, compressed, source, self._region if source is not None else None)
         said = f"{size_text(compressed.nbytes)}, {compressed.ratio:.1f} times smaller"
         show_info(f"{self._layer.name} was compressed to {self._path}: {said}")
+        show_lost_of(self._viewer, self._data, result)
 
     def _fail(self, error: Exception) -> None:
         if not isinstance(error, TincError):

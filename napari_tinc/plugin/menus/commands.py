@@ -11,6 +11,7 @@ from napari.layers import Image
 from napari.utils.notifications import show_error, show_info
 
 from napari_tinc.errors import InputError, TincError
+from napari_tinc.plugin.compress import lost
 from napari_tinc.plugin.compress.model import full_resolution
 from napari_tinc.plugin.layers.channels import toggle_channels
 from napari_tinc.plugin.layers.depth import show_depth
@@ -74,6 +75,13 @@ def show_difference(viewer: Viewer) -> None:
     """Show original minus decoded, or remove it again."""
     result = selected_result(viewer)
     toggle_difference(viewer, original_of(viewer, result), result)
+
+
+@_tell
+def show_lost(viewer: Viewer) -> None:
+    """Show what the selected result has lost: its worst octants, and what became of the bright structure."""
+    result = selected_result(viewer)
+    lost.show_lost(viewer, original_of(viewer, result), result)
 
 
 @_tell
@@ -197,6 +205,7 @@ __all__ = [
     "show_dice",
     "show_difference",
     "show_largest_error",
+    "show_lost",
     "show_octant_table",
     "show_quality",
     "swap_original",
