@@ -93,7 +93,9 @@ class Level:
             The source cannot be read there.
         """
         try:
-            voxels = np.asarray(self.source[region])
+            part = self.source[region]
+            # A dask array is computed here: not by the workers that wait for this task, nor by still more threads.
+            voxels = np.asarray(part.compute(scheduler="synchronous") if hasattr(part, "compute") else part)
         except TincError:
             raise
         except Exception as error:  # damaged bytes, and lost connections, make storage libraries raise nearly anything

@@ -23,6 +23,7 @@ MANIFEST = Path(__file__).parents[2] / "napari.yaml"
 # Pools that live as long as the process: dask's, our coder's, and those of the libraries that read images; and what
 # compiles our coder, once.
 _POOLS = (
+    "Dask-Offload",
     "ThreadPoolExecutor",
     "asyncio",
     "pytest_timeout",

@@ -21,7 +21,7 @@ from napari_tinc.plugin.compress import losses, lost, widget
 from napari_tinc.plugin.compress.model import full_resolution
 from napari_tinc.plugin.layers.octants import OctantModel
 from napari_tinc.plugin.menus import arrays, commands, reader
-from napari_tinc.plugin.window.preferences import remember
+from napari_tinc.plugin.window.preferences import Preferences, remember
 from napari_tinc.samples import neuron_phantom
 from napari_tinc.settings import Settings
 from napari_tinc.system.steps import complete
@@ -163,6 +163,49 @@ def test_what_an_array_has_lost(tinc_viewer: Callable[..., Any], array: Path, vo
     small = viewer.add_image(voxels[:, :10], name="another")
     with pytest.raises(InputError, match="shape"):
         lost.show_lost(viewer, small, viewer.open(str(array), plugin="napari-tinc")[0])
+
+
+def test_the_workers_of_a_cluster_can_make_it(
+    tinc_viewer: Callable[..., Any], voxels: np.ndarray, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    source = zarr.create_array(tmp_path / "in.zarr", data=voxels, chunks=(1, 20, 64, 50))
+    viewer = tinc_viewer()
+    lazy = viewer.add_image(da.from_zarr(source) // 2, name="cells", axis_labels=("c", "z", "y", "x"))
+    told: list[str] = []
+    monkeypatch.setattr(arrays, "show_error", told.append)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", processes=False) as local:
+        monkeypatch.setattr(arrays, "read", lambda: Preferences(scheduler=local.scheduler_address))
+        arrays.ArrayCompression(viewer, lazy, tmp_path / "out.zarr", Target.step(20.0), Settings())
+        qtbot.waitUntil(lambda: not arrays._running, timeout=120_000)
+        in_memory = viewer.add_image(np.tile(voxels, (2, 1, 1, 1)), name="large", axis_labels=("t", "z", "y", "x"))
+        arrays.ArrayCompression(viewer, in_memory, tmp_path / "large.zarr", Target.step(20.0), Settings())
+        qtbot.waitUntil(lambda: not arrays._running, timeout=120_000)
+    (refusal,) = told
+    assert "in napari's memory" in refusal
+    monkeypatch.setattr(arrays, "read", Preferences)
+    arrays.ArrayCompression(viewer, lazy, tmp_path / "threads.zarr", Target.step(20.0), Settings())
+    qtbot.waitUntil(lambda: not arrays._running, timeout=120_000)
+    opened = [zarr.open_group(tmp_path / f"{name}.zarr")["0"][...] for name in ("out", "threads")]
+    np.testing.assert_array_equal(*opened)
+    assert np.abs(opened[0].astype(float) - voxels // 2).max() < 200
+
+
+def test_a_cluster_that_does_not_answer_is_named(
+    tinc_viewer: Callable[..., Any], voxels: np.ndarray, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed")
+    told: list[str] = []
+    monkeypatch.setattr(arrays, "show_error", told.append)
+    monkeypatch.setattr(arrays, "read", lambda: Preferences(scheduler="tcp://localhost"))
+    viewer = tinc_viewer()
+    source = zarr.create_array(tmp_path / "in.zarr", data=voxels, chunks=(1, 20, 64, 50))
+    layer = viewer.add_image(da.from_zarr(source), name="cells", axis_labels=("c", "z", "y", "x"))
+    arrays.ArrayCompression(viewer, layer, tmp_path / "out.zarr", Target.step(20.0), Settings())
+    qtbot.waitUntil(lambda: not arrays._running, timeout=60_000)
+    (refusal,) = told
+    assert "Cluster for OME-Zarrs" in refusal
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_cancelled_it_can_go_on(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 from napari import Viewer
 from napari.layers import Image
 from napari.qt.threading import create_worker
@@ -15,7 +19,8 @@ from qtpy.QtWidgets import QProgressDialog
 
 from napari_tinc.arrays.inputs import ome_order
 from napari_tinc.arrays.metadata import Metadata
-from napari_tinc.errors import InputError, TincError
+from napari_tinc.errors import InputError
+from napari_tinc.plugin.compress import worker
 from napari_tinc.plugin.compress.lost import show_lost_of
 from napari_tinc.plugin.compress.model import full_resolution, source_of
 from napari_tinc.plugin.compress.preview import Placement
@@ -29,8 +34,11 @@ from napari_tinc.target import Target
 
 if TYPE_CHECKING:  # its libraries take a second to import
     from napari_tinc.chunks.array import Options
+    from napari_tinc.chunks.engine import Engine
 
 _SCALE = 1000
+_MOST_SENT = 2**20  # bytes that go with every task
+_PREFERENCE = "“Cluster for OME-Zarrs” in napari's preferences"
 # Running ones: nobody else keeps them.
 _running: list[ArrayCompression] = []
 
@@ -88,7 +96,10 @@ class ArrayCompression(QObject):
         data, metadata = _in_ome_order(layer, axes, region)
         options = Options(target, replace(settings, provenance=False), overwrite=True)
         self._data = data
-        self._worker = create_worker(_steps, data, metadata, path, options, str(layer.source.path or layer.name))
+        name = str(layer.source.path or layer.name)
+        self._worker = create_worker(
+            worker.guarded, _steps(data, metadata, path, options, name, read().scheduler), settings.device
+        )
         self._dialog = QProgressDialog(f"Compressing {layer.name}…", "Cancel", 0, _SCALE, viewer.window._qt_window)
         self._dialog.setWindowModality(Qt.WindowModality.NonModal)
         self._dialog.setMinimumDuration(0)
@@ -96,7 +107,6 @@ class ArrayCompression(QObject):
         self._dialog.canceled.connect(self._worker.quit)
         self._worker.yielded.connect(self._show)
         self._worker.returned.connect(self._add)
-        self._worker.errored.connect(self._fail)
         self._worker.aborted.connect(self._tell)
         self._worker.finished.connect(self._end)
         _running.append(self)
@@ -107,16 +117,14 @@ class ArrayCompression(QObject):
         self._dialog.setValue(min(_SCALE - 1, _SCALE * progress.step // max(1, progress.steps)))
 
     def _add(self, compressed: Any) -> None:
+        if isinstance(compressed, worker.Failed):
+            show_error(f"Compressing {self._layer.name} failed: {compressed.message}")
+            return
         source = self._layer if self._layer in self._viewer.layers else None
         result = add_result(self._viewer, compressed, source, self._region if source is not None else None)
         said = f"{size_text(compressed.nbytes)}, {compressed.ratio:.1f} times smaller"
         show_info(f"{self._layer.name} was compressed to {self._path}: {said}")
         show_lost_of(self._viewer, self._data, result)
-
-    def _fail(self, error: Exception) -> None:
-        if not isinstance(error, TincError):
-            raise error
-        show_error(str(error))
 
     def _tell(self) -> None:
         show_warning(f"{self._path.name} was not finished; compress into the same name again to go on from here")
@@ -139,14 +147,52 @@ def _in_ome_order(layer: Any, axes: str, region: tuple[slice, ...] | None) -> tu
     return (part if order == metadata.axes else part.transpose(index)), metadata.reordered(index)
 
 
-def _steps(data: Any, metadata: Metadata, path: Path, options: Options, name: str) -> Any:
+def _steps(data: Any, metadata: Metadata, path: Path, options: Options, name: str, scheduler: str) -> Any:
     """Compress, and open what was made."""
     from napari_tinc.chunks.array import compress_array
     from napari_tinc.chunks.image import of_array
     from napari_tinc.chunks.view import CompressedArray
 
-    yield from compress_array(of_array(data, metadata), path, options, name=name)
+    with _engine(data, scheduler) as engine:
+        yield from compress_array(of_array(data, metadata), path, options, engine, name)
     return CompressedArray.open(path)
+
+
+class _Bounded(io.RawIOBase):
+    """A file that forgets what is written to it, and raises OverflowError where that is too much for a task."""
+
+    _written = 0
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self._written += size
+        if self._written > _MOST_SENT:
+            raise OverflowError
+        return size
+
+
+@contextmanager
+def _engine(data: Any, scheduler: str) -> Iterator[Engine]:
+    """Threads of this process, or the workers of a scheduler, which then read the data themselves."""
+    from napari_tinc.chunks.engine import Cluster, Threads
+    from napari_tinc.system.cluster import connect
+
+    if not scheduler:
+        yield Threads()
+        return
+    try:
+        cloudpickle.dump(data, _Bounded())
+    except OverflowError:
+        raise InputError(
+            "expected a layer that workers can read themselves, such as a Zarr, got one in napari's memory; "
+            f"save it as Zarr and open that, or clear {_PREFERENCE}"
+        ) from None
+    try:
+        client = connect(scheduler)
+    except InputError as error:
+        raise InputError(f"{error}, or clear {_PREFERENCE}") from error
+    with client:
+        yield Cluster(client)
 
 
 __all__ = ["ArrayCompression", "compress_into_zarr"]

@@ -25,6 +25,8 @@ class Preferences:
         A kind of :class:`napari_tinc.target.Target`.
     target_value : float
         Its value.
+    scheduler : str
+        Address of the ``distributed`` scheduler whose workers make OME-Zarrs; threads of napari do if it is empty.
     cache_megabytes : int
         Limit of napari's cache of decoded chunks; 0 leaves it to napari.
     """
@@ -33,6 +35,7 @@ class Preferences:
     device: str = "auto"
     target_kind: str = "ratio"
     target_value: float = 64.0
+    scheduler: str = ""
     cache_megabytes: int = 0
 
     @property
@@ -52,6 +55,7 @@ def read() -> Preferences:
         compression.device,
         compression.target_kind,
         compression.target_value,
+        compression.scheduler.strip(),
         memory.cache_megabytes,
     )
 
