@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,7 @@ class ChunkCells:
 
     def boxes(self, level: int) -> list[Box]:
         """Voxels of every chunk."""
-        edges, cells = self.edges(0), np.ndindex(self.counts(0))
-        return [tuple(slice(int(e[i]), int(e[i + 1])) for e, i in zip(edges, cell, strict=True)) for cell in cells]
+        return list(product(*([slice(*ends) for ends in pairwise(edges.tolist())] for edges in self.edges(0))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,8 +177,8 @@ class CompressedArray:
         for item, (low, high) in enumerate(self.value_ranges):
             mse, largest, nbytes, dice = (number[item] for number in numbers)
             psnr = np.asarray(psnr_from_mse(mse, high - low))
-            rows = zip(boxes, psnr, largest, nbytes, dice, strict=True)
-            octants += [Octant(box, item, 0, *map(float, row)) for box, *row in rows]
+            rows = zip(boxes, *(number.tolist() for number in (psnr, largest, nbytes, dice)), strict=True)
+            octants += [Octant(box, item, 0, *row) for box, *row in rows]
         return tuple(octants)
 
     def scaled_shape(self, scale: float) -> tuple[int, ...]:

@@ -108,7 +108,8 @@ def show_array(path: Path, as_json: bool) -> None:
 
     manifest = read_manifest(path)
     if manifest is None:
-        raise InputError(f"expected a .tinc file or an OME-Zarr made by napari-tinc, got another Zarr at {path}")
+        print_result({"file": str(path)} | _counted(path), as_json)
+        return
     said = {"file": str(path)} | _said(path, manifest)
     worst = _worst(manifest)
     if as_json:
@@ -122,6 +123,20 @@ def show_array(path: Path, as_json: bool) -> None:
                 **chunk
             )
         )
+
+
+def _counted(path: Path) -> dict[str, Any]:
+    """Say what is known of an array that others have written with our codec: it has no manifest."""
+    from napari_tinc.chunks.census import census
+    from napari_tinc.files.zarr import described
+
+    array = described(path)[0][0]
+    counted = census(array, path / array.path)
+    if counted is None:
+        raise InputError(f"expected a .tinc file or a Zarr of such chunks, got a Zarr of other chunks at {path}")
+    raw, nbytes = array.size * array.dtype.itemsize, folder_size(path / array.path)
+    sizes = {"raw_bytes": int(raw), "file_bytes": nbytes, "ratio": raw / nbytes}
+    return {"shape": list(array.shape), "dtype": str(array.dtype)} | sizes | counted
 
 
 def _said(path: Path, manifest: Manifest) -> dict[str, Any]:

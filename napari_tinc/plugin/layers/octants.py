@@ -115,11 +115,12 @@ class OctantModel:
     @cached_property
     def _corners(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         volume = result_volume(self.layer)
-        boxes = volume.tree.boxes(volume.tree.depth)
-        spatial = np.array([[(span.start, span.stop) for span in box] for box in boxes])
+        cell_of_leaf = np.argsort(volume.tree.leaf_of_cell, axis=None)
+        cells = zip(self.edges.values(), np.unravel_index(cell_of_leaf, volume.tree.leaf_of_cell.shape), strict=True)
+        spatial = np.stack([np.stack([edges[cell], edges[cell + 1]], axis=-1) for edges, cell in cells], axis=1)
         count = len(volume.value_ranges)
         items = np.array(list(np.ndindex(volume.leading_shape)), np.int64).reshape(count, len(self._leading))
-        ends = np.empty((len(items), len(boxes), len(self.axes), 2), np.int64)
+        ends = np.empty((len(items), len(spatial), len(self.axes), 2), np.int64)
         ends[:, :, self._leading] = np.stack([items, items + 1], axis=-1)[:, None]
         ends[:, :, sorted(self.edges)] = spatial[None]
         return ends[..., 0].reshape(-1, len(self.axes)), ends[..., 1].reshape(-1, len(self.axes))
