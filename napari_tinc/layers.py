@@ -19,11 +19,14 @@ from napari_tinc.choices import FAMILIES
 from napari_tinc.errors import FormatError
 from napari_tinc.exact import ExactItem
 from napari_tinc.format import (
+    KIND_CORRECTIONS,
     KIND_EXACT,
     KIND_MASK,
+    KIND_PREDICTED,
     KIND_RESTORATION,
     KIND_WAVELETS,
     MODEL_EXACT,
+    MODEL_PREDICTIVE,
     MODEL_WAVELETS,
     MODELS,
     Frame,
@@ -36,6 +39,9 @@ from napari_tinc.limits import LIMITS
 from napari_tinc.masks.coder import INSIDE, MIXED, OUTSIDE
 from napari_tinc.masks.mask import Mask
 from napari_tinc.masks.payload import parse_mask
+from napari_tinc.predictive.blocks import NumberBlocks
+from napari_tinc.predictive.item import CorrectedItem, PredictedItem
+from napari_tinc.predictive.payload import parse_corrections, parse_predicted
 from napari_tinc.restoration import RADIUS, Restoration, around, bins_of, parse_restoration, restoration_size
 from napari_tinc.system.forks import with_fresh_locks
 from napari_tinc.wavelets.blocks import WaveletLayer
@@ -270,10 +276,21 @@ class Decoders:
         header = self._frame.header
         if header.model == MODEL_EXACT:
             return ExactItem(self._frame.find(KIND_EXACT, item, 0), np.dtype(header.dtype), self._tree.shape)
-        payload = self._frame.get(KIND_RESTORATION, item, 0)
-        restoration = None if payload is None else parse_restoration(payload)
-        limits = header.items[item]
-        return ItemDecoder(self._tree.shape, limits, self._layers(item), restoration, self._mask(item, limits))
+        limits, dtype = header.items[item], np.dtype(header.dtype)
+        if header.model == MODEL_PREDICTIVE and limits.span:
+            payload = self._frame.find(KIND_PREDICTED, item, 0)
+            predicted = parse_predicted(payload, self._tree.shape, dtype)
+            blocks = NumberBlocks(predicted.numbers, self._cache, len(payload))
+            return PredictedItem(self._tree.shape, limits, predicted.bins, blocks)
+        weights = self._frame.get(KIND_RESTORATION, item, 0)
+        restoration = None if weights is None else parse_restoration(weights)
+        decoder = ItemDecoder(self._tree.shape, limits, self._layers(item), restoration, self._mask(item, limits))
+        moved = self._frame.get(KIND_CORRECTIONS, item, 0)
+        if moved is None:
+            return decoder
+        corrections = parse_corrections(moved, self._tree.shape, dtype)
+        blocks = NumberBlocks(corrections.numbers, self._cache, len(moved))
+        return CorrectedItem(decoder, limits, corrections.width, blocks)
 
     def _mask(self, item: int, limits: ItemRange) -> Mask | None:
         payload = self._frame.get(KIND_MASK, item, 0)
@@ -307,7 +324,8 @@ class Decoders:
 
 def has_wide_planes(frame: Frame) -> bool:
     """Whether a plane needs more than its own samples: a whole row of blocks of coefficients, or its neighbours."""
-    return any(segment.kind in (KIND_WAVELETS, KIND_RESTORATION, KIND_MASK) for segment in frame.segments)
+    wide = (KIND_WAVELETS, KIND_RESTORATION, KIND_MASK, KIND_PREDICTED, KIND_CORRECTIONS)
+    return any(segment.kind in wide for segment in frame.segments)
 
 
 __all__ = ["Decoders", "Item", "ItemDecoder", "Layer", "has_wide_planes", "to_intensities"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from napari_tinc.kernels import part
 Array = npt.NDArray[Any]
 
 INPUTS = 7
-# As many as those who code with it need at most: contexts, and sets of the mixer's weights.
+# Contexts, and sets of the mixer's weights, of those who need no more.
 CONTEXTS, SETS = 3992, 18
 # Of coefficients; what else is coded may start with others.
 _WEIGHT = 19660
@@ -42,15 +43,18 @@ _STRETCH = np.array(
     [max(-2047, min(2047, math.floor(256 * math.log((i + 0.5) / (4095.5 - i)) + 0.5))) for i in range(4096)], np.int16
 )
 
-# One record, which numba hands on as a pointer: arrays of its own would be counted at every call.
-_FIELDS = [
-    ("states", np.int32, CONTEXTS),  # 256 times the probability of a one in 65536ths, plus how often it was met
-    ("weights", np.int32, (SETS, INPUTS)),  # in 65536ths
-    ("contexts", np.uint64, INPUTS),  # of the decision at hand; unsigned: not looked at for being negative
-    ("row", np.uint64),  # set of weights of the decision at hand
-    ("stretched", np.int64, INPUTS),  # what the contexts say of it, as logits in 256ths
-]
-_MODEL = np.dtype((np.record, _FIELDS))
+
+@cache
+def _model(contexts: int, sets: int) -> np.dtype[Any]:
+    """One record, which numba hands on as a pointer: arrays of its own would be counted at every call."""
+    fields = [
+        ("states", np.int32, contexts),  # 256 times the probability of a one in 65536ths, plus how often it was met
+        ("weights", np.int32, (sets, INPUTS)),  # in 65536ths
+        ("contexts", np.uint64, INPUTS),  # of the decision at hand; unsigned: not looked at for being negative
+        ("row", np.uint64),  # set of weights of the decision at hand
+        ("stretched", np.int64, INPUTS),  # what the contexts say of it, as logits in 256ths
+    ]
+    return np.dtype((np.record, fields))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +70,9 @@ class Statistics:
     model: Array
 
     @classmethod
-    def fresh(cls, weight: int = _WEIGHT) -> Statistics:
+    def fresh(cls, weight: int = _WEIGHT, contexts: int = CONTEXTS, sets: int = SETS) -> Statistics:
         """Know nothing: all probabilities are one half, all weights (in 65536ths) the same."""
-        model = np.zeros(1, _MODEL)
+        model = np.zeros(1, _model(contexts, sets))
         model["states"], model["weights"] = int(EVEN) << 8, weight
         return cls(model)
 

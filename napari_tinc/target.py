@@ -8,21 +8,22 @@ from numbers import Real
 
 from napari_tinc.errors import BudgetError, InputError
 
-_KINDS = ("ratio", "bytes", "bits_per_voxel", "psnr", "step")
+_KINDS = ("ratio", "bytes", "bits_per_voxel", "psnr", "step", "max_error")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A byte budget in one of three units, a PSNR to reach with the smallest file, or the quantiser's step.
+    """A byte budget in one of three units, a PSNR to reach with the smallest file, the quantiser's step, or an error.
 
-    Use the constructors :meth:`ratio`, :meth:`size`, :meth:`bits_per_voxel`, :meth:`psnr` and :meth:`step`.
+    Use the constructors :meth:`ratio`, :meth:`size`, :meth:`bits_per_voxel`, :meth:`psnr`, :meth:`step` and
+    :meth:`max_error`.
 
     Parameters
     ----------
     kind : str
-        ``"ratio"``, ``"bytes"``, ``"bits_per_voxel"``, ``"psnr"`` or ``"step"``.
+        ``"ratio"``, ``"bytes"``, ``"bits_per_voxel"``, ``"psnr"``, ``"step"`` or ``"max_error"``.
     value : float
-        Positive and finite.
+        Positive and finite; a largest error may be 0.
     """
 
     kind: str
@@ -31,7 +32,7 @@ class Target:
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise InputError(f"expected a target of {', '.join(_KINDS)}, got {self.kind!r}: choose one")
-        if not _is_positive(self.value):
+        if not (_is_positive(self.value) or (self.kind == "max_error" and self.value == 0)):
             raise InputError(f"expected a positive target, got {self.kind} = {self.value!r:.40}: give a number above 0")
 
     @classmethod
@@ -62,6 +63,14 @@ class Target:
         smooth, and never more than half: where float32 has too few digits for that, the step is refused.
         """
         return cls("step", value)
+
+    @classmethod
+    def max_error(cls, value: float) -> Target:
+        """Keep every voxel within an error, in intensity units, on every machine; 0 loses nothing.
+
+        For integers of up to 32 bits and floats of up to 32: the smallest file that keeps to it.
+        """
+        return cls("max_error", value)
 
     def budget(self, nbytes: int, voxels: int) -> int:
         """Bytes that the whole file may take.

@@ -27,6 +27,7 @@ from napari_tinc.encode.attempts import (
     with_wavelets_of_error,
     with_wavelets_of_step,
 )
+from napari_tinc.encode.bounding import bounded
 from napari_tinc.encode.masking import promising, with_wavelets
 from napari_tinc.encode.original import Original
 from napari_tinc.encode.plan import NETWORK_SHARE, ShouldStop
@@ -93,7 +94,7 @@ def compress_steps(
         than an eighth of the free memory is kept in files while it is worked on, see
         :func:`napari_tinc.memory_limit`; networks are trained only on what fits in memory.
     target : Target
-        Size of the file, PSNR to reach, or step of the quantiser.
+        Size of the file, PSNR to reach, step of the quantiser, or largest error.
     settings : Settings, optional
         Preset, model, allocation, device and seed.
     metadata : Metadata, optional
@@ -149,7 +150,7 @@ def _compress(
 ) -> Steps:
     """Compress what has passed the checks."""
     original = Original.prepare(voxels, metadata, weights)
-    if settings.provenance and target.kind not in ("psnr", "step"):
+    if settings.provenance and target.kind not in ("psnr", "step", "max_error"):
         return (yield from _timed(fill_steps(original, target, settings, should_stop), original, settings, should_stop))
     return (yield from fill_steps(original, target, settings, should_stop))
 
@@ -167,6 +168,9 @@ def fill_steps(original: Original, target: Target, settings: Settings, should_st
         return (yield from _reach(original, settings, target.value, should_stop))
     if target.kind == "step":
         return (yield from _quantise(original, settings, target.value))
+    if target.kind == "max_error":
+        _check_alone(settings, "a largest error")
+        return CompressedVolume((yield from bounded(original, settings, target.value)), settings.device)
     budget = target.budget(original.items.nbytes, original.items.size)
     return (yield from _run(original, settings, budget, should_stop))[0]
 
@@ -226,15 +230,11 @@ def quantise(
     callable
         What it decodes to; most of that work has been done to measure it.
     """
-    if not is_wavelets_alone(settings):
-        raise InputError(
-            f"expected model {WAVELET!r}, or {AUTO!r} with preset 'fast', for a step, got {settings.model!r} with "
-            f"{settings.preset!r}: networks have steps of their own; give a ratio or a PSNR"
-        )
+    _check_alone(settings, "a step")
     attempt = yield from with_wavelets_of_step(original, settings, step)
     plan, content = attempt.plan, attempt.content
     decoders = framing.decoders(plan, content)
-    psnr, quality = yield from measuring.measure(decoders, original, plan.tree)
+    psnr, quality, _ = yield from measuring.measure(decoders, original, plan.tree)
     error = original.value_range * 10 ** (-psnr / 20)
     if original.weights is None and error > step / 2:
         raise BudgetError(
@@ -242,6 +242,14 @@ def quantise(
             "too few digits for this range of values; raise the step"
         )
     return framing.frame(plan, content, psnr, quality), framing.array_decoder(original, decoders)
+
+
+def _check_alone(settings: Settings, target: str) -> None:
+    if not is_wavelets_alone(settings):
+        raise InputError(
+            f"expected model {WAVELET!r}, or {AUTO!r} with preset 'fast', for {target}, got {settings.model!r} with "
+            f"{settings.preset!r}: networks promise no error; give a ratio or a PSNR"
+        )
 
 
 def is_wavelets_alone(settings: Settings) -> bool:
@@ -260,7 +268,7 @@ def _run(
     for slack in _SLACKS:
         attempt = yield from _best_attempt(original, settings, budget - slack, should_stop)
         content, plan = attempt.content, attempt.plan
-        psnr, quality = yield from measuring.measure(framing.decoders(plan, content), original, plan.tree)
+        psnr, quality, _ = yield from measuring.measure(framing.decoders(plan, content), original, plan.tree)
         packed = framing.frame(plan, content, psnr, quality)
         if len(packed) <= budget:
             return CompressedVolume(packed, settings.device), psnr
@@ -412,7 +420,7 @@ def _search_step(
         if attempt.nbytes > original.items.nbytes / 2:
             return None, None
         plan, content = attempt.plan, attempt.content
-        reached, quality = yield from measuring.measure(framing.decoders(plan, content), original, plan.tree)
+        reached, quality, _ = yield from measuring.measure(framing.decoders(plan, content), original, plan.tree)
         logger.info("%d bytes reach %.2f dB of %.2f", attempt.nbytes, reached, psnr)
         if reached >= psnr and (best is None or attempt.nbytes < best.nbytes):
             best = CompressedVolume(framing.frame(plan, content, reached, quality), settings.device)

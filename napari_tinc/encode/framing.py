@@ -21,9 +21,19 @@ from napari_tinc.encode.original import Original
 from napari_tinc.exact import pack_exact
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.pyramid import BlockCache
-from napari_tinc.layers import ItemDecoder, Layer
+from napari_tinc.layers import Item, ItemDecoder, Layer
 from napari_tinc.masks.mask import Mask
 from napari_tinc.masks.payload import pack_mask, packed_mask_size
+from napari_tinc.predictive.blocks import NumberBlocks
+from napari_tinc.predictive.item import CorrectedItem, PredictedItem
+from napari_tinc.predictive.payload import (
+    Corrections,
+    Predicted,
+    pack_corrections,
+    pack_predicted,
+    packed_corrections_size,
+    packed_predicted_size,
+)
 from napari_tinc.restoration import Restoration, bins_of, pack_restoration, restoration_size
 from napari_tinc.settings import Settings
 from napari_tinc.wavelets.blocks import CodedWavelets, WaveletLayer
@@ -49,6 +59,10 @@ class Content:
         One per item, None for an item of one value; empty without a wavelet layer.
     restorations : sequence of Restoration or None
         One per item, None where a filter does not pay; empty without any.
+    predicted : sequence of Predicted or None
+        One per item, None for an item of one value; empty unless nothing else is in the file.
+    corrections : sequence of Corrections or None
+        One per item, None where no voxel needs one; empty without any.
     blocks : BlockCache
         What was decoded of it; filters and measurement need the same.
     """
@@ -56,6 +70,8 @@ class Content:
     payloads: Payloads = field(default_factory=dict)
     wavelets: Sequence[CodedWavelets | None] = ()
     restorations: Sequence[Restoration | None] = ()
+    predicted: Sequence[Predicted | None] = ()
+    corrections: Sequence[Corrections | None] = ()
     blocks: BlockCache = field(default_factory=lambda: BlockCache())
     _layers: dict[CodedWavelets, WaveletLayer] = field(default_factory=dict)
 
@@ -93,7 +109,7 @@ class Plan:
 
     @property
     def provenance(self) -> Mapping[str, float]:
-        """What planning has found out about the volume."""
+        """What planning has found out about the volume, or what the file guarantees."""
         return {}
 
     def networks(self, payloads: Payloads) -> Callable[[int], Layer] | None:
@@ -157,6 +173,14 @@ def _segments(plan: Plan, content: Content) -> Iterator[tuple[int, int, int, int
     for item, mask in enumerate(plan.original.masks):
         if mask is not None:
             yield frames.KIND_MASK, 0, item, packed_mask_size(mask, dtype), partial(pack_mask, mask, dtype)
+    for item, bins in enumerate(content.predicted):
+        if bins is not None:
+            yield frames.KIND_PREDICTED, 0, item, packed_predicted_size(bins), partial(pack_predicted, bins)
+    kind = plan.original.items.dtype
+    for item, moved in enumerate(content.corrections):
+        if moved is not None:
+            size, pack = packed_corrections_size(moved, kind), partial(pack_corrections, moved, kind)
+            yield frames.KIND_CORRECTIONS, 0, item, size, pack
 
 
 def constant(original: Original, provenance: bool = True) -> bytes:
@@ -213,7 +237,7 @@ def _finite_range(item: npt.NDArray[Any]) -> tuple[int | float, int | float]:
 
 
 def decoders(plan: Plan, content: Content) -> Callable[[int], ItemDecoder]:
-    """Return the decoder of every item, as that of the file will be."""
+    """Return what decodes the layers of every item, as that of the file will."""
     networks = plan.networks(content.payloads)
 
     @cache
@@ -229,7 +253,25 @@ def decoders(plan: Plan, content: Content) -> Callable[[int], ItemDecoder]:
     return decoder
 
 
-def array_decoder(original: Original, items: Callable[[int], ItemDecoder]) -> Callable[..., Any]:
+def bounded_decoders(plan: Plan, content: Content) -> Callable[[int], Item]:
+    """Return the decoder of every item of a file with predicted voxels or corrections."""
+    original, layered = plan.original, decoders(plan, content)
+
+    @cache
+    def decoder(item: int) -> Item:
+        limits = original.ranges[item]
+        if content.predicted and (predicted := content.predicted[item]) is not None:
+            blocks = NumberBlocks(predicted.numbers, content.blocks)
+            return PredictedItem(original.spatial, limits, predicted.bins, blocks)
+        if content.corrections and (corrections := content.corrections[item]) is not None:
+            blocks = NumberBlocks(corrections.numbers, content.blocks)
+            return CorrectedItem(layered(item), limits, corrections.width, blocks)
+        return layered(item)
+
+    return decoder
+
+
+def array_decoder(original: Original, items: Callable[[int], Item]) -> Callable[..., Any]:
     """Return what decodes regions of an array like the original from the decoders of its items."""
     return ArrayDecoder(original.shape, original.items.dtype, original.metadata.axes, items).decode
 
@@ -263,6 +305,7 @@ __all__ = [
     "Payloads",
     "Plan",
     "array_decoder",
+    "bounded_decoders",
     "constant",
     "decoders",
     "exact",

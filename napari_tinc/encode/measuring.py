@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from typing import NamedTuple
 
 import numpy as np
 
 from napari_tinc.arrays.scratch import boxes
 from napari_tinc.encode.original import Original
 from napari_tinc.geometry.octree import Octree
-from napari_tinc.layers import ItemDecoder
+from napari_tinc.layers import Item, ItemDecoder
 from napari_tinc.limits import LIMITS
 from napari_tinc.measures import metrics
 from napari_tinc.progress import Progress
 from napari_tinc.quality import Quality, pack_quality, threshold_value
 
 
-def measure(
-    decoders: Callable[[int], ItemDecoder], original: Original, tree: Octree
-) -> Generator[Progress, None, tuple[float, list[bytes]]]:
-    """Decode box by box and compare with the original; yield after every box.
+class Measured(NamedTuple):
+    """What a file has lost.
 
-    Returns
-    -------
+    Parameters
+    ----------
     psnr : float
         Over the whole array's own range, in dB.
     quality : list of bytes
         Quality segment of every item, see :func:`napari_tinc.quality.pack_quality`.
+    largest : float
+        Largest error of a voxel, in intensity units.
     """
+
+    psnr: float
+    quality: list[bytes]
+    largest: float
+
+
+def measure(decoders: Callable[[int], Item], original: Original, tree: Octree) -> Generator[Progress, None, Measured]:
+    """Decode box by box and compare with the original; yield after every box."""
     edges, order = tree.edges(tree.depth), tuple(tree.grid_index(tree.depth).T)
     pieces = list(boxes(tuple((0, side) for side in tree.shape), LIMITS.voxels // 4))
-    squared, quality = 0.0, []
+    squared, largest, quality = 0.0, 0.0, []
     for index, (item, limits) in enumerate(zip(original.items, original.ranges, strict=True)):
         code = original.threshold_codes[index]
         total = metrics.OctantErrors(edges, threshold_value(code, limits.minimum, limits.maximum))
@@ -41,11 +50,12 @@ def measure(
             decoders(index).decode(box, 1.0, decoded)
             total.add(voxels, decoded, box)
         squared += float(total.squares.sum())
+        largest = max(largest, float(total.max_error.max()))
         psnr = metrics.psnr_from_mse(total.mse, limits.span)[order]
         with np.errstate(divide="ignore", invalid="ignore"):
             peak = -20 * np.log10(total.max_error / limits.span)[order] if limits.span else np.full(tree.leaves, np.inf)
         quality.append(pack_quality(Quality(code, psnr, peak, total.dice[order])))
-    return float(metrics.psnr_from_mse(squared / original.items.size, original.value_range)), quality
+    return Measured(float(metrics.psnr_from_mse(squared / original.items.size, original.value_range)), quality, largest)
 
 
 def squared_error(decoders: Callable[[int], ItemDecoder], original: Original) -> Generator[Progress, None, float]:
@@ -67,4 +77,4 @@ def squared_error(decoders: Callable[[int], ItemDecoder], original: Original) ->
     return total
 
 
-__all__ = ["measure", "squared_error"]
+__all__ = ["Measured", "measure", "squared_error"]

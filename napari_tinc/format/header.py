@@ -19,10 +19,13 @@ from napari_tinc.format.cursor import REMEDY, integer
 BETWEEN = (*ASKED_BETWEEN[1:], "ratios")  # "auto" becomes one of the others
 DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8", "b1", "i8", "u8")  # dtype code 1, 2, ...
 EXACT_DTYPES = ("b1", "i8", "u8")  # which no lossy model codes
-MODEL_CONSTANT, MODEL_WAVELETS, MODEL_EXACT = 0, 2, 4
-MODELS = {MODEL_CONSTANT: "constant", MODEL_WAVELETS: "wavelet", MODEL_EXACT: "exact"} | {
-    one.code: one.name for one in FAMILIES.values()
-}
+MODEL_CONSTANT, MODEL_WAVELETS, MODEL_EXACT, MODEL_PREDICTIVE = 0, 2, 4, 5
+MODELS = {
+    MODEL_CONSTANT: "constant",
+    MODEL_WAVELETS: "wavelet",
+    MODEL_EXACT: "exact",
+    MODEL_PREDICTIVE: "predictive",
+} | {one.code: one.name for one in FAMILIES.values()}
 
 MAX_SIZE = 2**31 - 1
 MAX_VOXELS = 2**48
@@ -144,7 +147,7 @@ def validate(header: Header) -> None:
     if header.model not in MODELS:
         known = ", ".join(f"{code} ({name})" for code, name in sorted(MODELS.items()))
         raise FormatError(f"model: expected one of {known}, got {header.model}; update napari-tinc to read it")
-    if header.model in (MODEL_WAVELETS, MODEL_EXACT) and header.plan:
+    if header.model in (MODEL_WAVELETS, MODEL_EXACT, MODEL_PREDICTIVE) and header.plan:
         name = MODELS[header.model]
         raise FormatError(f"model {header.model} ({name}): expected no plan, got {len(header.plan)} bytes; {REMEDY}")
     _validate_exact(header)

@@ -10,9 +10,10 @@ import google_crc32c
 
 from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import REMEDY, Cursor, integer, u32, varint
-from napari_tinc.format.header import MODEL_CONSTANT, MODEL_EXACT, MODEL_WAVELETS, Header
+from napari_tinc.format.header import MODEL_CONSTANT, MODEL_EXACT, MODEL_PREDICTIVE, MODEL_WAVELETS, Header
 
 KIND_QUALITY, KIND_PARAMETERS, KIND_WAVELETS, KIND_RESTORATION, KIND_MASK, KIND_EXACT = 0, 1, 2, 3, 4, 5
+KIND_PREDICTED, KIND_CORRECTIONS = 7, 8
 KIND_NAMES = {
     KIND_QUALITY: "octant quality",
     KIND_PARAMETERS: "parameters",
@@ -20,12 +21,15 @@ KIND_NAMES = {
     KIND_RESTORATION: "restoration",
     KIND_MASK: "mask",
     KIND_EXACT: "exact voxels",
+    KIND_PREDICTED: "predicted voxels",
+    KIND_CORRECTIONS: "corrections",
 }
 MAX_SEGMENTS = 2**20
 _KINDS_OF_MODEL = {
     MODEL_CONSTANT: (KIND_QUALITY,),
-    MODEL_WAVELETS: (KIND_QUALITY, KIND_WAVELETS, KIND_RESTORATION, KIND_MASK),
+    MODEL_WAVELETS: (KIND_QUALITY, KIND_WAVELETS, KIND_RESTORATION, KIND_MASK, KIND_CORRECTIONS),
     MODEL_EXACT: (KIND_EXACT,),
+    MODEL_PREDICTIVE: (KIND_QUALITY, KIND_PREDICTED),
 }
 _KINDS_OF_FAMILIES = (KIND_QUALITY, KIND_PARAMETERS, KIND_WAVELETS, KIND_RESTORATION, KIND_MASK)
 
@@ -108,7 +112,7 @@ def validate_table(header: Header, entries: Sequence[Entry]) -> None:
             raise FormatError(f"model {header.model}: expected no {KIND_NAMES[entry.kind]}, got a segment; {REMEDY}")
         if before is not None and before[:3] >= entry[:3]:
             raise FormatError(
-                f"segment table: expected quality by item, parameters by level and item, wavelets by item, "
-                f"restoration by item, masks by item, each once, got ({before.name}) before ({entry.name}); {REMEDY}"
+                f"segment table: expected segments by kind, then by level, then by item, each once, got "
+                f"({before.name}) before ({entry.name}); {REMEDY}"
             )
         before = entry
