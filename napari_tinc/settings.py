@@ -66,6 +66,19 @@ class Settings:
         if not isinstance(self.between, str):
             self._check_ratios()
 
+    @property
+    def is_wavelets_alone(self) -> bool:
+        """Whether no networks are asked for, nor a trial of them."""
+        return self.model == choices.WAVELET or (self.model == choices.AUTO and self.preset == "fast")
+
+    def check_no_networks(self, target: str) -> None:
+        """Raise `InputError` for a target that networks cannot keep to, if they are asked for."""
+        if not self.is_wavelets_alone:
+            raise InputError(
+                f"expected model {choices.WAVELET!r}, or {choices.AUTO!r} with preset 'fast', for {target}, got "
+                f"{self.model!r} with {self.preset!r}: networks have no such thing; give a ratio or a PSNR"
+            )
+
     def _check_whole(self, name: str, low: int, high: int) -> None:
         """Refuse what is no whole number in these bounds; make an int of one of numpy's."""
         value: Any = getattr(self, name)

@@ -73,7 +73,7 @@ class Options:
     Parameters
     ----------
     target : Target
-        A ratio or a size of everything on the disk, or a step.
+        A ratio or a size of everything on the disk, a step, or the largest error of every voxel of every level.
     settings : Settings
         Where they ask for networks, these are trained for every chunk and take as many bytes as wavelets would.
     chunk, shard : int, optional
@@ -128,7 +128,11 @@ def compress_array(image: Image, output: Path, options: Options, engine: Engine 
     check_array_output(output, options.overwrite)
     check_dtype(image.dtype)
     if options.target.kind == "psnr":
-        raise InputError("expected a ratio, a size or a step for an array, got a PSNR; a step gives one fidelity")
+        raise InputError(
+            "expected a ratio, a size, a step or a largest error for an array, got a PSNR; a step gives one fidelity"
+        )
+    if options.target.kind == "max_error":
+        options.settings.check_no_networks("a largest error")
     folder = output.with_name(output.name + UNFINISHED)
     grids = [grid_of(shape, image.axes, options.chunk, options.shard) for shape in image.shapes]
     with writing(folder):
@@ -205,6 +209,11 @@ class _Work:
         return work
 
     @property
+    def fidelity(self) -> Target:
+        """What chunks are coded with: a step, or a largest error."""
+        return Target("max_error" if self.job["target"][0] == "max_error" else "step", self.coding["step"])
+
+    @property
     def _state(self) -> Path:
         return self.folder / _STATE / "job.json"
 
@@ -241,7 +250,7 @@ class _Work:
             zarr.create_array(
                 self.folder / str(number), shape=grid.shape, chunks=grid.chunk, dtype=self.image.dtype, fill_value=0,
                 shards=None if grid.shard == grid.chunk else grid.shard, compressors=None, filters=None,
-                serializer=TincCodec(step=self.coding["step"], axes=self.image.axes),
+                serializer=TincCodec(**{self.fidelity.kind: self.fidelity.value}, axes=self.image.axes),
                 dimension_names=list(self.image.axes), overwrite=True,
             )  # fmt: skip
 
@@ -299,7 +308,7 @@ class _Work:
         stats = [self.stats(level) for level in range(len(self.grids))]
         write_chunk_facts(self.folder, self.grids, stats)
         return totals([stats[0]]) | {
-            "step": self.coding["step"], "threshold": self.coding["threshold"], "levels": len(self.grids),
+            self.fidelity.kind: self.fidelity.value, "threshold": self.coding["threshold"], "levels": len(self.grids),
             "raw_bytes": self.image.nbytes, "chunk_bytes": int(sum(one[:, 0].sum() for one in stats)),
             "software": software_version(), "job": self.job,
         }  # fmt: skip
@@ -308,7 +317,7 @@ class _Work:
 def _fill(work: _Work, options: Options, engine: Engine) -> Generator[Progress, None, None]:
     """Code all levels; once more with another step if the size is off."""
     budget = None
-    if options.target.kind != "step":
+    if options.target.kind not in ("step", "max_error"):
         budget = options.target.budget(work.image.nbytes, work.image.voxels)
     if "number" not in work.coding:
         yield from _find_step(work, options, budget, engine)
@@ -335,7 +344,7 @@ def _fill(work: _Work, options: Options, engine: Engine) -> Generator[Progress, 
 def _code_level(work: _Work, number: int, options: Options, engine: Engine) -> Generator[Progress, None, None]:
     """Code what has no note yet."""
     level, count = work.level(number), work.grids[number].count
-    coding = Coding(work.coding["step"], work.coding["threshold"], options.settings)
+    coding = Coding(work.fidelity, work.coding["threshold"], options.settings)
     noted = {shard: work.noted(number, shard) for shard in range(count)}
     known = [stats for stats in noted.values() if stats is not None]
     latest, nbytes = deque(known, _REMEMBERED), sum(float(stats[:, 0].sum()) for stats in known)

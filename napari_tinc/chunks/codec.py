@@ -26,7 +26,7 @@ from napari_tinc.target import Target
 
 NAME = "napari-tinc.frame"
 VERSION = 1
-_TARGETS = ("step", "psnr", "ratio")
+_TARGETS = ("step", "psnr", "ratio", "max_error")
 
 Array = npt.NDArray[Any]
 
@@ -35,8 +35,8 @@ Array = npt.NDArray[Any]
 class TincCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     """Lossy compression of 2-D and 3-D images in the chunks of a Zarr array.
 
-    Give one of ``step``, ``psnr`` and ``ratio``. With ``zarr.create_array``, pass it as ``serializer`` and no
-    ``compressors``: frames are compressed.
+    Give one of ``step``, ``psnr``, ``ratio`` and ``max_error``. With ``zarr.create_array``, pass it as ``serializer``
+    and no ``compressors``: frames are compressed.
 
     Parameters
     ----------
@@ -47,6 +47,8 @@ class TincCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
         In dB over the range of every chunk: chunks of little contrast are kept as faithfully as others.
     ratio : float, optional
         Of every chunk's voxels to its frame: chunks of one size, of all fidelities.
+    max_error : float, optional
+        That no voxel exceeds, in intensity units; 0 loses nothing.
     axes : str, optional
         One letter of ``tczyx`` per axis of the array; by default the last ones of ``tczyx``. Channels and time points
         are coded by themselves. For arrays of two to five axes.
@@ -67,6 +69,7 @@ class TincCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     step: float | None = None
     psnr: float | None = None
     ratio: float | None = None
+    max_error: float | None = None
     axes: str | None = None
 
     def __post_init__(self) -> None:

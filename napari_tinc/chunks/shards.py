@@ -19,7 +19,6 @@ import zarr
 from napari_tinc.arrays.scratch import ArrayLike
 from napari_tinc.chunks.frames import SETTINGS, code_chunk, encode_chunk
 from napari_tinc.chunks.grid import Grid
-from napari_tinc.encode.compression import is_wavelets_alone
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.files.pyramid import means
 from napari_tinc.settings import Settings
@@ -40,15 +39,15 @@ class Coding:
 
     Parameters
     ----------
-    step : float
-        Of the quantiser, in intensity units.
+    target : Target
+        The step of the quantiser, or the largest error.
     threshold : float
         Where the foreground begins, in intensity units.
     settings : Settings
         Where they ask for networks, these get as many bytes as the wavelets of that step take.
     """
 
-    step: float
+    target: Target
     threshold: float
     settings: Settings = SETTINGS
 
@@ -174,8 +173,8 @@ def _coded(voxels: Array, axes: str, coding: Coding) -> tuple[bytes | None, list
     if not voxels.any():
         count = float(inside.sum())
         return None, [0, 0, 0, *span, count, count, count, 0, voxels.size]
-    data, decode = code_chunk(voxels, axes, Target.step(coding.step))
-    if not is_wavelets_alone(coding.settings):
+    data, decode = code_chunk(voxels, axes, coding.target)
+    if not coding.settings.is_wavelets_alone:
         data, decode = code_chunk(voxels, axes, Target.size(len(data)), coding.settings)
     decoded = voxels if decode is None else decode()
     difference = 0.0 if decode is None else np.abs(np.subtract(decoded, voxels, dtype=np.float64))

@@ -148,7 +148,7 @@ class CompressedArray:
     @property
     def provenance(self) -> Mapping[str, Any]:
         """How it was made."""
-        shown = ("software", "step", "psnr", "dice", "largest_error", "chunks", "exact_chunks")
+        shown = ("software", "step", "max_error", "psnr", "dice", "largest_error", "chunks", "exact_chunks")
         return {key: self.manifest.facts[key] for key in shown if key in self.manifest.facts}
 
     @cached_property

@@ -93,6 +93,9 @@ def compress(
     step: Annotated[
         float | None, typer.Option(help="Step of the quantiser, in intensity units: one fidelity, any size.")
     ] = None,
+    max_error: Annotated[
+        float | None, typer.Option(help="Largest error of any voxel, in intensity units; 0 loses nothing.")
+    ] = None,
     preset: Preset = DEFAULT_PRESET,
     between: Annotated[
         str, typer.Option(help=f"How a network's bytes are spread over levels: {', '.join(BETWEEN)} or '1,0.8,1.5'.")
@@ -139,7 +142,7 @@ def compress(
     array = out_dir is None and len(paths) == 2 and paths[1].suffix.lower() == ".zarr"
     kept = "a Zarr that was begun goes on with the same command" if array else "no unfinished file is left"
     with reporting(as_json, kept), _memory_limit(memory):
-        target = _target(ratio, size, bits, psnr, step)
+        target = _target(ratio, size, bits, psnr, step, max_error)
         strategy = _between(between)
         if array:
             settings = Settings(preset, strategy, within, levels, device, seed, time_limit, model, provenance=False)
@@ -312,7 +315,12 @@ def _rescaled(metadata: Metadata, extent: tuple[int, ...], shape: tuple[int, ...
 
 
 def _target(
-    ratio: float | None, size: int | None, bits: float | None, psnr: float | None, step: float | None
+    ratio: float | None,
+    size: int | None,
+    bits: float | None,
+    psnr: float | None,
+    step: float | None,
+    max_error: float | None,
 ) -> Target:
     from napari_tinc.target import Target
 
@@ -321,8 +329,10 @@ def _target(
     given += [] if bits is None else [Target.bits_per_voxel(bits)]
     given += [] if psnr is None else [Target.psnr(psnr)]
     given += [] if step is None else [Target.step(step)]
+    given += [] if max_error is None else [Target.max_error(max_error)]
     if len(given) > 1:
-        raise InputError("expected one of --ratio, --bytes, --bits-per-voxel, --psnr and --step, got several; keep one")
+        options = "--ratio, --bytes, --bits-per-voxel, --psnr, --step and --max-error"
+        raise InputError(f"expected one of {options}, got several; keep one")
     return given[0] if given else Target.ratio(DEFAULT_RATIO)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_tinc.arrays.inputs import check_array, check_volume
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.arrays.scratch import ArrayLike, fits_memory, read_steps
-from napari_tinc.choices import AUTO, DEFAULT_FAMILY, WAVELET, family_of, has_wavelets
+from napari_tinc.choices import DEFAULT_FAMILY, WAVELET, family_of, has_wavelets
 from napari_tinc.encode import framing, measuring, speeds, trial
 from napari_tinc.encode.attempts import (
     Attempt,
@@ -169,7 +169,7 @@ def fill_steps(original: Original, target: Target, settings: Settings, should_st
     if target.kind == "step":
         return (yield from _quantise(original, settings, target.value))
     if target.kind == "max_error":
-        _check_alone(settings, "a largest error")
+        settings.check_no_networks("a largest error")
         return CompressedVolume((yield from bounded(original, settings, target.value)), settings.device)
     budget = target.budget(original.items.nbytes, original.items.size)
     return (yield from _run(original, settings, budget, should_stop))[0]
@@ -230,7 +230,7 @@ def quantise(
     callable
         What it decodes to; most of that work has been done to measure it.
     """
-    _check_alone(settings, "a step")
+    settings.check_no_networks("a step")
     attempt = yield from with_wavelets_of_step(original, settings, step)
     plan, content = attempt.plan, attempt.content
     decoders = framing.decoders(plan, content)
@@ -242,19 +242,6 @@ def quantise(
             "too few digits for this range of values; raise the step"
         )
     return framing.frame(plan, content, psnr, quality), framing.array_decoder(original, decoders)
-
-
-def _check_alone(settings: Settings, target: str) -> None:
-    if not is_wavelets_alone(settings):
-        raise InputError(
-            f"expected model {WAVELET!r}, or {AUTO!r} with preset 'fast', for {target}, got {settings.model!r} with "
-            f"{settings.preset!r}: networks promise no error; give a ratio or a PSNR"
-        )
-
-
-def is_wavelets_alone(settings: Settings) -> bool:
-    """Whether settings ask for wavelets and for no trial of networks."""
-    return settings.model == WAVELET or (settings.model == AUTO and settings.preset == "fast")
 
 
 def _run(
@@ -349,7 +336,7 @@ def _reach(original: Original, settings: Settings, psnr: float, should_stop: Sho
     Wavelets alone are searched directly, see :func:`_reach_with_wavelets`. Otherwise files of several sizes are made:
     PSNR grows almost linearly with the logarithm of the bytes.
     """
-    if is_wavelets_alone(settings) and original.weights is None:
+    if settings.is_wavelets_alone and original.weights is None:
         result = yield from _reach_with_wavelets(original, settings, psnr)
         if result is not None:
             return result

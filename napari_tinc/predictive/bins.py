@@ -87,7 +87,7 @@ class Bins:
         """Return the largest number of an item's voxels."""
         if self.listed is not None:
             return len(self.listed) - 1
-        return int(self.numbers(np.array(limits.maximum, dtype), limits))
+        return int(self.numbers(np.array([limits.maximum], dtype), limits)[0])
 
 
 def find_bins(item: Array, limits: ItemRange, error: float) -> Bins:

@@ -53,12 +53,17 @@ class Report:
             ("Raw size", size_text(self.raw_bytes)),
             ("File size", size_text(self.file_bytes)),
             ("Ratio", f"{self.raw_bytes / self.file_bytes:.1f}"),
-            ("PSNR", f"{self.psnr:.2f} dB"),
+            ("PSNR", decibels_text(self.psnr, 2)),
             ("SSIM", ssim),
             ("Time", duration_text(self.seconds)),
-            ("Worst octant", f"{self.worst_psnr:.1f} dB"),
+            ("Worst octant", decibels_text(self.worst_psnr, 1)),
             ("at", self.worst_box),
         ]
+
+
+def decibels_text(psnr: float, digits: int) -> str:
+    """Write a PSNR for people: ``"41.2 dB"``; of what lost nothing, ``"exact"``."""
+    return f"{psnr:.{digits}f} dB" if math.isfinite(psnr) else "exact"
 
 
 def size_text(nbytes: float) -> str:
