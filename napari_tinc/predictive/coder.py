@@ -36,7 +36,7 @@ _SIGN = 25920
 _SIGN_STARTS = (0, 144, 1296, 1440, 1800, 1944, 2124)
 _BIT = _SIGN + 2304
 _BIT_STARTS = (0, 2080, 2288, 3328, 4160, 4264, 5096)
-_CONTEXTS = _BIT + 5200
+_CONTEXTS = _BIT + 6136
 # Bits of a residual that are mixed, after the leading one; the others are even.
 _MIXED_BITS = 3
 _SIGN_ROW = _ASKED
@@ -257,8 +257,8 @@ def _look(seen, near, known, errors, biases, z, thresholds, weights, largest, pr
         bias = 16 * pattern + min(15, _quarters(energy >> 5) >> 1)
         if biases[bias, 1]:
             predicted += biases[bias, 0] // biases[bias, 1]
-        clipped: Any = min(max(predicted, 0), largest << 4)
-        predicted = np.int64(clipped)
+        least: Any = max(predicted, 0)
+        predicted = min(least, largest << 4)
         seen[_BIAS] = bias
         place = min(15, _quarters(predicted >> 4) >> 2)
     else:
@@ -315,7 +315,7 @@ def _on_bit(model, seen, size, prefix, position, positive):  # type: ignore[no-u
     contexts[3] = np.uint64(_BIT + _BIT_STARTS[3] + 8 * node + (seen[_FRACTION] >> 1 if size < 4 else 0))
     contexts[4] = np.uint64(_BIT + _BIT_STARTS[4] + node)
     contexts[5] = np.uint64(_BIT + _BIT_STARTS[5] + 8 * node + (seen[_PLACE] >> 1))
-    contexts[6] = np.uint64(_BIT + _BIT_STARTS[6] + node)
+    contexts[6] = np.uint64(_BIT + _BIT_STARTS[6] + 10 * node + seen[_BEFORE] // 10)
     model.row = np.uint64(_BIT_ROW + 13 * position + size)
 
 

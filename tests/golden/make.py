@@ -16,6 +16,7 @@ from napari_tinc import CompressedVolume, Metadata, Target, compress
 from napari_tinc.encode import framing
 from napari_tinc.format import VERSION
 from napari_tinc.masks import mask as masks
+from napari_tinc.predictive import blocks as predictive
 from napari_tinc.wavelets import search
 
 HERE = Path(__file__).parent
@@ -60,6 +61,11 @@ def save(name: str, make: Callable[[], CompressedVolume]) -> None:
     print(stem.name, volume)
 
 
+def bounded(array: np.ndarray, error: float, **settings: object) -> CompressedVolume:
+    with mock.patch.multiple(predictive, _THIN=6, _SIDE=16, _VOXELS=1):  # or small files have but one block
+        return compress(array, Target.max_error(error), **settings)
+
+
 if __name__ == "__main__":
     bump = (blob(23, 31, 29) * 4000 + 100).astype("u2")
     stack = np.stack([blob(9, 20, 24), 1 - blob(9, 20, 24)], axis=1).astype("f4") * 3 - 1
@@ -81,6 +87,13 @@ if __name__ == "__main__":
     holes = textured(2, 13, 10).astype("f4")
     holes[0, :3], holes[1, :, 0], holes[1, 5, 5], holes[1, 6, 6] = np.nan, -np.inf, -0.0, 1e-45
     save("exact-cyx-f4", lambda: exact(holes, Metadata("cyx", (1.0,) * 3, ("",) * 3)))
+    save("predictive-zyx-u2", lambda: bounded(rough, 0))
+    save("predictive-zyx-i2", lambda: bounded((rough // 300).astype("i2") * -250, 0))
+    save("predictive-yx-f4", lambda: bounded(textured(40, 37).astype("f4"), 0))
+    three = np.stack([textured(30, 28), textured(30, 28) ** 2, np.zeros((30, 28))]).astype("f4")
+    save("predictive-cyx-f4", lambda: bounded(three, 1e-6, metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3)))
+    save("corrected-zyx-u2", lambda: bounded(rough, 500))
+    save("corrected-zyx-f4", lambda: bounded(rough.astype("f4") / 7, 70))
     with mock.patch.multiple(masks, _ROW_VOXELS=0, _FEW_CELLS=2**12):  # or small masks have but one block
         save("masked-zyx-u2", lambda: detail(np.where(blob(23, 31, 29) > 0.45, rough, 100), Target.size(3500)))
         halves = np.stack([np.where(blob(90, 80) > 0.45, one, -2) for one in pair]).astype("f4")
