@@ -246,8 +246,9 @@ def _look(seen, near, known, errors, biases, z, thresholds, weights, largest, pr
     ahead = abs(errors[near[_UE]]) + abs(errors[near[_US]]) + abs(errors[near[_UW]]) + abs(errors[near[_UN]])
     corners = abs(errors[near[_NW]]) + abs(errors[near[_NE]]) + abs(errors[near[_WW]]) + abs(errors[near[_NN]])
     energy = 2 * (abs(w) + abs(n) + abs(u)) + corners + ahead
-    pattern, place = np.int64(0), np.int64(0)
-    predicted = np.int64(0)
+    pattern = np.int64(0)
+    predicted: Any = np.int64(0)
+    place: Any = np.int64(0)
     if predicts:
         predicted = _predict(known, near, z, thresholds, weights)
         seen[_PLAIN] = predicted
@@ -257,8 +258,7 @@ def _look(seen, near, known, errors, biases, z, thresholds, weights, largest, pr
         bias = 16 * pattern + min(15, _quarters(energy >> 5) >> 1)
         if biases[bias, 1]:
             predicted += biases[bias, 0] // biases[bias, 1]
-        least: Any = max(predicted, 0)
-        predicted = min(least, largest << 4)
+        predicted = min(max(predicted, 0), largest << 4)
         seen[_BIAS] = bias
         place = min(15, _quarters(predicted >> 4) >> 2)
     else:
