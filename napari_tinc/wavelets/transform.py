@@ -72,11 +72,15 @@ def needed(start: int, stop: int, samples: int) -> tuple[int, int]:
 
 
 def _split(volume: Floats32, axis: int) -> tuple[Floats32, Floats32]:
-    rows = np.array(volume, np.float32, order="C").reshape(math.prod(volume.shape[:axis]), volume.shape[axis], -1)
+    side, before, after = volume.shape[axis], volume.shape[:axis], volume.shape[axis + 1 :]
+    rows = np.array(volume, np.float32, order="C").reshape(math.prod(before), side, -1)
+    if rows.shape[2] == 1:
+        low, high = (np.empty((len(rows), n), np.float32) for n in ((side + 1) // 2, side // 2))
+        _split_lines(rows[:, :, 0], low, high)
+        return low.reshape(*before, -1, *after), high.reshape(*before, -1, *after)
     _lift_forward(rows)
     return tuple(  # type: ignore[return-value]
-        (rows[:, parity::2] * factor).reshape(*volume.shape[:axis], -1, *volume.shape[axis + 1 :])
-        for parity, factor in ((0, _LOSS), (1, _GAIN))
+        (rows[:, parity::2] * factor).reshape(*before, -1, *after) for parity, factor in ((0, _LOSS), (1, _GAIN))
     )
 
 
@@ -84,7 +88,10 @@ def _join(low: Floats32, high: Floats32, axis: int) -> Floats32:
     outer, side = math.prod(low.shape[:axis]), low.shape[axis] + high.shape[axis]
     evens, odds = low.reshape(outer, low.shape[axis], -1), high.reshape(outer, high.shape[axis], -1)
     rows = np.empty((outer, side, evens.shape[2]), np.float32)
-    _lift_inverse(np.ascontiguousarray(evens), np.ascontiguousarray(odds), rows)
+    if rows.shape[2] == 1:
+        _join_lines(np.ascontiguousarray(evens[:, :, 0]), np.ascontiguousarray(odds[:, :, 0]), rows[:, :, 0])
+    else:
+        _lift_inverse(np.ascontiguousarray(evens), np.ascontiguousarray(odds), rows)
     return rows.reshape(*low.shape[:axis], side, *low.shape[axis + 1 :])
 
 
@@ -125,6 +132,58 @@ def _lift_inverse(low: Any, high: Any, rows: Any) -> None:
         _lift(rows[o], -_GAMMA, 1)
         _lift(rows[o], -_BETA, 0)
         _lift(rows[o], -_ALPHA, 1)
+
+
+# Along the last axis every second sample would be a scalar by itself: there, halves lie apart, and whole lines are added.
+
+
+@part()
+def _lift_line(own: Any, other: Any, factor: Any, first: int) -> None:
+    """Add to samples ``first``, ``first`` + 2, … of a line, which are ``own``, as :func:`_lift` does."""
+    before = 1 - first  # whether the first of them is an end
+    inside = min(own.size, other.size - first)
+    for i in range(before, inside):
+        own[i] += factor * (other[i - 1 + first] + other[i + first])
+    if before:
+        own[0] += factor * (other[0] + other[0])
+    for i in range(max(before, inside), own.size):
+        own[i] += factor * (other[i - 1 + first] + other[i - 1 + first])
+
+
+@compiled
+def _split_lines(rows: Any, low: Any, high: Any) -> None:
+    even, odd = np.empty(low.shape[1], np.float32), np.empty(high.shape[1], np.float32)
+    for o in range(rows.shape[0]):
+        for i in range(even.size):
+            even[i] = rows[o, 2 * i]
+        for i in range(odd.size):
+            odd[i] = rows[o, 2 * i + 1]
+        _lift_line(odd, even, _ALPHA, 1)
+        _lift_line(even, odd, _BETA, 0)
+        _lift_line(odd, even, _GAMMA, 1)
+        _lift_line(even, odd, _DELTA, 0)
+        for i in range(even.size):
+            low[o, i] = even[i] * _LOSS
+        for i in range(odd.size):
+            high[o, i] = odd[i] * _GAIN
+
+
+@compiled
+def _join_lines(low: Any, high: Any, rows: Any) -> None:
+    even, odd = np.empty(low.shape[1], np.float32), np.empty(high.shape[1], np.float32)
+    for o in range(rows.shape[0]):
+        for i in range(even.size):
+            even[i] = low[o, i] * _GAIN
+        for i in range(odd.size):
+            odd[i] = high[o, i] * _LOSS
+        _lift_line(even, odd, -_DELTA, 0)
+        _lift_line(odd, even, -_GAMMA, 1)
+        _lift_line(even, odd, -_BETA, 0)
+        _lift_line(odd, even, -_ALPHA, 1)
+        for i in range(even.size):
+            rows[o, 2 * i] = even[i]
+        for i in range(odd.size):
+            rows[o, 2 * i + 1] = odd[i]
 
 
 __all__ = ["MARGIN", "REACH", "Axes", "Bands", "forward", "inverse", "needed", "orientations"]
