@@ -134,7 +134,7 @@ def _lift_inverse(low: Any, high: Any, rows: Any) -> None:
         _lift(rows[o], -_ALPHA, 1)
 
 
-# Along the last axis every second sample would be a scalar by itself: there, halves lie apart, and whole lines are added.
+# Along the last axis every second sample would be a scalar by itself: there halves lie apart, and lines are added.
 
 
 @part()
