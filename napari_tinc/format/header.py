@@ -19,7 +19,7 @@ from napari_tinc.format.cursor import REMEDY, integer
 BETWEEN = (*ASKED_BETWEEN[1:], "ratios")  # "auto" becomes one of the others
 DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8", "b1", "i8", "u8")  # dtype code 1, 2, ...
 EXACT_DTYPES = ("b1", "i8", "u8")  # which no lossy model codes
-MODEL_CONSTANT, MODEL_WAVELETS, MODEL_EXACT, MODEL_PREDICTIVE = 0, 2, 4, 5
+MODEL_CONSTANT, MODEL_WAVELETS, MODEL_EXACT, MODEL_PREDICTIVE = 0, 2, 4, 32
 MODELS = {
     MODEL_CONSTANT: "constant",
     MODEL_WAVELETS: "wavelet",
