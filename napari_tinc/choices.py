@@ -35,6 +35,9 @@ FAMILIES = {
     for family in (
         Family("tinc", 1, "an octree of small sine networks, neighbours sharing the parameters of common ancestors"),
         Family("neurcomp", 3, "one sine network with residual blocks over the whole volume"),
+        Family(
+            "grid", 5, "a pyramid of grids of features, interpolated, and one small network that makes voxels of them"
+        ),
     )
 }
 # The family that joins the wavelets where the user leaves the model open.
