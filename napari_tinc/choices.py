@@ -35,9 +35,8 @@ FAMILIES = {
     for family in (
         Family("tinc", 1, "an octree of small sine networks, neighbours sharing the parameters of common ancestors"),
         Family("neurcomp", 3, "one sine network with residual blocks over the whole volume"),
-        Family(
-            "grid", 5, "a pyramid of grids of features, interpolated, and one small network that makes voxels of them"
-        ),
+        Family("grid", 5, "a pyramid of interpolated grids of features, and a small network that makes voxels of them"),
+        Family("tucker", 6, "a small core and a basis for every axis, found in seconds without training (TTHRESH)"),
     )
 }
 # The family that joins the wavelets where the user leaves the model open.

@@ -103,7 +103,9 @@ def mixed_decode(stream: bytes, codes: list[int], matrices: list[list[tuple[int,
     return tensors
 
 
-def matrix_decode(bits: Stream, knowledge: Knowledge, number: int, shape: tuple[int, ...], code: int) -> list[int]:
+def matrix_decode(
+    bits: Stream, knowledge: Knowledge, number: int, shape: tuple[int, ...], code: int, most: int = 14
+) -> list[int]:
     rows, columns = shape
     mean, of_column, last, symbols = 48, [48] * columns, [0] * columns, []
     for _ in range(rows):
@@ -113,7 +115,7 @@ def matrix_decode(bits: Stream, knowledge: Knowledge, number: int, shape: tuple[
                 0, 1 + number % 32, 33 + min(15, of_row // 8), 49 + min(15, of_column[x] // 8),
                 65 + min(15, (of_row + of_column[x]) // 16), 81 + min(15, mean // 8), 97 + left + last[x],
             ]  # fmt: skip
-            symbol = mixed_symbol(bits, knowledge, views, code - 1)
+            symbol = mixed_symbol(bits, knowledge, views, code - 1, 0, most)
             bucket = abs(symbol) // 2 ** (code - 1)
             left = last[x] = min(7, bucket)
             of_row += (16 * bucket - of_row) // 8
@@ -123,13 +125,15 @@ def matrix_decode(bits: Stream, knowledge: Knowledge, number: int, shape: tuple[
     return symbols
 
 
-def mixed_symbol(bits: Stream, knowledge: Knowledge, views: list[int], shift: int, weights: int = 0) -> int:
+def mixed_symbol(
+    bits: Stream, knowledge: Knowledge, views: list[int], shift: int, weights: int = 0, most: int = 14
+) -> int:
     bucket = 0
     while bucket < 24 and bits.decision(knowledge, [8 * view + min(7, bucket) for view in views], weights):
         bucket += 1
     if bucket == 24:
         extra, rest = 0, 1
-        while extra < 14 and bits.bit(32768):
+        while extra < most and bits.bit(32768):
             extra += 1
         for _ in range(extra):
             rest = 2 * rest + bits.bit(32768)
@@ -137,7 +141,7 @@ def mixed_symbol(bits: Stream, knowledge: Knowledge, views: list[int], shift: in
     magnitude = bucket
     for _ in range(shift):
         magnitude = 2 * magnitude + bits.bit(32768)
-    assert magnitude < 2**14
+    assert magnitude < 2**most
     return -magnitude if magnitude and bits.bit(32768) else magnitude
 
 
@@ -160,7 +164,7 @@ def volumes_decode(stream: bytes, codes: list[int], shapes: list[tuple[int, ...]
             tensors.append([0] * int(np.prod(shape)))
             continue
         if len(shape) == 2:
-            tensors.append(matrix_decode(bits, knowledge, number, shape, code))
+            tensors.append(matrix_decode(bits, knowledge, number, shape, code, 22))
             continue
         mean, symbols = 48, []
         known = np.zeros((shape[0], *(side + 2 for side in shape[1:])), int)
@@ -186,7 +190,7 @@ def volumes_decode(stream: bytes, codes: list[int], shapes: list[tuple[int, ...]
                 292 + min(west, 2) + 3 * min(north, 2) + 9 * min(back, 2), 319 + both, 335 + at_most(above, R),
                 351 + min(15, mean // 8), 367 + min(west, 7) + min(north, 7) + min(back, 7),
             ]  # fmt: skip
-            symbol = mixed_symbol(bits, knowledge, views, code - 1, 1 + (both >= 3) + (both >= 6))
+            symbol = mixed_symbol(bits, knowledge, views, code - 1, 1 + (both >= 3) + (both >= 6), 22)
             bucket = abs(symbol) // 2 ** (code - 1)
             mean += (16 * bucket - mean) // 32
             known[n, z + 1, y + 1, x + 1] = min(bucket, 15)
@@ -373,3 +377,18 @@ def grid_output(frame: Frame, item: int, block_parameters: int = 2**16) -> Float
         hidden = weight @ hidden + bias
         hidden = hidden / 2 + np.sin(hidden) ** 2
     return (tensors[4] @ hidden + tensors[5]).reshape(shape) + skipped
+
+
+def tucker_output(frame: Frame, item: int, block_parameters: int = 2**16) -> Floats:
+    """The core of an item times the factors of all axes, in float64."""
+    shape = frame.header.spatial_shape
+    fields = Bytes(frame.header.plan)
+    ranks = [fields.varint() for _ in shape]
+    assert not fields.rest()
+    matrices: list[tuple[int, ...]] = [size for n, r in zip(shape, ranks, strict=True) for size in ((1, r), (n, r))]
+    core = (1, *(1,) * (3 - len(shape)), *ranks)
+    *pairs, values = read_tensors(frame.find(KIND_PARAMETERS, item, 0), [*matrices, core])
+    values = values.reshape(ranks)
+    for axis, (norms, factor) in enumerate(zip(pairs[::2], pairs[1::2], strict=True)):
+        values = np.moveaxis(np.tensordot(factor / 2**norms, values, (1, axis)), 0, axis)
+    return values

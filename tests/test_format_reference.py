@@ -19,6 +19,7 @@ from reference_network import (
     network_output,
     neurcomp_output,
     range_decode,
+    tucker_output,
     volumes_decode,
 )
 from reference_restoration import restored
@@ -42,14 +43,14 @@ from napari_tinc.format import (
 from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.networks import quantization
 from napari_tinc.networks.entropy import MAX_SYMBOL, bucket_code, encode_symbols
-from napari_tinc.networks.latents import decode_latents, encode_latents
+from napari_tinc.networks.latents import LARGEST, decode_latents, encode_latents
 from napari_tinc.networks.older_coders import RANGE_CODER, SymbolModel
 from napari_tinc.target import Target
 from napari_tinc.wavelets.blocks import WaveletLayer
 from napari_tinc.wavelets.payload import parse_wavelets
 
 Array = npt.NDArray[np.generic]
-NETWORKS = {1: network_output, 3: neurcomp_output, 5: grid_output}
+NETWORKS = {1: network_output, 3: neurcomp_output, 5: grid_output, 6: tucker_output}
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("v1-*.tinc"))
 
 
@@ -214,8 +215,7 @@ def test_the_decoder_of_the_page_reads_symbols_that_lie_in_space(spread: float) 
     random = np.random.default_rng(0)
     shapes: list[tuple[int, ...]] = [(12, 7), (2, 1, 3, 2), (2, 3, 4, 5), (1, 5, 6, 7), (1, 9, 11, 4), (3, 1)]
     tensors = [np.rint(random.standard_t(2, int(np.prod(s))) * spread).astype(np.int32) for s in shapes]
-    tensors[1][:], tensors[0][0] = 0, 1
-    tensors = [np.clip(tensor, -MAX_SYMBOL, MAX_SYMBOL) for tensor in tensors]
+    tensors[1][:], tensors[0][0], tensors[3][[0, 40]] = 0, LARGEST, (LARGEST, -LARGEST)
     codes = [bucket_code(tensor) for tensor in tensors]
     stream = encode_latents(tensors, [[shape] for shape in shapes], codes)
     assert volumes_decode(stream, codes, shapes) == [tensor.tolist() for tensor in tensors]

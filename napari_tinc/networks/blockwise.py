@@ -1,7 +1,7 @@
-"""Volumes cut into small blocks of voxels, from which networks are trained that see what is around a voxel.
+"""Volumes cut into blocks of voxels, from which networks are trained that see what is around a voxel.
 
-A block is a sample: voxels of one share the work of looking around, and many small ones are spread over the volume as
-voxels drawn one by one are.
+A block is a sample: its voxels share the work of looking around. Many small ones are spread over the volume as voxels
+drawn one by one are; planes are what others are evaluated by.
 """
 
 from __future__ import annotations
@@ -31,39 +31,51 @@ class Blocks:
     ----------
     shape : tuple of int
         Of the volume.
+    sides : tuple of int
+        Of a block.
     """
 
     shape: tuple[int, ...]
+    sides: tuple[int, ...]
 
-    @property
-    def side(self) -> int:
-        """Voxels of a block along every axis."""
-        return _SIDE[len(self.shape)]
+    @classmethod
+    def small(cls, shape: tuple[int, ...]) -> Blocks:
+        """Cut into blocks of 64 voxels."""
+        return cls(shape, (_SIDE[len(shape)],) * len(shape))
+
+    @classmethod
+    def planes(cls, shape: tuple[int, ...]) -> Blocks:
+        """Cut along the first axis."""
+        return cls(shape, (1, *shape[1:]))
 
     @property
     def voxels(self) -> int:
         """Voxels of a block."""
-        return int(self.side ** len(self.shape))
+        return math.prod(self.sides)
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
         """Blocks along every axis."""
-        return tuple(-(-n // self.side) for n in self.shape)
+        return tuple(-(-n // side) for n, side in zip(self.shape, self.sides, strict=True))
+
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """Shape of all blocks together."""
+        return tuple(count * side for count, side in zip(self.counts, self.sides, strict=True))
 
     def cut(self, volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Cut a volume into (blocks, voxels of a block); what is beyond its ends repeats the last voxel."""
         axes = range(volume.ndim)
-        beyond = [(0, count * self.side - n) for n, count in zip(self.shape, self.counts, strict=True)]
-        padded = np.pad(volume, beyond, mode="edge").reshape([n for c in self.counts for n in (c, self.side)])
+        beyond = [(0, padded - n) for n, padded in zip(self.shape, self.padded, strict=True)]
+        pairs = [n for pair in zip(self.counts, self.sides, strict=True) for n in pair]
+        padded = np.pad(volume, beyond, mode="edge").reshape(pairs)
         return padded.transpose([2 * a for a in axes] + [2 * a + 1 for a in axes]).reshape(-1, self.voxels)
 
     def inside(self) -> npt.NDArray[np.bool_]:
         """Which voxels of :meth:`cut` are the volume's own."""
-        places = np.indices([c * self.side for c in self.counts], sparse=True)
-        within = np.ones([c * self.side for c in self.counts], dtype=bool)
-        for place, n in zip(places, self.shape, strict=True):
-            within &= place < n
-        return Blocks(within.shape).cut(within)
+        within = np.zeros(self.padded, dtype=bool)
+        within[tuple(slice(0, n) for n in self.shape)] = True
+        return Blocks(self.padded, self.sides).cut(within)
 
 
 @dataclass

@@ -158,7 +158,7 @@ def _next_decision(model):  # type: ignore[no-untyped-def]
 
 
 @part()
-def _encode_symbol(coder, buffer, model, symbol, bits):  # type: ignore[no-untyped-def]
+def _encode_symbol(coder, buffer, model, symbol, bits, most_bits):  # type: ignore[no-untyped-def]
     """Its bucket, the bits in it, its sign."""
     magnitude = abs(symbol)
     bucket, passed, more = magnitude >> bits, 0, True
@@ -173,7 +173,7 @@ def _encode_symbol(coder, buffer, model, symbol, bits):  # type: ignore[no-untyp
         rest, length = bucket - _DECISIONS + 1, 0
         while rest >> (length + 1):
             length += 1
-        for i in range(min(length + 1, _MOST_BITS)):
+        for i in range(min(length + 1, most_bits)):
             put(coder, buffer, np.int64(i < length), EVEN)
         for position in range(length - 1, -1, -1):
             put(coder, buffer, (rest >> position) & 1, EVEN)
@@ -184,7 +184,7 @@ def _encode_symbol(coder, buffer, model, symbol, bits):  # type: ignore[no-untyp
 
 
 @part()
-def _decode_symbol(coder, stream, model, bits):  # type: ignore[no-untyped-def]
+def _decode_symbol(coder, stream, model, bits, most_bits):  # type: ignore[no-untyped-def]
     """Invert `_encode_symbol`."""
     magnitude = 0
     while magnitude < _DECISIONS and decode(coder, stream, model):
@@ -193,7 +193,7 @@ def _decode_symbol(coder, stream, model, bits):  # type: ignore[no-untyped-def]
             _next_decision(model)
     if magnitude == _DECISIONS:
         rest, length = 1, 0
-        while length < _MOST_BITS and get(coder, stream, EVEN):
+        while length < most_bits and get(coder, stream, EVEN):
             length += 1
         for _ in range(length):
             rest = 2 * rest + get(coder, stream, EVEN)
@@ -206,16 +206,16 @@ def _decode_symbol(coder, stream, model, bits):  # type: ignore[no-untyped-def]
 
 
 @part()
-def code_symbol(coder, content, model, symbol, bits, decoding):  # type: ignore[no-untyped-def]
-    """Read a symbol from the content, or write this one; return it."""
+def code_symbol(coder, content, model, symbol, bits, most_bits, decoding):  # type: ignore[no-untyped-def]
+    """Read a symbol below 2**most_bits from the content, or write this one; return it."""
     if decoding:
-        return _decode_symbol(coder, content, model, bits)
-    _encode_symbol(coder, content, model, np.int64(symbol), bits)
+        return _decode_symbol(coder, content, model, bits, most_bits)
+    _encode_symbol(coder, content, model, np.int64(symbol), bits, most_bits)
     return np.int64(symbol)
 
 
 @part()
-def code_matrix(coder, content, model, tensor, rows, width, bits, scratch, symbols, place, decoding):  # type: ignore[no-untyped-def]
+def code_matrix(coder, content, model, tensor, rows, width, bits, scratch, symbols, place, most_bits, decoding):  # type: ignore[no-untyped-def]
     """Encode or decode the symbols of a matrix, from ``place`` on; return whether all are in their bounds."""
     columns, above = scratch[0], scratch[1]
     all_before = _AVERAGE
@@ -225,8 +225,8 @@ def code_matrix(coder, content, model, tensor, rows, width, bits, scratch, symbo
         row, left = all_before, 0
         for x in range(width):
             _look_at(model, tensor % _TENSORS, row, columns[x], all_before, left + above[x])
-            symbol = code_symbol(coder, content, model, symbols[place], bits, decoding)
-            if abs(symbol) > MAX_SYMBOL:
+            symbol = code_symbol(coder, content, model, symbols[place], bits, most_bits, decoding)
+            if abs(symbol) >> most_bits:
                 return False
             symbols[place] = symbol
             bucket = abs(symbol) >> bits
@@ -245,7 +245,9 @@ def _code_parts(coder, content, models, parts, scratch, symbols, decoding):  # t
     model, place = models[0], 0
     for number in range(len(parts)):
         tensor, rows, width, bits = parts[number, 0], parts[number, 1], parts[number, 2], parts[number, 3]
-        if not code_matrix(coder, content, model, tensor, rows, width, bits, scratch, symbols, place, decoding):
+        if not code_matrix(
+            coder, content, model, tensor, rows, width, bits, scratch, symbols, place, np.int64(_MOST_BITS), decoding
+        ):
             return False
         place += rows * width
     return True

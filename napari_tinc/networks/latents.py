@@ -17,7 +17,6 @@ from napari_tinc.errors import FormatError
 from napari_tinc.kernels import compiled, part
 from napari_tinc.mixing import INPUTS, Statistics, beginning, ended, opened
 from napari_tinc.networks.entropy import (
-    MAX_SYMBOL,
     MOST_BYTES,
     OWN_DECISIONS,
     WEIGHT,
@@ -32,6 +31,9 @@ VOLUME_CODER = 4
 Shape = tuple[int, ...]
 """Of what an array holds: rows and columns of a matrix; or volumes and their planes, rows and columns."""
 
+# Symbols may have more bits than those of matrices: one coefficient may say most of a volume.
+_MOST_BITS = 22
+LARGEST = 2**_MOST_BITS - 1
 # Contexts behind those of matrices, and sets of weights behind theirs.
 _FIRST_VIEW = 112
 _STARTS = (0, 96, 180, 207, 223, 239, 255)
@@ -65,7 +67,7 @@ def encode_latents(tensors: Sequence[Symbols], shapes: Sequence[Sequence[Shape]]
     parts = _parts(shapes, codes)
     coded = [tensor.ravel() for tensor, code in zip(tensors, codes, strict=True) if code]
     symbols = np.concatenate([*coded, np.zeros(0, np.int32)]).astype(np.int32)
-    coder, buffer = beginning(), np.empty(MOST_BYTES * symbols.size + 8, np.uint8)
+    coder, buffer = beginning(), np.empty((MOST_BYTES + 2) * symbols.size + 8, np.uint8)
     _code_parts(coder, buffer, Statistics.fresh(WEIGHT).model, parts, _scratch(parts), symbols, False)
     return ended(buffer[: coder[2]].tobytes(), coder)
 
@@ -82,7 +84,7 @@ def decode_latents(stream: bytes, shapes: Sequence[Sequence[Shape]], codes: Sequ
     coder, symbols = opened(stream), np.zeros(int(parts[:, 2:6].prod(1).sum()), np.int32)
     content = np.frombuffer(stream, np.uint8).copy()
     if not _code_parts(coder, content, Statistics.fresh(WEIGHT).model, parts, _scratch(parts), symbols, True):
-        raise FormatError(f"expected symbols up to {MAX_SYMBOL} in a stream, got a larger one: the file is damaged")
+        raise FormatError(f"expected symbols up to {LARGEST} in a stream, got a larger one: the file is damaged")
     if len(stream) > coder[2]:
         more = len(stream) - int(coder[2])
         raise FormatError(f"expected a stream to end after its symbols, got {more} bytes more: the file is damaged")
@@ -196,7 +198,7 @@ def _sum_up(buckets, sums, count, planes, rows, columns):  # type: ignore[no-unt
 @compiled
 def _code_parts(coder, content, models, parts, scratch, symbols, decoding):  # type: ignore[no-untyped-def]
     """Encode or decode all arrays; return whether all symbols are in their bounds."""
-    model, place = models[0], 0
+    model, place, most_bits = models[0], 0, np.int64(_MOST_BITS)
     columns_of, planes_of, (sums, buckets) = scratch[0], scratch[1], scratch[2]
     before = np.zeros(4, np.int64)
     for number in range(len(parts)):
@@ -204,7 +206,9 @@ def _code_parts(coder, content, models, parts, scratch, symbols, decoding):  # t
         if not parts[number, 1]:
             rows, width = parts[number, 4], parts[number, 5]
             model.row = np.uint64(0)
-            if not code_matrix(coder, content, model, tensor, rows, width, bits, columns_of, symbols, place, decoding):
+            if not code_matrix(
+                coder, content, model, tensor, rows, width, bits, columns_of, symbols, place, most_bits, decoding
+            ):
                 return False
             place += rows * width
             continue
@@ -237,8 +241,8 @@ def _code_parts(coder, content, models, parts, scratch, symbols, decoding):  # t
                         faces = min(west, _FEW) + 3 * min(north, _FEW) + 9 * min(back, _FEW)
                         few = min(west, 7) + min(north, 7) + min(back, 7)
                         _look_around(model, tensor, same, above, faces, mean, few)
-                        symbol = code_symbol(coder, content, model, symbols[place], bits, decoding)
-                        if abs(symbol) > MAX_SYMBOL:
+                        symbol = code_symbol(coder, content, model, symbols[place], bits, most_bits, decoding)
+                        if abs(symbol) >> most_bits:
                             return False
                         symbols[place] = symbol
                         bucket = abs(symbol) >> bits
@@ -253,4 +257,4 @@ def _code_parts(coder, content, models, parts, scratch, symbols, decoding):  # t
     return True
 
 
-__all__ = ["VOLUME_CODER", "Shape", "decode_latents", "encode_latents", "estimated_latent_bits"]
+__all__ = ["LARGEST", "VOLUME_CODER", "Shape", "decode_latents", "encode_latents", "estimated_latent_bits"]

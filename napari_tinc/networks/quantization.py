@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from napari_tinc.networks.entropy import MAX_SYMBOL, Matrix, estimated_bits
-from napari_tinc.networks.latents import estimated_latent_bits
+from napari_tinc.networks.latents import LARGEST, estimated_latent_bits
 from napari_tinc.networks.protocol import Network
 from napari_tinc.system.forks import with_fresh_locks
 
@@ -192,14 +192,14 @@ def sensitivity(
 
 def quantise(layout: Layout, parameters: Sequence[Tensor], codes: Codes) -> list[list[npt.NDArray[np.int32]]]:
     """Symbols of every tensor, ``[item][tensor]``; out-of-range symbols are clipped."""
-    steps = step_sizes(codes)
+    steps, most = step_sizes(codes), LARGEST if layout.has_volumes else MAX_SYMBOL
     symbols = []
     for item in range(layout.items):
         row = []
         for tensor in range(len(layout.tensors)):
             flat = np.concatenate([p.detach().cpu().numpy().ravel() for p in layout.tensor(parameters, item, tensor)])
             rounded = np.rint(flat / steps[item, tensor])
-            row.append(np.clip(rounded, -MAX_SYMBOL, MAX_SYMBOL).astype(np.int32))
+            row.append(np.clip(rounded, -most, most).astype(np.int32))
         symbols.append(row)
     return symbols
 

@@ -122,7 +122,7 @@ class _Reach:
 
     @classmethod
     def of(cls, grid: Grid, axis: int, blocks: Blocks) -> _Reach:
-        side, count = blocks.side, blocks.counts[axis]
+        side, count = blocks.sides[axis], blocks.counts[axis]
         voxels = np.minimum(np.arange(count * side), grid.shape[axis] - 1)
         first = voxels[::side] >> grid.octaves[axis]
         cells = np.minimum(first[:, None] + np.arange((side - 1 >> grid.octaves[axis]) + 2), grid.sides[axis] - 1)
@@ -239,7 +239,7 @@ class GridNetwork:
 
     @cached_property
     def _blocks(self) -> Blocks:
-        return Blocks(self.tree.shape)
+        return Blocks.small(self.tree.shape)
 
     @cached_property
     def _reaches(self) -> list[list[_Reach]]:
