@@ -313,23 +313,40 @@ def network_output(frame: Frame, item: int, block_parameters: int = 2**16) -> Fl
     return volume
 
 
+def whole_layers(frame: Frame, item: int, width: int, layers: int, block_parameters: int) -> tuple[Floats, Layers]:
+    """Coordinates of all voxels, and the layers of an item's only network."""
+    shape = frame.header.spatial_shape
+    payload = frame.find(KIND_PARAMETERS, item, 0)
+    (found,) = read_level(payload, [(len(shape), width)], layers, True, block_parameters)
+    axes = [2 * np.arange(side) / (side - 1) - 1 if side > 1 else np.zeros(1) for side in shape]
+    return np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")]), found
+
+
 def neurcomp_output(frame: Frame, item: int, block_parameters: int = 2**16) -> Floats:
     """What Neurcomp's network of an item says at all its voxels, evaluated in float64."""
-    shape = frame.header.spatial_shape
     fields = Bytes(frame.header.plan)
     blocks, width = fields.u8(), fields.varint()
     assert not fields.rest()
-    layers = 2 * blocks + 1
-    payload = frame.find(KIND_PARAMETERS, item, 0)
-    ((first, *inner, output),) = read_level(payload, [(len(shape), width)], layers, True, block_parameters)
-    axes = [2 * np.arange(side) / (side - 1) - 1 if side > 1 else np.zeros(1) for side in shape]
-    hidden = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")])
+    hidden, layers = whole_layers(frame, item, width, 2 * blocks + 1, block_parameters)
+    first, *inner, output = layers
     hidden = np.sin(first[0] @ hidden + first[1])
     for block in range(blocks):
         (weight, bias), (other_weight, other_bias) = inner[2 * block : 2 * block + 2]
         entering = hidden if block == 0 else hidden / 2
         hidden = hidden + np.sin(other_weight @ np.sin(weight @ entering + bias) + other_bias)
-    return (output[0] @ (hidden / 2) + output[1]).reshape(shape)
+    return (output[0] @ (hidden / 2) + output[1]).reshape(frame.header.spatial_shape)
+
+
+def siren_output(frame: Frame, item: int, block_parameters: int = 2**16) -> Floats:
+    """What the SIREN of an item says at all its voxels, evaluated in float64."""
+    fields = Bytes(frame.header.plan)
+    count, width = fields.u8(), fields.varint()
+    assert not fields.rest()
+    hidden, layers = whole_layers(frame, item, width, count, block_parameters)
+    *inner, output = layers
+    for weight, bias in inner:
+        hidden = np.sin(weight @ hidden + bias)
+    return (output[0] @ hidden + output[1]).reshape(frame.header.spatial_shape)
 
 
 def read_tensors(payload: bytes, shapes: list[tuple[int, ...]]) -> list[Floats]:

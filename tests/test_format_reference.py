@@ -19,6 +19,7 @@ from reference_network import (
     network_output,
     neurcomp_output,
     range_decode,
+    siren_output,
     tucker_output,
     volumes_decode,
 )
@@ -50,7 +51,7 @@ from napari_tinc.wavelets.blocks import WaveletLayer
 from napari_tinc.wavelets.payload import parse_wavelets
 
 Array = npt.NDArray[np.generic]
-NETWORKS = {1: network_output, 3: neurcomp_output, 5: grid_output, 6: tucker_output}
+NETWORKS = {1: network_output, 3: neurcomp_output, 5: grid_output, 6: tucker_output, 7: siren_output}
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("v1-*.tinc"))
 
 

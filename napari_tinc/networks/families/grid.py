@@ -24,14 +24,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_tinc.choices import BETWEEN
-from napari_tinc.errors import InputError
 from napari_tinc.format.cursor import Cursor, integer, varint
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.sampling import sample_positions
 from napari_tinc.networks.blockwise import Blocks, BlockSamples, blocks_of
 from napari_tinc.networks.leafwise import normalised
-from napari_tinc.networks.plans import check_end, check_size
+from napari_tinc.networks.plans import check_end, check_no_strategy, check_size
 from napari_tinc.networks.protocol import (
     BITS_PER_PARAMETER,
     PHASES,
@@ -380,11 +378,7 @@ class _Grid:
 
     def least(self, original: TrainingVolume, settings: Settings, octants: Octree) -> GridNetwork:
         """Return the coarsest grid, and a narrow network."""
-        if settings.between not in BETWEEN[:2] or settings.within != "equal":
-            raise InputError(
-                f"expected no strategy for grid, which knows no octants, got {settings.between} between levels and "
-                f"{settings.within} within a level: leave them out, or take model 'tinc'"
-            )
+        check_no_strategy("grid", settings)
         return GridNetwork(octants, len(original.items), _LEAST_WIDTH, 1, pyramid(octants.shape, _MAX_OCTAVE)[:1])
 
     def pack(self, network: GridNetwork) -> bytes:

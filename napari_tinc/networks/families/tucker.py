@@ -20,7 +20,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_tinc.choices import BETWEEN
 from napari_tinc.errors import InputError
 from napari_tinc.format.cursor import Cursor, integer, varint
 from napari_tinc.geometry.octree import Octree
@@ -29,7 +28,13 @@ from napari_tinc.networks.blockwise import Blocks, BlockSamples, blocks_of
 from napari_tinc.networks.entropy import estimated_bits
 from napari_tinc.networks.latents import LARGEST, estimated_latent_bits
 from napari_tinc.networks.leafwise import normalised
-from napari_tinc.networks.plans import MAX_PARAMETERS_PER_BYTE, allowed_parameters, check_end, check_size
+from napari_tinc.networks.plans import (
+    MAX_PARAMETERS_PER_BYTE,
+    allowed_parameters,
+    check_end,
+    check_no_strategy,
+    check_size,
+)
 from napari_tinc.networks.protocol import (
     BITS_PER_PARAMETER,
     Array,
@@ -263,11 +268,7 @@ class _Tucker:
 
     def least(self, original: TrainingVolume, settings: Settings, octants: Octree) -> TuckerNetwork:
         """Return a core of one coefficient."""
-        if settings.between not in BETWEEN[:2] or settings.within != "equal":
-            raise InputError(
-                f"expected no strategy for tucker, which knows no octants, got {settings.between} between levels and "
-                f"{settings.within} within a level: leave them out, or take model 'tinc'"
-            )
+        check_no_strategy("tucker", settings)
         if original.weights is not None:
             raise InputError("expected no weights for tucker, whose bases serve all voxels alike: take another model")
         return TuckerNetwork(octants, len(original.items), (1,) * len(octants.shape))
