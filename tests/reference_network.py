@@ -409,3 +409,78 @@ def tucker_output(frame: Frame, item: int, block_parameters: int = 2**16) -> Flo
     for axis, (norms, factor) in enumerate(zip(pairs[::2], pairs[1::2], strict=True)):
         values = np.moveaxis(np.tensordot(factor / 2**norms, values, (1, axis)), 0, axis)
     return values
+
+
+def sci_output(frame: Frame, item: int, block_parameters: int = 2**16) -> Floats:
+    """What the networks of an item's blocks say at all its voxels, evaluated in float64."""
+    header = frame.header
+    shape, axes = header.spatial_shape, len(header.spatial_shape)
+    fields = Bytes(header.plan)
+    masks = [fields.u8() for _ in range(fields.u8())]
+    splits = tuple(tuple(bool(mask >> axis & 1) for axis in range(axes)) for mask in masks)
+    widths = [0, *(fields.varint() for _ in range(fields.u8()))]
+    kinds = iter(zlib.decompress(fields.rest()))
+    trees = [Tree(shape, splits[:level]) for level in range(len(splits) + 1)]
+    blocks: list[tuple[int, int, int]] = []
+
+    def visit(level: int, node: int) -> None:
+        kind = next(kinds)
+        if kind == 255:
+            count = trees[level + 1].children[level]
+            for i in range(count):
+                visit(level + 1, count * node + i)
+        else:
+            blocks.append((level, widths[kind], node))
+
+    visit(0, 0)
+    assert next(kinds, None) is None
+    octants = Tree(shape, header.splits).nodes[-1]
+    sizes = {w: [(2 * w, axes), (w, 2 * w), (w, w), (w, w), (1, w)] for w in widths if w}
+    members = sorted(block for block in blocks if block[1])
+    owner = [node * octants // trees[level].nodes[-1] for level, _, node in members]
+    total = 1 + sum(out * (fan_in + 1) for _, width, _ in members for out, fan_in in sizes[width])
+    count = 1
+    while total / count > block_parameters and count < octants:
+        count *= 2
+    fields = Bytes(frame.find(KIND_PARAMETERS, item, 0))
+    assert fields.u8() == 3
+    steps, codes = [], []
+    for _ in range(11 if members else 1):
+        steps.append(float(np.float32(2 ** (fields.u8() / 16 - 10))))
+        codes.append(fields.u8())
+    lengths = [fields.varint() for _ in range(count - 1)]
+    streams = [fields.take(length) for length in lengths] + [fields.rest()]
+    background, layers = 0.0, [[np.zeros(0)] * 10 for _ in members]
+    for number, stream in enumerate(streams):
+        inside = [i for i, own in enumerate(owner) if own * count // octants == number]
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i in inside:
+            groups.setdefault(members[i][:2], []).append(i)
+        matrices = [[(1, 1)] if number == 0 else []]
+        for layer in range(5 if members else 0):
+            own = [(len(rows) * sizes[width][layer][0], sizes[width][layer][1]) for (_, width), rows in groups.items()]
+            matrices += [own, [(rows, 1) for rows, _ in own]]
+        tensors = mixed_decode(stream, codes, matrices)
+        if number == 0:
+            background = tensors[0][0] * steps[0]
+        for k, symbols in enumerate(tensors[1:]):
+            values = np.array(symbols) * steps[k + 1]
+            for (_, width), rows in groups.items():
+                out, fan_in = sizes[width][k // 2]
+                wanted = (out, 1) if k % 2 else (out, fan_in)
+                for i in rows:
+                    layers[i][k] = values[: wanted[0] * wanted[1]].reshape(wanted)
+                    values = values[wanted[0] * wanted[1] :]
+    volume = np.full(shape, background)
+    for (level, _, node), own in zip(members, layers, strict=True):
+        box = trees[level].boxes[node]
+        sides = trees[level].sides
+        local = [
+            2 * np.arange(b - a) / (n - 1) - 1 if n > 1 else np.zeros(1) for (a, b), n in zip(box, sides, strict=True)
+        ]
+        hidden = np.stack([axis.ravel() for axis in np.meshgrid(*local, indexing="ij")])
+        for layer in range(4):
+            hidden = np.sin(own[2 * layer] @ hidden + own[2 * layer + 1])
+        place = tuple(slice(*ends) for ends in box)
+        volume[place] += (own[8] @ hidden + own[9]).reshape([b - a for a, b in box])
+    return volume

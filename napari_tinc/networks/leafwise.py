@@ -29,7 +29,7 @@ _ACTIVATIONS = {"cpu": 1 << 19, "cuda": 1 << 26, "mps": 1 << 24}
 _LEAF_BATCH = 256
 _SMALLEST_TILE = 64
 _VOXELS_PER_STEP = 2**14
-_PEAK_RATE, _RATE_PER_WIDTH = 0.05, 1.2
+PEAK_RATE, RATE_PER_WIDTH = 0.05, 1.2
 _OMEGA_PER_VOXEL = 0.5
 
 
@@ -122,7 +122,7 @@ class LeafNetwork(ABC):
         """Grow steps and batch with the square root of the volume, so that the cost per voxel stays the same."""
         rows = self.partition.leaves * self.items
         points = max(64, round(_VOXELS_PER_STEP * growth / rows))
-        rate = min(_PEAK_RATE, _RATE_PER_WIDTH / self.layer_width)
+        rate = min(PEAK_RATE, RATE_PER_WIDTH / self.layer_width)
         return Schedule(round(steps * growth), points, rate, time_limit)
 
     def samples(self, original: TrainingVolume, device: torch.device) -> LeafSamples:
@@ -215,4 +215,13 @@ def _loss_weights(original: TrainingVolume, tree: Octree) -> Tensor | None:
     return torch.from_numpy(np.ascontiguousarray((stacked / stacked.mean()).T))
 
 
-__all__ = ["LeafNetwork", "LeafSamples", "leaf_samples", "mean_psnr", "normalised", "psnr_offsets"]
+__all__ = [
+    "PEAK_RATE",
+    "RATE_PER_WIDTH",
+    "LeafNetwork",
+    "LeafSamples",
+    "leaf_samples",
+    "mean_psnr",
+    "normalised",
+    "psnr_offsets",
+]
