@@ -15,7 +15,6 @@ import pandas as pd
 import tifffile
 
 from napari_tinc import Candidate, Comparison
-from napari_tinc.compare.candidates import SIREN
 
 RESULTS = Path(__file__).parent / "results" / "strategies.csv"
 BETWEEN = ("even", "shallow", "deep")
@@ -36,7 +35,7 @@ COLUMNS = [
 def strategies(levels: list[int]) -> list[str]:
     between = [f"{name}/equal@{count}" for count in levels for name in BETWEEN]
     within = [f"{name}/{measure}@3" for measure in ("importance", "variance") for name in ("even", "shallow")]
-    return [SIREN, *between, *within]
+    return ["siren", *between, *within]
 
 
 def middle(volume: np.ndarray, voxels: int) -> np.ndarray:

@@ -22,6 +22,8 @@ QUICK = {
     "cluster.py": "tasks plane --tasks 100 --plane-side 64 --chunk 64",
     "compare.py": "--strategies wavelet",
     "detail_speed.py": "--shape 32 64 64 --ratio 32",
+    "families.py": "VOLUMES --ratios 12 --models wavelet siren --time-limit 0.2 --results families.csv",
+    "families.py --table": "--results families.csv",
     "gaps.py": "--voxels 0.1",
     "gpu.py": "--device cpu --small",
     "lab/run.py": "VOLUMES --recipes fast detail-no-filter sperr --ratios 12 24 --results lab.csv",

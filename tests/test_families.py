@@ -28,6 +28,8 @@ from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.sampling import sample_positions
 from napari_tinc.lazy import lazy_levels
 from napari_tinc.networks.families import load
+from napari_tinc.networks.families.siren import SirenNetwork
+from napari_tinc.networks.families.tinc import TincNetwork
 from napari_tinc.networks.plans import allowed_parameters
 from napari_tinc.networks.protocol import Array, Batch, Bounds, Parameters, Phase, Request, Schedule
 from napari_tinc.networks.training import Trainer
@@ -72,10 +74,11 @@ def test_wavelets_add_to_every_family(name: str) -> None:
     assert volume.nbytes <= 1400
 
 
-def test_neurcomp_refuses_strategies_that_it_does_not_have_before_it_trains() -> None:
+@pytest.mark.parametrize("name", sorted(FAMILIES.keys() - {"tinc"}))
+def test_a_family_refuses_strategies_that_it_does_not_have_before_it_trains(name: str) -> None:
     for asked in ({"between": "shallow"}, {"within": "variance"}, {"between": (1.0, 2.0)}):
-        with pytest.raises(InputError, match="neurcomp"):
-            compressed("neurcomp", "zyx", **asked)
+        with pytest.raises(InputError, match=name):
+            compressed(name, "zyx", **asked)
 
 
 @settings(max_examples=200, deadline=None)
@@ -96,6 +99,14 @@ def test_a_damaged_plan_is_refused_or_makes_a_bounded_network(data: st.DataObjec
 def test_a_giant_plan_of_neurcomp_is_refused_before_anything_is_made() -> None:
     with pytest.raises(FormatError, match="parameters"):
         load("neurcomp").parse(bytes([32, 0x80, 0x20]), Octree((8, 8, 8)), 10**4, allowed_parameters(10**6))
+
+
+def test_siren_is_what_one_level_of_tinc_says() -> None:
+    siren = SirenNetwork(Octree((6, 7, 8)), 2, 9, 4)
+    level = TincNetwork.on_tree(Octree((6, 7, 8)), (4,), [np.array([9, 9])])
+    drawn = [network.initial(torch.Generator().manual_seed(0)) for network in (siren, level)]
+    places = torch.rand(3, 50) * 2 - 1
+    assert torch.equal(siren.evaluate(drawn[0], places), level.evaluate(drawn[1], places))
 
 
 # Three families that nobody should use. One has a tensor of rank 5 and a global grid; one is trained by planes; the

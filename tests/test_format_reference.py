@@ -12,11 +12,23 @@ import older_writers
 import pytest
 from reference_exact import exact_output
 from reference_mask import inside
-from reference_network import Tree, mixed_decode, network_output, neurcomp_output, range_decode
+from reference_network import (
+    Tree,
+    grid_output,
+    mixed_decode,
+    network_output,
+    neurcomp_output,
+    range_decode,
+    sci_output,
+    siren_output,
+    tucker_output,
+    volumes_decode,
+)
 from reference_restoration import restored
 from reference_wavelets import DetailDecoder, detail_output
 
 from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.choices import FAMILIES
 from napari_tinc.encode.compression import compress
 from napari_tinc.encode.trial import TRAINING_STEPS
 from napari_tinc.format import (
@@ -33,13 +45,17 @@ from napari_tinc.format import (
 from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.networks import quantization
 from napari_tinc.networks.entropy import MAX_SYMBOL, bucket_code, encode_symbols
+from napari_tinc.networks.families import sci
+from napari_tinc.networks.latents import LARGEST, decode_latents, encode_latents
+from napari_tinc.networks.layer import open_network
 from napari_tinc.networks.older_coders import RANGE_CODER, SymbolModel
 from napari_tinc.target import Target
+from napari_tinc.volume import CompressedVolume
 from napari_tinc.wavelets.blocks import WaveletLayer
 from napari_tinc.wavelets.payload import parse_wavelets
 
 Array = npt.NDArray[np.generic]
-NETWORKS = {1: network_output, 3: neurcomp_output}
+NETWORKS = {1: network_output, 3: neurcomp_output, 5: grid_output, 6: tucker_output, 7: siren_output, 8: sci_output}
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("v1-*.tinc"))
 
 
@@ -112,11 +128,38 @@ def test_a_decoder_written_from_the_page_alone_sees_the_same_voxels(
     np.testing.assert_allclose(voxels, decode(frame, block), rtol=0, atol=0.51)
 
 
-@pytest.mark.parametrize(("shape", "model"), [((13, 11, 9), "neurcomp"), ((2, 21, 23), "neurcomp+wavelet")])
-def test_the_second_decoder_sees_the_same_voxels_of_neurcomp(shape: tuple[int, ...], model: str) -> None:
+@pytest.mark.parametrize("suffix", ["", "+wavelet"])
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"tinc"}))
+def test_the_second_decoder_sees_the_same_voxels_of_other_families(family: str, suffix: str) -> None:
+    shape, model = ((2, 21, 23) if suffix else (13, 11, 9)), family + suffix
     metadata = Metadata("cyx", (1.0,) * 3, ("",) * 3) if len(shape) == 3 and shape[0] == 2 else None
     volume = compress(blobs(*shape), Target.size(900), metadata=metadata, model=model, time_limit=0.5, device="cpu")
     np.testing.assert_allclose(volume.decode(), decode(parse(volume.to_bytes())), rtol=0, atol=0.51)
+
+
+@pytest.mark.parametrize("block", [2**16, 300])
+def test_the_second_decoder_sees_the_same_voxels_of_blocks_of_every_kind(
+    monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    """Flat ones, larger and smaller ones than octants, of several widths, and segments of several streams."""
+    monkeypatch.setattr(quantization, "BLOCK_PARAMETERS", block)
+    monkeypatch.setattr(sci, "_PARAMETERS_PER_BLOCK", 90)
+    draw = np.random.default_rng(2)
+    volume = np.zeros((24, 30, 28))
+    volume[:12, :15, :14] = draw.normal(0, 1, (12, 15, 14))
+    volume[14:] = np.sin(np.arange(28) / 3) + np.arange(30)[:, None] / 20
+    volume = np.rint(1000 + 300 * volume).astype("u2")
+    file = compress(volume, Target.size(4000), model="sci", time_limit=0.5, device="cpu")
+    network = open_network(parse(file.to_bytes()), "sci", file.tree)
+    assert isinstance(network, sci.SciNetwork)
+    assert {group.width == 0 for group in network.groups} == {True, False}
+    assert len({group.level for group in network.groups}) > 1
+    decoded = file.decode()
+    np.testing.assert_allclose(decoded, decode(parse(file.to_bytes()), block), rtol=0, atol=0.51)
+    part = (slice(3, 20), slice(9, 11), slice(5, 27))
+    again = CompressedVolume(file.to_bytes(), "cpu")
+    np.testing.assert_array_equal(again.decode(part), decoded[part])
+    assert again.region_bytes((0, 0, 0)) < again.region_bytes() or block > 300
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
@@ -195,3 +238,16 @@ def test_the_mixing_decoder_of_the_page_reads_symbols_of_any_spread(spread: floa
     codes = [bucket_code(tensor) for tensor in tensors]
     stream = encode_symbols(tensors, matrices, codes)
     assert mixed_decode(stream, codes, matrices) == [tensor.tolist() for tensor in tensors]
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.4, 20, 9000])
+def test_the_decoder_of_the_page_reads_symbols_that_lie_in_space(spread: float) -> None:
+    random = np.random.default_rng(0)
+    shapes: list[tuple[int, ...]] = [(12, 7), (2, 1, 3, 2), (2, 3, 4, 5), (1, 5, 6, 7), (1, 9, 11, 4), (3, 1)]
+    tensors = [np.rint(random.standard_t(2, int(np.prod(s))) * spread).astype(np.int32) for s in shapes]
+    tensors[1][:], tensors[0][0], tensors[3][[0, 40]] = 0, LARGEST, (LARGEST, -LARGEST)
+    codes = [bucket_code(tensor) for tensor in tensors]
+    stream = encode_latents(tensors, [[shape] for shape in shapes], codes)
+    assert volumes_decode(stream, codes, shapes) == [tensor.tolist() for tensor in tensors]
+    again = decode_latents(stream, [[shape] for shape in shapes], codes)
+    assert [tensor.tolist() for tensor in again] == [tensor.tolist() for tensor in tensors]

@@ -161,7 +161,7 @@ def test_symbols_fit_their_budget_and_use_it(bits_per_parameter: float) -> None:
     budget = bits_per_parameter * layout.network.parameters
     codes, estimate = quantization.fit_steps(layout, parameters, sensitivity, budget)
     assert 0.95 * budget < estimate <= budget
-    assert estimate == pytest.approx(quantization.coded_bits(quantization.quantise(layout, parameters, codes)))
+    assert estimate == pytest.approx(quantization.coded_bits(layout, quantization.quantise(layout, parameters, codes)))
 
 
 def test_an_impossible_budget_is_reported_by_its_estimate() -> None:

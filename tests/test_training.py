@@ -87,7 +87,7 @@ def test_training_learns_and_fits_its_budget() -> None:
     result = finish(trainer.run())
     assert quality(trainer, result) < 0.1 * float(trainer.data.values.var())
     symbols = quantization.quantise(trainer.layout, *result)
-    assert quantization.coded_bits(symbols) <= trainer.bits
+    assert quantization.coded_bits(trainer.layout, symbols) <= trainer.bits
 
 
 def test_same_seed_gives_the_same_parameters_and_another_seed_others() -> None:
@@ -321,7 +321,7 @@ def test_finishing_early_rounds_what_was_learnt() -> None:
     trainer.finish = lambda: bool(stop)
     result = finish(trainer.run(), {150: lambda: stop.append(True)})
     symbols = quantization.quantise(trainer.layout, *result)
-    assert quantization.coded_bits(symbols) <= trainer.bits
+    assert quantization.coded_bits(trainer.layout, symbols) <= trainer.bits
     assert quality(trainer, result) < 0.5 * float(trainer.data.values.var())
 
 

@@ -43,7 +43,10 @@ def compare(
     preset: Preset = "fast",
     strategies: Annotated[
         str | None,
-        typer.Option(help="Such as 'even/equal,shallow/importance@3,siren', or 'none'; the usual ones if not given."),
+        typer.Option(
+            help="Such as 'even/equal,shallow/importance@3,siren'; 'families' for one of each kind of network, or "
+            "'none'; the usual ones if not given."
+        ),
     ] = None,
     peers: Annotated[str | None, typer.Option(help="Such as 'sperr,hevc,av1', or 'none'; all if not given.")] = None,
     mask: Annotated[Path | None, typer.Option(help="A volume that is not 0 where the true foreground is.")] = None,
@@ -99,10 +102,11 @@ def compare(
 
 
 def _candidates(strategies: str | None, peers: str | None, preset: str, time_limit: float | None) -> list[Candidate]:
-    from napari_tinc.compare.candidates import STRATEGIES, Candidate
+    from napari_tinc.compare.candidates import OF_FAMILIES, STRATEGIES, Candidate
     from napari_tinc.compare.peers import PEERS
 
-    ours = [Candidate.tinc(name, preset, time_limit=time_limit) for name in _names(strategies, STRATEGIES)]
+    names = OF_FAMILIES if strategies == "families" else _names(strategies, STRATEGIES)
+    ours = [Candidate.tinc(name, preset, time_limit=time_limit) for name in names]
     return [*ours, *(Candidate(name) for name in _names(peers, tuple(PEERS)))]
 
 

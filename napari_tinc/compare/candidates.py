@@ -14,11 +14,12 @@ from napari_tinc.settings import Settings
 TINC = "tinc"
 STRATEGIES = ("default", *(f"{between}/{within}" for within in ("equal", "importance") for between in
                    ("even", "shallow", "deep", "auto")))  # fmt: skip
-SIREN = "siren"
 NETWORK = "tinc"
 # What `compress` does by itself, wavelets without a network, and other families; all else are strategies of tinc.
 MODELS = {"default": AUTO, WAVELET: WAVELET} | {name: name for name in FAMILIES if name != NETWORK}
-EXTRA_STRATEGIES = (*(name for name in MODELS if name != "default"), SIREN)
+EXTRA_STRATEGIES = tuple(name for name in MODELS if name != "default")
+# One of each kind: what there is without a network, the tree, and every other family.
+OF_FAMILIES = (WAVELET, "shallow/equal", *(name for name in MODELS if name in FAMILIES))
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,9 @@ class Candidate:
         Parameters
         ----------
         strategy : str
-            ``between/within`` such as ``"shallow/importance"``, with ``@3`` behind it for a tree of three levels;
-            ``"siren"`` is one network for the whole volume, ``even/equal@1``. These are networks alone;
-            ``"default"`` is what :func:`napari_tinc.compress` does by itself, ``"wavelet"`` a file without a
-            network, the name of another family, such as ``"neurcomp"``, a network of it alone.
+            ``between/within`` such as ``"shallow/importance"``, with ``@3`` behind it for a tree of three levels:
+            networks of tinc alone. ``"default"`` is what :func:`napari_tinc.compress` does by itself, ``"wavelet"``
+            a file without a network, the name of another family, such as ``"siren"``, a network of it alone.
         preset, device, seed, time_limit
             See :func:`napari_tinc.encode.compression.compress_steps`.
 
@@ -71,8 +71,7 @@ class Candidate:
         """
         if strategy in MODELS:
             return cls(TINC, Settings(preset, device=device, seed=seed, time_limit=time_limit, model=MODELS[strategy]))
-        text = "even/equal@1" if strategy == SIREN else strategy
-        names, _, levels = text.partition("@")
+        names, _, levels = strategy.partition("@")
         between, _, within = names.partition("/")
         if levels and not levels.isdigit():
             raise InputError(f"expected a strategy such as 'shallow/equal@3', got {strategy!r}; levels are a number")
@@ -91,8 +90,6 @@ class Candidate:
                 return f"{name} {self.settings.preset}"
         between = self.settings.between
         ratios = between if isinstance(between, str) else ",".join(f"{ratio:g}" for ratio in between)
-        if (ratios, self.settings.within, self.settings.levels) == ("even", "equal", 1):
-            return f"{SIREN} {self.settings.preset}"
         levels = "" if self.settings.levels is None else f"@{self.settings.levels}"
         return f"{ratios}/{self.settings.within}{levels} {self.settings.preset}"
 

@@ -83,7 +83,7 @@ def sample_region(
     tree: Octree,
     bounds: tuple[tuple[int, int], ...],
     scale: float,
-    evaluate: Callable[[Ints, Floats32], Iterator[tuple[slice, slice, npt.NDArray[Any]]]],
+    evaluate: Callable[[Ints, Floats32], Iterator[tuple[slice | Ints, slice, npt.NDArray[Any]]]],
     out: npt.NDArray[Any],
 ) -> None:
     """Fill a region of one spatial volume.
@@ -96,8 +96,8 @@ def sample_region(
     scale : float
         Samples per voxel.
     evaluate : callable
-        Called with leaf numbers (leaves,) and coordinates (axes, points); yields blocks as (slice of the leaves,
-        slice of the points, values of shape (leaves, points)).
+        Called with leaf numbers (leaves,) and coordinates (axes, points); yields blocks as (which leaves, slice
+        of the points, values of shape (leaves, points)).
     out : ndarray, C-contiguous, shape of the region
         Receives the values.
     """

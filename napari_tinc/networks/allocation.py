@@ -126,7 +126,7 @@ def allocate(
             fan_in = np.repeat(widths[-1], tree.children(level - 1)).astype(np.float64)
         is_leaf = level == tree.depth
         share = _lift(budget * node_shares(measure, nodes[level]), fan_in, layers[level], is_leaf)
-        widths.append(_classes(solve_width(share, fan_in, layers[level], is_leaf)))
+        widths.append(width_classes(solve_width(share, fan_in, layers[level], is_leaf)))
     return widths
 
 
@@ -146,7 +146,7 @@ def _lift(shares: Floats, fan_in: Floats, layers: int, is_leaf: bool) -> Floats:
     return lifted
 
 
-def _classes(widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def width_classes(widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Round widths down to a few distinct values, so that nodes fall into few groups."""
     if len(np.unique(widths)) <= _WIDTH_CLASSES:
         return widths

@@ -40,15 +40,15 @@ MAX_BUCKET_CODE = 14
 # A bucket is as wide as makes the mean magnitude about this many buckets, in powers of two.
 _BUCKETS_OF_THE_MEAN = 3
 # Decisions that have contexts of their own, and after how many the rest is an Elias-gamma code.
-_OWN_DECISIONS, _DECISIONS = 8, 24
+OWN_DECISIONS, _DECISIONS = 8, 24
 _MOST_BITS = 14
 # The inputs have the same say at first.
-_WEIGHT = 65536 // INPUTS
+WEIGHT = 65536 // INPUTS
 # Averages are in 16ths of a bucket; contexts tell apart 16 half buckets.
 _AVERAGE = 16 * _BUCKETS_OF_THE_MEAN
 _TENSORS, _AVERAGES, _NEAR = 32, 16, 7
 # Bits of a symbol: all decisions at their worst, both halves of the Elias-gamma code, the bucket's bits, the sign.
-_MOST_BYTES = (_DECISIONS * 13 + 2 * _MOST_BITS + MAX_BUCKET_CODE + 1) // 8 + 1
+MOST_BYTES = (_DECISIONS * 13 + 2 * _MOST_BITS + MAX_BUCKET_CODE + 1) // 8 + 1
 
 
 def bucket_code(symbols: Symbols) -> int:
@@ -91,8 +91,8 @@ def encode_symbols(tensors: Sequence[Symbols], matrices: Sequence[Sequence[Matri
     parts = _parts(matrices, codes)
     coded = [tensor.ravel() for tensor, code in zip(tensors, codes, strict=True) if code]
     symbols = np.concatenate([*coded, np.zeros(0, np.int32)]).astype(np.int32)
-    coder, buffer = beginning(), np.empty(_MOST_BYTES * symbols.size + 8, np.uint8)
-    _encode_parts(coder, buffer, Statistics.fresh(_WEIGHT).model, parts, _scratch(parts), symbols)
+    coder, buffer = beginning(), np.empty(MOST_BYTES * symbols.size + 8, np.uint8)
+    _code_parts(coder, buffer, Statistics.fresh(WEIGHT).model, parts, _scratch(parts), symbols, False)
     return ended(buffer[: coder[2]].tobytes(), coder)
 
 
@@ -107,7 +107,7 @@ def decode_symbols(stream: bytes, matrices: Sequence[Sequence[Matrix]], codes: S
     parts = _parts(matrices, codes)
     coder, symbols = opened(stream), np.zeros(int((parts[:, 1] * parts[:, 2]).sum()), np.int32)
     content = np.frombuffer(stream, np.uint8).copy()
-    if not _decode_parts(coder, content, Statistics.fresh(_WEIGHT).model, parts, _scratch(parts), symbols):
+    if not _code_parts(coder, content, Statistics.fresh(WEIGHT).model, parts, _scratch(parts), symbols, True):
         raise FormatError(f"expected symbols up to {MAX_SYMBOL} in a stream, got a larger one: the file is damaged")
     if len(stream) > coder[2]:
         more = len(stream) - int(coder[2])
@@ -148,7 +148,7 @@ def _look_at(model, tensor, row, column, all_before, near):  # type: ignore[no-u
     views[5] = np.uint64(1 + _TENSORS + 3 * _AVERAGES + min(all_before >> 3, _AVERAGES - 1))
     views[6] = np.uint64(1 + _TENSORS + 4 * _AVERAGES + near)
     for i in range(INPUTS):
-        model.contexts[i] *= np.uint64(_OWN_DECISIONS)
+        model.contexts[i] *= np.uint64(OWN_DECISIONS)
 
 
 @part()
@@ -158,7 +158,7 @@ def _next_decision(model):  # type: ignore[no-untyped-def]
 
 
 @part()
-def _encode_symbol(coder, buffer, model, symbol, bits):  # type: ignore[no-untyped-def]
+def _encode_symbol(coder, buffer, model, symbol, bits, most_bits):  # type: ignore[no-untyped-def]
     """Its bucket, the bits in it, its sign."""
     magnitude = abs(symbol)
     bucket, passed, more = magnitude >> bits, 0, True
@@ -167,13 +167,13 @@ def _encode_symbol(coder, buffer, model, symbol, bits):  # type: ignore[no-untyp
         encode(coder, buffer, model, np.int64(more))
         if more:
             passed += 1
-            if passed < _OWN_DECISIONS:
+            if passed < OWN_DECISIONS:
                 _next_decision(model)
     if passed == _DECISIONS:
         rest, length = bucket - _DECISIONS + 1, 0
         while rest >> (length + 1):
             length += 1
-        for i in range(min(length + 1, _MOST_BITS)):
+        for i in range(min(length + 1, most_bits)):
             put(coder, buffer, np.int64(i < length), EVEN)
         for position in range(length - 1, -1, -1):
             put(coder, buffer, (rest >> position) & 1, EVEN)
@@ -184,16 +184,16 @@ def _encode_symbol(coder, buffer, model, symbol, bits):  # type: ignore[no-untyp
 
 
 @part()
-def _decode_symbol(coder, stream, model, bits):  # type: ignore[no-untyped-def]
+def _decode_symbol(coder, stream, model, bits, most_bits):  # type: ignore[no-untyped-def]
     """Invert `_encode_symbol`."""
     magnitude = 0
     while magnitude < _DECISIONS and decode(coder, stream, model):
         magnitude += 1
-        if magnitude < _OWN_DECISIONS:
+        if magnitude < OWN_DECISIONS:
             _next_decision(model)
     if magnitude == _DECISIONS:
         rest, length = 1, 0
-        while length < _MOST_BITS and get(coder, stream, EVEN):
+        while length < most_bits and get(coder, stream, EVEN):
             length += 1
         for _ in range(length):
             rest = 2 * rest + get(coder, stream, EVEN)
@@ -205,59 +205,55 @@ def _decode_symbol(coder, stream, model, bits):  # type: ignore[no-untyped-def]
     return -magnitude if get(coder, stream, EVEN) else magnitude
 
 
-@compiled
-def _encode_parts(coder, buffer, models, parts, scratch, symbols):  # type: ignore[no-untyped-def]
-    model, place = models[0], 0
+@part()
+def code_symbol(coder, content, model, symbol, bits, most_bits, decoding):  # type: ignore[no-untyped-def]
+    """Read a symbol below 2**most_bits from the content, or write this one; return it."""
+    if decoding:
+        return _decode_symbol(coder, content, model, bits, most_bits)
+    _encode_symbol(coder, content, model, np.int64(symbol), bits, most_bits)
+    return np.int64(symbol)
+
+
+@part()
+def code_matrix(coder, content, model, tensor, rows, width, bits, scratch, symbols, place, most_bits, decoding):  # type: ignore[no-untyped-def]
+    """Encode or decode the symbols of a matrix, from ``place`` on; return whether all are in their bounds."""
     columns, above = scratch[0], scratch[1]
-    for part_number in range(len(parts)):
-        tensor, width, bits = parts[part_number, 0], parts[part_number, 2], parts[part_number, 3]
-        all_before = _AVERAGE
+    all_before = _AVERAGE
+    for x in range(width):
+        columns[x], above[x] = _AVERAGE, 0
+    for _ in range(rows):
+        row, left = all_before, 0
         for x in range(width):
-            columns[x], above[x] = _AVERAGE, 0
-        for _ in range(parts[part_number, 1]):
-            row, left = all_before, 0
-            for x in range(width):
-                _look_at(model, tensor, row, columns[x], all_before, left + above[x])
-                symbol = np.int64(symbols[place])
-                _encode_symbol(coder, buffer, model, symbol, bits)
-                bucket = abs(symbol) >> bits
-                left = min(bucket, _NEAR)
-                above[x] = left
-                row += (16 * bucket - row) >> 3
-                columns[x] += (16 * bucket - columns[x]) >> 3
-                all_before += (16 * bucket - all_before) >> 5
-                place += 1
+            _look_at(model, tensor % _TENSORS, row, columns[x], all_before, left + above[x])
+            symbol = code_symbol(coder, content, model, symbols[place], bits, most_bits, decoding)
+            if abs(symbol) >> most_bits:
+                return False
+            symbols[place] = symbol
+            bucket = abs(symbol) >> bits
+            left = min(bucket, _NEAR)
+            above[x] = left
+            row += (16 * bucket - row) >> 3
+            columns[x] += (16 * bucket - columns[x]) >> 3
+            all_before += (16 * bucket - all_before) >> 5
+            place += 1
+    return True
 
 
 @compiled
-def _decode_parts(coder, stream, models, parts, scratch, symbols):  # type: ignore[no-untyped-def]
-    """Invert `_encode_parts`; return whether all symbols are in their bounds."""
+def _code_parts(coder, content, models, parts, scratch, symbols, decoding):  # type: ignore[no-untyped-def]
+    """Encode or decode all matrices; return whether all symbols are in their bounds."""
     model, place = models[0], 0
-    columns, above = scratch[0], scratch[1]
-    for part_number in range(len(parts)):
-        tensor, width, bits = parts[part_number, 0], parts[part_number, 2], parts[part_number, 3]
-        all_before = _AVERAGE
-        for x in range(width):
-            columns[x], above[x] = _AVERAGE, 0
-        for _ in range(parts[part_number, 1]):
-            row, left = all_before, 0
-            for x in range(width):
-                _look_at(model, tensor, row, columns[x], all_before, left + above[x])
-                symbol = _decode_symbol(coder, stream, model, bits)
-                if abs(symbol) > MAX_SYMBOL:
-                    return False
-                symbols[place] = symbol
-                bucket = abs(symbol) >> bits
-                left = min(bucket, _NEAR)
-                above[x] = left
-                row += (16 * bucket - row) >> 3
-                columns[x] += (16 * bucket - columns[x]) >> 3
-                all_before += (16 * bucket - all_before) >> 5
-                place += 1
+    for number in range(len(parts)):
+        tensor, rows, width, bits = parts[number, 0], parts[number, 1], parts[number, 2], parts[number, 3]
+        if not code_matrix(
+            coder, content, model, tensor, rows, width, bits, scratch, symbols, place, np.int64(_MOST_BITS), decoding
+        ):
+            return False
+        place += rows * width
     return True
 
 
 __all__ = [
-    "MAX_BUCKET_CODE", "MAX_SYMBOL", "MIXING_CODER", "Matrix", "Symbols", "bucket_code", "decode_symbols",
-    "encode_symbols", "estimated_bits",
+    "MAX_BUCKET_CODE", "MAX_SYMBOL", "MIXING_CODER", "MOST_BYTES", "OWN_DECISIONS", "WEIGHT", "Matrix", "Symbols",
+    "bucket_code", "code_matrix", "code_symbol", "decode_symbols", "encode_symbols", "estimated_bits",
 ]  # fmt: skip

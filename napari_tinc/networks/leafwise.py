@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from napari_tinc.format import ItemRange
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.sampling import Ints, leaves_of_region, sample_region
 from napari_tinc.networks.device import is_out_of_memory
@@ -28,7 +29,7 @@ _ACTIVATIONS = {"cpu": 1 << 19, "cuda": 1 << 26, "mps": 1 << 24}
 _LEAF_BATCH = 256
 _SMALLEST_TILE = 64
 _VOXELS_PER_STEP = 2**14
-_PEAK_RATE, _RATE_PER_WIDTH = 0.05, 1.2
+PEAK_RATE, RATE_PER_WIDTH = 0.05, 1.2
 _OMEGA_PER_VOXEL = 0.5
 
 
@@ -73,8 +74,7 @@ class LeafSamples:
 
     def psnr(self, losses: Tensor) -> float:
         """PSNR in dB of the items' mean squared errors taken together."""
-        errors = losses.double().cpu().numpy() * 10 ** (-self.psnr_offsets / 10)
-        return float(-10 * np.log10(max(errors.mean(), 1e-30)))
+        return mean_psnr(losses, self.psnr_offsets)
 
 
 class LeafNetwork(ABC):
@@ -122,22 +122,12 @@ class LeafNetwork(ABC):
         """Grow steps and batch with the square root of the volume, so that the cost per voxel stays the same."""
         rows = self.partition.leaves * self.items
         points = max(64, round(_VOXELS_PER_STEP * growth / rows))
-        rate = min(_PEAK_RATE, _RATE_PER_WIDTH / self.layer_width)
+        rate = min(PEAK_RATE, RATE_PER_WIDTH / self.layer_width)
         return Schedule(round(steps * growth), points, rate, time_limit)
 
     def samples(self, original: TrainingVolume, device: torch.device) -> LeafSamples:
         """Cut the items into normalised leaves on a device."""
-        tree, rows, offsets = self.partition, [], []
-        for item, limits in zip(original.items, original.ranges, strict=True):
-            scale = limits.scale or 1.0
-            rows.append(((tree.to_leaves(item).astype(np.float64) - limits.offset) / scale).astype(np.float32))
-            offsets.append(20 * math.log10(original.value_range / scale) if limits.span else math.inf)
-        values = torch.from_numpy(np.ascontiguousarray(np.concatenate(rows).T)).to(device)
-        grid = np.meshgrid(*tree.local_axes(), indexing="ij")
-        coordinates = torch.from_numpy(np.stack([axis.ravel() for axis in grid])).to(device)
-        weights = _loss_weights(original, tree)
-        on_device = None if weights is None else weights.to(device)
-        return LeafSamples(coordinates, values, on_device, len(original.items), np.array(offsets))
+        return leaf_samples(self.partition, original, device)
 
     @property
     def leaf_count(self) -> int:
@@ -181,6 +171,38 @@ class LeafNetwork(ABC):
                 start = columns.stop
 
 
+def leaf_samples(tree: Octree, original: TrainingVolume, device: torch.device) -> LeafSamples:
+    """Cut the items into the normalised leaves of a partition, on a device."""
+    pairs = zip(original.items, original.ranges, strict=True)
+    rows = [normalised(tree.to_leaves(item), limits) for item, limits in pairs]
+    values = torch.from_numpy(np.ascontiguousarray(np.concatenate(rows).T)).to(device)
+    grid = np.meshgrid(*tree.local_axes(), indexing="ij")
+    coordinates = torch.from_numpy(np.stack([axis.ravel() for axis in grid])).to(device)
+    weights = _loss_weights(original, tree)
+    on_device = None if weights is None else weights.to(device)
+    return LeafSamples(coordinates, values, on_device, len(original.items), psnr_offsets(original))
+
+
+def normalised(voxels: npt.NDArray[Any], limits: ItemRange) -> Floats32:
+    """Map intensities of an item to what networks learn, of any shape."""
+    result: Floats32 = ((voxels.astype(np.float64) - limits.offset) / (limits.scale or 1.0)).astype(np.float32)
+    return result
+
+
+def psnr_offsets(original: TrainingVolume) -> npt.NDArray[np.float64]:
+    """PSNR over the volume's own range of a mean squared error of 1 in normalised units, in dB, of every item."""
+    values = (
+        20 * math.log10(original.value_range / limits.scale) if limits.span else math.inf for limits in original.ranges
+    )
+    return np.array(list(values))
+
+
+def mean_psnr(losses: Tensor, offsets: npt.NDArray[np.float64]) -> float:
+    """PSNR in dB of the items' mean squared errors, normalised, taken together."""
+    errors = losses.double().cpu().numpy() * 10 ** (-offsets / 10)
+    return float(-10 * np.log10(max(errors.mean(), 1e-30)))
+
+
 def _loss_weights(original: TrainingVolume, tree: Octree) -> Tensor | None:
     """Weight of every voxel of every leaf, padding 0, mean 1; ``None`` if all weigh the same."""
     valid = tree.valid()
@@ -193,4 +215,13 @@ def _loss_weights(original: TrainingVolume, tree: Octree) -> Tensor | None:
     return torch.from_numpy(np.ascontiguousarray((stacked / stacked.mean()).T))
 
 
-__all__ = ["LeafNetwork", "LeafSamples"]
+__all__ = [
+    "PEAK_RATE",
+    "RATE_PER_WIDTH",
+    "LeafNetwork",
+    "LeafSamples",
+    "leaf_samples",
+    "mean_psnr",
+    "normalised",
+    "psnr_offsets",
+]

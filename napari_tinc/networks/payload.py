@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import Cursor, integer, varint
-from napari_tinc.networks import entropy, older_coders, quantization
-from napari_tinc.networks.entropy import Matrix, Symbols
+from napari_tinc.networks import entropy, latents, older_coders, quantization
+from napari_tinc.networks.entropy import Symbols
+from napari_tinc.networks.latents import Shape
 from napari_tinc.networks.quantization import Codes, Layout
 
 # Bounds of range-coded symbols in a file may not add up to more than this per byte of its segments: each is an
@@ -48,7 +50,7 @@ class CodedLevel:
     codes: list[int]
     nbytes: int
     streams: tuple[bytes, ...]
-    read: Callable[[bytes, list[list[Matrix]]], list[Symbols]]
+    read: Callable[[bytes, list[list[Shape]]], list[Symbols]]
 
     def decode(self, block: int) -> list[tuple[int, int, Symbols]]:
         """Return tensor, step code and symbols of the block's part of every tensor.
@@ -59,8 +61,8 @@ class CodedLevel:
             If the block's stream does not hold them.
         """
         part = block, len(self.streams)
-        matrices = [self.layout.matrices(self.item, tensor, part) for tensor in self.tensors]
-        return list(zip(self.tensors, self.codes, self.read(self.streams[block], matrices), strict=True))
+        shapes = [self.layout.shapes(self.item, tensor, part) for tensor in self.tensors]
+        return list(zip(self.tensors, self.codes, self.read(self.streams[block], shapes), strict=True))
 
 
 def pack_parameters(layout: Layout, parameters: Sequence[Tensor], codes: Codes) -> dict[tuple[int, int], bytes]:
@@ -71,12 +73,17 @@ def pack_parameters(layout: Layout, parameters: Sequence[Tensor], codes: Codes) 
         for level in range(len(layout.network.nodes)):
             tensors = [k for k, tensor in enumerate(layout.tensors) if tensor[0] == level]
             buckets = [entropy.bucket_code(symbols[item][tensor]) for tensor in tensors]
-            head = bytes([entropy.MIXING_CODER])
+            coder = latents.VOLUME_CODER if layout.has_volumes else entropy.MIXING_CODER
+            head = bytes([coder])
             head += b"".join(bytes([codes[item, tensor], code]) for tensor, code in zip(tensors, buckets, strict=True))
             blocks = layout.blocks(item, level)
             cut = [layout.cut(item, tensor, symbols[item][tensor], blocks) for tensor in tensors]
             streams = []
             for block, own in enumerate(zip(*cut, strict=True)):
+                if layout.has_volumes:
+                    shapes = [layout.shapes(item, tensor, (block, blocks)) for tensor in tensors]
+                    streams.append(latents.encode_latents(own, shapes, buckets))
+                    continue
                 matrices = [layout.matrices(item, tensor, (block, blocks)) for tensor in tensors]
                 streams.append(entropy.encode_symbols(own, matrices, buckets))
             lengths = b"".join(varint(len(stream)) for stream in streams[:-1])
@@ -102,18 +109,27 @@ def parse_parameters(layout: Layout, item: int, level: int, payload: bytes) -> C
     return CodedLevel(layout, item, tensors, codes, len(payload), tuple(streams), read)
 
 
-_Head = tuple[list[int], Callable[[bytes, list[list[Matrix]]], list[Symbols]]]
+_Head = tuple[list[int], Callable[[bytes, list[list[Shape]]], list[Symbols]]]
 
 
 def _head(cursor: Cursor, coder: int, tensors: list[int]) -> _Head:
     """Read the step codes of all tensors, and how their symbols are coded."""
-    if coder != entropy.MIXING_CODER:
-        raise FormatError(f"expected entropy coder 1, 2 or 3, got {coder}: the file is damaged or from a newer version")
+    decoders = {entropy.MIXING_CODER: _decode_matrices, latents.VOLUME_CODER: latents.decode_latents}
+    if coder not in decoders:
+        raise FormatError(
+            f"expected entropy coder 1, 2, 3 or 4, got {coder}: the file is damaged or from a newer version"
+        )
     codes, buckets = [], []
     for _ in tensors:
         codes.append(cursor.u8("step code"))
         buckets.append(integer("bucket code", cursor.u8("bucket code"), 0, entropy.MAX_BUCKET_CODE))
-    return codes, partial(entropy.decode_symbols, codes=buckets)
+    return codes, partial(decoders[coder], codes=buckets)
+
+
+def _decode_matrices(stream: bytes, shapes: Sequence[Sequence[Shape]], codes: Sequence[int]) -> list[Symbols]:
+    """Read what coder 3 wrote, which takes grids for matrices as it does all arrays."""
+    matrices = [[(math.prod(shape[:-1]), shape[-1]) for shape in own] for own in shapes]
+    return entropy.decode_symbols(stream, matrices, codes)
 
 
 def _older_head(cursor: Cursor, coder: int, tensors: list[int]) -> _Head:
@@ -122,8 +138,8 @@ def _older_head(cursor: Cursor, coder: int, tensors: list[int]) -> _Head:
         codes.append(cursor.u8("step code"))
         models.append(older_coders.read_model(cursor))
 
-    def read(stream: bytes, matrices: list[list[Matrix]]) -> list[Symbols]:
-        sizes = [sum(rows * columns for rows, columns in own) for own in matrices]
+    def read(stream: bytes, shapes: list[list[Shape]]) -> list[Symbols]:
+        sizes = [sum(math.prod(shape) for shape in own) for own in shapes]
         return older_coders.decode(stream, sizes, models, coder)
 
     return codes, read

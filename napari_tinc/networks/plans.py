@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from napari_tinc.errors import FormatError
+from napari_tinc.choices import BETWEEN
+from napari_tinc.errors import FormatError, InputError
 from napari_tinc.format.cursor import Cursor
+from napari_tinc.settings import Settings
 
 # A network may not claim more parameters than this per byte of its segments: the symbols of an honest file take
 # several bits each, and a decoder must be able to refuse before it allocates. What any machine can hold is always
@@ -31,4 +33,13 @@ def check_end(cursor: Cursor) -> None:
         raise FormatError(f"expected the plan to end after its last level, got {cursor.remaining} bytes more: damaged")
 
 
-__all__ = ["MAX_PARAMETERS_PER_BYTE", "allowed_parameters", "check_end", "check_size"]
+def check_no_strategy(name: str, settings: Settings) -> None:
+    """Raise `InputError` if the settings spread parameters over octants, of which a family knows nothing."""
+    if settings.between not in BETWEEN[:2] or settings.within != "equal":
+        raise InputError(
+            f"expected no strategy for {name}, which is one for all octants, got {settings.between} between levels "
+            f"and {settings.within} within a level: leave them out, or take model 'tinc'"
+        )
+
+
+__all__ = ["MAX_PARAMETERS_PER_BYTE", "allowed_parameters", "check_end", "check_no_strategy", "check_size"]

@@ -302,7 +302,8 @@ class Phase:
     rounded : bool
         Whether the network is evaluated with parameters rounded to the steps of the file.
     penalty : callable, optional
-        Maps the parameters to a scalar that is added to the loss, such as an L1 norm that prunes.
+        Maps the parameters to a scalar; times the loss as it is, it is added to the loss. Bits of the parameters over
+        those of the budget, or an L1 norm that prunes, then mean the same for every volume and quality.
     constrain : callable, optional
         Changes the parameters in place after every step, such as a mask.
     """

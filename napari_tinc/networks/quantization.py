@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from napari_tinc.networks.entropy import MAX_SYMBOL, Matrix, estimated_bits
+from napari_tinc.networks.latents import LARGEST, estimated_latent_bits
 from napari_tinc.networks.protocol import Network
 from napari_tinc.system.forks import with_fresh_locks
 
@@ -101,6 +102,22 @@ class Layout:
             found.append(((rows.stop - rows.start) * array.per_node // columns, columns))
         return found
 
+    @cached_property
+    def has_volumes(self) -> bool:
+        """Whether an array lies on a grid: its last axes are spatial ones, behind those of nodes and features."""
+        return any(len(array.shape) > 3 for array in self.network.arrays)
+
+    def shapes(self, item: int, tensor: int, part: Part = WHOLE) -> list[tuple[int, ...]]:
+        """As :meth:`matrices`, but of an array on a grid: volumes of all nodes and features, planes, rows, columns."""
+        found: list[tuple[int, ...]] = []
+        for i, matrix in zip(self._owners(tensor), self.matrices(item, tensor, part), strict=True):
+            shape, rows = self.network.arrays[i].shape, self.rows(i, item, part)
+            if len(shape) > 3:
+                planes = shape[2] if len(shape) > 4 else 1
+                matrix = ((rows.stop - rows.start) * shape[1], planes, *shape[-2:])
+            found.append(matrix)
+        return found
+
     def size(self, item: int, tensor: int, part: Part = WHOLE) -> int:
         """Number of parameters of one tensor, or of a part of it."""
         return sum(rows * columns for rows, columns in self.matrices(item, tensor, part))
@@ -175,14 +192,14 @@ def sensitivity(
 
 def quantise(layout: Layout, parameters: Sequence[Tensor], codes: Codes) -> list[list[npt.NDArray[np.int32]]]:
     """Symbols of every tensor, ``[item][tensor]``; out-of-range symbols are clipped."""
-    steps = step_sizes(codes)
+    steps, most = step_sizes(codes), LARGEST if layout.has_volumes else MAX_SYMBOL
     symbols = []
     for item in range(layout.items):
         row = []
         for tensor in range(len(layout.tensors)):
             flat = np.concatenate([p.detach().cpu().numpy().ravel() for p in layout.tensor(parameters, item, tensor)])
             rounded = np.rint(flat / steps[item, tensor])
-            row.append(np.clip(rounded, -MAX_SYMBOL, MAX_SYMBOL).astype(np.int32))
+            row.append(np.clip(rounded, -most, most).astype(np.int32))
         symbols.append(row)
     return symbols
 
@@ -200,9 +217,14 @@ def dequantise(layout: Layout, symbols: Sequence[Sequence[npt.NDArray[np.int32]]
     return parameters
 
 
-def coded_bits(symbols: Sequence[Sequence[npt.NDArray[np.int32]]]) -> float:
+def coded_bits(layout: Layout, symbols: Sequence[Sequence[npt.NDArray[np.int32]]]) -> float:
     """Estimate the size of all parameter segments."""
-    return sum(estimated_bits(s) + TENSOR_OVERHEAD_BITS for row in symbols for s in row)
+    total = 0.0
+    for item, row in enumerate(symbols):
+        for tensor, own in enumerate(row):
+            shapes = layout.shapes(item, tensor) if layout.has_volumes else ()
+            total += (estimated_latent_bits(own, shapes) if shapes else estimated_bits(own)) + TENSOR_OVERHEAD_BITS
+    return total
 
 
 def fit_steps(layout: Layout, parameters: Sequence[Tensor], sensitivities: Floats, bits: float) -> tuple[Codes, float]:
@@ -218,12 +240,12 @@ def fit_steps(layout: Layout, parameters: Sequence[Tensor], sensitivities: Float
     low, high = -40.0, 40.0  # log2 of the common factor: too fine … coarse enough
     for _ in range(16):
         middle = (low + high) / 2
-        if coded_bits(quantise(layout, parameters, step_codes(shape + middle))) > bits:
+        if coded_bits(layout, quantise(layout, parameters, step_codes(shape + middle))) > bits:
             low = middle
         else:
             high = middle
     codes = step_codes(shape + high)
-    return codes, coded_bits(quantise(layout, parameters, codes))
+    return codes, coded_bits(layout, quantise(layout, parameters, codes))
 
 
 def step_codes(log2_steps: Floats) -> Codes:

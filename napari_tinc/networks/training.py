@@ -230,7 +230,7 @@ class Trainer:
         state.optimiser.zero_grad(set_to_none=True)
         objective = losses.mean()
         if self.phase.penalty is not None:
-            objective = objective + self.phase.penalty(state.parameters)
+            objective = objective + objective.detach() * self.phase.penalty(state.parameters)
         objective.backward()  # type: ignore[no-untyped-call]
         state.optimiser.step()
         if self.phase.constrain is not None:

@@ -22,7 +22,7 @@ from synthetic import blobs
 
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.compare import peers, process, video
-from napari_tinc.compare.candidates import STRATEGIES, Candidate, candidates, default_candidates
+from napari_tinc.compare.candidates import OF_FAMILIES, STRATEGIES, Candidate, candidates, default_candidates
 from napari_tinc.compare.engine import Comparison
 from napari_tinc.compare.results import COLUMNS
 from napari_tinc.encode.compression import compress
@@ -103,7 +103,7 @@ def test_octants_lie_on_one_grid_for_all(finished, volume):
 
 
 def test_one_of_ours_opens_as_a_compressed_volume_and_a_peer_does_not(finished):
-    ours, peer = finished.result("siren fast", 12.0), finished.result("sperr", 12.0)
+    ours, peer = finished.result("even/equal@1 fast", 12.0), finished.result("sperr", 12.0)
     np.testing.assert_array_equal(ours.volume().decode(), ours.decode())
     with pytest.raises(InputError, match="sperr"):
         peer.volume()
@@ -220,7 +220,7 @@ def test_without_any_peer_all_are_listed_with_the_reason(volume, tmp_path, monke
     finally:
         video.missing.cache_clear()
     table = comparison.table().set_index("candidate")
-    assert table.loc["siren fast", "problem"] == ""
+    assert table.loc["even/equal@1 fast", "problem"] == ""
     for name in peers.PEERS:
         assert table.loc[name, "problem"].startswith("unavailable: ")
         assert math.isnan(table.loc[name, "psnr"])
@@ -351,7 +351,7 @@ def test_strategies_are_read_and_named_alike():
         "best", "shallow", "importance", 3, model="tinc"
     )
     assert Candidate.tinc("auto").settings == Settings("fast", "auto", "equal", model="tinc")
-    for name in (*STRATEGIES, "siren", "deep/variance@2"):
+    for name in (*STRATEGIES, *OF_FAMILIES, "deep/variance@2", "even/equal@1"):
         assert Candidate.tinc(name).name == f"{name} fast"
     assert [candidate.name for candidate in default_candidates()] == [
         *(f"{name} fast" for name in STRATEGIES), *peers.PEERS

@@ -79,6 +79,10 @@ if __name__ == "__main__":
     save("mixed-zyx-u2", lambda: network(bump, Target.size(2500), levels=2, within="importance"))
     save("mixed-zcyx-f4", lambda: network(stack, Target.size(2500), metadata=named, levels=2, between="deep"))
     save("mixed-neurcomp-zyx-u2", lambda: network(bump, Target.size(2500), model="neurcomp"))
+    save("grid-zyx-u2", lambda: network(bump, Target.size(2500), model="grid"))
+    save("tucker-zyx-u2", lambda: network(bump, Target.size(2500), model="tucker"))
+    save("siren-zyx-u2", lambda: network(bump, Target.size(2500), model="siren"))
+    save("sci-zyx-u2", lambda: network(np.where(bump > 1500, bump, 200), Target.size(2500), model="sci"))
     save("restored-zyx-u2", lambda: detail(rough, Target.size(3500)))
     pair = np.stack([textured(90, 80), 1 - textured(90, 80) ** 2]).astype("f4") * 3 - 1
     save("restored-cyx-f4", lambda: detail(pair, Target.size(6000), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3)))

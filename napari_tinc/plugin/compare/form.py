@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_tinc.choices import FAMILIES, PRESETS
-from napari_tinc.compare.candidates import EXTRA_STRATEGIES, STRATEGIES
+from napari_tinc.compare.candidates import EXTRA_STRATEGIES, OF_FAMILIES, STRATEGIES
 from napari_tinc.compare.peers import PEERS
 from napari_tinc.plugin.compare.model import DEFAULT_BAR, Choice
 from napari_tinc.plugin.window.layer_form import LayerForm, rows_of
@@ -38,9 +38,9 @@ _LABELS = {
 _STRATEGY_TIPS = {
     "default": "The default settings of Compress: wavelets, and a network where it makes the file better.",
     "wavelet": "The wavelet layer without a network: a second or two.",
-    "siren": "One sine network for the whole volume.",
 } | {family.name: f"{family.summary.capitalize()}." for family in FAMILIES.values()}
 _NETWORK_TIP = "A tree of networks alone; {} between levels, {} within a level."
+_TICK_TIPS = {"Families": "Tick one of each kind of network, and the wavelets that they must beat"}
 _PEER_TIP = "{}, at the best setting whose file fits the size."
 
 
@@ -86,10 +86,13 @@ class CompareForm(LayerForm):
         head, grid = QHBoxLayout(), QGridLayout()
         head.addWidget(QLabel(title))
         head.addStretch()
-        for text, ticked in (("All", True), ("None", False)):
+        presets: dict[str, Sequence[str]] = {"All": names, "None": ()}
+        if OF_FAMILIES[0] in names:
+            presets = {"Families": OF_FAMILIES} | presets
+        for text, ticked in presets.items():
             button = QPushButton(text)
-            button.setToolTip(f"Tick {text.lower()} of them")
-            button.setFixedWidth(50)
+            button.setToolTip(_TICK_TIPS.get(text, f"Tick {text.lower()} of them"))
+            button.setFixedWidth(70 if text in _TICK_TIPS else 50)
             button.clicked.connect(lambda _=False, ticked=ticked, names=names: self._tick_group(names, ticked))
             head.addWidget(button)
         for number, name in enumerate(names):
@@ -103,9 +106,9 @@ class CompareForm(LayerForm):
         layout.addLayout(grid)
         return group
 
-    def _tick_group(self, names: Sequence[str], ticked: bool) -> None:
+    def _tick_group(self, names: Sequence[str], ticked: Sequence[str]) -> None:
         for name in names:
-            self.boxes[name].setChecked(ticked and self.boxes[name].isEnabled())
+            self.boxes[name].setChecked(name in ticked and self.boxes[name].isEnabled())
 
     def tick(self, names: Sequence[str]) -> None:
         """Tick these and no others."""

@@ -1,0 +1,122 @@
+"""Every family of networks at equal bytes, and the wavelets that it must beat.
+
+    OMP_NUM_THREADS=1 python benchmarks/families.py VOLUMES --ratios 64 256 --time-limit 20
+    python benchmarks/families.py --table
+
+Trains every family for ``--time-limit`` seconds, which are of the clock: on a busy machine they are worth less. Of a
+volume larger than ``--voxels`` its middle is taken. Appends to ``benchmarks/results/families.csv`` and goes on where it
+was stopped; ``--table`` prints what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import tifffile
+from strategies import middle
+
+from napari_tinc import CompressedVolume, Target, compress
+from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.choices import FAMILIES, WAVELET
+from napari_tinc.errors import TincError
+from napari_tinc.geometry.octree import Octree, choose_splits
+from napari_tinc.measures import metrics
+
+RESULTS = Path(__file__).parent / "results" / "families.csv"
+KEYS = ["volume", "voxels", "ratio", "model", "limit_s"]
+COLUMNS = [*KEYS, "bytes", "psnr_dB", "worst_octant_dB", "encode_s", "decode_Mvoxel_s", "problem"]
+
+
+def worst_octant(volume: npt.NDArray[np.generic], decoded: npt.NDArray[np.generic]) -> float:
+    """PSNR of the worst of 64 octants or fewer, over the range of the whole."""
+    span, psnrs = float(np.ptp(volume)), []
+    spatial = Octree(volume.shape[-3:], choose_splits(volume.shape[-3:], 2))
+    for box in spatial.boxes(spatial.depth):
+        error = np.square(volume[(..., *box)].astype(float) - decoded[(..., *box)]).mean()
+        psnrs.append(10 * np.log10(span**2 / max(error, 1e-30)))
+    return float(min(psnrs))
+
+
+def measured(volume: npt.NDArray[np.generic], ratio: float, model: str, limit: float) -> dict[str, object]:
+    axes = "zcyx" if volume.ndim == 4 else "zyx"
+    metadata = Metadata(axes, (1.0,) * volume.ndim, ("",) * volume.ndim)
+    began = time.perf_counter()
+    try:
+        made = compress(volume, Target.ratio(ratio), model=model, time_limit=limit, metadata=metadata)
+    except TincError as error:
+        return {"problem": str(error)}
+    encoded = time.perf_counter() - began
+    file = CompressedVolume(made.to_bytes())
+    began = time.perf_counter()
+    decoded = file.decode()
+    took = time.perf_counter() - began
+    items = [volume, decoded] if volume.ndim < 4 else [np.moveaxis(array, 1, 0) for array in (volume, decoded)]
+    return {
+        "bytes": made.nbytes,
+        "psnr_dB": f"{metrics.psnr(volume, decoded):.2f}",
+        "worst_octant_dB": f"{worst_octant(*items):.1f}",
+        "encode_s": f"{encoded:.1f}",
+        "decode_Mvoxel_s": f"{volume.size / took / 1e6:.2f}",
+    }
+
+
+def table(results: Path) -> None:
+    """Print PSNR and worst octant of every model, then what it takes."""
+    rows = pd.read_csv(results).groupby(KEYS, sort=False).last().reset_index()
+    models = list(dict.fromkeys([WAVELET, *rows.model]))
+    for (ratio, limit), some in rows.groupby(["ratio", "limit_s"], sort=False):
+        print(f"\nRatio {ratio:g}, {limit:g} s:\n\n| volume | " + " | ".join(models) + " |")
+        print("|---|" + "---|" * len(models))
+        for volume, own in some.groupby("volume", sort=False):
+            cells = {r.model: f"{r.psnr_dB:.2f} / {r.worst_octant_dB:.1f}" for r in own.itertuples()}
+            print(f"| `{volume}` | " + " | ".join(cells.get(model, "") for model in models) + " |")
+    print("\n| model | encode s | decode Mvoxel/s |\n|---|---|---|")
+    for model in models:
+        own = rows[rows.model == model]
+        print(f"| {model} | {own.encode_s.median():.1f} | {own.decode_Mvoxel_s.median():.1f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--volumes", nargs="*", default=[], help="how their names begin; all if not given")
+    parser.add_argument("--ratios", nargs="+", type=float, default=[64, 256])
+    parser.add_argument("--models", nargs="+", default=[WAVELET, *FAMILIES])
+    parser.add_argument("--time-limit", type=float, default=20)
+    parser.add_argument("--voxels", type=int, default=2**22)
+    parser.add_argument("--table", action="store_true", help="print what is there and run nothing")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    if args.table:
+        table(args.results)
+        return
+    paths = [p for p in sorted(args.folder.glob("*.tif")) if not any(word in p.stem for word in ("mask", "clean"))]
+    chosen = [p for p in paths if not args.volumes or any(p.stem.startswith(name) for name in args.volumes)]
+    known = pd.read_csv(args.results)[KEYS].astype(str).agg("|".join, axis=1) if args.results.exists() else []
+    done = set(known)
+    with args.results.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if file.tell() == 0:
+            writer.writeheader()
+        for path in chosen:
+            whole = tifffile.imread(path)
+            volume = whole if whole.ndim == 4 else middle(whole, args.voxels)
+            for ratio in args.ratios:
+                for model in args.models:
+                    row = dict(zip(KEYS, (path.stem, volume.size, ratio, model, args.time_limit), strict=True))
+                    if "|".join(map(str, row.values())) in done:
+                        continue
+                    found = measured(volume, ratio, model, args.time_limit)
+                    writer.writerow(row | found)
+                    file.flush()
+                    print(path.stem, ratio, model, found, flush=True)
+
+
+if __name__ == "__main__":
+    main()
