@@ -37,7 +37,8 @@ def progress(phase: str, step: int = 0, seconds: float = 0.0, psnr: float = 30.0
 
 def test_every_kind_of_target_is_offered():
     assert compress_model.TARGETS.keys() == {
-        target.kind for target in (Target.ratio(1), Target.size(1), Target.bits_per_voxel(1), Target.psnr(1))
+        target.kind
+        for target in (Target.ratio(1), Target.size(1), Target.bits_per_voxel(1), Target.psnr(1), Target.max_error(1))
     }
 
 
@@ -52,6 +53,11 @@ def test_every_setting_of_the_form_is_one_that_the_library_takes():
         ({"target_kind": "bytes", "target_value": 1.5}, "12 kB → 1.5 kB\n8 : 1, 2 bits/voxel"),
         ({"target_kind": "bits_per_voxel", "target_value": 1.0}, "12 kB → 750 B\n16 : 1, 1 bits/voxel"),
         ({"target_kind": "psnr", "target_value": 42.0}, "12 kB → the smallest file that reaches 42 dB"),
+        (
+            {"target_kind": "max_error", "target_value": 2.5},
+            "12 kB → the smallest file that keeps every voxel within 2.5",
+        ),
+        ({"target_kind": "max_error", "target_value": 0.0}, "12 kB → the smallest file that loses nothing"),
     ],
 )
 def test_the_resulting_size_is_shown_at_once(form, shown):
@@ -66,6 +72,7 @@ def test_the_resulting_size_is_shown_at_once(form, shown):
         ({"target_kind": "bytes", "target_value": 0.0004}, "which the smallest file of such a volume takes, got 0"),
         ({"target_value": 1e9}, "smallest file"),
         ({"within": "map"}, "importance layer"),
+        ({"target_kind": "max_error", "preset": "best"}, "for a largest error"),
     ],
 )
 def test_a_form_that_cannot_work_says_why_and_does_not_start(form, said):

@@ -175,6 +175,20 @@ def test_compress_shows_every_state_a_preview_and_a_result_in_the_sources_place(
     assert not progress._all_instances
 
 
+def test_a_file_that_loses_nothing(opened, qtbot):
+    viewer, widget = opened()
+    widget.form.write(target_kind="max_error", target_value=0, model="auto")
+    assert "loses nothing" in widget.form.fields["size"].value
+    widget.compress_button.click()
+    wait_for(qtbot, widget, State.DONE)
+    result = viewer.layers[-1]
+    np.testing.assert_array_equal(result.metadata["tinc"].decode(), viewer.layers[0].data)
+    assert result.name.endswith("exact")
+    shown = dict(widget.model.report.rows())
+    assert (shown["PSNR"], shown["Largest error"]) == ("exact", "at most 0, guaranteed")
+    assert "Worst octant" not in shown
+
+
 @pytest.mark.usefixtures("quick")
 def test_every_button_of_the_card_does_its_work(opened, qtbot, tmp_path, monkeypatch):
     viewer, widget = opened()

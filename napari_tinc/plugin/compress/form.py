@@ -98,7 +98,7 @@ class CompressForm(LayerForm):
             self._field("axes", ComboBox, choices=self._axes_choices),
             self._field("region", ComboBox, choices=self._shapes, nullable=True),
             self._field("target_kind", ComboBox, choices=[(text, kind) for kind, text in _TARGET_LABELS.items()]),
-            self._field("target_value", FloatSpinBox, min=0.001, max=1e9, value=TARGETS["ratio"], step=1),
+            self._field("target_value", FloatSpinBox, min=0, max=1e9, value=TARGETS["ratio"], step=1),
             self._field("size", Label, value=""),
             self._field("output", ComboBox, choices=[(text, kind) for kind, text in OUTPUTS.items()]),
             self._field("preset", ComboBox, choices=PRESETS, value="fast"),
@@ -176,7 +176,6 @@ class CompressForm(LayerForm):
         field = self.fields["target_value"]
         field.native.setSuffix(_TARGET_SUFFIX[kind])
         field.native.setDecimals(3 if kind in ("bits_per_voxel", "max_error") else 1)
-        field.min = 0 if kind == "max_error" else 0.001
         field.step = 0.05 if kind == "bits_per_voxel" else 1
         field.value = TARGETS[kind]
 

@@ -33,6 +33,8 @@ class Report:
         A sentence on the bright structure that is kept; empty if there is none.
     losses : tuple of Loss
         The worst octants, to be looked at.
+    max_error : float or None
+        That the file guarantees, in intensity units.
     """
 
     raw_bytes: int
@@ -45,10 +47,13 @@ class Report:
     worst_box: str
     kept: str = ""
     losses: tuple[Loss, ...] = ()
+    max_error: float | None = None
 
     def rows(self) -> list[tuple[str, str]]:
         """Return label and text of every row of the result card."""
         ssim = f"{self.ssim:.4f}" + (f" ({self.ssim_part})" if self.ssim_part else "")
+        promised = [] if self.max_error is None else [("Largest error", f"at most {self.max_error:g}, guaranteed")]
+        worst = [("Worst octant", decibels_text(self.worst_psnr, 1)), ("at", self.worst_box)]
         return [
             ("Raw size", size_text(self.raw_bytes)),
             ("File size", size_text(self.file_bytes)),
@@ -56,8 +61,8 @@ class Report:
             ("PSNR", decibels_text(self.psnr, 2)),
             ("SSIM", ssim),
             ("Time", duration_text(self.seconds)),
-            ("Worst octant", decibels_text(self.worst_psnr, 1)),
-            ("at", self.worst_box),
+            *promised,
+            *(worst if math.isfinite(self.worst_psnr) else []),
         ]
 
 

@@ -295,10 +295,10 @@ def _report(data: Array, volume: CompressedVolume, started: float) -> Generator[
     kept = kept_structure(data, volume)
     worst = min(volume.octants, key=lambda octant: octant.psnr)
     box = worst_octant_text(worst.box, worst.item, len(volume.value_ranges))
-    psnr = float(volume.provenance["psnr"])
+    psnr, promised = float(volume.provenance["psnr"]), volume.provenance.get("max_error")
     return Report(
         volume.raw_nbytes, volume.nbytes, psnr, ssim, part, seconds, worst.psnr, box,
-        "" if kept is None else kept.sentence(), losses,
+        "" if kept is None else kept.sentence(), losses, promised if isinstance(promised, float | int) else None,
     )  # fmt: skip
 
 
