@@ -8,22 +8,22 @@ from numbers import Real
 
 from napari_tinc.errors import BudgetError, InputError
 
-_KINDS = ("ratio", "bytes", "bits_per_voxel", "psnr", "step", "max_error")
+_KINDS = ("ratio", "bytes", "bits_per_voxel", "psnr", "ssim", "step", "max_error")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A byte budget in one of three units, a PSNR to reach with the smallest file, the quantiser's step, or an error.
+    """A byte budget in one of three units, a quality to reach with the smallest file, or the quantiser's step.
 
-    Use the constructors :meth:`ratio`, :meth:`size`, :meth:`bits_per_voxel`, :meth:`psnr`, :meth:`step` and
-    :meth:`max_error`.
+    Use the constructors :meth:`ratio`, :meth:`size`, :meth:`bits_per_voxel`, :meth:`psnr`, :meth:`ssim`, :meth:`step`
+    and :meth:`max_error`.
 
     Parameters
     ----------
     kind : str
-        ``"ratio"``, ``"bytes"``, ``"bits_per_voxel"``, ``"psnr"``, ``"step"`` or ``"max_error"``.
+        ``"ratio"``, ``"bytes"``, ``"bits_per_voxel"``, ``"psnr"``, ``"ssim"``, ``"step"`` or ``"max_error"``.
     value : float
-        Positive and finite; a largest error may be 0.
+        Positive and finite; a largest error may be 0, and an SSIM is below 1.
     """
 
     kind: str
@@ -34,6 +34,10 @@ class Target:
             raise InputError(f"expected a target of {', '.join(_KINDS)}, got {self.kind!r}: choose one")
         if not (_is_positive(self.value) or (self.kind == "max_error" and self.value == 0)):
             raise InputError(f"expected a positive target, got {self.kind} = {self.value!r:.40}: give a number above 0")
+        if self.kind == "ssim" and self.value >= 1:
+            raise InputError(
+                f"expected an SSIM below 1, got {self.value!r:.40}; for no loss ask for a largest error of 0"
+            )
 
     @classmethod
     def ratio(cls, value: float) -> Target:
@@ -54,6 +58,11 @@ class Target:
     def psnr(cls, value: float) -> Target:
         """Aim at a PSNR in dB over the volume's own range, with the smallest file."""
         return cls("psnr", value)
+
+    @classmethod
+    def ssim(cls, value: float) -> Target:
+        """Aim at a structural similarity, see :func:`napari_tinc.measures.metrics.ssim`, with the smallest file."""
+        return cls("ssim", value)
 
     @classmethod
     def step(cls, value: float) -> Target:

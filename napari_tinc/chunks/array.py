@@ -127,9 +127,10 @@ def compress_array(image: Image, output: Path, options: Options, engine: Engine 
     engine = engine or Threads()
     check_array_output(output, options.overwrite)
     check_dtype(image.dtype)
-    if options.target.kind == "psnr":
+    if options.target.kind in ("psnr", "ssim"):
         raise InputError(
-            "expected a ratio, a size, a step or a largest error for an array, got a PSNR; a step gives one fidelity"
+            f"expected a ratio, a size, a step or a largest error for an array, got {options.target.kind.upper()}; "
+            "a step gives one fidelity"
         )
     if options.target.kind == "max_error":
         options.settings.check_no_networks("a largest error")

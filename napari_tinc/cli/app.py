@@ -90,6 +90,7 @@ def compress(
         float | None, typer.Option("--bits-per-voxel", help="Largest size of the file, in bits per voxel.")
     ] = None,
     psnr: Annotated[float | None, typer.Option(help="Quality to reach in dB, over the volume's own range.")] = None,
+    ssim: Annotated[float | None, typer.Option(help="Structural similarity to reach, below 1.")] = None,
     step: Annotated[
         float | None, typer.Option(help="Step of the quantiser, in intensity units: one fidelity, any size.")
     ] = None,
@@ -142,7 +143,7 @@ def compress(
     array = out_dir is None and len(paths) == 2 and paths[1].suffix.lower() == ".zarr"
     kept = "a Zarr that was begun goes on with the same command" if array else "no unfinished file is left"
     with reporting(as_json, kept), _memory_limit(memory):
-        target = _target(ratio, size, bits, psnr, step, max_error)
+        target = _target(ratio, size, bits, psnr, ssim, step, max_error)
         strategy = _between(between)
         if array:
             settings = Settings(preset, strategy, within, levels, device, seed, time_limit, model, provenance=False)
@@ -319,6 +320,7 @@ def _target(
     size: int | None,
     bits: float | None,
     psnr: float | None,
+    ssim: float | None,
     step: float | None,
     max_error: float | None,
 ) -> Target:
@@ -328,10 +330,11 @@ def _target(
     given += [] if size is None else [Target.size(size)]
     given += [] if bits is None else [Target.bits_per_voxel(bits)]
     given += [] if psnr is None else [Target.psnr(psnr)]
+    given += [] if ssim is None else [Target.ssim(ssim)]
     given += [] if step is None else [Target.step(step)]
     given += [] if max_error is None else [Target.max_error(max_error)]
     if len(given) > 1:
-        options = "--ratio, --bytes, --bits-per-voxel, --psnr, --step and --max-error"
+        options = "--ratio, --bytes, --bits-per-voxel, --psnr, --ssim, --step and --max-error"
         raise InputError(f"expected one of {options}, got several; keep one")
     return given[0] if given else Target.ratio(DEFAULT_RATIO)
 

@@ -31,6 +31,7 @@ from napari_tinc.encode.bounding import bounded
 from napari_tinc.encode.masking import promising, with_wavelets
 from napari_tinc.encode.original import Original
 from napari_tinc.encode.plan import NETWORK_SHARE, ShouldStop
+from napari_tinc.encode.similarity import reach_ssim
 from napari_tinc.encode.trial import TRAINING_STEPS
 from napari_tinc.errors import BudgetError, InputError
 from napari_tinc.progress import Progress
@@ -94,7 +95,7 @@ def compress_steps(
         than an eighth of the free memory is kept in files while it is worked on, see
         :func:`napari_tinc.memory_limit`; networks are trained only on what fits in memory.
     target : Target
-        Size of the file, PSNR to reach, step of the quantiser, or largest error.
+        Size of the file, PSNR or SSIM to reach, step of the quantiser, or largest error.
     settings : Settings, optional
         Preset, model, allocation, device and seed.
     metadata : Metadata, optional
@@ -150,7 +151,7 @@ def _compress(
 ) -> Steps:
     """Compress what has passed the checks."""
     original = Original.prepare(voxels, metadata, weights)
-    if settings.provenance and target.kind not in ("psnr", "step", "max_error"):
+    if settings.provenance and target.kind not in ("psnr", "ssim", "step", "max_error"):
         return (yield from _timed(fill_steps(original, target, settings, should_stop), original, settings, should_stop))
     return (yield from fill_steps(original, target, settings, should_stop))
 
@@ -166,6 +167,9 @@ def fill_steps(original: Original, target: Target, settings: Settings, should_st
         return CompressedVolume(framing.constant(original, settings.provenance), settings.device)
     if target.kind == "psnr":
         return (yield from _reach(original, settings, target.value, should_stop))
+    if target.kind == "ssim":
+        settings.check_no_networks("an SSIM")
+        return CompressedVolume((yield from reach_ssim(original, settings, target.value)), settings.device)
     if target.kind == "step":
         return (yield from _quantise(original, settings, target.value))
     if target.kind == "max_error":

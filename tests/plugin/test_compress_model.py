@@ -38,7 +38,14 @@ def progress(phase: str, step: int = 0, seconds: float = 0.0, psnr: float = 30.0
 def test_every_kind_of_target_is_offered():
     assert compress_model.TARGETS.keys() == {
         target.kind
-        for target in (Target.ratio(1), Target.size(1), Target.bits_per_voxel(1), Target.psnr(1), Target.max_error(1))
+        for target in (
+            Target.ratio(1),
+            Target.size(1),
+            Target.bits_per_voxel(1),
+            Target.psnr(1),
+            Target.ssim(0.5),
+            Target.max_error(1),
+        )
     }
 
 
@@ -57,6 +64,7 @@ def test_every_setting_of_the_form_is_one_that_the_library_takes():
             {"target_kind": "max_error", "target_value": 2.5},
             "12 kB → the smallest file that keeps every voxel within 2.5",
         ),
+        ({"target_kind": "ssim", "target_value": 0.98}, "12 kB → the smallest file of an SSIM of 0.98"),
         ({"target_kind": "max_error", "target_value": 0.0}, "12 kB → the smallest file that loses nothing"),
     ],
 )

@@ -21,8 +21,8 @@ from napari_tinc.plugin.window.layer_form import LayerForm, rows_of
 
 TOOLTIPS = {
     "source": "The image to compress. Multiscale layers are compressed at full resolution; RGB layers are not offered.",
-    "target_kind": "What to aim at: how many times smaller, a file size, bits for every voxel, a quality (PSNR), "
-    "or the largest error of any voxel.",
+    "target_kind": "What to aim at: how many times smaller, a file size, bits for every voxel, a quality (PSNR "
+    "or SSIM), or the largest error of any voxel.",
     "target_value": "The number to aim at. The file never exceeds a size; a PSNR takes several rounds of training. "
     "A largest error is in intensity units; 0 loses nothing.",
     "size": "Size of the volume and of the file it will become.",
@@ -77,9 +77,10 @@ _TARGET_LABELS = {
     "bytes": "file size",
     "bits_per_voxel": "bits per voxel",
     "psnr": "quality (PSNR)",
+    "ssim": "similarity (SSIM)",
     "max_error": "largest error",
 }
-_TARGET_SUFFIX = {"ratio": "", "bytes": " kB", "bits_per_voxel": " bits", "psnr": " dB", "max_error": ""}
+_TARGET_SUFFIX = {"ratio": "", "bytes": " kB", "bits_per_voxel": " bits", "psnr": " dB", "ssim": "", "max_error": ""}
 OUTPUTS = {"file": "one file (.tinc)", "zarr": "OME-Zarr, for large volumes"}
 _MAX_LEVELS = 7
 
@@ -175,8 +176,8 @@ class CompressForm(LayerForm):
         """Give the number field the unit of the target, and the number it had there last time."""
         field = self.fields["target_value"]
         field.native.setSuffix(_TARGET_SUFFIX[kind])
-        field.native.setDecimals(3 if kind in ("bits_per_voxel", "max_error") else 1)
-        field.step = 0.05 if kind == "bits_per_voxel" else 1
+        field.native.setDecimals(3 if kind in ("bits_per_voxel", "ssim", "max_error") else 1)
+        field.step = {"bits_per_voxel": 0.05, "ssim": 0.01}.get(kind, 1)
         field.value = TARGETS[kind]
 
     def read(self) -> Form:

@@ -20,7 +20,7 @@ from napari_tinc.plugin.window.axes import guessed_axes, named_axes
 from napari_tinc.settings import Settings
 from napari_tinc.target import Target
 
-TARGETS = {"ratio": 64.0, "bytes": 100.0, "bits_per_voxel": 0.25, "psnr": 40.0, "max_error": 10.0}
+TARGETS = {"ratio": 64.0, "bytes": 100.0, "bits_per_voxel": 0.25, "psnr": 40.0, "ssim": 0.98, "max_error": 10.0}
 _BYTES_PER_KB = 1000
 _LOOKED_AT = 8  # voxels per axis that tell whether a volume has different values
 _UNKNOWN_UNITS = ("pixel", "dimensionless", "")
@@ -241,7 +241,9 @@ class CompressModel:
             return "expected an importance layer for 'map', got none; choose one, or another strategy within levels"
         try:
             target = self.form.target()
-            if target.kind == "max_error":
+            if target.kind == "ssim":
+                self.form.settings().check_no_networks("an SSIM")
+            elif target.kind == "max_error":
                 self.form.settings().check_no_networks("a largest error")
                 if self.has_mask:
                     return "expected no importance layer with a largest error, which holds for every voxel; remove it"
@@ -259,6 +261,8 @@ class CompressModel:
         target, source = self.form.target(), self.source
         if target.kind == "psnr":
             return f"{size_text(source.nbytes)} → the smallest file that reaches {target.value:g} dB"
+        if target.kind == "ssim":
+            return f"{size_text(source.nbytes)} → the smallest file of an SSIM of {target.value:g}"
         if target.kind == "max_error":
             promise = f"that keeps every voxel within {target.value:g}" if target.value else "that loses nothing"
             return f"{size_text(source.nbytes)} → the smallest file {promise}"
@@ -268,7 +272,7 @@ class CompressModel:
 
     def expected_time(self) -> str:
         """Say how long it will take, from what was measured on this machine; empty if that is not known."""
-        if self.error() or self.running or self.source is None or self.form.target_kind == "max_error":
+        if self.error() or self.running or self.source is None or self.form.target_kind in ("ssim", "max_error"):
             return ""
         form, source = self.form, self.source
         expected = estimate(source.voxels, source.dtype, form.preset, form.model, form.device)

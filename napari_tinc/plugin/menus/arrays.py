@@ -58,7 +58,7 @@ def compress_into_zarr(viewer: Viewer) -> None:
     if path is not None:
         preferences = read()
         # A quality cannot be asked of an array.
-        target = Target.ratio(64) if preferences.target.kind == "psnr" else preferences.target
+        target = Target.ratio(64) if preferences.target.kind in ("psnr", "ssim") else preferences.target
         ArrayCompression(viewer, chosen[0], path, target, Settings(preferences.preset, device=preferences.device))
 
 
