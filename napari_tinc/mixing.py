@@ -42,15 +42,23 @@ _STRETCH = np.array(
     [max(-2047, min(2047, math.floor(256 * math.log((i + 0.5) / (4095.5 - i)) + 0.5))) for i in range(4096)], np.int16
 )
 
-# One record, which numba hands on as a pointer: arrays of its own would be counted at every call.
-_FIELDS = [
-    ("states", np.int32, CONTEXTS),  # 256 times the probability of a one in 65536ths, plus how often it was met
-    ("weights", np.int32, (SETS, INPUTS)),  # in 65536ths
-    ("contexts", np.uint64, INPUTS),  # of the decision at hand; unsigned: not looked at for being negative
-    ("row", np.uint64),  # set of weights of the decision at hand
-    ("stretched", np.int64, INPUTS),  # what the contexts say of it, as logits in 256ths
-]
-_MODEL = np.dtype((np.record, _FIELDS))
+
+def model_of(contexts: int, sets: int) -> np.dtype[Any]:
+    """Return the dtype of what is learnt from decisions with so many contexts and sets of weights.
+
+    One record, which numba hands on as a pointer: arrays of its own would be counted at every call.
+    """
+    fields = [
+        ("states", np.int32, contexts),  # 256 times the probability of a one in 65536ths, plus how often it was met
+        ("weights", np.int32, (sets, INPUTS)),  # in 65536ths
+        ("contexts", np.uint64, INPUTS),  # of the decision at hand; unsigned: not looked at for being negative
+        ("row", np.uint64),  # set of weights of the decision at hand
+        ("stretched", np.int64, INPUTS),  # what the contexts say of it, as logits in 256ths
+    ]
+    return np.dtype((np.record, fields))
+
+
+_MODEL = model_of(CONTEXTS, SETS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +74,9 @@ class Statistics:
     model: Array
 
     @classmethod
-    def fresh(cls, weight: int = _WEIGHT) -> Statistics:
+    def fresh(cls, weight: int = _WEIGHT, dtype: np.dtype[Any] = _MODEL) -> Statistics:
         """Know nothing: all probabilities are one half, all weights (in 65536ths) the same."""
-        model = np.zeros(1, _MODEL)
+        model = np.zeros(1, dtype)
         model["states"], model["weights"] = int(EVEN) << 8, weight
         return cls(model)
 
@@ -189,5 +197,5 @@ def decode(coder, stream, model):  # type: ignore[no-untyped-def]
 
 __all__ = [
     "CONTEXTS", "EVEN", "INPUTS", "SETS", "Array", "Statistics", "beginning", "decode", "encode", "ended",
-    "get", "learn", "opened", "predict", "put",
+    "get", "learn", "model_of", "opened", "predict", "put",
 ]  # fmt: skip

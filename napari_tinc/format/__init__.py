@@ -21,6 +21,7 @@ from napari_tinc.format.header import (
     ItemRange,
 )
 from napari_tinc.format.table import (
+    KIND_DIRECTIONAL,
     KIND_EXACT,
     KIND_MASK,
     KIND_PARAMETERS,
@@ -35,6 +36,7 @@ __all__ = [
     "BETWEEN",
     "DTYPES",
     "EXACT_DTYPES",
+    "KIND_DIRECTIONAL",
     "KIND_EXACT",
     "KIND_MASK",
     "KIND_PARAMETERS",

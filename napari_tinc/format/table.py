@@ -13,6 +13,7 @@ from napari_tinc.format.cursor import REMEDY, Cursor, integer, u32, varint
 from napari_tinc.format.header import MODEL_CONSTANT, MODEL_EXACT, MODEL_WAVELETS, Header
 
 KIND_QUALITY, KIND_PARAMETERS, KIND_WAVELETS, KIND_RESTORATION, KIND_MASK, KIND_EXACT = 0, 1, 2, 3, 4, 5
+KIND_DIRECTIONAL = 6
 KIND_NAMES = {
     KIND_QUALITY: "octant quality",
     KIND_PARAMETERS: "parameters",
@@ -20,11 +21,12 @@ KIND_NAMES = {
     KIND_RESTORATION: "restoration",
     KIND_MASK: "mask",
     KIND_EXACT: "exact voxels",
+    KIND_DIRECTIONAL: "directions",
 }
 MAX_SEGMENTS = 2**20
 _KINDS_OF_MODEL = {
     MODEL_CONSTANT: (KIND_QUALITY,),
-    MODEL_WAVELETS: (KIND_QUALITY, KIND_WAVELETS, KIND_RESTORATION, KIND_MASK),
+    MODEL_WAVELETS: (KIND_QUALITY, KIND_WAVELETS, KIND_RESTORATION, KIND_MASK, KIND_DIRECTIONAL),
     MODEL_EXACT: (KIND_EXACT,),
 }
 _KINDS_OF_FAMILIES = (KIND_QUALITY, KIND_PARAMETERS, KIND_WAVELETS, KIND_RESTORATION, KIND_MASK)
@@ -109,6 +111,7 @@ def validate_table(header: Header, entries: Sequence[Entry]) -> None:
         if before is not None and before[:3] >= entry[:3]:
             raise FormatError(
                 f"segment table: expected quality by item, parameters by level and item, wavelets by item, "
-                f"restoration by item, masks by item, each once, got ({before.name}) before ({entry.name}); {REMEDY}"
+                f"restoration by item, masks by item, directions by item, each once, "
+                f"got ({before.name}) before ({entry.name}); {REMEDY}"
             )
         before = entry

@@ -192,24 +192,50 @@ def leaf_bytes(pyramid: BlockPyramid, lengths: Sequence[int], nbytes: int, tree:
         Bytes of the segment.
     tree : Octree
     """
-    missing = 3 - len(tree.shape)
-    edges = [np.array([0, 1])] * missing + list(tree.edges(tree.depth))
-    rest, reach = float(nbytes), [1, 1, 1]
-    cells = np.zeros((1,) * missing + tree.counts(tree.depth))
+    rest, reach, layers = float(nbytes), [1, 1, 1], []
     for octave in range(pyramid.trunk):
         reach = [2 * r if axis in pyramid.splits[octave] else r for axis, r in enumerate(reach)]
         grid, first = pyramid.grid(octave), pyramid.number(octave, (0, 0, 0))
         shares = np.array(lengths[first : first + math.prod(grid)], np.float64).reshape(grid)
         rest -= shares.sum()
+        layers.append((shares, tuple(pyramid.side * r for r in reach)))
+    return _spread([*layers, (np.full((1, 1, 1), rest), pyramid.shape)], pyramid.shape, tree)
+
+
+def tile_bytes(
+    lengths: npt.NDArray[np.float64], sides: tuple[int, ...], shape: tuple[int, ...], nbytes: int, tree: Octree
+) -> npt.NDArray[np.float64]:
+    """Bytes of a segment spent on every leaf of a tree: those of tiles over their voxels, the rest over all.
+
+    Parameters
+    ----------
+    lengths : ndarray of float64, shape (z, y, x)
+        Bytes of the stream of every tile of the grid.
+    sides : tuple of int
+        Voxels of a tile along every axis.
+    shape : tuple of int
+        Voxels of the volume.
+    nbytes : int
+        Bytes of the segment.
+    tree : Octree
+    """
+    return _spread([(lengths, sides), (np.full((1, 1, 1), nbytes - lengths.sum()), shape)], shape, tree)
+
+
+def _spread(
+    layers: Sequence[tuple[npt.NDArray[np.float64], tuple[int, ...]]], shape: tuple[int, ...], tree: Octree
+) -> npt.NDArray[np.float64]:
+    """Sum what the cells of several grids, each with the sides of its cells in voxels, have in every leaf of a tree."""
+    missing = 3 - len(tree.shape)
+    edges = [np.array([0, 1])] * missing + list(tree.edges(tree.depth))
+    cells = np.zeros((1,) * missing + tree.counts(tree.depth))
+    for grid, sides in layers:
+        shares = grid
         # Axes with fewer cells than blocks first, so that nothing in between is larger than both grids.
-        for _, axis in sorted((cells.shape[axis] > n, axis) for axis, n in enumerate(shares.shape)):
-            starts = np.minimum(np.arange(shares.shape[axis] + 1) * pyramid.side * reach[axis], pyramid.shape[axis])
+        for _, axis in sorted((cells.shape[axis] > n, axis) for axis, n in enumerate(grid.shape)):
+            starts = np.minimum(np.arange(shares.shape[axis] + 1) * sides[axis], shape[axis])
             shares = _regrid(shares, starts, edges[axis], axis)
         cells += shares
-    whole = np.full((1, 1, 1), rest)
-    for axis in range(3):
-        whole = _regrid(whole, np.array([0, pyramid.shape[axis]]), edges[axis], axis)
-    cells += whole
     out = np.zeros(tree.leaves)
     out[tree.leaf_of_cell.ravel()] = cells.ravel()
     return out
@@ -226,4 +252,4 @@ def _regrid(
     return np.diff(np.take(running, low, axis) * (1 - share) + np.take(running, low + 1, axis) * share, axis=axis)
 
 
-__all__ = ["Block", "BlockCache", "BlockPyramid", "Bounds", "Cell", "dyadic_splits", "leaf_bytes"]
+__all__ = ["Block", "BlockCache", "BlockPyramid", "Bounds", "Cell", "dyadic_splits", "leaf_bytes", "tile_bytes"]
