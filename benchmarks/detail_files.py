@@ -19,11 +19,12 @@ from napari_tinc.encode.framing import Content
 from napari_tinc.encode.original import Original
 from napari_tinc.format import ItemRange
 from napari_tinc.geometry.pyramid import Cell, dyadic_splits
+from napari_tinc.quantiser import step_of
 from napari_tinc.restoration import Restoration
 from napari_tinc.settings import Settings
 from napari_tinc.wavelets import coefficients, search
 from napari_tinc.wavelets import transform as wavelet
-from napari_tinc.wavelets.blocks import CodedWavelets, Pyramid, WaveletHead, step_of
+from napari_tinc.wavelets.blocks import CodedWavelets, Pyramid, WaveletHead
 from napari_tinc.wavelets.coefficients import NO_PARENT, Encoder, Statistics
 
 Coded = tuple[bytes, np.ndarray | None, Statistics]

@@ -16,10 +16,13 @@ import numpy.typing as npt
 
 from napari_tinc.arrays.scratch import Bounds, boxes
 from napari_tinc.choices import FAMILIES
+from napari_tinc.directional.layer import DirectionalLayer
+from napari_tinc.directional.payload import parse_directions
 from napari_tinc.errors import FormatError
 from napari_tinc.exact import ExactItem
 from napari_tinc.format import (
     KIND_CORRECTIONS,
+    KIND_DIRECTIONAL,
     KIND_EXACT,
     KIND_MASK,
     KIND_PREDICTED,
@@ -47,6 +50,7 @@ from napari_tinc.system.forks import with_fresh_locks
 from napari_tinc.wavelets.blocks import WaveletLayer
 from napari_tinc.wavelets.payload import parse_wavelets
 
+_WIDE = (KIND_WAVELETS, KIND_RESTORATION, KIND_MASK, KIND_DIRECTIONAL, KIND_PREDICTED, KIND_CORRECTIONS)
 # A network may overshoot a float32 volume's range by far before it is clipped: leave room below float32's largest.
 _LARGEST_NARROW_RANGE = 1e30
 
@@ -306,8 +310,15 @@ class Decoders:
         if payload is not None:
             coded = parse_wavelets(payload, self._tree.shape)
             layers.append(WaveletLayer(coded, self._cache, len(payload)))
-        elif header.model == MODEL_WAVELETS and header.items[item].span:
-            raise FormatError(f"expected a wavelet segment for item {item}, got none: damaged file")
+        directions = self._frame.get(KIND_DIRECTIONAL, item, 0)
+        if directions is not None:
+            if payload is not None:
+                raise FormatError(f"expected wavelets or directions for item {item}, got both: damaged file")
+            layers.append(
+                DirectionalLayer(parse_directions(directions, self._tree.shape), self._cache, len(directions))
+            )
+        elif payload is None and header.model == MODEL_WAVELETS and header.items[item].span:
+            raise FormatError(f"expected a wavelet or a directional segment for item {item}, got none: damaged file")
         return layers
 
     @cached_property
@@ -324,8 +335,7 @@ class Decoders:
 
 def has_wide_planes(frame: Frame) -> bool:
     """Whether a plane needs more than its own samples: a whole row of blocks of coefficients, or its neighbours."""
-    wide = (KIND_WAVELETS, KIND_RESTORATION, KIND_MASK, KIND_PREDICTED, KIND_CORRECTIONS)
-    return any(segment.kind in wide for segment in frame.segments)
+    return any(segment.kind in _WIDE for segment in frame.segments)
 
 
 __all__ = ["Decoders", "Item", "ItemDecoder", "Layer", "has_wide_planes", "to_intensities"]

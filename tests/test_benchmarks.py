@@ -30,6 +30,7 @@ QUICK = {
     "lab/report.py": "--recipes fast sperr --results lab.csv",
     "lab/time_to_quality.py": "VOLUMES --presets fast --ratios 12 --results times.csv",
     "lab/time_to_quality.py --draw": "--results times.csv",
+    "directions.py": "VOLUMES/a.tif --ratios 12",
     "masks.py": f"VOLUMES/a.tif --against {BENCHMARKS.parent} --ratios 12",
     "parameter_coding.py": "GOLDEN/v1-mixed-zyx-u2.tinc GOLDEN/v1-detail-yx-u1.tinc",
     "presets.py": "VOLUMES --presets fast --ratios 12 --results presets.csv",

@@ -19,8 +19,9 @@ from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import u16, varint
 from napari_tinc.geometry.octree import Octree, choose_splits
 from napari_tinc.geometry.pyramid import BlockCache, dyadic_splits
+from napari_tinc.quantiser import step_of
 from napari_tinc.wavelets import coefficients, search
-from napari_tinc.wavelets.blocks import CodedWavelets, Pyramid, WaveletHead, WaveletLayer, step_of
+from napari_tinc.wavelets.blocks import CodedWavelets, Pyramid, WaveletHead, WaveletLayer
 from napari_tinc.wavelets.payload import pack_wavelets, parse_wavelets
 from napari_tinc.wavelets.residual import Residual
 from napari_tinc.wavelets.search import Fit

@@ -23,6 +23,7 @@ from napari_tinc.errors import FormatError, InputError
 from napari_tinc.format import (
     DTYPES,
     EXACT_DTYPES,
+    KIND_DIRECTIONAL,
     KIND_EXACT,
     KIND_MASK,
     KIND_PARAMETERS,
@@ -206,6 +207,8 @@ def frames(draw: st.DrawFn) -> Frame:
         keys += [(KIND_PARAMETERS, level, item) for level in range(len(splits) + 1) for item in range(items)]
     if model not in (MODEL_CONSTANT, MODEL_EXACT):
         keys += [(kind, 0, i) for kind in (KIND_WAVELETS, KIND_RESTORATION, KIND_MASK) for i in range(items)]
+    if model == MODEL_WAVELETS:
+        keys += [(KIND_DIRECTIONAL, 0, i) for i in range(items)]
     chosen = sorted(draw(st.sets(st.sampled_from(keys))))
     return Frame(header, tuple(Segment(k, item, level, draw(st.binary(max_size=40))) for k, level, item in chosen))
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import older_writers
 import pytest
+from reference_directions import directional_output
 from reference_exact import exact_output
 from reference_mask import inside
 from reference_network import (
@@ -34,6 +35,7 @@ from napari_tinc.encode.compression import compress
 from napari_tinc.encode.trial import TRAINING_STEPS
 from napari_tinc.format import (
     KIND_CORRECTIONS,
+    KIND_DIRECTIONAL,
     KIND_EXACT,
     KIND_MASK,
     KIND_PARAMETERS,
@@ -80,6 +82,9 @@ def decode(frame: Frame, block_parameters: int = 2**16) -> Array:
         payload = frame.get(KIND_WAVELETS, item, 0)
         if payload is not None:
             output += detail_output(payload, header.spatial_shape)
+        payload = frame.get(KIND_DIRECTIONAL, item, 0)
+        if payload is not None:
+            output += directional_output(payload, header.spatial_shape)
         payload = frame.get(KIND_RESTORATION, item, 0)
         if payload is not None:
             output = restored(payload, output)

@@ -19,9 +19,13 @@ from mutators import edited, flipped, varint, with_payload, with_plan
 
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.choices import FAMILIES
+from napari_tinc.directional import layout as tilings
+from napari_tinc.directional.payload import pack_directions
+from napari_tinc.directional.search import Prices, fit_step
 from napari_tinc.encode.compression import compress
 from napari_tinc.errors import FormatError
 from napari_tinc.format import (
+    KIND_DIRECTIONAL,
     KIND_MASK,
     KIND_PARAMETERS,
     KIND_QUALITY,
@@ -36,13 +40,15 @@ from napari_tinc.format import (
     pack,
     parse,
 )
-from napari_tinc.geometry.octree import Octree
+from napari_tinc.geometry.octree import Octree, choose_splits
 from napari_tinc.masks import mask as masks
 from napari_tinc.masks.mask import encode_mask, pyramid_of
 from napari_tinc.masks.payload import pack_mask
 from napari_tinc.networks.families.tinc import FAMILY, TincNetwork
 from napari_tinc.networks.plans import allowed_parameters
 from napari_tinc.networks.quantization import Layout
+from napari_tinc.quantiser import code_of
+from napari_tinc.system.steps import complete
 from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
 
@@ -273,9 +279,9 @@ def test_a_detail_segment_that_is_not_there_is_named(detailed: Frame) -> None:
     if detailed.header.model != MODEL_WAVELETS:
         pytest.skip("a network may do without")
     volume = CompressedVolume(pack(replace(detailed, segments=detailed.segments[:-1])), device="cpu")
-    with pytest.raises(FormatError, match="expected a wavelet segment for item 0, got none"):
+    with pytest.raises(FormatError, match="expected a wavelet or a directional segment for item 0, got none"):
         volume.decode(CORNER)
-    with pytest.raises(FormatError, match="expected a wavelet segment for item 0, got none"):
+    with pytest.raises(FormatError, match="expected a wavelet or a directional segment for item 0, got none"):
         _ = volume.octants
 
 
@@ -364,7 +370,64 @@ def test_a_mask_that_promises_much_is_refused_or_costs_what_is_asked_for() -> No
         assert time.process_time() - started < SECONDS
 
 
-def test_interpreted_kernels_index_nothing_outside_and_overflow_nowhere(detailed: Frame, mask: bytes) -> None:
+def with_blocks(payload: bytes) -> bytes:
+    """A frame of directions."""
+    limits = (ItemRange(0, 255, 0, 0),)
+    splits = choose_splits((12,) * 3, 1)
+    header = Header((12,) * 3, "u1", Metadata.default(3), limits, splits, MODEL_WAVELETS, b"", 0, 0, {})
+    return pack(Frame(header, (Segment(KIND_QUALITY, 0, 0, bytes(26)), Segment(KIND_DIRECTIONAL, 0, 0, payload))))
+
+
+@pytest.fixture(scope="module")
+def blocks() -> bytes:
+    """Directions of the spot, in several tiles of several root blocks."""
+    values = spot().astype(np.float32) / 40
+    values = values.reshape((1,) * (3 - values.ndim) + values.shape)
+    depth, height, width = values.shape
+    layout = tilings.Layout((depth, height, width), (2, 3, 3), (1, 1, 2))
+
+    def read(box: tuple[tuple[int, int], ...]) -> npt.NDArray[np.float32]:
+        return values[tuple(slice(a, b) for a, b in box)]
+
+    fitted = complete(fit_step(read, None, layout, code_of(0.5), Prices.guessed()))
+    assert sum(len(stream) > 0 for stream in fitted.coded.streams) > 2
+    return pack_directions(fitted.coded)
+
+
+def test_every_flipped_bit_of_directions_with_a_valid_checksum_is_survived(blocks: bytes) -> None:
+    assert outcome(with_blocks(blocks)) is not None
+    for bit in range(8 * len(blocks)):
+        outcome(with_blocks(flipped(blocks, bit)))
+
+
+def test_random_directions_with_a_valid_checksum_are_survived(blocks: bytes) -> None:
+    source = random.Random(11)
+    decoded = 0
+    for _ in range(150):
+        decoded += outcome(with_blocks(edited(blocks, source))) is not None
+    for _ in range(50):
+        outcome(with_blocks(blocks[: source.randint(0, 30)] + source.randbytes(source.randint(0, 60))))
+    assert decoded > 10
+
+
+def test_directions_that_promise_much_cost_what_is_asked_for() -> None:
+    """Some bytes for 2**26 voxels: a corner is decoded within the memory and the time of some tiles."""
+    shape, limits = (256, 512, 512), ItemRange(0, 9, 0, 0)
+    header = Header(shape, "u1", Metadata.default(3), (limits,), (), MODEL_WAVELETS, b"", 0, 0, {})
+    for stream in (b"", b"\xff" * 9, random.Random(12).randbytes(50)):
+        head = bytes([5, 5, 5, 4, 4, 8]) + (8000).to_bytes(2, "little") + b"\0\0"
+        payload = head + varint(len(stream)) * 16 + stream * 16
+        segments = (Segment(KIND_QUALITY, 0, 0, bytes(5)), Segment(KIND_DIRECTIONAL, 0, 0, payload))
+        volume = CompressedVolume(pack(Frame(header, segments)), device="cpu")
+        volume.decode((slice(0, 2),) * 3)  # compiles
+        started = time.process_time()
+        within_memory(160, lambda volume=volume: volume.decode((slice(140, 160),) * 3))
+        assert time.process_time() - started < SECONDS
+
+
+def test_interpreted_kernels_index_nothing_outside_and_overflow_nowhere(
+    detailed: Frame, mask: bytes, blocks: bytes
+) -> None:
     """Compiled code checks neither; Python and numpy do, and must see the same voxels."""
     source, payload = random.Random(7), detailed.segments[-1].payload
     files = [pack(detailed)]
@@ -372,6 +435,7 @@ def test_interpreted_kernels_index_nothing_outside_and_overflow_nowhere(detailed
     files += [with_payload(detailed, -1, payload[:24] + source.randbytes(len(payload) - 24)) for _ in range(2)]
     files.append(with_filter(detailed, bytes([127, 128, 131]) + source.randbytes(4 * 12)))
     files += [with_mask(detailed, changed) for changed in (mask, *(edited(mask, source) for _ in range(3)))]
+    files += [with_blocks(changed) for changed in (blocks, *(edited(blocks, source) for _ in range(3)))]
     run = subprocess.run(
         [sys.executable, "-c", INTERPRETED], input=" ".join(file.hex() for file in files), capture_output=True,
         text=True, timeout=200, env=os.environ | {"NUMBA_DISABLE_JIT": "1"},

@@ -248,6 +248,8 @@ def info(source: CompressedSource, as_json: AsJson = False) -> None:
         if header.model != frames.MODEL_WAVELETS and any(s.kind == frames.KIND_WAVELETS for s in frame.segments):
             model = f"{model}+wavelet"
         said |= {"model": model, "levels": 1 + len(header.splits), "octants": octants}
+        if any(segment.kind == frames.KIND_DIRECTIONAL for segment in frame.segments):
+            model = "directional"
         masks = sum(segment.kind == frames.KIND_MASK for segment in frame.segments)
         said |= {"masks": masks} if masks else {}
         said |= {"between levels": _strategy(frames.BETWEEN, header.between)}

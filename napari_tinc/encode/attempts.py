@@ -118,7 +118,7 @@ def with_wavelets_alone(
     def make(room: int) -> Attempts:
         return _fill_wavelets(plan_wavelets(original, settings, room), {}, room, near)
 
-    return (yield from _restored(make, original, least, budget, refill))
+    return (yield from restored(make, original, least, budget, refill))
 
 
 def with_wavelets_of_error(
@@ -136,7 +136,7 @@ def with_wavelets_of_error(
         Of a file of nearly that error, which saves most of the search.
     """
     residuals = [original.residual(item) for item in range(len(original.items))]
-    fitted = yield from relay(search.fit_error(_varied(residuals), error, near), _told)
+    fitted = yield from relay(search.fit_error(varied(residuals), error, near), _told)
     plan = plan_wavelets(original, settings, fitted.nbytes)
     content, head = Content(wavelets=_spread(fitted, residuals)), fitted.layers[0].head
     bins = [filters.affordable(framing.size(plan, content), len(residuals))] * len(residuals)
@@ -146,7 +146,7 @@ def with_wavelets_of_error(
 
 def at_step_of(original: Original, attempt: Attempt) -> Generator[Progress, None, search.Fit]:
     """Return the wavelet layers of a volume at the step, and with the split axes, of an attempt."""
-    residuals = _varied([original.residual(item) for item in range(len(original.items))])
+    residuals = varied([original.residual(item) for item in range(len(original.items))])
     return (yield from relay(search.at_step_of(residuals, attempt.heads[0]), _told))
 
 
@@ -175,7 +175,7 @@ def with_network(original: Original, settings: Settings, budget: int, training: 
     def make(room: int) -> Attempts:
         return with_network_unfiltered(original, settings, room, training)
 
-    return (yield from _restored(make, original, least, budget))
+    return (yield from restored(make, original, least, budget))
 
 
 def with_network_unfiltered(original: Original, settings: Settings, budget: int, training: Training) -> Attempts:
@@ -209,7 +209,7 @@ def smallest_budget(original: Original, settings: Settings) -> int:
     return smallest_network_budget(original, settings)
 
 
-def _restored(
+def restored(
     make: Callable[[int], Attempts], original: Original, least: int, budget: int, refill: bool = True
 ) -> Attempts:
     """Make a file in what its restoration filters leave of the budget, if that is enough, and find these."""
@@ -235,21 +235,21 @@ def _rounded(trained: Trained, budget: int) -> Attempts:
     """Fill a file with a network's parameters alone."""
     yield from ()  # it is soon done
     payloads = trained.fill(budget)
-    left = sum(residual.squared_error() for residual in _varied(_residuals(trained.plan, payloads)))
+    left = sum(residual.squared_error() for residual in varied(_residuals(trained.plan, payloads)))
     return Attempt(trained.plan, Content(payloads), left, left, lambda size: _rounded(trained, size))
 
 
 def _fill_wavelets(plan: Plan, payloads: Payloads, budget: int, near: WaveletHead | None = None) -> Attempts:
     """Fill what a network leaves of the budget with wavelets; ``near`` is the head of a file of nearly that size."""
     residuals = _residuals(plan, payloads)
-    varied, slack = _varied(residuals), framing.PROVENANCE_SLACK
-    room = budget - framing.size(plan, Content(payloads)) - WAVELET_HEAD * len(varied) - slack
-    fitted = yield from _search(varied, room, near)
+    coded, slack = varied(residuals), framing.PROVENANCE_SLACK
+    room = budget - framing.size(plan, Content(payloads)) - WAVELET_HEAD * len(coded) - slack
+    fitted = yield from _search(coded, room, near)
     content = Content(payloads, _spread(fitted, residuals))
     heads = framing.size(plan, content) - fitted.nbytes
     spare = budget - slack - heads - room
     if spare > _SPARE * budget:  # the heads of a small file were shorter than they might have been
-        fitted = yield from _search(varied, room + spare, fitted.layers[0].head)
+        fitted = yield from _search(coded, room + spare, fitted.layers[0].head)
         content = Content(payloads, _spread(fitted, residuals))
     head = fitted.layers[0].head
     error = fitted.error
@@ -266,7 +266,7 @@ def _residuals(plan: Plan, payloads: Payloads) -> list[Residual | None]:
     ]
 
 
-def _varied(residuals: Sequence[Residual | None]) -> list[Residual]:
+def varied(residuals: Sequence[Residual | None]) -> list[Residual]:
     """Residuals of the items that have more than one value."""
     return [residual for residual in residuals if residual is not None]
 
@@ -297,7 +297,9 @@ __all__ = [
     "Attempts",
     "Training",
     "at_step_of",
+    "restored",
     "smallest_budget",
+    "varied",
     "with_network",
     "with_network_unfiltered",
     "with_wavelets_alone",

@@ -28,6 +28,7 @@ from napari_tinc.encode.attempts import (
     with_wavelets_of_step,
 )
 from napari_tinc.encode.bounding import bounded
+from napari_tinc.encode.directing import with_directions
 from napari_tinc.encode.masking import promising, with_wavelets
 from napari_tinc.encode.original import Original
 from napari_tinc.encode.plan import NETWORK_SHARE, ShouldStop
@@ -284,7 +285,8 @@ def _best_attempt(original: Original, settings: Settings, budget: int, should_st
         return (yield from with_wavelets(original, settings, budget))
     if not _fits_training(original):
         logger.warning("no networks are tried, for %d voxels are too many to train on in memory", original.items.size)
-        return (yield from with_wavelets(original, settings, budget))
+        best = yield from with_wavelets(original, settings, budget)
+        return (yield from with_directions(original, settings, budget, best))
     return (yield from _best_of_all(original, settings, budget, should_stop))
 
 
@@ -306,6 +308,7 @@ def _best_of_all(original: Original, settings: Settings, budget: int, should_sto
     promised = yield from trial.promised_gain(original, settings, budget, long, step_seconds, should_stop)
     settings = replace(settings, promised=promised)
     best = yield from with_wavelets(original, settings, budget)
+    best = yield from with_directions(original, settings, budget, best)
     middle = trial.middle_to_try(original, settings, budget)
     if promised < trial.WORTH or middle is None:
         logger.info("no networks are trained: %s", NO_NETWORKS)

@@ -17,6 +17,8 @@ from napari_tinc import quality
 from napari_tinc.arrays.axes import items_first
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.decoding import ArrayDecoder
+from napari_tinc.directional.layer import CodedDirections, DirectionalLayer
+from napari_tinc.directional.payload import pack_directions, packed_directions_size
 from napari_tinc.encode.original import Original
 from napari_tinc.exact import pack_exact
 from napari_tinc.geometry.octree import Octree
@@ -59,6 +61,8 @@ class Content:
         One per item, None for an item of one value; empty without a wavelet layer.
     restorations : sequence of Restoration or None
         One per item, None where a filter does not pay; empty without any.
+    directions : sequence of CodedDirections or None
+        One per item, None for an item of one value; empty without a directional layer.
     predicted : sequence of Predicted or None
         One per item, None for an item of one value; empty unless nothing else is in the file.
     corrections : sequence of Corrections or None
@@ -70,17 +74,18 @@ class Content:
     payloads: Payloads = field(default_factory=dict)
     wavelets: Sequence[CodedWavelets | None] = ()
     restorations: Sequence[Restoration | None] = ()
+    directions: Sequence[CodedDirections | None] = ()
     predicted: Sequence[Predicted | None] = ()
     corrections: Sequence[Corrections | None] = ()
     blocks: BlockCache = field(default_factory=lambda: BlockCache())
-    _layers: dict[CodedWavelets, WaveletLayer] = field(default_factory=dict)
+    _layers: dict[CodedWavelets | CodedDirections, Layer] = field(default_factory=dict)
 
-    def wavelet_layer(self, item: int) -> WaveletLayer | None:
-        """Return the wavelet layer of an item, the same one every time; None for an item without one."""
-        coded = self.wavelets[item] if self.wavelets else None
-        if coded is None:
-            return None
-        return self._layers.setdefault(coded, WaveletLayer(coded, self.blocks))
+    def layers(self, item: int) -> Iterator[Layer]:
+        """Layers of an item that are no networks, the same ones every time."""
+        if self.wavelets and (coded := self.wavelets[item]) is not None:
+            yield self._layers.setdefault(coded, WaveletLayer(coded, self.blocks))
+        if self.directions and (blocks := self.directions[item]) is not None:
+            yield self._layers.setdefault(blocks, DirectionalLayer(blocks, self.blocks))
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,9 @@ def _segments(plan: Plan, content: Content) -> Iterator[tuple[int, int, int, int
     for item, mask in enumerate(plan.original.masks):
         if mask is not None:
             yield frames.KIND_MASK, 0, item, packed_mask_size(mask, dtype), partial(pack_mask, mask, dtype)
+    for item, blocks in enumerate(content.directions):
+        if blocks is not None:
+            yield frames.KIND_DIRECTIONAL, 0, item, packed_directions_size(blocks), partial(pack_directions, blocks)
     for item, bins in enumerate(content.predicted):
         if bins is not None:
             yield frames.KIND_PREDICTED, 0, item, packed_predicted_size(bins), partial(pack_predicted, bins)
@@ -243,8 +251,7 @@ def decoders(plan: Plan, content: Content) -> Callable[[int], ItemDecoder]:
     @cache
     def decoder(item: int) -> ItemDecoder:
         layers: list[Layer] = [] if networks is None else [networks(item)]
-        if (layer := content.wavelet_layer(item)) is not None:
-            layers.append(layer)
+        layers += content.layers(item)
         restoration = content.restorations[item] if content.restorations else None
         coded_mask = plan.original.masks[item] if plan.original.masks else None
         mask = None if coded_mask is None else Mask(coded_mask, content.blocks)

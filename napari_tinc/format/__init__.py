@@ -23,6 +23,7 @@ from napari_tinc.format.header import (
 )
 from napari_tinc.format.table import (
     KIND_CORRECTIONS,
+    KIND_DIRECTIONAL,
     KIND_EXACT,
     KIND_MASK,
     KIND_PARAMETERS,
@@ -39,6 +40,7 @@ __all__ = [
     "DTYPES",
     "EXACT_DTYPES",
     "KIND_CORRECTIONS",
+    "KIND_DIRECTIONAL",
     "KIND_EXACT",
     "KIND_MASK",
     "KIND_PARAMETERS",

@@ -192,39 +192,52 @@ def leaf_bytes(pyramid: BlockPyramid, lengths: Sequence[int], nbytes: int, tree:
         Bytes of the segment.
     tree : Octree
     """
-    rest, reach = float(nbytes), [1, 1, 1]
-    parts = []
+    rest, reach, layers = float(nbytes), [1, 1, 1], []
     for octave in range(pyramid.trunk):
         reach = [2 * r if axis in pyramid.splits[octave] else r for axis, r in enumerate(reach)]
         grid, first = pyramid.grid(octave), pyramid.number(octave, (0, 0, 0))
         shares = np.array(lengths[first : first + math.prod(grid)], np.float64).reshape(grid)
         rest -= shares.sum()
-        parts.append(on_leaves(shares, [pyramid.side * r for r in reach], pyramid.shape, tree))
-    return sum(parts, on_leaves(np.full((1, 1, 1), rest), pyramid.shape, pyramid.shape, tree))
+        layers.append((shares, tuple(pyramid.side * r for r in reach)))
+    return _spread([*layers, (np.full((1, 1, 1), rest), pyramid.shape)], pyramid.shape, tree)
 
 
-def on_leaves(
-    shares: npt.NDArray[np.float64], sides: Sequence[int], shape: Sequence[int], tree: Octree
+def tile_bytes(
+    lengths: npt.NDArray[np.float64], sides: tuple[int, ...], shape: tuple[int, ...], nbytes: int, tree: Octree
 ) -> npt.NDArray[np.float64]:
-    """Share out what is spread evenly over every block of a grid among the leaves of a tree.
+    """Bytes of a segment spent on every leaf of a tree: those of tiles over their voxels, the rest over all.
 
     Parameters
     ----------
-    shares : ndarray of float64, shape (z, y, x)
-    sides : sequence of int
-        Voxels of a block along every axis; the last one may have fewer.
-    shape : sequence of int
-        Voxels of the volume along z, y, x.
+    lengths : ndarray of float64, shape (z, y, x)
+        Bytes of the stream of every tile of the grid.
+    sides : tuple of int
+        Voxels of a tile along every axis.
+    shape : tuple of int
+        Voxels of the volume.
+    nbytes : int
+        Bytes of the segment.
     tree : Octree
     """
-    edges = [np.array([0, 1])] * (3 - len(tree.shape)) + list(tree.edges(tree.depth))
-    cells = [len(cuts) - 1 for cuts in edges]
-    # Axes with fewer cells than blocks first, so that nothing in between is larger than both grids.
-    for _, axis in sorted((cells[axis] > n, axis) for axis, n in enumerate(shares.shape)):
-        starts = np.minimum(np.arange(shares.shape[axis] + 1) * sides[axis], shape[axis])
-        shares = _regrid(shares, starts, edges[axis], axis)
+    return _spread([(lengths, sides), (np.full((1, 1, 1), nbytes - lengths.sum()), shape)], shape, tree)
+
+
+def _spread(
+    layers: Sequence[tuple[npt.NDArray[np.float64], tuple[int, ...]]], shape: tuple[int, ...], tree: Octree
+) -> npt.NDArray[np.float64]:
+    """Sum what the cells of several grids, each with the sides of its cells in voxels, have in every leaf of a tree."""
+    missing = 3 - len(tree.shape)
+    edges = [np.array([0, 1])] * missing + list(tree.edges(tree.depth))
+    cells = np.zeros((1,) * missing + tree.counts(tree.depth))
+    for grid, sides in layers:
+        shares = grid
+        # Axes with fewer cells than blocks first, so that nothing in between is larger than both grids.
+        for _, axis in sorted((cells.shape[axis] > n, axis) for axis, n in enumerate(grid.shape)):
+            starts = np.minimum(np.arange(shares.shape[axis] + 1) * sides[axis], shape[axis])
+            shares = _regrid(shares, starts, edges[axis], axis)
+        cells += shares
     out = np.zeros(tree.leaves)
-    out[tree.leaf_of_cell.ravel()] = shares.ravel()
+    out[tree.leaf_of_cell.ravel()] = cells.ravel()
     return out
 
 
@@ -239,4 +252,4 @@ def _regrid(
     return np.diff(np.take(running, low, axis) * (1 - share) + np.take(running, low + 1, axis) * share, axis=axis)
 
 
-__all__ = ["Block", "BlockCache", "BlockPyramid", "Bounds", "Cell", "dyadic_splits", "leaf_bytes", "on_leaves"]
+__all__ = ["Block", "BlockCache", "BlockPyramid", "Bounds", "Cell", "dyadic_splits", "leaf_bytes", "tile_bytes"]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from napari_tinc.format.cursor import Cursor, integer, varint, zigzag
 from napari_tinc.geometry.octree import Octree
-from napari_tinc.geometry.pyramid import BlockCache, Bounds, Cell, on_leaves
+from napari_tinc.geometry.pyramid import BlockCache, Bounds, Cell, tile_bytes
 from napari_tinc.predictive.coder import (
     IN_PLANE,
     MAX_CLASSES,
@@ -239,9 +239,8 @@ class NumberBlocks:
     def leaf_bytes(self, tree: Octree) -> npt.NDArray[np.float64]:
         """Bytes of the segment spent on every leaf; those of a block are spread evenly over its voxels."""
         grid = self._coded.grid
-        shares = np.array(list(map(len, self._coded.streams)), np.float64).reshape(grid.counts)
-        shares += (self._nbytes - shares.sum()) / shares.size
-        return on_leaves(shares, grid.sides, grid.shape, tree)
+        lengths = np.array(list(map(len, self._coded.streams)), np.float64).reshape(grid.counts)
+        return tile_bytes(lengths, grid.sides, grid.shape, self._nbytes, tree)
 
 
 def pack_numbers(coded: CodedNumbers) -> bytes:

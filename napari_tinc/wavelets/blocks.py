@@ -16,6 +16,7 @@ import numpy.typing as npt
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.pyramid import BlockCache, BlockPyramid, Bounds, Cell, leaf_bytes
 from napari_tinc.geometry.sampling import interpolate, neighbours, sample_positions
+from napari_tinc.quantiser import step_of
 from napari_tinc.system.forks import with_fresh_locks
 from napari_tinc.system.threads import block_threads
 from napari_tinc.wavelets import coefficients
@@ -28,13 +29,6 @@ Symbols = npt.NDArray[np.int32]
 # Sides of blocks are powers of two; a block holds at most so many symbols.
 SIDE_CODES = range(2, 9)
 MAX_BLOCK = 2**18
-# Steps from 2**-40 to 2**24: symbols times steps stay far inside float32.
-STEP_CODES = 64 * 256
-
-
-def step_of(code: int) -> float:
-    """Quantisation step, in units of the model's output, that a code stands for."""
-    return float(2.0 ** (code / 256 - 40))
 
 
 @with_fresh_locks

@@ -6,7 +6,8 @@ import math
 
 from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import Cursor, integer, u16, varint, zigzag
-from napari_tinc.wavelets.blocks import MAX_BLOCK, SIDE_CODES, STEP_CODES, CodedWavelets, Pyramid, WaveletHead
+from napari_tinc.quantiser import STEP_CODES
+from napari_tinc.wavelets.blocks import MAX_BLOCK, SIDE_CODES, CodedWavelets, Pyramid, WaveletHead
 from napari_tinc.wavelets.coefficients import LARGEST
 
 # Every axis of 2**31 voxels split by itself.

@@ -10,19 +10,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from napari_tinc.geometry.pyramid import Cell, dyadic_splits
+from napari_tinc.quantiser import STEP_CODES, code_of, step_of
 from napari_tinc.system.steps import relay
 from napari_tinc.system.threads import block_threads, usable_cores
 from napari_tinc.wavelets import coefficients
 from napari_tinc.wavelets.blocks import (
     MAX_BLOCK,
     SIDE_CODES,
-    STEP_CODES,
     CodedWavelets,
     Pyramid,
     Symbols,
     WaveletHead,
     narrowed,
-    step_of,
 )
 from napari_tinc.wavelets.coefficients import LARGEST, Encoder, Statistics
 from napari_tinc.wavelets.residual import Residual, halved, reader, split
@@ -259,7 +258,7 @@ def fit(residuals: Sequence[Residual], room: int, near: WaveletHead | None = Non
         tried[guess] = math.log2(attempt.nbytes / room)
         if attempt.nbytes <= room and (best is None or attempt.nbytes >= best.nbytes):
             best = attempt
-        following = max(_next_code(tried, guess), finest)
+        following = max(next_code(tried, guess), finest)
         if (best is not None and best.nbytes >= _FILL * room) or following in tried:
             break
         guess = following
@@ -343,7 +342,7 @@ def fit_step(residual: Residual, step: float) -> Generator[int, None, Fit]:
     -------
     Fit
     """
-    asked = _code_of(step)
+    asked = code_of(step)
     items = yield from _begun([residual])
     sizes, weight = _sampled(items)
     code = min(max(asked, _finest_code(items)), STEP_CODES - 1)
@@ -358,12 +357,6 @@ def at_step_of(residuals: Sequence[Residual], head: WaveletHead) -> Generator[in
     return (yield from _encode(items, max(head.step_code, _finest_code(items)), 0))
 
 
-def _code_of(step: float) -> int:
-    """Code of the step nearest to a number, however small or large that is."""
-    within = min(max(step, step_of(0)), step_of(STEP_CODES - 1))
-    return round(256 * (math.log2(within) + 40))
-
-
 def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[int, None, Fit]:
     fits = []
     for item in items:
@@ -371,7 +364,7 @@ def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[
     return Fit(tuple(f.layers[0] for f in fits), sum(f.nbytes for f in fits), sum(f.error for f in fits))
 
 
-def _next_code(tried: dict[int, float], last: int) -> int:
+def next_code(tried: dict[int, float], last: int) -> int:
     """Propose a step code: between those that are too fine and too coarse, or beyond all, further with every try.
 
     Parameters
@@ -510,4 +503,15 @@ def _likely_code(items: Sequence[Coefficients], room: float, finest: int) -> int
     return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: _likely_bits(sizes, code) <= bits)
 
 
-__all__ = ["LEAST_ERROR", "TRIES", "Coefficients", "Fit", "at_step_of", "fit", "fit_error", "fit_step", "streams_size"]
+__all__ = [
+    "LEAST_ERROR",
+    "TRIES",
+    "Coefficients",
+    "Fit",
+    "at_step_of",
+    "fit",
+    "fit_error",
+    "fit_step",
+    "next_code",
+    "streams_size",
+]

@@ -6,14 +6,14 @@
 python tests/golden/make.py
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 
 from napari_tinc import CompressedVolume, Metadata, Target, compress
-from napari_tinc.encode import framing
+from napari_tinc.encode import directing, filters, framing, trial
 from napari_tinc.format import VERSION
 from napari_tinc.masks import mask as masks
 from napari_tinc.predictive import blocks as predictive
@@ -45,6 +45,29 @@ def network(array: np.ndarray, target: Target, **settings: object) -> Compressed
 def detail(array: np.ndarray, target: Target, **settings: object) -> CompressedVolume:
     with mock.patch.multiple(search, _ROW_VOXELS=0, _BYTES_PER_BLOCK=48):  # or small files have but one block
         return compress(array, target, model="wavelet", **settings)
+
+
+def slanted(*shape: int) -> np.ndarray:
+    """Tubes and sheets with sharp borders, in [0, 1]: what directions are for."""
+    z, y, x = np.meshgrid(*map(np.arange, (1,) * (3 - len(shape)) + shape), indexing="ij")
+    tube = np.hypot(y - 0.4 * z - 9, x - 0.5 * z - 8) < 5
+    sheet = np.abs(x - y + 0.5 * z - 4) < 3
+    return np.clip(0.2 * blob(*shape) + (0.7 * tube + 0.3 * sheet).reshape(shape), 0, 1)
+
+
+def directional(array: np.ndarray, target: Target, **settings: object) -> CompressedVolume:
+    """What `balanced` makes where no network is worth a trial, in several tiles."""
+    with (
+        mock.patch.object(trial, "promised_gain", nothing_promised),
+        mock.patch.object(filters, "_SHARE", 0),  # it would leave equal neighbours to rounding
+        mock.patch.multiple(directing, _ROW_VOXELS=2**12, MAX_TILE=2**12),
+    ):
+        return compress(array, target, preset="balanced", device="cpu", **settings)
+
+
+def nothing_promised(*_: object) -> Generator[None, None, float]:
+    yield from ()
+    return 0.0
 
 
 def exact(array: np.ndarray, metadata: Metadata) -> CompressedVolume:
@@ -104,3 +127,10 @@ if __name__ == "__main__":
         save(
             "masked-cyx-f4", lambda: detail(halves, Target.size(6000), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3))
         )
+    beams = (slanted(23, 31, 29) * 4000 + 100).astype("u2")
+    save("directional-zyx-u2", lambda: directional(beams, Target.size(1800)))
+    crossed = np.stack([slanted(70, 60), 1 - slanted(70, 60) ** 2]).astype("f4") * 3 - 1
+    save(
+        "directional-cyx-f4",
+        lambda: directional(crossed, Target.size(2500), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3)),
+    )

@@ -1,0 +1,428 @@
+"""Context-mixing entropy coding of the blocks of a tile: how they are split, predicted, and their coefficients.
+
+:mod:`napari_tinc.mixing` codes the decisions; ``docs/format.md`` gives all of it to the last bit. One kernel reads and
+writes, so that both make the same decisions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from napari_tinc.directional.layout import Layout, Tile
+from napari_tinc.directional.prediction import DIRECTIONS, SLOPES, STEEPEST, push_children
+from napari_tinc.kernels import compiled, part
+from napari_tinc.mixing import (
+    EVEN,
+    INPUTS,
+    Array,
+    Statistics,
+    beginning,
+    ended,
+    get,
+    learn,
+    opened,
+    predict,
+    put,
+)
+
+# Magnitudes are at most this.
+LARGEST = 2**14
+_MOST_ONES = 15
+# Decisions about blocks. Not plain numbers, which would have numba compile what takes a kind once for each.
+_SPLIT, _MATCH, _FAMILY, _TILT, _SIDE, _ANY, _EXTENT = (np.int64(k) for k in (0, 1, 4, 8, 10, 12, 13))
+_KINDS = 16
+# Contexts of each of their first six inputs; the seventh has one.
+_WIDTH = 128
+_REGION = 6 * _WIDTH + 1
+# Decisions about symbols: is it not 0, not 1, is there another bit; contexts of a kind, and where each input's start.
+_SYMBOL_KINDS, _SYMBOL_CONTEXTS = 5, 1304
+_STARTS = (0, 216, 256, 536, 648, 712, 1144)
+_SYMBOLS = _KINDS * _REGION
+_SETS = 3
+_CONTEXTS = _SYMBOLS + _SYMBOL_KINDS * _SYMBOL_CONTEXTS
+_WEIGHT = 19660
+
+
+def _steps(*edges: int) -> Array:
+    """Lookup of a quantiser of sums 0 … 1023: how many edges are not above the sum."""
+    return np.searchsorted(np.array(edges), np.arange(1024), side="right").astype(np.uint8)
+
+
+_FINE = _steps(1, 2, 4, 6, 9, 13, 20, 32, 64)
+_COARSE = _steps(1, 3, 6, 12, 24, 60)
+_TOTAL = _steps(1, 2, 3, 5, 7, 10, 14, 19, 26, 36, 50, 70, 100, 160, 300)
+_RADIUS = np.array([min(r, 12 + (r >= 16) + (r >= 24) + (r >= 40)) for r in range(94)], np.uint8)
+# Bits of a number below 32.
+_BITS = np.array([n.bit_length() for n in range(32)], np.uint8)
+
+
+def fresh() -> Statistics:
+    """Know nothing of blocks."""
+    return Statistics.fresh(_WEIGHT, _CONTEXTS, _KINDS + _SYMBOL_KINDS * _SETS)
+
+
+def encode_tile(tile: Tile, layout: Layout, extent: tuple[int, ...], statistics: Statistics) -> bytes:
+    """Return the stream of a tile, of which ``extent`` voxels are inside the volume; ``statistics`` learn from it."""
+    room = tile.symbols.size // 8 + 1024
+    while True:
+        buffer, coder, learnt = np.empty(room, np.uint8), beginning(), statistics.copy()
+        _code_tile(
+            coder, buffer, learnt.model, False, tile.levels, tile.modes, tile.extents, tile.symbols, layout.codes,
+            np.array(extent),
+        )  # fmt: skip
+        if coder[2] <= room:
+            break
+        room = int(coder[2])
+    statistics.model[...] = learnt.model
+    return ended(buffer[: coder[2]].tobytes(), coder)
+
+
+def decode_tile(stream: bytes, layout: Layout, cell: tuple[int, int, int], statistics: Statistics) -> Tile:
+    """Invert :func:`encode_tile`. Any bytes decode to something, in bounded time."""
+    tile, extent = Tile.empty(layout.padded(cell), layout), np.array(layout.extent(cell))
+    data = np.frombuffer(stream, np.uint8).copy()
+    _code_tile(
+        opened(stream), data, statistics.model, True, tile.levels, tile.modes, tile.extents, tile.symbols,
+        layout.codes, extent,
+    )  # fmt: skip
+    return tile
+
+
+@part()
+def _decide(coder, data, model, reading, bit):  # type: ignore[no-untyped-def]
+    """Read a decision or write it, and learn from it."""
+    mixed = predict(model)
+    if reading:
+        bit = get(coder, data, mixed)
+    else:
+        put(coder, data, bit, mixed)
+    learn(model, bit, mixed)
+    return bit
+
+
+@part()
+def _plain(coder, data, reading, bit):  # type: ignore[no-untyped-def]
+    """Read or write a bit that nothing is known of."""
+    if reading:
+        return get(coder, data, EVEN)
+    put(coder, data, bit, EVEN)
+    return bit
+
+
+@part()
+def _ask(model, kind, a, b, c, d, e, f):  # type: ignore[no-untyped-def]
+    """Say which contexts a decision about a block has."""
+    start = np.uint64(kind * _REGION)
+    contexts = model.contexts
+    contexts[0] = start + np.uint64(a)
+    contexts[1] = start + np.uint64(_WIDTH + b)
+    contexts[2] = start + np.uint64(2 * _WIDTH + c)
+    contexts[3] = start + np.uint64(3 * _WIDTH + d)
+    contexts[4] = start + np.uint64(4 * _WIDTH + e)
+    contexts[5] = start + np.uint64(5 * _WIDTH + f)
+    contexts[6] = start + np.uint64(6 * _WIDTH)
+    model.row = np.uint64(kind)
+
+
+@part()
+def _family(mode):  # type: ignore[no-untyped-def]
+    """Class of a mode: 0 for none, 1 the mean, 2 the blend, 3 to 5 the axis."""
+    return mode + 1 if mode < DIRECTIONS else 3 + (mode - DIRECTIONS) // SLOPES**2
+
+
+@part()
+def _straight(mode):  # type: ignore[no-untyped-def]
+    return np.int64(mode >= DIRECTIONS and (mode - DIRECTIONS) % SLOPES**2 == SLOPES**2 // 2)
+
+
+@part()
+def _code_mode(coder, data, model, reading, level, known, mode):  # type: ignore[no-untyped-def]
+    """Code a mode: is it one of the neighbours', or else its family and its slopes."""
+    west, north, up = known[0, 1], known[1, 1], known[2, 1]
+    same = np.int64(west == north) + 2 * np.int64(north == up) + 4 * np.int64(up == west)
+    alike = np.int64(known[0, 0] == level) + np.int64(known[1, 0] == level) + np.int64(known[2, 0] == level)
+    for i in range(3):
+        candidate = known[2 - i, 1]
+        if candidate < 0 or (i > 0 and candidate == up) or (i > 1 and candidate == north):
+            continue
+        family = _family(candidate)
+        _ask(
+            model, _MATCH + i, 4 * same + level, 4 * family + level, 2 * family + np.int64(known[2 - i, 2] >= 0),
+            6 * same + family, 4 * _straight(candidate) + level, 4 * level + alike,
+        )  # fmt: skip
+        if _decide(coder, data, model, reading, np.int64(mode == candidate)):
+            return candidate
+    family, i = _family(mode) - 1 if mode >= 0 else 0, 0
+    while i < 4:
+        _ask(model, _FAMILY + i, level, same, _family(up), _family(north), _family(west), 8 * level + same)
+        if _decide(coder, data, model, reading, np.int64(family == i)):
+            break
+        i += 1
+    if i < DIRECTIONS:
+        return np.int64(i)
+    axis, near = i - DIRECTIONS, np.int64(-1)
+    for n in range(3):
+        if _family(known[n, 1]) == axis + 3:
+            near = known[n, 1] - DIRECTIONS - axis * SLOPES**2
+    first = _code_slope(
+        coder, data, model, reading, level, same, axis, np.int64(0), near // SLOPES if near >= 0 else np.int64(SLOPES),
+        near % SLOPES if near >= 0 else np.int64(SLOPES), (mode - DIRECTIONS) % SLOPES**2 // SLOPES,
+    )  # fmt: skip
+    second = _code_slope(
+        coder, data, model, reading, level, same, axis, np.int64(1), near % SLOPES if near >= 0 else np.int64(SLOPES),
+        first, (mode - DIRECTIONS) % SLOPES,
+    )  # fmt: skip
+    return DIRECTIONS + axis * SLOPES**2 + first * SLOPES + second
+
+
+@part()
+def _code_slope(coder, data, model, reading, level, same, axis, number, near, other, slope):  # type: ignore[no-untyped-def]
+    """Code a slope: how steep, then to which side."""
+    steep = abs(slope - STEEPEST)
+    i = 0
+    while i < STEEPEST:
+        place = 4 * axis + i
+        _ask(
+            model, _TILT + number, place, 10 * place + near, 10 * i + other, 12 * level + place, 10 * near + other,
+            8 * i + same,
+        )  # fmt: skip
+        if not _decide(coder, data, model, reading, np.int64(steep > i)):
+            break
+        i += 1
+    if i == 0:
+        return np.int64(STEEPEST)
+    _ask(
+        model, _SIDE + number, axis, 10 * axis + near, 10 * axis + other, 3 * level + axis, 10 * near + other, i
+    )  # fmt: skip
+    return STEEPEST + i if _decide(coder, data, model, reading, np.int64(slope > STEEPEST)) else STEEPEST - i
+
+
+@part()
+def _code_extents(coder, data, model, reading, level, codes, known, family, box):  # type: ignore[no-untyped-def]
+    """Code whether a block has symbols that are not 0, and the box that has them all; it replaces ``box``."""
+    present, used = np.int64(0), np.int64(0)
+    for n in range(3):
+        present += known[n, 0] >= 0
+        used += known[n, 2] >= 0
+    counts = 4 * used + present
+    _ask(
+        model, _ANY, 6 * level + family, counts, 16 * level + counts, 4 * family + used, present,
+        np.int64(known[0, 2] >= 0) + 2 * np.int64(known[1, 2] >= 0) + 4 * np.int64(known[2, 2] >= 0),
+    )  # fmt: skip
+    if not _decide(coder, data, model, reading, np.int64(box[0] >= 0)):
+        box[0] = -1
+        return
+    first, second = np.int64(0), np.int64(0)
+    for axis in range(3):
+        most = codes[level, axis]
+        expected, seen = np.int64(0), np.int64(0)
+        for n in range(3):
+            if known[n, 2] >= 0:
+                expected += max(np.int64(0), known[n, 2 + axis] + most - codes[known[n, 0], axis])
+                seen += 1
+        near = min(np.int64(6), (2 * expected + seen) // (2 * seen)) if seen else np.int64(7)
+        i, sum_before = np.int64(0), min(np.int64(15), first + second)
+        while i < most:
+            _ask(
+                model, _EXTENT + axis, 5 * most + i, 8 * i + near, 49 * np.int64(i > 0) + 7 * first + second,
+                16 * i + sum_before, 16 * near + sum_before, 4 * (6 * i + family) + used,
+            )  # fmt: skip
+            if not _decide(coder, data, model, reading, np.int64(box[axis] > i)):
+                break
+            i += 1
+        box[axis] = i
+        if axis == 0:
+            first = i + 1
+        else:
+            second = i + 1
+
+
+@part()
+def _beside(symbols, codes, known, level, z, y, x, i, j, k):  # type: ignore[no-untyped-def]
+    """Sum over the neighbours' magnitudes around the same frequency."""
+    total = np.int64(0)
+    for n in range(3):
+        if known[n, 2] < 0:
+            continue
+        theirs = codes[known[n, 0]]
+        a, b, c = (
+            _same(i, codes[level, 0], theirs[0]),
+            _same(j, codes[level, 1], theirs[1]),
+            _same(k, codes[level, 2], theirs[2]),
+        )
+        oz, oy, ox = known[n, 5], known[n, 6], known[n, 7]
+        depth, height, width = 1 << theirs[0], 1 << theirs[1], 1 << theirs[2]
+        total += 2 * abs(np.int64(symbols[oz + a, oy + b, ox + c]))
+        if a > 0:
+            total += abs(np.int64(symbols[oz + a - 1, oy + b, ox + c]))
+        if b > 0:
+            total += abs(np.int64(symbols[oz + a, oy + b - 1, ox + c]))
+        if c > 0:
+            total += abs(np.int64(symbols[oz + a, oy + b, ox + c - 1]))
+        if a + 1 < depth:
+            total += abs(np.int64(symbols[oz + a + 1, oy + b, ox + c]))
+        if b + 1 < height:
+            total += abs(np.int64(symbols[oz + a, oy + b + 1, ox + c]))
+        if c + 1 < width:
+            total += abs(np.int64(symbols[oz + a, oy + b, ox + c + 1]))
+    return total
+
+
+@part()
+def _same(place, mine, theirs):  # type: ignore[no-untyped-def]
+    """Find the frequency of a block of another length that is nearest below."""
+    return place << (theirs - mine) if theirs >= mine else place >> (mine - theirs)
+
+
+@part()
+def _look_at(model, symbols, codes, known, level, z, y, x, i, j, k, box):  # type: ignore[no-untyped-def]
+    """Say which contexts the first decision about a symbol has."""
+    a, b, c = z + i, y + j, x + k
+    west = abs(np.int64(symbols[a, b, c - 1])) if k > 0 else np.int64(0)
+    north = abs(np.int64(symbols[a, b - 1, c])) if j > 0 else np.int64(0)
+    up = abs(np.int64(symbols[a - 1, b, c])) if i > 0 else np.int64(0)
+    same = 3 * (west + north + up)
+    if k > 1:
+        same += abs(np.int64(symbols[a, b, c - 2]))
+    if j > 1:
+        same += abs(np.int64(symbols[a, b - 2, c]))
+    if i > 1:
+        same += abs(np.int64(symbols[a - 2, b, c]))
+    more, deeper = k + 1 < 1 << codes[level, 2], j + 1 < 1 << codes[level, 1]
+    if j > 0:
+        if k > 0:
+            same += 2 * abs(np.int64(symbols[a, b - 1, c - 1]))
+        if more:
+            same += 2 * abs(np.int64(symbols[a, b - 1, c + 1]))
+    if i > 0:
+        if k > 0:
+            same += 2 * abs(np.int64(symbols[a - 1, b, c - 1]))
+        if more:
+            same += 2 * abs(np.int64(symbols[a - 1, b, c + 1]))
+        if j > 0:
+            same += 2 * abs(np.int64(symbols[a - 1, b - 1, c]))
+        if deeper:
+            same += 2 * abs(np.int64(symbols[a - 1, b + 1, c]))
+    beside = _beside(symbols, codes, known, level, z, y, x, i, j, k)
+    radius, most = np.uint64(_RADIUS[i + j + k]), np.int64(1023)
+    fine, coarse = np.uint64(_FINE[min(same, most)]), np.uint64(_COARSE[min(beside, most)])
+    total = np.uint64(_TOTAL[min(same + 2 * beside, most)])
+    place = np.uint64(36) * np.uint64(_BITS[i]) + np.uint64(6) * np.uint64(_BITS[j]) + np.uint64(_BITS[k])
+    late = (
+        np.uint64(2 * (i + 1) > 1 << box[0])
+        + np.uint64(2 * (j + 1) > 1 << box[1])
+        + np.uint64(2 * (k + 1) > 1 << box[2])
+    )
+    two = np.int64(2)
+    faces = np.uint64(min(west, two) + 3 * min(north, two) + 9 * min(up, two))
+    start, contexts = np.uint64(_SYMBOLS), model.contexts
+    contexts[0] = start + place
+    contexts[1] = start + np.uint64(_STARTS[1] + 10 * level) + fine
+    contexts[2] = start + np.uint64(_STARTS[2]) + np.uint64(4) * (np.uint64(7) * fine + coarse) + late
+    contexts[3] = start + np.uint64(_STARTS[3]) + np.uint64(16) * coarse + radius
+    contexts[4] = start + np.uint64(_STARTS[4] + level) + np.uint64(4) * total
+    contexts[5] = start + np.uint64(_STARTS[5]) + np.uint64(27) * radius + faces
+    contexts[6] = start + np.uint64(_STARTS[6]) + np.uint64(10) * radius + fine
+    model.row = np.uint64(_KINDS) + np.uint64(total >= 4) + np.uint64(total >= 9)
+
+
+@part()
+def _code_symbol(coder, data, model, reading, symbol):  # type: ignore[no-untyped-def]
+    """Code a symbol: is it 0, is its magnitude 1, an Elias-gamma code of the rest, its sign."""
+    magnitude, ones = abs(symbol), 0
+    while ones < _MOST_ONES:
+        bit = np.int64(magnitude > ones if ones < 2 else (magnitude - 1) >> (ones - 1) > 0)
+        if not _decide(coder, data, model, reading, bit):
+            break
+        ones += 1
+        if ones < _SYMBOL_KINDS:
+            for n in range(INPUTS):
+                model.contexts[n] += np.uint64(_SYMBOL_CONTEXTS)
+            model.row += np.uint64(_SETS)
+    if ones == 0:
+        return np.int64(0)
+    decoded = np.int64(1)
+    if ones > 1:
+        for position in range(ones - 3, -1, -1):
+            decoded = 2 * decoded + _plain(coder, data, reading, ((magnitude - 1) >> position) & 1)
+        decoded += 1
+    return -decoded if _plain(coder, data, reading, np.int64(symbol < 0)) else decoded
+
+
+@part()
+def _know(known, levels, modes, extents, codes, z, y, x):  # type: ignore[no-untyped-def]
+    """Gather level, mode, extents and origin of the blocks at the low end of x, y and z; -1 where there is none."""
+    smallest = codes[len(codes) - 1]
+    for n in range(3):
+        a, b, c = z - np.int64(n == 2), y - np.int64(n == 1), x - np.int64(n == 0)
+        known[n] = -1
+        if a < 0 or b < 0 or c < 0:
+            continue
+        place = a >> smallest[0], b >> smallest[1], c >> smallest[2]
+        level = np.int64(levels[place])
+        known[n, 0], known[n, 1] = level, modes[place]
+        known[n, 2], known[n, 3], known[n, 4] = extents[place][0], extents[place][1], extents[place][2]
+        known[n, 5] = a >> codes[level, 0] << codes[level, 0]
+        known[n, 6] = b >> codes[level, 1] << codes[level, 1]
+        known[n, 7] = c >> codes[level, 2] << codes[level, 2]
+
+
+@part()
+def _code_split(coder, data, model, reading, level, known, split):  # type: ignore[no-untyped-def]
+    deeper, used, state = np.int64(0), np.int64(0), np.int64(0)
+    for n in range(2, -1, -1):
+        deeper += known[n, 0] > level
+        used += known[n, 2] >= 0
+        state = 3 * state + (2 if known[n, 0] > level else 1 if known[n, 0] >= 0 else 0)
+    west, north, up = _family(known[0, 1]), _family(known[1, 1]), _family(known[2, 1])
+    _ask(
+        model, _SPLIT, 4 * level + deeper, 27 * level + state, 6 * level + up, 4 * level + used, 6 * west + north, level
+    )  # fmt: skip
+    return _decide(coder, data, model, reading, split)
+
+
+@compiled
+def _code_tile(coder, data, models, reading, levels, modes, extents, symbols, codes, inside):  # type: ignore[no-untyped-def]
+    """Read all blocks of a tile, or write them."""
+    model = models[0]
+    deepest, smallest = len(codes) - 1, codes[len(codes) - 1]
+    known, box = np.empty((3, 8), np.int64), np.empty(3, np.int64)
+    stack = np.empty((8 * len(codes) + 1, 4), np.int64)
+    for root_z in range(0, symbols.shape[0], 1 << codes[0, 0]):
+        for root_y in range(0, symbols.shape[1], 1 << codes[0, 1]):
+            for root_x in range(0, symbols.shape[2], 1 << codes[0, 2]):
+                stack[0] = 0, root_z, root_y, root_x
+                waiting = 1
+                while waiting:
+                    waiting -= 1
+                    level, z, y, x = stack[waiting]
+                    if z >= inside[0] or y >= inside[1] or x >= inside[2]:
+                        continue
+                    a, b, c = z >> smallest[0], y >> smallest[1], x >> smallest[2]
+                    _know(known, levels, modes, extents, codes, z, y, x)
+                    if level < deepest:
+                        split = np.int64(levels[a, b, c] > level)
+                        if _code_split(coder, data, model, reading, level, known, split):
+                            waiting = push_children(stack, waiting, codes, level, z, y, x)
+                            continue
+                    mode = _code_mode(coder, data, model, reading, level, known, np.int64(modes[a, b, c]))
+                    for n in range(3):
+                        box[n] = extents[a, b, c, n]
+                    _code_extents(coder, data, model, reading, level, codes, known, _family(mode), box)
+                    if box[0] >= 0:
+                        for i in range(1 << box[0]):
+                            for j in range(1 << box[1]):
+                                for k in range(1 << box[2]):
+                                    _look_at(model, symbols, codes, known, level, z, y, x, i, j, k, box)
+                                    symbol = np.int64(symbols[z + i, y + j, x + k])
+                                    symbols[z + i, y + j, x + k] = _code_symbol(coder, data, model, reading, symbol)
+                    if reading:
+                        for i in range(a, a + (1 << (codes[level, 0] - smallest[0]))):
+                            for j in range(b, b + (1 << (codes[level, 1] - smallest[1]))):
+                                for k in range(c, c + (1 << (codes[level, 2] - smallest[2]))):
+                                    levels[i, j, k], modes[i, j, k] = level, mode
+                                    for n in range(3):
+                                        extents[i, j, k, n] = box[n]
+
+
+__all__ = ["LARGEST", "decode_tile", "encode_tile", "fresh"]

@@ -1,0 +1,485 @@
+"""Choose the blocks of a tile by rate and distortion: how they are split, predicted and quantised, in a closed loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_tinc.directional.coder import LARGEST, encode_tile, fresh
+from napari_tinc.directional.layer import CodedDirections
+from napari_tinc.directional.layout import Layout, Tile
+from napari_tinc.directional.payload import packed_directions_size
+from napari_tinc.directional.prediction import (
+    BASES,
+    DIRECTIONS,
+    LONGEST,
+    MEAN,
+    SLOPES,
+    SMOOTH,
+    SMOOTHED,
+    STEEPEST,
+    TURNED_BASES,
+    blend,
+    extend,
+    fill_layer,
+    halve,
+    look,
+    margin_of,
+    synthesise,
+    turn,
+)
+from napari_tinc.geometry.pyramid import Bounds, Cell
+from napari_tinc.kernels import compiled, part
+from napari_tinc.mixing import Array
+from napari_tinc.quantiser import step_of
+from napari_tinc.system.threads import block_threads
+
+Floats32 = npt.NDArray[np.float32]
+Read = Callable[[Bounds], Floats32]
+
+# λ: squared steps that are worth a bit.
+LAMBDA = 0.09
+# What decisions cost about, in bits: a split or none, a mode that a neighbour has and another one, a block without
+# symbols, and the box of one with some.
+_SPLIT_BITS, _SAME_BITS, _OTHER_BITS, _NONE_BITS, _BOX_BITS = 0.7, 1.5, 6.5, 0.4, 4.0
+# Of the squared error of a prediction, what its mode must save to be worth a bit.
+_MODE_WEIGHT = 1.5
+# Reconstruction offsets of symbols of magnitude 1, and of larger ones: they must be known before the first symbol is.
+OFFSETS = (26, 13)
+_FIRST, _OTHERS = OFFSETS[0] / 256, OFFSETS[1] / 256
+_WORTH_TRYING, _SHRINK = 0.6, 0.08
+_CLASSES = 6
+_CODES = np.array([n.bit_length() for n in range(LONGEST)], np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Prices:
+    """What symbols cost, in bits, by the classes of their frequencies along the three axes.
+
+    Parameters
+    ----------
+    used, unused : ndarray of float64, shape (216,)
+        Of a symbol that is not 0, its sign included; of a 0 within the box of a block.
+    """
+
+    used: Array
+    unused: Array
+
+    @classmethod
+    def guessed(cls) -> Prices:
+        """Know nothing of the volume."""
+        steps = np.add.outer(np.add.outer(np.arange(_CLASSES), np.arange(_CLASSES)), np.arange(_CLASSES)).ravel()
+        return cls(4.5 + 0.35 * steps, 0.5 * 0.8**steps)
+
+    @classmethod
+    def counted(cls, counts: Array) -> Prices:
+        """Learn from counts of symbols that are 0 and that are not, shape (2, 216)."""
+        guess = cls.guessed()
+        some = counts + 4.0 * np.array([0.95, 0.05])[:, None]
+        share = some[1] / some.sum(0)
+        weight = 8 / (8 + counts.sum(0))
+        used = -np.log2(share) + 2.0
+        return cls(weight * guess.used + (1 - weight) * used, weight * guess.unused - (1 - weight) * np.log2(1 - share))
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A directional layer, and what it costs.
+
+    Parameters
+    ----------
+    coded : CodedDirections
+    error : float
+        Sum of squared errors, normalised.
+    prices : Prices
+        What symbols were worth in it.
+    """
+
+    coded: CodedDirections
+    error: float
+    prices: Prices
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the segment."""
+        return packed_directions_size(self.coded)
+
+
+def fit_step(
+    read: Read, read_weights: Read | None, layout: Layout, step_code: int, prices: Prices
+) -> Generator[None, None, Fit]:
+    """Make the directional layer of a step.
+
+    Parameters
+    ----------
+    read : callable
+        Return the box of these bounds as float32, finite.
+    read_weights : callable or None
+        Likewise whether its voxels matter, as 1 or 0; None if all do.
+    layout : Layout
+    step_code : int
+        See :func:`napari_tinc.quantiser.step_of`.
+    prices : Prices
+
+    Yields
+    ------
+    None
+        After every tile.
+
+    Returns
+    -------
+    Fit
+    """
+
+    def searched(cell: Cell) -> tuple[Tile, Array, float]:
+        beyond = [(0, n - m) for n, m in zip(layout.padded(cell), layout.extent(cell), strict=True)]
+        values, box = np.pad(read(layout.box(cell)), beyond, mode="edge"), layout.box(cell)
+        cares = np.ones(layout.extent(cell), np.float32) if read_weights is None else read_weights(box)
+        cares = np.pad(cares, beyond)  # nothing beyond the end of the volume matters
+        return _search_tile(values, cares, layout, layout.extent(cell), step_of(step_code), prices)
+
+    streams, error, counts, learnt = [], 0.0, np.zeros((2, _CLASSES**3)), fresh()
+    cells = list(layout.cells())
+    for cell, (tile, counted, missed) in zip(cells, block_threads().map(searched, cells), strict=True):
+        statistics = learnt if cell == cells[0] else learnt.copy()
+        used = tile.symbols.any()
+        streams.append((encode_tile(tile, layout, layout.extent(cell), statistics) or b"\0") if used else b"")
+        error += missed
+        counts += counted
+        yield
+    return Fit(CodedDirections(layout, step_code, OFFSETS, tuple(streams)), error, Prices.counted(counts))
+
+
+def _search_tile(
+    values: Floats32, cares: Floats32, layout: Layout, extent: tuple[int, ...], step: float, prices: Prices
+) -> tuple[Tile, Array, float]:
+    """Choose the blocks of a tile.
+
+    Parameters
+    ----------
+    values : ndarray of float32
+        The padded tile.
+    cares : ndarray of float32, same shape
+        1 where a voxel matters, else 0.
+    layout : Layout
+    extent : tuple of int
+        Voxels of the tile that are inside the volume.
+    step : float
+        Of the quantiser.
+    prices : Prices
+
+    Returns
+    -------
+    tile : Tile
+    counts : ndarray of float64, shape (2, 216)
+        For :meth:`Prices.counted`.
+    error : float
+        Sum of squared errors.
+    """
+    codes, tile = layout.codes, Tile.empty(values.shape, layout)
+    wanted, decoded, counts = values / np.float32(step), np.zeros(values.shape, np.float32), np.zeros((2, _CLASSES**3))
+    sides = (len(codes), *(1 << int(code) for code in codes[0]))
+    whole = np.empty(sides, np.float32)
+    _search(
+        wanted, cares, decoded, tile.levels, tile.modes, tile.extents, tile.symbols, codes, np.array(extent), BASES,
+        TURNED_BASES, prices.used, prices.unused, LAMBDA, whole, np.empty(sides, np.int16),
+        np.empty((len(codes), 8), np.int64), np.empty((len(codes), 2)), counts,
+    )  # fmt: skip
+    inside = tuple(slice(0, n) for n in extent)
+    missed = ((wanted[inside] - decoded[inside]) * cares[inside]).ravel()
+    return tile, counts, float(step**2 * np.vdot(missed, missed))
+
+
+@part()
+def _class(i, j, k):  # type: ignore[no-untyped-def]
+    return np.int64(36) * _CODES[i] + np.int64(6) * _CODES[j] + _CODES[k]
+
+
+@part()
+def _quantise(values, depth, height, width, used, unused, lagrangian, symbols, box):  # type: ignore[no-untyped-def]
+    """Quantise a block by rate and distortion; return what it costs, and leave the coefficients as decoded."""
+    total, nothing = 0.0, 0.0
+    box[0], box[1], box[2] = -1, -1, -1
+    for i in range(depth):
+        for j in range(height):
+            for k in range(width):
+                value = values[i, j, k]
+                size = abs(value)
+                nothing += value * value
+                least, chosen, decoded = size * size, 0, np.float32(0)
+                if size >= _WORTH_TRYING:
+                    price = used[_class(i, j, k)] - unused[_class(i, j, k)]
+                    rounded = int(min(size + 0.5 - (_SHRINK if size >= 1.5 else 0.0), LARGEST))
+                    for magnitude in range(max(1, rounded - 1), rounded + 1):
+                        stands = magnitude - (_FIRST if magnitude == 1 else _OTHERS)
+                        cost = (size - stands) ** 2 + lagrangian * (price + 2 * math.log2(magnitude))
+                        if cost < least:
+                            least, chosen, decoded = cost, magnitude, np.float32(stands)
+                total += least
+                symbols[i, j, k] = chosen if value > 0 else -chosen
+                values[i, j, k] = decoded if value > 0 else -decoded
+                if chosen:
+                    box[0], box[1], box[2] = max(box[0], i), max(box[1], j), max(box[2], k)
+    if box[0] >= 0:
+        for axis in range(3):
+            box[axis] = _CODES[box[axis]]
+        for i in range(1 << box[0]):
+            for j in range(1 << box[1]):
+                for k in range(1 << box[2]):
+                    total += lagrangian * unused[_class(i, j, k)]
+        total += lagrangian * _BOX_BITS
+    nothing += lagrangian * _NONE_BITS
+    if box[0] >= 0 and total < nothing:
+        return total
+    box[0], box[1], box[2] = -1, -1, -1
+    symbols[:depth, :height, :width] = 0
+    return nothing
+
+
+@part()
+def _mismatch(  # type: ignore[no-untyped-def]
+    turned, partly, cared, halves, margin, first, second, thickness, rows, columns, limit
+):
+    """Squared error of a direction; beyond a limit it is not summed to the end."""
+    total = np.float32(0)
+    for d in range(thickness):
+        du, dv = (d + 1) * first, (d + 1) * second
+        half = 2 * (du & 1) + (dv & 1)
+        du, dv = margin - (du >> 1) - (du & 1), margin - (dv >> 1) - (dv & 1)
+        if partly:
+            for u in range(rows):
+                for v in range(columns):
+                    difference = cared[d, u, v] * (turned[d, u, v] - halves[half, u + du, v + dv])
+                    total += difference * difference
+        else:
+            for u in range(rows):
+                for v in range(columns):
+                    difference = turned[d, u, v] - halves[half, u + du, v + dv]
+                    total += difference * difference
+        if total > limit:
+            return total
+    return total
+
+
+@part()
+def _mode_bits(modes, mode, a, b, c):  # type: ignore[no-untyped-def]
+    if (c > 0 and modes[a, b, c - 1] == mode) or (b > 0 and modes[a, b - 1, c] == mode):
+        return _SAME_BITS
+    return _SAME_BITS if a > 0 and modes[a - 1, b, c] == mode else _OTHER_BITS
+
+
+@part()
+def _difference(wanted, cares, z, y, x, predicted, out, depth, height, width):  # type: ignore[no-untyped-def]
+    total = np.float32(0)
+    for i in range(depth):
+        for j in range(height):
+            for k in range(width):
+                difference = cares[z + i, y + j, x + k] * (wanted[z + i, y + j, x + k] - predicted[i, j, k])
+                out[i, j, k] = difference
+                total += difference * difference
+    return total
+
+
+@part()
+def _is_partly(cares, z, y, x, depth, height, width):  # type: ignore[no-untyped-def]
+    """Whether a voxel of a block does not matter."""
+    for i in range(z, z + depth):
+        for j in range(y, y + height):
+            for k in range(x, x + width):
+                if cares[i, j, k] != 1:
+                    return True
+    return False
+
+
+@part()
+def _copy(source, out, depth, height, width):  # type: ignore[no-untyped-def]
+    for i in range(depth):
+        for j in range(height):
+            for k in range(width):
+                out[i, j, k] = source[i, j, k]
+
+
+@part()
+def _best_direction(  # type: ignore[no-untyped-def]
+    wanted, cares, partly, decoded, modes, z, y, x, code, place, lagrangian, face, halves, turned, cared, least
+):
+    """Find the direction of least squared error, its bits included, below ``least``; -1 if none is."""
+    depth, height, width = 1 << code[0], 1 << code[1], 1 << code[2]
+    smoothed, best = max(depth, max(height, width)) >= SMOOTHED, np.int64(-1)
+    for axis in range(3):
+        if (z, y, x)[axis] == 0:
+            continue
+        thickness = (depth, height, width)[axis]
+        rows, columns = height if axis == 0 else depth, height if axis == 2 else width
+        margin = margin_of(thickness)
+        look(decoded, axis, z, y, x, depth, height, width, margin, face)
+        halve(face, rows + 2 * margin, columns + 2 * margin, smoothed, halves)
+        for d in range(thickness):
+            for u in range(rows):
+                for v in range(columns):
+                    i, j, k = (d, u, v) if axis == 0 else (u, d, v) if axis == 1 else (u, v, d)
+                    turned[d, u, v] = wanted[z + i, y + j, x + k]
+                    if partly:
+                        cared[d, u, v] = cares[z + i, y + j, x + k]
+        for slopes in range(SLOPES**2):
+            mode = DIRECTIONS + axis * SLOPES**2 + slopes
+            bits = lagrangian * _MODE_WEIGHT * _mode_bits(modes, mode, place[0], place[1], place[2])
+            error = bits + _mismatch(
+                turned, partly, cared, halves, margin, slopes // SLOPES - STEEPEST, slopes % SLOPES - STEEPEST,
+                thickness, rows, columns, least - bits,
+            )  # fmt: skip
+            if error < least:
+                least, best = error, np.int64(mode)
+    return best
+
+
+@part()
+def _extended(decoded, z, y, x, code, mode, face, halves, predicted):  # type: ignore[no-untyped-def]
+    """Predict a block along a direction."""
+    depth, height, width = 1 << code[0], 1 << code[1], 1 << code[2]
+    axis, slopes = (mode - DIRECTIONS) // SLOPES**2, (mode - DIRECTIONS) % SLOPES**2
+    thickness = 1 << code[axis]
+    rows, columns = height if axis == 0 else depth, height if axis == 2 else width
+    margin = margin_of(thickness)
+    look(decoded, axis, z, y, x, depth, height, width, margin, face)
+    halve(face, rows + 2 * margin, columns + 2 * margin, max(depth, max(height, width)) >= SMOOTHED, halves)
+    extend(
+        halves, margin, axis, slopes // SLOPES - STEEPEST, slopes % SLOPES - STEEPEST, thickness, rows, columns,
+        predicted,
+    )  # fmt: skip
+
+
+@compiled
+def _search(  # type: ignore[no-untyped-def]
+    wanted, cares, decoded, levels, modes, extents, symbols, codes, inside, bases, turned_bases, used, unused,
+    lagrangian, whole, kept, state, costs, counts,
+):  # fmt: skip
+    """Descend every root block; a block is split if its children together cost less than it does as a whole.
+
+    Of every level is known: ``state``, the place of its block, the child that is next, mode and box of the block as a
+    whole; ``costs``, what it costs as a whole, and what its children have cost so far; ``whole`` and ``kept``, its
+    voxels and its symbols as a whole.
+    """
+    longest = 1 << max(codes[0, 0], max(codes[0, 1], codes[0, 2]))
+    widest = longest + 2 * margin_of(longest)
+    face, halves = np.empty((widest, widest), np.float32), np.empty((4, widest, widest), np.float32)
+    predicted = np.empty((longest, longest, longest), np.float32)
+    block, spare, blended = np.empty_like(predicted), np.empty_like(predicted), np.empty_like(predicted)
+    found, box = np.empty(predicted.shape, np.int16), np.empty(3, np.int64)
+    deepest, smallest = len(codes) - 1, codes[len(codes) - 1]
+    place = np.empty(3, np.int64)
+    for root_z in range(0, wanted.shape[0], 1 << codes[0, 0]):
+        fill_layer(decoded, root_z, 1 << codes[0, 0])
+        for root_y in range(0, wanted.shape[1], 1 << codes[0, 1]):
+            for root_x in range(0, wanted.shape[2], 1 << codes[0, 2]):
+                if root_z >= inside[0] or root_y >= inside[1] or root_x >= inside[2]:
+                    continue
+                level = 0
+                state[0, 0], state[0, 1], state[0, 2], state[0, 3] = root_z, root_y, root_x, -1
+                while level >= 0:
+                    z, y, x, child = state[level, 0], state[level, 1], state[level, 2], state[level, 3]
+                    code = codes[level]
+                    depth, height, width = 1 << code[0], 1 << code[1], 1 << code[2]
+                    if child < 0:  # not yet seen: try it as a whole
+                        for axis in range(3):
+                            place[axis] = state[level, axis] >> smallest[axis]
+                        cheapest = math.inf
+                        mode, least = np.int64(0), np.float32(math.inf)
+                        for candidate in (np.int64(MEAN), np.int64(SMOOTH)):
+                            blend(decoded, candidate, z, y, x, depth, height, width, predicted)
+                            bits = _mode_bits(modes, candidate, place[0], place[1], place[2])
+                            error = _difference(wanted, cares, z, y, x, predicted, block, depth, height, width)
+                            error += np.float32(lagrangian * _MODE_WEIGHT * bits)
+                            if error < least:
+                                mode, least = candidate, error
+                        partly = _is_partly(cares, z, y, x, depth, height, width)
+                        direction = _best_direction(
+                            wanted, cares, partly, decoded, modes, z, y, x, code, place, lagrangian, face, halves,
+                            spare, block, least,
+                        )  # fmt: skip
+                        # The mean always, for what is smooth to its transform is not to a sum of squares.
+                        for attempt in range(3):
+                            candidate = (np.int64(MEAN), mode, direction)[attempt]
+                            if candidate < 0 or (attempt == 1 and (mode == 0 or direction >= 0)):
+                                continue
+                            if candidate < DIRECTIONS:
+                                blend(decoded, candidate, z, y, x, depth, height, width, blended)
+                            else:
+                                _extended(decoded, z, y, x, code, candidate, face, halves, blended)
+                            _difference(wanted, cares, z, y, x, blended, block, depth, height, width)
+                            turn(turned_bases[code[0]], block, spare, 0, depth, height, width, depth)
+                            turn(turned_bases[code[1]], spare, block, 1, depth, height, width, height)
+                            turn(turned_bases[code[2]], block, spare, 2, depth, height, width, width)
+                            cost = _quantise(spare, depth, height, width, used, unused, lagrangian, found, box)
+                            cost += lagrangian * _mode_bits(modes, candidate, place[0], place[1], place[2])
+                            if level < deepest:
+                                cost += lagrangian * _SPLIT_BITS
+                            if cost < cheapest:
+                                cheapest = cost
+                                state[level, 4] = candidate
+                                for axis in range(3):
+                                    state[level, 5 + axis] = box[axis]
+                                _copy(blended, whole[level], depth, height, width)
+                                if box[0] >= 0:
+                                    synthesise(bases, code, box, spare, block)
+                                    for i in range(depth):
+                                        for j in range(height):
+                                            for k in range(width):
+                                                whole[level, i, j, k] += spare[i, j, k]
+                                _copy(found, kept[level], depth, height, width)
+                        costs[level, 0], costs[level, 1] = cheapest, lagrangian * _SPLIT_BITS
+                        child = 0
+                    below = codes[min(level + 1, deepest)]
+                    across = 1 << (code[2] - below[2])
+                    down = 1 << (code[1] - below[1])
+                    number = across * down << (code[0] - below[0])
+                    if level < deepest and child < number and costs[level, 1] < costs[level, 0]:
+                        state[level, 3] = child + 1
+                        i, j, k = child // (across * down), child // across % down, child % across
+                        i, j, k = z + (i << below[0]), y + (j << below[1]), x + (k << below[2])
+                        if i < inside[0] and j < inside[1] and k < inside[2]:
+                            level += 1
+                            state[level, 0], state[level, 1], state[level, 2], state[level, 3] = i, j, k, -1
+                        continue
+                    cost = costs[level, 1]
+                    if level == deepest or costs[level, 1] >= costs[level, 0]:
+                        cost = costs[level, 0]
+                        for i in range(depth):
+                            for j in range(height):
+                                for k in range(width):
+                                    decoded[z + i, y + j, x + k] = whole[level, i, j, k]
+                                    symbols[z + i, y + j, x + k] = kept[level, i, j, k]
+                        for i in range(z >> smallest[0], (z + depth) >> smallest[0]):
+                            for j in range(y >> smallest[1], (y + height) >> smallest[1]):
+                                for k in range(x >> smallest[2], (x + width) >> smallest[2]):
+                                    levels[i, j, k], modes[i, j, k] = level, state[level, 4]
+                                    for axis in range(3):
+                                        extents[i, j, k, axis] = state[level, 5 + axis]
+                    level -= 1
+                    if level >= 0:
+                        costs[level, 1] += cost
+    _count(symbols, levels, extents, codes, counts)
+
+
+@part()
+def _count(symbols, levels, extents, codes, counts):  # type: ignore[no-untyped-def]
+    """Count symbols that are 0 and that are not, within the boxes of their blocks, by class."""
+    smallest = codes[len(codes) - 1]
+    for z in range(symbols.shape[0]):
+        for y in range(symbols.shape[1]):
+            for x in range(symbols.shape[2]):
+                place = z >> smallest[0], y >> smallest[1], x >> smallest[2]
+                level = np.int64(levels[place])
+                if level < 0 or extents[place][0] < 0:
+                    continue
+                i, j, k = z & (1 << codes[level, 0]) - 1, y & (1 << codes[level, 1]) - 1, x & (1 << codes[level, 2]) - 1
+                box = extents[place]
+                if i < 1 << box[0] and j < 1 << box[1] and k < 1 << box[2]:
+                    counts[np.int64(symbols[z, y, x] != 0), _class(i, j, k)] += 1
+
+
+__all__ = ["LAMBDA", "OFFSETS", "Fit", "Prices", "Read", "fit_step"]

@@ -1,0 +1,138 @@
+"""Files of blocks continued along directions instead of wavelets, where that leaves less error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from napari_tinc.directional import search
+from napari_tinc.directional.layout import LEAST_CODE, MAX_TILE, Layout
+from napari_tinc.directional.search import Prices
+from napari_tinc.encode import framing, measuring
+from napari_tinc.encode.attempts import Attempt, Attempts, restored, varied
+from napari_tinc.encode.framing import Content, Plan
+from napari_tinc.encode.original import Original
+from napari_tinc.encode.plan import plan_wavelets
+from napari_tinc.errors import BudgetError
+from napari_tinc.progress import Progress
+from napari_tinc.quantiser import STEP_CODES, code_of, step_of
+from napari_tinc.settings import Settings
+from napari_tinc.system.steps import relay
+from napari_tinc.wavelets.residual import Residual
+from napari_tinc.wavelets.search import next_code
+
+Sides = tuple[int, int, int]
+
+# Larger volumes are left to the wavelets, whose coarse scales cost a reader little.
+_MOST_VOXELS = 2**25
+# Of a volume, what says which root blocks are best.
+_MIDDLE_VOXELS = 2**19
+# Sides of root blocks that are tried, as logarithms, for steps between planes as long as others and for longer ones.
+_ROOTS = ((4, 4, 4), (3, 4, 4), (2, 5, 5))
+# A tile and its neighbours across a plane along the first axis have no more voxels than a fifth of a second decodes.
+_ROW_VOXELS = 2**22
+_TRIES, _FILL = 6, 0.99
+# A first guess: the step over the root mean squared error of a file of wavelets of the same size.
+_STEP_OF_ERROR = 14.0
+
+
+def with_directions(original: Original, settings: Settings, budget: int, other: Attempt) -> Attempts:
+    """Fill a file with the directional layer and restoration filters; keep the other file unless this one is better.
+
+    Parameters
+    ----------
+    original : Original
+        Without masks.
+    settings : Settings
+    budget : int
+        Bytes of the file.
+    other : Attempt
+        A file of that size, maybe with masks: then the directional layer is tried with them, too.
+    """
+    if original.items.size > _MOST_VOXELS or original.weights is not None or not other.error:
+        return other
+    voxels = sum(original.items[0].size for limits in original.ranges if limits.span)
+    guess = code_of(_STEP_OF_ERROR * math.sqrt(other.error / voxels))
+    # Measured as the others are: what coefficients tell of the error is off by a few percent.
+    error = yield from measuring.squared_error(framing.decoders(other.plan, other.content), original)
+    best = replace(other, error=error)
+    for coded in (original, other.plan.original) if other.plan.original.masks else (original,):
+        plan = plan_wavelets(coded, settings, budget)
+        try:
+            directed = yield from restored(partial(_filled, plan, guess), coded, 0, budget)
+        except BudgetError:
+            continue
+        # What the search tells of a masked volume's error is of the continuation, too.
+        error = yield from measuring.squared_error(framing.decoders(plan, directed.content), original)
+        best = min(best, replace(directed, error=error), key=lambda attempt: attempt.error)
+    return best
+
+
+def _filled(plan: Plan, code: int, budget: int, near: Sequence[Layout] = ()) -> Attempts:
+    """Find the step that fills a file; ``near`` are the layouts of one of nearly that size."""
+    original = plan.original
+    residuals = [original.residual(item) for item in range(len(original.items))]
+    coded = varied(residuals)
+    layouts = near or (yield from relay(_layouts(coded, code), _told))
+    head = framing.size(plan, Content()) + framing.PROVENANCE_SLACK
+    tried: dict[int, float] = {}
+    best: tuple[int, Content, float, int] | None = None
+    prices = [Prices.guessed() for _ in coded]
+    for _ in range(_TRIES):
+        fits = []
+        for one, layout, price in zip(coded, layouts, prices, strict=True):
+            steps = search.fit_step(one.read, one.weights, layout, code, price)
+            fits.append((yield from relay(steps, _told)))
+        prices = [fit.prices for fit in fits]
+        found = iter(fits)
+        content = Content(directions=[None if one is None else next(found).coded for one in residuals])
+        size = framing.size(plan, content) + framing.PROVENANCE_SLACK
+        tried[code] = math.log2((size - head) / max(1, budget - head))
+        if size <= budget and (best is None or size >= best[0]):
+            best = size, content, sum(fit.error for fit in fits), code
+        following = min(max(next_code(tried, code), 0), STEP_CODES - 1)
+        if (best is not None and best[0] - head >= _FILL * (budget - head)) or following in tried:
+            break
+        code = following
+    if best is None:
+        raise BudgetError(f"the blocks do not fit in {budget} bytes: raise the budget")
+    _, content, error, chosen = best
+    return Attempt(plan, content, error, error, lambda size: _filled(plan, chosen, size, layouts))
+
+
+def _layouts(residuals: Sequence[Residual], code: int) -> Generator[None, None, list[Layout]]:
+    """Try the root blocks on the middle of the first item, at one step; return the layout of all items."""
+    shape, tried = residuals[0].shape, residuals[0].middle(_MIDDLE_VOXELS)
+    best, least = (0, 0, 0), math.inf
+    for codes in dict.fromkeys(_fitting(tried.shape, codes) for codes in _ROOTS):
+        steps = search.fit_step(tried.read, tried.weights, _cut(tried.shape, codes), code, Prices.guessed())
+        fit = yield from steps
+        cost = fit.error + search.LAMBDA * step_of(code) ** 2 * 8 * fit.nbytes
+        if cost < least:
+            best, least = codes, cost
+    return [_cut(shape, best)] * len(residuals)
+
+
+def _fitting(shape: Sides, codes: Sides) -> Sides:
+    """Sides no longer than the volume needs, the longest at least that of the smallest blocks."""
+    z, y, x = (min(code, (n - 1).bit_length()) for n, code in zip(shape, codes, strict=True))
+    return z, y, max(x, LEAST_CODE)
+
+
+def _cut(shape: Sides, codes: Sides) -> Layout:
+    """Cut a volume into tiles: as large as lets a plane across the first axis decode soon."""
+    roots = [-(-n >> code) for n, code in zip(shape, codes, strict=True)]
+    roots[0] = max(1, min(roots[0], _ROW_VOXELS // (roots[1] * roots[2] << sum(codes))))
+    while math.prod(roots) << sum(codes) > MAX_TILE:
+        longest = max(range(3), key=lambda axis: (roots[axis] > 1, roots[axis] << codes[axis]))
+        roots[longest] = -(-roots[longest] // 2)
+    return Layout(shape, codes, (roots[0], roots[1], roots[2]))
+
+
+def _told(_: None) -> Progress:
+    return Progress.unmeasured("coding", 0, 1)
+
+
+__all__ = ["with_directions"]
