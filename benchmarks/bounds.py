@@ -118,8 +118,8 @@ def bounds_of(volume: Volume) -> dict[float, float]:
     return found
 
 
-def run(paths: list[Path]) -> None:
-    known = {(row["volume"], float(row["percent"]), row["codec"]) for row in rows()}
+def run(paths: list[Path], results: Path) -> None:
+    known = {(row["volume"], float(row["percent"]), row["codec"]) for row in rows(results)}
     compress(np.arange(4096, dtype=np.uint16).reshape(16, 16, 16), Target.max_error(0)).decode()  # loads or compiles
     for path in paths:
         volume = tifffile.imread(path)
@@ -130,25 +130,25 @@ def run(paths: list[Path]) -> None:
                 row = {"volume": path.stem, "percent": percent, "bound": bound, "codec": name, "voxels": volume.size}
                 row |= {"raw_bytes": volume.nbytes} | measure(volume, bound, codec)
                 print(row, flush=True)
-                new = not RESULTS.exists()
-                with RESULTS.open("a", newline="") as file:
+                new = not results.exists()
+                with results.open("a", newline="") as file:
                     writer = csv.DictWriter(file, COLUMNS)
                     if new:
                         writer.writeheader()
                     writer.writerow(row)
 
 
-def rows() -> list[dict[str, str]]:
-    if not RESULTS.exists():
+def rows(results: Path) -> list[dict[str, str]]:
+    if not results.exists():
         return []
-    with RESULTS.open() as file:
+    with results.open() as file:
         return list(csv.DictReader(file))
 
 
-def table() -> None:
+def table(results: Path) -> None:
     """Print how many times smaller every file is, per volume and bound, and what ours takes of the best other one."""
     by_place: dict[tuple[str, float], dict[str, dict[str, str]]] = {}
-    for row in rows():
+    for row in rows(results):
         by_place.setdefault((row["volume"], float(row["percent"])), {})[row["codec"]] = row
     for title, codecs, wanted in (
         ("Without loss", ("jpeg-xl", "zstd-delta"), lambda percent: percent == 0),
@@ -174,7 +174,7 @@ def table() -> None:
                 f"median {np.median(shares):.2f}"
             )
     for codec in ("ours", "sperr", "sz3", "jpeg-xl"):
-        chosen = [row for row in rows() if row["codec"] == codec]
+        chosen = [row for row in rows(results) if row["codec"] == codec]
         if chosen:
             speeds = [
                 np.median([float(row["voxels"]) / max(float(row[f"{way}_s"]), 1e-3) for row in chosen]) / 1e6
@@ -187,9 +187,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     if given.folder:
         names = sorted(path for path in given.folder.glob("*.tif") if not {"mask", "clean"} & set(path.stem.split("_")))
-        run([path for path in names if tifffile.TiffFile(path).series[0].ndim == 3])
+        run([path for path in names if tifffile.TiffFile(path).series[0].ndim == 3], given.results)
     if given.table:
-        table()
+        table(given.results)

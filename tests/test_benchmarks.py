@@ -19,6 +19,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 # Runs of seconds, one after the other in one folder, where VOLUMES holds a small volume and GOLDEN the golden files.
 QUICK = {
     "against_authors.py": "VOLUMES/a.tif --ratio 12 --levels 1 --steps 250 --batch 1024 --preset fast --limits 0.3",
+    "bounds.py": "VOLUMES --results bounds.csv",
+    "bounds.py --table": "--results bounds.csv",
     "cluster.py": "tasks plane --tasks 100 --plane-side 64 --chunk 64",
     "compare.py": "--strategies wavelet",
     "detail_speed.py": "--shape 32 64 64 --ratio 32",
