@@ -202,7 +202,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "split of z in a plane": (crafted(ndim=b"\x02", axes=b"yx", shape=b"\x10\x10", splits=b"\x03\x04"), "split axes"),
     "more parts than voxels": (crafted(levels=b"\x03", splits=b"\x01" * 3), "at most 5 parts along z"),
     "leaf bomb": (crafted(shape=varint(2**16) * 3, levels=b"\x10", splits=b"\x07" * 16), "number of leaves"),
-    "unknown model": (crafted(model=b"\x07"), "update napari-tinc"),
+    "unknown model": (crafted(model=b"\xc8"), "update napari-tinc"),
     "constant with a range": (crafted(model=b"\x00"), "minimum = maximum"),
     "constant with parameters": (crafted(model=b"\x00", items=b"\x06\x06\x00\x00\x00"), "expected no parameters"),
     "plan longer than the header": (crafted(plan=varint(2**62)), "the header ends inside the plan"),
