@@ -39,6 +39,7 @@ FAMILIES = {
         Family("tucker", 6, "a small core and a basis for every axis, found in seconds without training (TTHRESH)"),
         Family("siren", 7, "one network of sine layers over the whole volume (COIN)"),
         Family("sci", 8, "an adaptive octree, a sine network for every block, none for flat ones"),
+        Family("nerv", 9, "a convolutional decoder that makes a whole plane of its number, as of a video"),
     )
 }
 # The family that joins the wavelets where the user leaves the model open.

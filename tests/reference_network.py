@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -484,3 +485,43 @@ def sci_output(frame: Frame, item: int, block_parameters: int = 2**16) -> Floats
         place = tuple(slice(*ends) for ends in box)
         volume[place] += (own[8] @ hidden + own[9]).reshape([b - a for a, b in box])
     return volume
+
+
+def nerv_output(frame: Frame, item: int, block_parameters: int = 2**16) -> Floats:
+    """Planes of an item, each made of its number, in float64."""
+    shape = frame.header.spatial_shape
+    (height, width), depth = shape[-2:], shape[0] if len(shape) == 3 else 1
+    fields = Bytes(frame.header.plan)
+    blocks, w = fields.u8(), fields.varint()
+    assert not fields.rest()
+    rows, columns = (-(-n // 2**blocks) for n in (height, width))
+    sizes = [(w, 48), (w * rows * columns, w), *[(4 * w, 9 * w)] * blocks, (1, w)]
+    shapes: list[tuple[int, ...]] = [shape for out, fan_in in sizes for shape in ((out, fan_in), (out, 1))]
+    tensors = read_tensors(frame.find(KIND_PARAMETERS, item, 0), shapes)
+    layers = list(zip(tensors[::2], tensors[1::2], strict=True))
+    erf = np.vectorize(math.erf)
+
+    def bent(x: Floats) -> Floats:
+        return x * (1 + erf(x / math.sqrt(2))) / 2
+
+    planes = []
+    for z in range(depth):
+        angles = math.pi * 1.25 ** np.arange(24) * (z / (depth - 1) if depth > 1 else 0)
+        hidden = np.concatenate([np.sin(angles), np.cos(angles)])[:, None]
+        for weight, bias in layers[:2]:
+            hidden = bent(weight @ hidden + bias)
+        image = hidden.reshape(w, rows, columns)
+        for weight, bias in layers[2:-1]:
+            padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
+            _, high, wide = image.shape
+            kernel = weight.reshape(4 * w, w, 3, 3)
+            convolved = np.zeros((4 * w, high, wide)) + bias[:, :, None]
+            for i, j in product(range(3), range(3)):
+                convolved += np.tensordot(kernel[:, :, i, j], padded[:, i : i + high, j : j + wide], 1)
+            image = np.zeros((w, 2 * high, 2 * wide))
+            for i, j in product(range(2), range(2)):
+                image[:, i::2, j::2] = convolved[2 * i + j :: 4]
+            image = bent(image)
+        weight, bias = layers[-1]
+        planes.append(np.tensordot(weight, image[:, :height, :width], 1)[0] + bias[0])
+    return np.stack(planes).reshape(shape)

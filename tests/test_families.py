@@ -38,12 +38,14 @@ from napari_tinc.target import Target
 from napari_tinc.volume import CompressedVolume
 
 SHAPES = {"yx": (40, 37), "zyx": (5, 30, 26), "czyx": (2, 8, 14, 15), "tyx": (3, 20, 18)}
+# Bytes of their files: what the most demanding family needs.
+SIZE = 1800
 
 
 def compressed(name: str, axes: str, **asked: Any) -> CompressedVolume:
     metadata = Metadata(axes, (1.0,) * len(axes), ("",) * len(axes))
-    settings = {"time_limit": 0.6, "device": "cpu", "seed": 3} | asked
-    return compress(blobs(SHAPES[axes]), Target.size(1400), metadata=metadata, model=name, **settings)
+    settings = {"time_limit": 0.4, "device": "cpu", "seed": 3} | asked
+    return compress(blobs(SHAPES[axes]), Target.size(SIZE), metadata=metadata, model=name, **settings)
 
 
 @pytest.mark.parametrize("axes", SHAPES)
@@ -51,7 +53,7 @@ def compressed(name: str, axes: str, **asked: Any) -> CompressedVolume:
 def test_every_family_makes_a_file_that_decodes_in_parts_and_at_any_scale(name: str, axes: str) -> None:
     volume = CompressedVolume(compressed(name, axes).to_bytes(), "cpu")
     original = blobs(SHAPES[axes])
-    assert volume.nbytes <= 1400
+    assert volume.nbytes <= SIZE
     assert header.MODELS[volume.header.model] == name
     decoded = volume.decode()
     error = decoded.astype(float) - original
@@ -71,7 +73,7 @@ def test_wavelets_add_to_every_family(name: str) -> None:
     volume = compressed(f"{name}+wavelet", "zyx")
     kinds = {segment.kind for segment in volume._frame.segments}
     assert len(kinds) >= 3
-    assert volume.nbytes <= 1400
+    assert volume.nbytes <= SIZE
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES.keys() - {"tinc"}))

@@ -17,6 +17,7 @@ from reference_network import (
     Tree,
     grid_output,
     mixed_decode,
+    nerv_output,
     network_output,
     neurcomp_output,
     range_decode,
@@ -60,7 +61,15 @@ from napari_tinc.wavelets.blocks import WaveletLayer
 from napari_tinc.wavelets.payload import parse_wavelets
 
 Array = npt.NDArray[np.generic]
-NETWORKS = {1: network_output, 3: neurcomp_output, 5: grid_output, 6: tucker_output, 7: siren_output, 8: sci_output}
+NETWORKS = {
+    1: network_output,
+    3: neurcomp_output,
+    5: grid_output,
+    6: tucker_output,
+    7: siren_output,
+    8: sci_output,
+    9: nerv_output,
+}
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("v1-*.tinc"))
 
 
@@ -148,9 +157,16 @@ def test_a_decoder_written_from_the_page_alone_sees_the_same_voxels(
 @pytest.mark.parametrize("suffix", ["", "+wavelet"])
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"tinc"}))
 def test_the_second_decoder_sees_the_same_voxels_of_other_families(family: str, suffix: str) -> None:
-    shape, model = ((2, 21, 23) if suffix else (13, 11, 9)), family + suffix
+    shape, model = ((2, 31, 33) if suffix else (13, 11, 9)), family + suffix
     metadata = Metadata("cyx", (1.0,) * 3, ("",) * 3) if len(shape) == 3 and shape[0] == 2 else None
-    volume = compress(blobs(*shape), Target.size(900), metadata=metadata, model=model, time_limit=0.5, device="cpu")
+    volume = compress(
+        blobs(*shape),
+        Target.size(3000 if suffix else 1200),
+        metadata=metadata,
+        model=model,
+        time_limit=0.3,
+        device="cpu",
+    )
     np.testing.assert_allclose(volume.decode(), decode(parse(volume.to_bytes())), rtol=0, atol=0.51)
 
 

@@ -48,6 +48,11 @@ class Blocks:
         """Cut along the first axis."""
         return cls(shape, (1, *shape[1:]))
 
+    @classmethod
+    def frames(cls, shape: tuple[int, ...]) -> Blocks:
+        """Take the last two axes as images; of an image there is one."""
+        return cls(shape, (*(1,) * (len(shape) - 2), *shape[-2:]))
+
     @property
     def voxels(self) -> int:
         """Voxels of a block."""
