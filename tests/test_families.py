@@ -44,7 +44,7 @@ SIZE = 1800
 
 def compressed(name: str, axes: str, **asked: Any) -> CompressedVolume:
     metadata = Metadata(axes, (1.0,) * len(axes), ("",) * len(axes))
-    settings = {"time_limit": 0.4, "device": "cpu", "seed": 3} | asked
+    settings = {"time_limit": 0.25, "device": "cpu", "seed": 3} | asked
     return compress(blobs(SHAPES[axes]), Target.size(SIZE), metadata=metadata, model=name, **settings)
 
 
