@@ -64,7 +64,7 @@ class BoundedPlan(Plan):
     @property
     def provenance(self) -> Mapping[str, float]:
         """What the file guarantees."""
-        return {"max_error": self.error}
+        return {"max_error": float(self.error)}
 
 
 @dataclass(frozen=True)

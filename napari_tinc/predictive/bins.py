@@ -120,11 +120,18 @@ def find_bins(item: Array, limits: ItemRange, error: float) -> Bins:
     used = np.zeros(0, np.int64)
     for box in boxes(tuple((0, side) for side in item.shape), LIMITS.voxels):
         keys = _keys(kind, item[tuple(slice(a, b) for a, b in box)], limits, width)
-        used = np.union1d(used, keys)
+        used = np.union1d(used, _different(keys, low, high))
         if len(used) > (2 * evenly.reach + 1) * most:  # however they lie
             return evenly
     listed = _covering(used, evenly.reach)
     return replace(evenly, first=0, listed=listed) if len(listed) <= most else evenly
+
+
+def _different(keys: Keys, low: int, high: int) -> Keys:
+    """Return the different ones of keys that are all from ``low`` to ``high``."""
+    if high - low >= MAX_LISTED:
+        return np.unique(keys)
+    return np.flatnonzero(np.bincount(keys.ravel() - low, minlength=1)) + low  # without sorting them
 
 
 def _keys(kind: int, voxels: Array, limits: ItemRange, width: float) -> Keys:
