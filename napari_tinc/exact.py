@@ -18,7 +18,7 @@ import numpy.typing as npt
 from napari_tinc.arrays.scratch import Bounds
 from napari_tinc.errors import FormatError
 from napari_tinc.geometry.octree import Octree
-from napari_tinc.geometry.sampling import sample_positions
+from napari_tinc.geometry.sampling import nearest_voxels
 from napari_tinc.system.forks import with_fresh_locks
 
 _RAW_DEFLATE = -15
@@ -106,11 +106,7 @@ class ExactItem:
 
     def decode(self, bounds: Bounds, scale: float, out: npt.NDArray[Any]) -> None:
         """Fill an array of the shape of the bounds; at other scales than 1 with the nearest voxels."""
-        grids = [
-            np.clip(np.rint(sample_positions(start, stop, scale, side)), 0, side - 1).astype(np.intp)
-            for (start, stop), side in zip(bounds, self.shape, strict=True)
-        ]
-        out[...] = self._voxels[np.ix_(*grids)]
+        out[...] = self._voxels[np.ix_(*nearest_voxels(bounds, scale, self.shape))]
 
     def region_bytes(self, bounds: Bounds, scale: float) -> int:
         """Bytes that any region needs: all."""

@@ -121,6 +121,24 @@ def leaves_of_region(tree: Octree, bounds: tuple[tuple[int, int], ...], scale: f
     return np.sort(tree.leaf_of_cell[np.ix_(*cells)].ravel())
 
 
+def nearest_voxels(bounds: Sequence[tuple[int, int]], scale: float, shape: Sequence[int]) -> list[npt.NDArray[np.intp]]:
+    """Return the voxels that are the nearest to the samples of a region, along every axis.
+
+    Parameters
+    ----------
+    bounds : tuple of (int, int)
+        Start and stop of every axis, in samples at ``scale``.
+    scale : float
+        Samples per voxel.
+    shape : sequence of int
+        Voxels along every axis.
+    """
+    return [
+        np.clip(np.rint(sample_positions(start, stop, scale, side)), 0, side - 1).astype(np.intp)
+        for (start, stop), side in zip(bounds, shape, strict=True)
+    ]
+
+
 def neighbours(grids: Sequence[npt.NDArray[np.float64]], shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     """Bounds of the samples between which ascending positions lie, which are inside a volume of this shape."""
     return tuple((int(grid[0]), min(int(grid[-1]) + 2, side)) for grid, side in zip(grids, shape, strict=True))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from napari_tinc.arrays.scratch import Bounds, boxes
 from napari_tinc.format import ItemRange
 from napari_tinc.geometry.octree import Octree
-from napari_tinc.geometry.sampling import sample_positions
+from napari_tinc.geometry.sampling import nearest_voxels
 from napari_tinc.limits import LIMITS
 from napari_tinc.predictive.bins import Bins
 from napari_tinc.predictive.blocks import NumberBlocks
@@ -47,23 +47,15 @@ class PredictedItem:
         """Fill an array of the shape of the bounds; at other scales than 1 with the nearest voxels."""
         for box in boxes(bounds, LIMITS.voxels):
             place = tuple(slice(a - first, b - first) for (a, b), (first, _) in zip(box, bounds, strict=True))
-            grids = self._grids(box, scale)
+            grids = nearest_voxels(box, scale, self.shape)
             around = _around(grids)
             numbers = self.blocks.region(_in_space(around)).reshape([b - a for a, b in around])
             near = np.ix_(*(grid - first for grid, (first, _) in zip(grids, around, strict=True)))
             out[place] = self.bins.values(numbers[near], self.limits, out.dtype)
 
-    def _grids(self, bounds: Bounds, scale: float) -> list[npt.NDArray[np.intp]]:
-        """Voxels that are the nearest to the samples of a region."""
-        sides = zip(bounds, self.shape, strict=True)
-        return [
-            np.clip(np.rint(sample_positions(start, stop, scale, side)), 0, side - 1).astype(np.intp)
-            for (start, stop), side in sides
-        ]
-
     def region_bytes(self, bounds: Bounds, scale: float) -> int:
         """Bytes of the blocks that a region needs."""
-        return self.blocks.region_bytes(_in_space(_around(self._grids(bounds, scale))))
+        return self.blocks.region_bytes(_in_space(_around(nearest_voxels(bounds, scale, self.shape))))
 
     def leaf_bytes(self, tree: Octree) -> npt.NDArray[np.float64]:
         """Bytes of every leaf."""
