@@ -443,5 +443,5 @@ def test_the_step_is_found_where_sizes_fall_ever_faster(room: float, start: int)
         tried[code] = float(np.log2(size / room))
         if 0.985 * room <= size <= room:
             break
-        code = search._next_code(tried, code)
+        code = search.next_code(tried, code)
     assert 0.985 * room <= size <= room, tried

@@ -42,12 +42,14 @@ Floats32 = npt.NDArray[np.float32]
 Read = Callable[[Bounds], Floats32]
 
 # λ: squared steps that are worth a bit.
-LAMBDA = 0.09
+LAMBDA = 0.07
 # What decisions cost about, in bits: a split or none, a mode that a neighbour has and another one, a block without
 # symbols, and the box of one with some.
 _SPLIT_BITS, _SAME_BITS, _OTHER_BITS, _NONE_BITS, _BOX_BITS = 0.7, 1.5, 6.5, 0.4, 4.0
 # Of the squared error of a prediction, what its mode must save to be worth a bit.
 _MODE_WEIGHT = 1.5
+# What is no farther than so many times the least error is transformed, too.
+_NEAR = 1.4
 # Reconstruction offsets of symbols of magnitude 1, and of larger ones: they must be known before the first symbol is.
 OFFSETS = (26, 13)
 _FIRST, _OTHERS = OFFSETS[0] / 256, OFFSETS[1] / 256
@@ -305,36 +307,32 @@ def _copy(source, out, depth, height, width):  # type: ignore[no-untyped-def]
 
 @part()
 def _best_direction(  # type: ignore[no-untyped-def]
-    wanted, cares, partly, decoded, modes, z, y, x, code, place, lagrangian, face, halves, turned, cared, least
+    wanted, cares, partly, decoded, modes, z, y, x, code, place, axis, lagrangian, face, halves, turned, cared, limit
 ):
-    """Find the direction of least squared error, its bits included, below ``least``; -1 if none is."""
+    """Find the direction along an axis of least squared error, its bits included, below a limit; -1 if none is."""
     depth, height, width = 1 << code[0], 1 << code[1], 1 << code[2]
-    smoothed, best = max(depth, max(height, width)) >= SMOOTHED, np.int64(-1)
-    for axis in range(3):
-        if (z, y, x)[axis] == 0:
-            continue
-        thickness = (depth, height, width)[axis]
-        rows, columns = height if axis == 0 else depth, height if axis == 2 else width
-        margin = margin_of(thickness)
-        look(decoded, axis, z, y, x, depth, height, width, margin, face)
-        halve(face, rows + 2 * margin, columns + 2 * margin, smoothed, halves)
-        for d in range(thickness):
-            for u in range(rows):
-                for v in range(columns):
-                    i, j, k = (d, u, v) if axis == 0 else (u, d, v) if axis == 1 else (u, v, d)
-                    turned[d, u, v] = wanted[z + i, y + j, x + k]
-                    if partly:
-                        cared[d, u, v] = cares[z + i, y + j, x + k]
-        for slopes in range(SLOPES**2):
-            mode = DIRECTIONS + axis * SLOPES**2 + slopes
-            bits = lagrangian * _MODE_WEIGHT * _mode_bits(modes, mode, place[0], place[1], place[2])
-            error = bits + _mismatch(
-                turned, partly, cared, halves, margin, slopes // SLOPES - STEEPEST, slopes % SLOPES - STEEPEST,
-                thickness, rows, columns, least - bits,
-            )  # fmt: skip
-            if error < least:
-                least, best = error, np.int64(mode)
-    return best
+    thickness, best = 1 << code[axis], np.int64(-1)
+    rows, columns = height if axis == 0 else depth, height if axis == 2 else width
+    margin = margin_of(thickness)
+    look(decoded, axis, z, y, x, depth, height, width, margin, face)
+    halve(face, rows + 2 * margin, columns + 2 * margin, max(depth, max(height, width)) >= SMOOTHED, halves)
+    for d in range(thickness):
+        for u in range(rows):
+            for v in range(columns):
+                i, j, k = (d, u, v) if axis == 0 else (u, d, v) if axis == 1 else (u, v, d)
+                turned[d, u, v] = wanted[z + i, y + j, x + k]
+                if partly:
+                    cared[d, u, v] = cares[z + i, y + j, x + k]
+    for slopes in range(SLOPES**2):
+        mode = DIRECTIONS + axis * SLOPES**2 + slopes
+        bits = np.float32(lagrangian * _MODE_WEIGHT * _mode_bits(modes, mode, place[0], place[1], place[2]))
+        error = bits + _mismatch(
+            turned, partly, cared, halves, margin, slopes // SLOPES - STEEPEST, slopes % SLOPES - STEEPEST, thickness,
+            rows, columns, limit - bits,
+        )  # fmt: skip
+        if error < limit:
+            limit, best = error, np.int64(mode)
+    return best, limit
 
 
 @part()
@@ -353,6 +351,94 @@ def _extended(decoded, z, y, x, code, mode, face, halves, predicted):  # type: i
     )  # fmt: skip
 
 
+@part()
+def _choose(  # type: ignore[no-untyped-def]
+    wanted, cares, decoded, modes, z, y, x, code, place, lagrangian, face, halves, predicted, block, spare, chosen
+):
+    """Choose the modes that are worth a transform: the mean, which is smooth to it, and what has little error."""
+    depth, height, width = 1 << code[0], 1 << code[1], 1 << code[2]
+    partly = _is_partly(cares, z, y, x, depth, height, width)
+    errors = np.empty(len(chosen), np.float32)
+    for mode in (MEAN, SMOOTH):
+        blend(decoded, mode, z, y, x, depth, height, width, predicted)
+        bits = np.float32(lagrangian * _MODE_WEIGHT * _mode_bits(modes, mode, place[0], place[1], place[2]))
+        chosen[mode] = mode
+        errors[mode] = bits + _difference(wanted, cares, z, y, x, predicted, block, depth, height, width)
+    least = min(errors[MEAN], errors[SMOOTH])
+    for axis in range(3):
+        chosen[DIRECTIONS + axis], errors[DIRECTIONS + axis] = -1, least
+        if (z, y, x)[axis] > 0:
+            chosen[DIRECTIONS + axis], errors[DIRECTIONS + axis] = _best_direction(
+                wanted, cares, partly, decoded, modes, z, y, x, code, place, axis, lagrangian, face, halves, spare,
+                block, np.float32(_NEAR) * least,
+            )  # fmt: skip
+            least = min(least, errors[DIRECTIONS + axis])
+    for i in range(1, len(chosen)):
+        if errors[i] > np.float32(_NEAR) * least:
+            chosen[i] = -1
+
+
+@part()
+def _try(  # type: ignore[no-untyped-def]
+    wanted, cares, decoded, z, y, x, code, mode, bases, turned_bases, used, unused, lagrangian, face, halves,
+    predicted, block, spare, found, box,
+):  # fmt: skip
+    """Predict, transform and quantise a block; return what it costs without its mode. ``block`` is as decoded."""
+    depth, height, width = 1 << code[0], 1 << code[1], 1 << code[2]
+    if mode < DIRECTIONS:
+        blend(decoded, mode, z, y, x, depth, height, width, predicted)
+    else:
+        _extended(decoded, z, y, x, code, mode, face, halves, predicted)
+    _difference(wanted, cares, z, y, x, predicted, block, depth, height, width)
+    turn(turned_bases[code[0]], block, spare, 0, depth, height, width, depth)
+    turn(turned_bases[code[1]], spare, block, 1, depth, height, width, height)
+    turn(turned_bases[code[2]], block, spare, 2, depth, height, width, width)
+    cost = _quantise(spare, depth, height, width, used, unused, lagrangian, found, box)
+    _copy(predicted, block, depth, height, width)
+    if box[0] >= 0:
+        synthesise(bases, code, box, spare, predicted)
+        for i in range(depth):
+            for j in range(height):
+                for k in range(width):
+                    block[i, j, k] += spare[i, j, k]
+    return cost
+
+
+@part()
+def _settle(level, state, whole, kept, decoded, symbols, levels, modes, extents, codes):  # type: ignore[no-untyped-def]
+    """Leave a block as it is as a whole."""
+    smallest, code = codes[len(codes) - 1], codes[level]
+    z, y, x = state[level, 0], state[level, 1], state[level, 2]
+    depth, height, width = 1 << code[0], 1 << code[1], 1 << code[2]
+    for i in range(depth):
+        for j in range(height):
+            for k in range(width):
+                decoded[z + i, y + j, x + k] = whole[level, i, j, k]
+                symbols[z + i, y + j, x + k] = kept[level, i, j, k]
+    for i in range(z >> smallest[0], (z + depth) >> smallest[0]):
+        for j in range(y >> smallest[1], (y + height) >> smallest[1]):
+            for k in range(x >> smallest[2], (x + width) >> smallest[2]):
+                levels[i, j, k], modes[i, j, k] = level, state[level, 4]
+                for axis in range(3):
+                    extents[i, j, k, axis] = state[level, 5 + axis]
+
+
+@part()
+def _next_child(level, state, codes, inside):  # type: ignore[no-untyped-def]
+    """Step to the next child of a block; return its level, or that of the block if it begins outside the volume."""
+    code, below = codes[level], codes[level + 1]
+    across, down = 1 << (code[2] - below[2]), 1 << (code[1] - below[1])
+    child = state[level, 3]
+    state[level, 3] = child + 1
+    z = state[level, 0] + (child // (across * down) << below[0])
+    y = state[level, 1] + (child // across % down << below[1])
+    x = state[level, 2] + (child % across << below[2])
+    if z >= inside[0] or y >= inside[1] or x >= inside[2]:
+        return level
+    state[level + 1, 0], state[level + 1, 1], state[level + 1, 2], state[level + 1, 3] = z, y, x, -1
+    return level + 1
+
+
 @compiled
 def _search(  # type: ignore[no-untyped-def]
     wanted, cares, decoded, levels, modes, extents, symbols, codes, inside, bases, turned_bases, used, unused,
@@ -368,97 +454,53 @@ def _search(  # type: ignore[no-untyped-def]
     widest = longest + 2 * margin_of(longest)
     face, halves = np.empty((widest, widest), np.float32), np.empty((4, widest, widest), np.float32)
     predicted = np.empty((longest, longest, longest), np.float32)
-    block, spare, blended = np.empty_like(predicted), np.empty_like(predicted), np.empty_like(predicted)
+    block, spare = np.empty_like(predicted), np.empty_like(predicted)
     found, box = np.empty(predicted.shape, np.int16), np.empty(3, np.int64)
+    place, chosen = np.empty(3, np.int64), np.empty(DIRECTIONS + 3, np.int64)
     deepest, smallest = len(codes) - 1, codes[len(codes) - 1]
-    place = np.empty(3, np.int64)
     for root_z in range(0, wanted.shape[0], 1 << codes[0, 0]):
         fill_layer(decoded, root_z, 1 << codes[0, 0])
         for root_y in range(0, wanted.shape[1], 1 << codes[0, 1]):
             for root_x in range(0, wanted.shape[2], 1 << codes[0, 2]):
-                if root_z >= inside[0] or root_y >= inside[1] or root_x >= inside[2]:
-                    continue
-                level = 0
                 state[0, 0], state[0, 1], state[0, 2], state[0, 3] = root_z, root_y, root_x, -1
+                level = 0
                 while level >= 0:
-                    z, y, x, child = state[level, 0], state[level, 1], state[level, 2], state[level, 3]
                     code = codes[level]
-                    depth, height, width = 1 << code[0], 1 << code[1], 1 << code[2]
-                    if child < 0:  # not yet seen: try it as a whole
+                    if state[level, 3] < 0:  # not yet seen
+                        z, y, x = state[level, 0], state[level, 1], state[level, 2]
                         for axis in range(3):
                             place[axis] = state[level, axis] >> smallest[axis]
-                        cheapest = math.inf
-                        mode, least = np.int64(0), np.float32(math.inf)
-                        for candidate in (np.int64(MEAN), np.int64(SMOOTH)):
-                            blend(decoded, candidate, z, y, x, depth, height, width, predicted)
-                            bits = _mode_bits(modes, candidate, place[0], place[1], place[2])
-                            error = _difference(wanted, cares, z, y, x, predicted, block, depth, height, width)
-                            error += np.float32(lagrangian * _MODE_WEIGHT * bits)
-                            if error < least:
-                                mode, least = candidate, error
-                        partly = _is_partly(cares, z, y, x, depth, height, width)
-                        direction = _best_direction(
-                            wanted, cares, partly, decoded, modes, z, y, x, code, place, lagrangian, face, halves,
-                            spare, block, least,
+                        _choose(
+                            wanted, cares, decoded, modes, z, y, x, code, place, lagrangian, face, halves, predicted,
+                            block, spare, chosen,
                         )  # fmt: skip
-                        # The mean always, for what is smooth to its transform is not to a sum of squares.
-                        for attempt in range(3):
-                            candidate = (np.int64(MEAN), mode, direction)[attempt]
-                            if candidate < 0 or (attempt == 1 and (mode == 0 or direction >= 0)):
+                        costs[level, 0], costs[level, 1] = math.inf, lagrangian * _SPLIT_BITS
+                        for mode in chosen:
+                            if mode < 0:
                                 continue
-                            if candidate < DIRECTIONS:
-                                blend(decoded, candidate, z, y, x, depth, height, width, blended)
-                            else:
-                                _extended(decoded, z, y, x, code, candidate, face, halves, blended)
-                            _difference(wanted, cares, z, y, x, blended, block, depth, height, width)
-                            turn(turned_bases[code[0]], block, spare, 0, depth, height, width, depth)
-                            turn(turned_bases[code[1]], spare, block, 1, depth, height, width, height)
-                            turn(turned_bases[code[2]], block, spare, 2, depth, height, width, width)
-                            cost = _quantise(spare, depth, height, width, used, unused, lagrangian, found, box)
-                            cost += lagrangian * _mode_bits(modes, candidate, place[0], place[1], place[2])
-                            if level < deepest:
-                                cost += lagrangian * _SPLIT_BITS
-                            if cost < cheapest:
-                                cheapest = cost
-                                state[level, 4] = candidate
+                            bits = _mode_bits(modes, mode, place[0], place[1], place[2])
+                            cost = lagrangian * (bits + (_SPLIT_BITS if level < deepest else 0.0)) + _try(
+                                wanted, cares, decoded, z, y, x, code, mode, bases, turned_bases, used, unused,
+                                lagrangian, face, halves, predicted, block, spare, found, box,
+                            )  # fmt: skip
+                            if cost < costs[level, 0]:
+                                costs[level, 0], state[level, 4] = cost, mode
                                 for axis in range(3):
                                     state[level, 5 + axis] = box[axis]
-                                _copy(blended, whole[level], depth, height, width)
-                                if box[0] >= 0:
-                                    synthesise(bases, code, box, spare, block)
-                                    for i in range(depth):
-                                        for j in range(height):
-                                            for k in range(width):
-                                                whole[level, i, j, k] += spare[i, j, k]
-                                _copy(found, kept[level], depth, height, width)
-                        costs[level, 0], costs[level, 1] = cheapest, lagrangian * _SPLIT_BITS
-                        child = 0
-                    below = codes[min(level + 1, deepest)]
-                    across = 1 << (code[2] - below[2])
-                    down = 1 << (code[1] - below[1])
-                    number = across * down << (code[0] - below[0])
-                    if level < deepest and child < number and costs[level, 1] < costs[level, 0]:
-                        state[level, 3] = child + 1
-                        i, j, k = child // (across * down), child // across % down, child % across
-                        i, j, k = z + (i << below[0]), y + (j << below[1]), x + (k << below[2])
-                        if i < inside[0] and j < inside[1] and k < inside[2]:
-                            level += 1
-                            state[level, 0], state[level, 1], state[level, 2], state[level, 3] = i, j, k, -1
+                                _copy(block, whole[level], 1 << code[0], 1 << code[1], 1 << code[2])
+                                _copy(found, kept[level], 1 << code[0], 1 << code[1], 1 << code[2])
+                        state[level, 3] = 0
+                    children = 1
+                    if level < deepest:
+                        below = codes[level + 1]
+                        children = 1 << (code[0] + code[1] + code[2] - below[0] - below[1] - below[2])
+                    if level < deepest and state[level, 3] < children and costs[level, 1] < costs[level, 0]:
+                        level = _next_child(level, state, codes, inside)
                         continue
                     cost = costs[level, 1]
                     if level == deepest or costs[level, 1] >= costs[level, 0]:
                         cost = costs[level, 0]
-                        for i in range(depth):
-                            for j in range(height):
-                                for k in range(width):
-                                    decoded[z + i, y + j, x + k] = whole[level, i, j, k]
-                                    symbols[z + i, y + j, x + k] = kept[level, i, j, k]
-                        for i in range(z >> smallest[0], (z + depth) >> smallest[0]):
-                            for j in range(y >> smallest[1], (y + height) >> smallest[1]):
-                                for k in range(x >> smallest[2], (x + width) >> smallest[2]):
-                                    levels[i, j, k], modes[i, j, k] = level, state[level, 4]
-                                    for axis in range(3):
-                                        extents[i, j, k, axis] = state[level, 5 + axis]
+                        _settle(level, state, whole, kept, decoded, symbols, levels, modes, extents, codes)
                     level -= 1
                     if level >= 0:
                         costs[level, 1] += cost

@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 Steps = Generator[Progress, None, CompressedVolume]
 
-NO_NETWORKS = "a trial showed that networks would not pay here: the file is that of preset fast"
+NO_NETWORKS = "a trial showed that networks would not pay here: the file has none"
 
 # How much worse than a file without it a short training may end.
 _PROMISING = 10 ** (trial.BEHIND / 10)
@@ -308,7 +308,8 @@ def _best_of_all(original: Original, settings: Settings, budget: int, should_sto
     promised = yield from trial.promised_gain(original, settings, budget, long, step_seconds, should_stop)
     settings = replace(settings, promised=promised)
     best = yield from with_wavelets(original, settings, budget)
-    best = yield from with_directions(original, settings, budget, best)
+    if not stopped():
+        best = yield from with_directions(original, settings, budget, best)
     middle = trial.middle_to_try(original, settings, budget)
     if promised < trial.WORTH or middle is None:
         logger.info("no networks are trained: %s", NO_NETWORKS)

@@ -30,7 +30,7 @@ _MOST_VOXELS = 2**25
 # Of a volume, what says which root blocks are best.
 _MIDDLE_VOXELS = 2**19
 # Sides of root blocks that are tried, as logarithms, for steps between planes as long as others and for longer ones.
-_ROOTS = ((4, 4, 4), (3, 4, 4), (2, 5, 5))
+_ROOTS = ((4, 4, 4), (3, 4, 4), (3, 5, 5), (2, 5, 5))
 # A tile and its neighbours across a plane along the first axis have no more voxels than a fifth of a second decodes.
 _ROW_VOXELS = 2**22
 _TRIES, _FILL = 6, 0.99
