@@ -34,7 +34,7 @@ def decoded(attempt: Attempt, original: Original) -> tuple[int, np.ndarray, floa
 
     def framed() -> Generator[Any, None, bytes]:
         decoders = framing.decoders(attempt.plan, attempt.content)
-        psnr, quality = yield from measuring.measure(decoders, original, attempt.plan.tree)
+        psnr, quality, _ = yield from measuring.measure(decoders, original, attempt.plan.tree)
         return framing.frame(attempt.plan, attempt.content, psnr, quality)
 
     data = complete(framed())

@@ -29,9 +29,9 @@ _DIGEST_BYTES = 16
 _CHUNK_VOXELS = 1 << 22
 # Rooms and modules that compressed bytes, or what is measured of them, depend on.
 _DECIDING = (
-    *("arrays", "encode", "format", "geometry", "masks", "measures", "networks", "wavelets"),
+    *("arrays", "directional", "encode", "format", "geometry", "masks", "measures", "networks", "predictive"),
     *("choices", "decoding", "exact", "kernels", "layers", "limits", "mixing", "quality", "restoration", "settings"),
-    *("target", "volume"),
+    *("quantiser", "target", "volume", "wavelets"),
     *("compare/container", "compare/measures", "compare/memory", "compare/peers", "compare/video", "compare/worker"),
 )
 

@@ -79,7 +79,9 @@ def test_no_legal_chunk_fails_and_exact_ones_keep_every_bit(
         if frame.header.model == MODEL_CONSTANT:
             np.testing.assert_array_equal(kept, original)
         if codec.step is not None:
-            assert rmse(original, kept) <= 0.5001 * codec.step
+            # Of a frame that is filled up beyond the end of the array, all may be in what is shown.
+            beyond = np.prod(frame.header.shape) / kept.size
+            assert rmse(original, kept) <= 0.5001 * codec.step * np.sqrt(beyond)
 
 
 WHOLE = blobs((37, 30, 41))

@@ -29,6 +29,7 @@ from napari_tinc.plugin.compress.model import State
 from napari_tinc.plugin.compress.preview import PREVIEW, Preview
 from napari_tinc.plugin.compress.report import Report
 from napari_tinc.plugin.compress.widget import CompressWidget
+from napari_tinc.plugin.window import preferences
 from napari_tinc.volume import CompressedVolume
 
 # The package offers a function of the same name, which hides the module.
@@ -175,7 +176,8 @@ def test_compress_shows_every_state_a_preview_and_a_result_in_the_sources_place(
     assert not progress._all_instances
 
 
-def test_a_file_that_loses_nothing(opened, qtbot):
+def test_a_file_that_loses_nothing(opened, qtbot, monkeypatch):
+    monkeypatch.setattr(preferences, "remember", lambda *_: None)
     viewer, widget = opened()
     widget.form.write(target_kind="max_error", target_value=0, model="auto")
     assert "loses nothing" in widget.form.fields["size"].value
