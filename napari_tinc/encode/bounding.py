@@ -95,6 +95,7 @@ def bounded(original: Original, settings: Settings, error: float) -> Generator[P
     """
     if original.weights is not None:
         raise InputError("expected no weights with a largest error, which holds for every voxel; leave them out")
+    error = min(error, original.value_range)  # which no clipped voxel exceeds
     best = yield from _smallest(original, settings, error)
     decoders = framing.bounded_decoders(best.plan, best.content)
     measured = yield from measuring.measure(decoders, original, best.plan.tree)
