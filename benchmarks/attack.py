@@ -47,6 +47,7 @@ def attack_of(part: str):
     if part == "frames":
         from attacks import frames
 
+        frames.prepare()
         return frames.attack
     from attacks import volumes
 

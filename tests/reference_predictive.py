@@ -199,7 +199,9 @@ def predicted(
     if kind == 1:
         bits = 8 * int(dtype[1])
         unsigned = np.where(whole >= 2 ** (bits - 1), whole - 2 ** (bits - 1), 2**bits - 1 - whole)
-        return unsigned.astype(f"u{dtype[1]}").view(dtype)
+        floats = unsigned.astype(f"u{dtype[1]}").view(dtype)
+        within = np.where(floats >= minimum, floats, np.dtype(dtype).type(minimum))
+        return np.where(within <= maximum, within, np.dtype(dtype).type(maximum))
     values = whole if kind == 0 else minimum + whole * width
     return np.clip(values, minimum, maximum).astype(dtype)
 

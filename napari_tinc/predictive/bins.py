@@ -63,7 +63,10 @@ class Bins:
         elif self.keys != MULTIPLES:
             numbers = self.first + numbers * int(self.width)
         if self.keys == FLOAT_BITS:
-            return _floats_of(numbers, dtype)
+            floats = _floats_of(numbers, dtype)
+            # Not np.clip: it may give 0 for -0. A NaN is in damaged files only.
+            floats = np.where(floats >= limits.minimum, floats, dtype.type(limits.minimum))
+            return np.where(floats <= limits.maximum, floats, dtype.type(limits.maximum))
         if self.keys == WHOLE:
             values: Array = numbers
         else:
