@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.networks.leafwise import LeafNetwork
 from napari_tinc.networks.protocol import Array, Nodes, Schedule
+from napari_tinc.networks.undivided import UndividedNetwork, arrays_of, layer_tensors
 
 MAX_WIDTH = 4096
 
 
-class WholeNetwork(LeafNetwork):
+class WholeNetwork(UndividedNetwork, LeafNetwork):
     """One network for every item.
 
     Parameters
@@ -36,21 +35,13 @@ class WholeNetwork(LeafNetwork):
         Sine layers; a linear output follows.
     """
 
-    between = "even"
-    provenance: Mapping[str, float] = {}
-
     def __init__(self, tree: Octree, items: int, width: int, layers: int) -> None:
-        self.tree, self.width, self.layers = tree, width, layers
-        self._items = items
+        super().__init__(tree, items)
+        self.width, self.layers = width, layers
 
     @abstractmethod
     def of_items(self, items: int) -> WholeNetwork:
         """Return the same for another number of items."""
-
-    @property
-    def items(self) -> int:
-        """Volumes."""
-        return self._items
 
     @cached_property
     def partition(self) -> Octree:
@@ -58,14 +49,9 @@ class WholeNetwork(LeafNetwork):
         return Octree(self.tree.shape)
 
     @property
-    def nodes(self) -> tuple[int, ...]:
-        """One level, of a node per item."""
-        return (self._items,)
-
-    @property
     def widest(self) -> int:
         """Activations of a point at a time."""
-        return self._items * self.width
+        return self.items * self.width
 
     @property
     def layer_width(self) -> int:
@@ -75,28 +61,18 @@ class WholeNetwork(LeafNetwork):
     @property
     def parameters(self) -> int:
         """Number of parameters."""
-        return self._items * network_parameters(len(self.tree.shape), self.width, self.layers)
+        return self.items * network_parameters(len(self.tree.shape), self.width, self.layers)
 
     def schedule(self, steps: int, growth: float, time_limit: float | None) -> Schedule:
         """Take a quarter of the usual points a step: no leaves share what a layer computes."""
         usual = super().schedule(steps, growth, time_limit)
         return replace(usual, points=max(usual.fewest, usual.points // 4))
 
-    def node_parameters(self, level: int) -> Nodes:
-        """Parameters of every item's network."""
-        return np.full(self._items, self.parameters // self._items, dtype=np.int64)
-
     @cached_property
     def arrays(self) -> tuple[Array, ...]:
         """Of every layer its weights, then its biases; the output is the last one."""
         inner = [(self.width, self.width)] * (self.layers - 1)
-        sizes = [(self.width, len(self.tree.shape)), *inner, (1, self.width)]
-        nodes = np.arange(self._items)
-        return tuple(
-            Array(0, 2 * layer + position, f"{name} {layer}", nodes, (self._items, *shape))
-            for layer, (out, fan_in) in enumerate(sizes)
-            for position, (name, shape) in enumerate((("weight", (out, fan_in)), ("bias", (out, 1))))
-        )
+        return arrays_of(self.items, layer_tensors([(self.width, len(self.tree.shape)), *inner, (1, self.width)]))
 
     def initial(self, generator: torch.Generator) -> list[Tensor]:
         """Draw SIREN's initial weights with ω folded in."""

@@ -15,7 +15,7 @@ each.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -42,6 +42,7 @@ from napari_tinc.networks.protocol import (
     Schedule,
     TrainingVolume,
 )
+from napari_tinc.networks.undivided import UndividedNetwork, arrays_of, layer_tensors
 from napari_tinc.settings import Settings
 from napari_tinc.system.forks import with_fresh_locks
 
@@ -131,7 +132,7 @@ class _Reach:
 
 
 @with_fresh_locks
-class GridNetwork:
+class GridNetwork(UndividedNetwork):
     """Grids and a network of two hidden layers for every item.
 
     Parameters
@@ -149,21 +150,15 @@ class GridNetwork:
         First features of every grid before training, shape (items, *sides); see :func:`laplacian`.
     """
 
-    between = "even"
-    provenance: Mapping[str, float] = {}
     leaf_count = 1
 
     def __init__(
         self, tree: Octree, items: int, width: int, features: int, grids: Sequence[Grid],
         start: Sequence[Floats32] | None = None,
     ) -> None:  # fmt: skip
-        self.tree, self.items, self.width, self.features = tree, items, width, features
+        super().__init__(tree, items)
+        self.width, self.features = width, features
         self.grids, self._start = tuple(grids), start
-
-    @property
-    def nodes(self) -> tuple[int, ...]:
-        """One level, of a node per item."""
-        return (self.items,)
 
     @property
     def latents(self) -> int:
@@ -185,21 +180,11 @@ class GridNetwork:
         """Outputs and inputs of every layer of the network."""
         return [(self.width, self.features * len(self.grids)), (self.width, self.width), (1, self.width)]
 
-    def node_parameters(self, level: int) -> Nodes:
-        """Parameters of every item."""
-        return np.full(self.items, self.parameters // self.items, np.int64)
-
     @cached_property
     def arrays(self) -> tuple[Array, ...]:
         """Of every layer its weights, then its biases; then the grids, coarse to fine."""
-        nodes = np.arange(self.items)
-        shapes: list[tuple[int, ...]] = [shape for out, fan_in in self._layers for shape in ((out, fan_in), (out, 1))]
-        names = [f"{kind} {layer}" for layer in range(_LAYERS) for kind in ("weight", "bias")]
-        named = [*zip(names, shapes, strict=True)]
-        named += [(f"grid {number}", (self.features, *grid.sides)) for number, grid in enumerate(self.grids)]
-        return tuple(
-            Array(0, position, name, nodes, (self.items, *shape)) for position, (name, shape) in enumerate(named)
-        )
+        grids = [(f"grid {number}", (self.features, *grid.sides)) for number, grid in enumerate(self.grids)]
+        return arrays_of(self.items, [*layer_tensors(self._layers), *grids])
 
     def initial(self, generator: torch.Generator) -> list[Tensor]:
         """Draw initial parameters: at first the network adds nothing to the pyramid that it starts from."""

@@ -13,7 +13,7 @@ squared error that all families have (theirs: L1 and SSIM); no pruning.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -21,12 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, gelu, pixel_shuffle
 
-from napari_tinc.errors import FormatError
-from napari_tinc.format.cursor import Cursor, integer, varint
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.sampling import interpolate, neighbours, sample_positions
 from napari_tinc.networks.blockwise import Blocks, BlockSamples, blocks_of
-from napari_tinc.networks.plans import check_end, check_no_strategy, check_size
+from napari_tinc.networks.plans import check_no_strategy, check_size, pack_sizes, parse_sizes
 from napari_tinc.networks.protocol import (
     Array,
     Bounds,
@@ -37,6 +35,7 @@ from napari_tinc.networks.protocol import (
     Schedule,
     TrainingVolume,
 )
+from napari_tinc.networks.undivided import UndividedNetwork, arrays_of, layer_tensors
 from napari_tinc.settings import Settings
 from napari_tinc.system.forks import with_fresh_locks
 
@@ -49,7 +48,7 @@ _VOXELS_PER_STEP, _RATE = 2**13, 0.005
 
 
 @with_fresh_locks
-class NervNetwork:
+class NervNetwork(UndividedNetwork):
     """One decoder for every item.
 
     Parameters
@@ -63,12 +62,11 @@ class NervNetwork:
         Convolutions that double a plane.
     """
 
-    between = "even"
-    provenance: Mapping[str, float] = {}
     leaf_count = 1
 
     def __init__(self, tree: Octree, items: int, width: int, blocks: int) -> None:
-        self.tree, self.items, self.width, self.blocks = tree, items, width, blocks
+        super().__init__(tree, items)
+        self.width, self.blocks = width, blocks
 
     @property
     def frames(self) -> int:
@@ -82,11 +80,6 @@ class NervNetwork:
         return height, width
 
     @property
-    def nodes(self) -> tuple[int, ...]:
-        """One level, of a node per item."""
-        return (self.items,)
-
-    @property
     def _layers(self) -> list[tuple[int, int]]:
         """Outputs of every layer, and inputs of each: two dense ones, the blocks, the output."""
         width = self.width
@@ -98,19 +91,10 @@ class NervNetwork:
         """Number of parameters."""
         return self.items * sum(out * (fan_in + 1) for out, fan_in in self._layers)
 
-    def node_parameters(self, level: int) -> Nodes:
-        """Parameters of every item's network."""
-        return np.full(self.items, self.parameters // self.items, np.int64)
-
     @cached_property
     def arrays(self) -> tuple[Array, ...]:
         """Of every layer its weights, then its biases."""
-        nodes = np.arange(self.items)
-        return tuple(
-            Array(0, 2 * layer + position, f"{name} {layer}", nodes, (self.items, *shape))
-            for layer, (out, fan_in) in enumerate(self._layers)
-            for position, (name, shape) in enumerate((("weight", (out, fan_in)), ("bias", (out, 1))))
-        )
+        return arrays_of(self.items, layer_tensors(self._layers))
 
     def initial(self, generator: torch.Generator) -> list[Tensor]:
         """Draw weights that keep the variance through rectifiers (He et al., 2015, arXiv 1502.01852)."""
@@ -208,17 +192,13 @@ class _Nerv:
 
     def pack(self, network: NervNetwork) -> bytes:
         """Store the blocks and their width."""
-        return bytes([network.blocks]) + varint(network.width)
+        return pack_sizes(network.blocks, network.width)
 
     def parse(self, plan: bytes, tree: Octree, items: int, allowed: int) -> NervNetwork:
         """Invert :meth:`pack`."""
-        cursor = Cursor(plan, 0, "the plan")
-        blocks = cursor.u8("the blocks")
-        # What they make is cut to the plane: they may not make much more.
-        if blocks >= min(tree.shape[-2:]).bit_length():
-            raise FormatError(f"expected fewer blocks for planes of {tree.shape[-2:]}, got {blocks}: damaged file")
-        width = integer("width", cursor.varint("the width"), 1, _MAX_WIDTH)
-        check_end(cursor)
+        # What blocks make is cut to the plane: they may not make much more.
+        most = min(tree.shape[-2:]).bit_length() - 1
+        blocks, width = parse_sizes(plan, "blocks", (0, most), _MAX_WIDTH)
         network = NervNetwork(tree, items, width, blocks)
         check_size(network.parameters, allowed)
         return network

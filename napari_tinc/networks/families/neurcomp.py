@@ -16,9 +16,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from napari_tinc.format.cursor import Cursor, integer, varint
 from napari_tinc.geometry.octree import Octree
-from napari_tinc.networks.plans import check_end, check_no_strategy, check_size
+from napari_tinc.networks.plans import check_no_strategy, check_size, pack_sizes, parse_sizes
 from napari_tinc.networks.protocol import Request, TrainingVolume
 from napari_tinc.networks.whole import MAX_WIDTH, WholeNetwork, widest
 from napari_tinc.settings import Settings
@@ -93,14 +92,11 @@ class _Neurcomp:
 
     def pack(self, network: NeurcompNetwork) -> bytes:
         """Store the blocks and their width."""
-        return bytes([network.blocks]) + varint(network.width)
+        return pack_sizes(network.blocks, network.width)
 
     def parse(self, plan: bytes, tree: Octree, items: int, allowed: int) -> NeurcompNetwork:
         """Invert :meth:`pack`."""
-        cursor = Cursor(plan, 0, "the plan")
-        blocks = integer("residual blocks", cursor.u8("the residual blocks"), 1, _MAX_BLOCKS)
-        width = integer("width", cursor.varint("the width"), 1, MAX_WIDTH)
-        check_end(cursor)
+        blocks, width = parse_sizes(plan, "residual blocks", (1, _MAX_BLOCKS), MAX_WIDTH)
         network = NeurcompNetwork(tree, items, width, blocks)
         check_size(network.parameters, allowed)
         return network

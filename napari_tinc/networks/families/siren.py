@@ -15,9 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from napari_tinc.format.cursor import Cursor, integer, varint
 from napari_tinc.geometry.octree import Octree
-from napari_tinc.networks.plans import check_end, check_no_strategy, check_size
+from napari_tinc.networks.plans import check_no_strategy, check_size, pack_sizes, parse_sizes
 from napari_tinc.networks.protocol import Request, TrainingVolume
 from napari_tinc.networks.whole import MAX_WIDTH, WholeNetwork, widest
 from napari_tinc.settings import Settings
@@ -65,14 +64,11 @@ class _Siren:
 
     def pack(self, network: SirenNetwork) -> bytes:
         """Store the sine layers and their width."""
-        return bytes([network.layers]) + varint(network.width)
+        return pack_sizes(network.layers, network.width)
 
     def parse(self, plan: bytes, tree: Octree, items: int, allowed: int) -> SirenNetwork:
         """Invert :meth:`pack`."""
-        cursor = Cursor(plan, 0, "the plan")
-        layers = integer("sine layers", cursor.u8("the sine layers"), 1, _MAX_LAYERS)
-        width = integer("width", cursor.varint("the width"), 1, MAX_WIDTH)
-        check_end(cursor)
+        layers, width = parse_sizes(plan, "sine layers", (1, _MAX_LAYERS), MAX_WIDTH)
         network = SirenNetwork(tree, items, width, layers)
         check_size(network.parameters, allowed)
         return network

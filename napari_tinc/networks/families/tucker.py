@@ -12,7 +12,7 @@ bit planes with run lengths; the norms are stored as rounded logarithms, not as 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -46,6 +46,7 @@ from napari_tinc.networks.protocol import (
     Schedule,
     TrainingVolume,
 )
+from napari_tinc.networks.undivided import UndividedNetwork, arrays_of
 from napari_tinc.settings import Settings
 from napari_tinc.system.forks import with_fresh_locks
 
@@ -62,7 +63,7 @@ _COLUMNS = 2**14
 
 
 @with_fresh_locks
-class TuckerNetwork:
+class TuckerNetwork(UndividedNetwork):
     """A core and factors for every item.
 
     Parameters
@@ -76,19 +77,13 @@ class TuckerNetwork:
         Of every item, before they are cut to the ranks.
     """
 
-    between = "even"
-    provenance: Mapping[str, float] = {}
     leaf_count = 1
 
     def __init__(
         self, tree: Octree, items: int, ranks: tuple[int, ...], start: Sequence[Decomposition] | None = None
     ) -> None:
-        self.tree, self.items, self.ranks, self._start = tree, items, ranks, start
-
-    @property
-    def nodes(self) -> tuple[int, ...]:
-        """One level, of a node per item."""
-        return (self.items,)
+        super().__init__(tree, items)
+        self.ranks, self._start = ranks, start
 
     @property
     def parameters(self) -> int:
@@ -96,21 +91,14 @@ class TuckerNetwork:
         pairs = zip(self.tree.shape, self.ranks, strict=True)
         return self.items * (math.prod(self.ranks) + sum((n + 1) * rank for n, rank in pairs))
 
-    def node_parameters(self, level: int) -> Nodes:
-        """Parameters of every item."""
-        return np.full(self.items, self.parameters // self.items, np.int64)
-
     @cached_property
     def arrays(self) -> tuple[Array, ...]:
         """Of every axis the logarithms of its norms and its weighted factor; then the core."""
-        nodes = np.arange(self.items)
         named: list[tuple[str, tuple[int, ...]]] = []
         for axis, (n, rank) in enumerate(zip(self.tree.shape, self.ranks, strict=True)):
             named += [(f"norms {axis}", (1, rank)), (f"factor {axis}", (n, rank))]
         named.append(("core", (1, *self.ranks)))
-        return tuple(
-            Array(0, position, name, nodes, (self.items, *shape)) for position, (name, shape) in enumerate(named)
-        )
+        return arrays_of(self.items, named)
 
     def initial(self, generator: torch.Generator) -> list[Tensor]:
         """Return the decomposition that was found for the volume; zeros without one."""
