@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,11 @@ from napari_tinc.directional.coder import decode_tile, fresh
 from napari_tinc.directional.layout import Layout
 from napari_tinc.directional.prediction import rebuild
 from napari_tinc.geometry.octree import Octree
-from napari_tinc.geometry.pyramid import BlockCache, Bounds, Cell, tile_bytes
+from napari_tinc.geometry.pyramid import Block, BlockCache, Bounds, Cell, overlap, slices_of, tile_bytes
 from napari_tinc.geometry.sampling import interpolate, neighbours, sample_positions
 from napari_tinc.limits import LIMITS
 from napari_tinc.mixing import Statistics
 from napari_tinc.quantiser import step_of
-from napari_tinc.system.threads import block_threads
 
 Floats32 = npt.NDArray[np.float32]
 Grids = list[npt.NDArray[np.float64]]
@@ -121,34 +121,20 @@ class DirectionalLayer:
         """Return a region of voxels."""
         out = np.zeros([b - a for a, b in bounds], np.float32)
         cells = [cell for cell in self._layout.meeting(bounds) if self._coded.streams[self._layout.number(cell)]]
-        for cell, values in zip(cells, self._tiles(cells), strict=True):
-            spans = [(max(a, c), min(b, d)) for (a, b), (c, d) in zip(bounds, self._layout.box(cell), strict=True)]
-            into = tuple(slice(lo - a, hi - a) for (lo, hi), (a, _) in zip(spans, bounds, strict=True))
-            begins = [a for a, _ in self._layout.box(cell)]
-            out[into] = values[tuple(slice(lo - a, hi - a) for (lo, hi), a in zip(spans, begins, strict=True))]
+        keys = [(self, cell) for cell in cells]
+        missing = [cell for cell in cells if not self._cache.get((self, cell))]
+        start = fresh() if missing in ([], [_FIRST]) else self._learnt()
+        for (_, cell), (values, _) in self._cache.decoded(keys, partial(self._decode, start)).items():
+            assert values is not None
+            box = self._layout.box(cell)
+            out[overlap(slices_of(box), bounds)] = values[overlap(slices_of(bounds), box)]
         return out
 
-    def _tiles(self, cells: list[Cell]) -> list[Floats32]:
-        """Decode tiles side by side."""
-        found: dict[Cell, Floats32] = {}
-        for cell in cells:
-            known = self._cache.get((self, cell))
-            if known is not None and known[0] is not None:
-                found[cell] = known[0]
-        missing = [cell for cell in cells if cell not in found]
-        start = fresh() if missing in ([], [_FIRST]) else self._learnt()
-        for cell, values in zip(
-            missing, block_threads().map(lambda cell: self._decode(cell, start), missing), strict=True
-        ):
-            self._cache.put((self, cell), (values, None))
-            found[cell] = values
-        return [found[cell] for cell in cells]
-
-    def _decode(self, cell: Cell, start: Statistics) -> Floats32:
-        coded, layout = self._coded, self._layout
+    def _decode(self, start: Statistics, key: tuple[DirectionalLayer, Cell]) -> Block:
+        coded, layout, cell = self._coded, self._layout, key[1]
         statistics = fresh() if cell == _FIRST else start.copy()
         tile = decode_tile(coded.streams[layout.number(cell)], layout, cell, statistics)
-        return rebuild(tile, layout, layout.extent(cell), *meanings(coded.step_code, coded.offsets))
+        return rebuild(tile, layout, layout.extent(cell), *meanings(coded.step_code, coded.offsets)), None
 
     def _learnt(self) -> Statistics:
         """Return what was learnt from the first tile, with which the others start."""

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.system.forks import with_fresh_locks
+from napari_tinc.system.threads import block_threads
 
 Cell = tuple[int, int, int]
 Bounds = tuple[tuple[int, int], ...]
+Key = TypeVar("Key", bound=Hashable)
 # What is decoded, None where it is all alike, and what was learnt from it; None where nobody asks for it.
 Block = tuple[npt.NDArray[Any] | None, Any]
 
@@ -144,6 +146,22 @@ def dyadic_splits(shape: tuple[int, ...], elongation: float) -> tuple[tuple[int,
     return tuple(splits)
 
 
+def overlap(box: Sequence[slice], bounds: Bounds) -> tuple[slice, ...]:
+    """Where the part of a box that is inside a region is, counted from the region's start."""
+    pairs = zip(box, bounds, strict=True)
+    return tuple(slice(max(s.start, a) - a, min(s.stop, b) - a) for s, (a, b) in pairs)
+
+
+def slices_of(bounds: Bounds) -> tuple[slice, ...]:
+    """Return a region as slices."""
+    return tuple(slice(a, b) for a, b in bounds)
+
+
+def bounds_of(box: Sequence[slice]) -> Bounds:
+    """Return a box as starts and stops."""
+    return tuple((s.start, s.stop) for s in box)
+
+
 class BlockCache:
     """Decoded blocks of all items of a volume; those used last are kept.
 
@@ -162,6 +180,15 @@ class BlockCache:
         if key in self._blocks:
             self._blocks.move_to_end(key)
         return self._blocks.get(key)
+
+    def decoded(self, keys: Sequence[Key], decode: Callable[[Key], Block]) -> dict[Key, Block]:
+        """Return blocks by their keys; those that are not here are decoded side by side, and kept."""
+        found = {key: block for key in keys if (block := self.get(key))}
+        missing = [key for key in keys if key not in found]
+        for key, block in zip(missing, block_threads().map(decode, missing), strict=True):
+            self.put(key, block)
+            found[key] = block
+        return found
 
     def put(self, key: object, block: Block) -> None:
         """Keep a block; drop the ones unused for longest."""
@@ -252,4 +279,16 @@ def _regrid(
     return np.diff(np.take(running, low, axis) * (1 - share) + np.take(running, low + 1, axis) * share, axis=axis)
 
 
-__all__ = ["Block", "BlockCache", "BlockPyramid", "Bounds", "Cell", "dyadic_splits", "leaf_bytes", "tile_bytes"]
+__all__ = [
+    "Block",
+    "BlockCache",
+    "BlockPyramid",
+    "Bounds",
+    "Cell",
+    "bounds_of",
+    "dyadic_splits",
+    "leaf_bytes",
+    "overlap",
+    "slices_of",
+    "tile_bytes",
+]

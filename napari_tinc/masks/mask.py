@@ -12,7 +12,18 @@ import numpy.typing as npt
 
 from napari_tinc.arrays import scratch
 from napari_tinc.geometry.octree import Octree
-from napari_tinc.geometry.pyramid import Block, BlockCache, BlockPyramid, Bounds, Cell, dyadic_splits, leaf_bytes
+from napari_tinc.geometry.pyramid import (
+    Block,
+    BlockCache,
+    BlockPyramid,
+    Bounds,
+    Cell,
+    bounds_of,
+    dyadic_splits,
+    leaf_bytes,
+    overlap,
+    slices_of,
+)
 from napari_tinc.geometry.sampling import sample_positions
 from napari_tinc.limits import LIMITS
 from napari_tinc.masks.coder import INSIDE, MIXED, OUTSIDE, Decoder, Encoder, States, joined
@@ -135,20 +146,6 @@ def _surrounded(states: States, box: Sequence[slice]) -> States:
     return np.pad(states[tuple(slice(a, b) for a, b in grown)], beyond, constant_values=MIXED)
 
 
-def _slices(bounds: Bounds) -> tuple[slice, ...]:
-    return tuple(slice(a, b) for a, b in bounds)
-
-
-def _bounds(box: Sequence[slice]) -> Bounds:
-    return tuple((s.start, s.stop) for s in box)
-
-
-def _shifted(box: Sequence[slice], bounds: Bounds) -> tuple[slice, ...]:
-    """Where the part of a box that is inside a region is, counted from the region's start."""
-    pairs = zip(box, bounds, strict=True)
-    return tuple(slice(max(s.start, a) - a, min(s.stop, b) - a) for s, (a, b) in pairs)
-
-
 class Mask:
     """The mask of one item, decoded region by region. Not thread-safe.
 
@@ -203,21 +200,21 @@ class Mask:
         if octave >= self._pyramid.trunk:
             states, learnt = self._cache.get((self, octave)) or self._read_trunk(octave)
             assert states is not None
-            return states[_slices(bounds)], {_FIRST: learnt}
-        pyramid, region = self._pyramid, _slices(bounds)
+            return states[slices_of(bounds)], {_FIRST: learnt}
+        pyramid, region = self._pyramid, slices_of(bounds)
         inner, around = self._above(octave, bounds)
         parents, starts = self._region(octave + 1, around)
-        near = parents[_shifted(_slices(inner), around)]
+        near = parents[overlap(slices_of(inner), around)]
         states = near
         for axis, factor in enumerate(pyramid.factors(octave)):
             states = np.repeat(states, factor, axis)
-        states = states[_shifted(region, _bounds(_children(pyramid, octave, _slices(inner))))]
+        states = states[overlap(region, bounds_of(_children(pyramid, octave, slices_of(inner))))]
         boxes = {cell: pyramid.box(octave, cell) for cell in pyramid.meeting(inner)}
-        cells = [cell for cell, box in boxes.items() if (near[_shifted(box, inner)] == MIXED).any()]
+        cells = [cell for cell, box in boxes.items() if (near[overlap(box, inner)] == MIXED).any()]
         blocks = self._blocks(octave, cells, parents, around, starts)
         for cell, (decoded, _) in blocks.items():
             children = _children(pyramid, octave, boxes[cell])
-            states[_shifted(children, bounds)] = decoded[_shifted(region, _bounds(children))]
+            states[overlap(children, bounds)] = decoded[overlap(region, bounds_of(children))]
         return states, {cell: after for cell, (_, after) in blocks.items()}
 
     def _above(self, octave: int, bounds: Bounds) -> tuple[Bounds, Bounds]:
@@ -234,7 +231,8 @@ class Mask:
         """Blocks of an octave; those that are not in the cache are decoded side by side."""
         pyramid = self._pyramid
 
-        def decoded(cell: Cell) -> Block:
+        def decoded(key: tuple[Mask, int, Cell]) -> Block:
+            cell = key[2]
             box = pyramid.box(octave, cell)
             above = _surrounded(
                 parents, [slice(s.start - a, s.stop - a) for s, (a, _) in zip(box, around, strict=True)]
@@ -245,12 +243,8 @@ class Mask:
             states = decoder.take(learnt, above, pyramid.factors(octave), shape, octave == 0)
             return states, learnt if octave else None
 
-        found = {cell: block for cell in cells if (block := self._cache.get((self, octave, cell)))}
-        missing = [cell for cell in cells if cell not in found]
-        for cell, block in zip(missing, block_threads().map(decoded, missing), strict=True):
-            self._cache.put((self, octave, cell), block)
-            found[cell] = block
-        return found
+        keys = [(self, octave, cell) for cell in cells]
+        return {cell: block for (_, _, cell), block in self._cache.decoded(keys, decoded).items()}
 
     def _read_trunk(self, wanted: int) -> Block:
         """Decode the coarse octaves, which have one block each, and return one of them."""

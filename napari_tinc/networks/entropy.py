@@ -89,8 +89,7 @@ def encode_symbols(tensors: Sequence[Symbols], matrices: Sequence[Sequence[Matri
         Per tensor, see :func:`bucket_code`.
     """
     parts = _parts(matrices, codes)
-    coded = [tensor.ravel() for tensor, code in zip(tensors, codes, strict=True) if code]
-    symbols = np.concatenate([*coded, np.zeros(0, np.int32)]).astype(np.int32)
+    symbols = joined(tensors, codes)
     coder, buffer = beginning(), np.empty(MOST_BYTES * symbols.size + 8, np.uint8)
     _code_parts(coder, buffer, Statistics.fresh(WEIGHT).model, parts, _scratch(parts), symbols, False)
     return ended(buffer[: coder[2]].tobytes(), coder)
@@ -109,15 +108,30 @@ def decode_symbols(stream: bytes, matrices: Sequence[Sequence[Matrix]], codes: S
     content = np.frombuffer(stream, np.uint8).copy()
     if not _code_parts(coder, content, Statistics.fresh(WEIGHT).model, parts, _scratch(parts), symbols, True):
         raise FormatError(f"expected symbols up to {MAX_SYMBOL} in a stream, got a larger one: the file is damaged")
-    if len(stream) > coder[2]:
-        more = len(stream) - int(coder[2])
-        raise FormatError(f"expected a stream to end after its symbols, got {more} bytes more: the file is damaged")
+    check_ended(stream, coder)
+    return parted(symbols, [sum(rows * columns for rows, columns in own) for own in matrices], codes)
+
+
+def joined(tensors: Sequence[Symbols], codes: Sequence[int]) -> Symbols:
+    """Return the symbols of all tensors whose code is not 0, one after the other."""
+    coded = [tensor.ravel() for tensor, code in zip(tensors, codes, strict=True) if code]
+    return np.concatenate([*coded, np.zeros(0, np.int32)]).astype(np.int32)
+
+
+def parted(symbols: Symbols, sizes: Sequence[int], codes: Sequence[int]) -> list[Symbols]:
+    """Invert :func:`joined`; tensors of so many symbols whose code is 0 are zeros."""
     tensors = []
-    for rows_and_columns, code in zip(matrices, codes, strict=True):
-        size = sum(rows * columns for rows, columns in rows_and_columns)
+    for size, code in zip(sizes, codes, strict=True):
         own, symbols = np.split(symbols, [size if code else 0])
         tensors.append(own if code else np.zeros(size, np.int32))
     return tensors
+
+
+def check_ended(stream: bytes, coder: npt.NDArray[np.int64]) -> None:
+    """Raise `FormatError` if a stream goes on after all of its symbols were read."""
+    if len(stream) > coder[2]:
+        more = len(stream) - int(coder[2])
+        raise FormatError(f"expected a stream to end after its symbols, got {more} bytes more: the file is damaged")
 
 
 def _parts(matrices: Sequence[Sequence[Matrix]], codes: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -255,5 +269,6 @@ def _code_parts(coder, content, models, parts, scratch, symbols, decoding):  # t
 
 __all__ = [
     "MAX_BUCKET_CODE", "MAX_SYMBOL", "MIXING_CODER", "MOST_BYTES", "OWN_DECISIONS", "WEIGHT", "Matrix", "Symbols",
-    "bucket_code", "code_matrix", "code_symbol", "decode_symbols", "encode_symbols", "estimated_bits",
+    "bucket_code", "check_ended", "code_matrix", "code_symbol", "decode_symbols", "encode_symbols", "estimated_bits",
+    "joined", "parted",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ averages as for other parameters. Arrays without a place in space are coded as :
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,9 +23,12 @@ from napari_tinc.networks.entropy import (
     WEIGHT,
     Symbols,
     bucket_code,
+    check_ended,
     code_matrix,
     code_symbol,
     estimated_bits,
+    joined,
+    parted,
 )
 
 VOLUME_CODER = 4
@@ -65,8 +69,7 @@ def encode_latents(tensors: Sequence[Symbols], shapes: Sequence[Sequence[Shape]]
         Per tensor, see :func:`napari_tinc.networks.entropy.bucket_code`.
     """
     parts = _parts(shapes, codes)
-    coded = [tensor.ravel() for tensor, code in zip(tensors, codes, strict=True) if code]
-    symbols = np.concatenate([*coded, np.zeros(0, np.int32)]).astype(np.int32)
+    symbols = joined(tensors, codes)
     coder, buffer = beginning(), np.empty((MOST_BYTES + 2) * symbols.size + 8, np.uint8)
     _code_parts(coder, buffer, Statistics.fresh(WEIGHT).model, parts, _scratch(parts), symbols, False)
     return ended(buffer[: coder[2]].tobytes(), coder)
@@ -85,15 +88,8 @@ def decode_latents(stream: bytes, shapes: Sequence[Sequence[Shape]], codes: Sequ
     content = np.frombuffer(stream, np.uint8).copy()
     if not _code_parts(coder, content, Statistics.fresh(WEIGHT).model, parts, _scratch(parts), symbols, True):
         raise FormatError(f"expected symbols up to {LARGEST} in a stream, got a larger one: the file is damaged")
-    if len(stream) > coder[2]:
-        more = len(stream) - int(coder[2])
-        raise FormatError(f"expected a stream to end after its symbols, got {more} bytes more: the file is damaged")
-    tensors = []
-    for own, code in zip(shapes, codes, strict=True):
-        size = sum(int(np.prod(shape)) for shape in own)
-        mine, symbols = np.split(symbols, [size if code else 0])
-        tensors.append(mine if code else np.zeros(size, np.int32))
-    return tensors
+    check_ended(stream, coder)
+    return parted(symbols, [sum(math.prod(shape) for shape in own) for own in shapes], codes)
 
 
 def estimated_latent_bits(symbols: Symbols, shapes: Sequence[Shape]) -> float:

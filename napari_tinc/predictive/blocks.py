@@ -12,7 +12,16 @@ import numpy.typing as npt
 
 from napari_tinc.format.cursor import Cursor, integer, varint, zigzag
 from napari_tinc.geometry.octree import Octree
-from napari_tinc.geometry.pyramid import BlockCache, Bounds, Cell, tile_bytes
+from napari_tinc.geometry.pyramid import (
+    Block,
+    BlockCache,
+    Bounds,
+    Cell,
+    bounds_of,
+    overlap,
+    slices_of,
+    tile_bytes,
+)
 from napari_tinc.predictive.coder import (
     IN_PLANE,
     MAX_CLASSES,
@@ -207,29 +216,22 @@ class NumberBlocks:
         grid, streams = self._coded.grid, self._coded.streams
         out = np.zeros([b - a for a, b in bounds], np.int64)
         cells = [cell for cell in grid.meeting(bounds) if streams[grid.number(cell)] or not self._coded.corrections]
-        found = {cell: kept[0] for cell in cells if (kept := self._cache.get((self, cell)))}
-        missing = [cell for cell in cells if cell not in found]
-        for cell, decoded in zip(missing, block_threads().map(self._decode, missing), strict=True):
-            self._cache.put((self, cell), (decoded, None))
-            found[cell] = decoded
-        for cell, block in found.items():
+        for (_, cell), (block, _) in self._cache.decoded([(self, cell) for cell in cells], self._decode).items():
             assert block is not None
-            pairs = list(zip(grid.box(cell), bounds, strict=True))
-            inside = [(max(box.start, a), min(box.stop, b)) for box, (a, b) in pairs]
-            there = tuple(slice(s - a, e - a) for (s, e), (_, (a, _)) in zip(inside, pairs, strict=True))
-            here = tuple(slice(s - box.start, e - box.start) for (s, e), (box, _) in zip(inside, pairs, strict=True))
-            out[there] = block[here]
+            box = grid.box(cell)
+            out[overlap(box, bounds)] = block[overlap(slices_of(bounds), bounds_of(box))]
         return out
 
-    def _decode(self, cell: Cell) -> npt.NDArray[np.integer]:
-        grid = self._coded.grid
+    def _decode(self, key: tuple[NumberBlocks, Cell]) -> Block:
+        grid, cell = self._coded.grid, key[1]
         stream = self._coded.streams[grid.number(cell)]
         shape = tuple(box.stop - box.start for box in grid.box(cell))
         if self._coded.corrections:
             numbers = decode_block(stream, shape, None, self._coded.largest)
-            return numbers.astype(np.min_scalar_type(-self._coded.largest - 1))
+            return numbers.astype(np.min_scalar_type(-self._coded.largest - 1)), None
         predictor, rest = parse_predictor(stream, shape[0])
-        return decode_block(rest, shape, predictor, self._coded.largest).astype(np.min_scalar_type(self._coded.largest))
+        numbers = decode_block(rest, shape, predictor, self._coded.largest)
+        return numbers.astype(np.min_scalar_type(self._coded.largest)), None
 
     def region_bytes(self, bounds: Bounds) -> int:
         """Bytes of the blocks that a region needs, and of the head."""

@@ -14,7 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tinc.geometry.octree import Octree
-from napari_tinc.geometry.pyramid import BlockCache, BlockPyramid, Bounds, Cell, leaf_bytes
+from napari_tinc.geometry.pyramid import (
+    BlockCache,
+    BlockPyramid,
+    Bounds,
+    Cell,
+    bounds_of,
+    leaf_bytes,
+    overlap,
+    slices_of,
+)
 from napari_tinc.geometry.sampling import interpolate, neighbours, sample_positions
 from napari_tinc.quantiser import step_of
 from napari_tinc.system.forks import with_fresh_locks
@@ -240,10 +249,8 @@ class WaveletLayer:
             if decoded is None:
                 continue
             box = pyramid.box(octave, cell)
-            spans = [(max(s.start, a), min(s.stop, b)) for s, (a, b) in zip(box, bounds, strict=True)]
-            into = tuple(slice(lo - a, hi - a) for (lo, hi), (a, _) in zip(spans, bounds, strict=True))
-            out = tuple(slice(lo - s.start, hi - s.start) for (lo, hi), s in zip(spans, box, strict=True))
-            values[(slice(None), *into)] = head.dequantise(decoded[(slice(None), *out)])
+            out = overlap(slices_of(bounds), bounds_of(box))
+            values[(slice(None), *overlap(box, bounds))] = head.dequantise(decoded[(slice(None), *out)])
         shape = pyramid.shapes[octave]
         bands: Bands = {}
         for code, band in zip(codes, values, strict=True):
