@@ -42,7 +42,6 @@ from napari_tinc.limits import LIMITS
 from napari_tinc.masks.coder import INSIDE, MIXED, OUTSIDE
 from napari_tinc.masks.mask import Mask
 from napari_tinc.masks.payload import parse_mask
-from napari_tinc.predictive.blocks import NumberBlocks
 from napari_tinc.predictive.item import CorrectedItem, PredictedItem
 from napari_tinc.predictive.payload import parse_corrections, parse_predicted
 from napari_tinc.restoration import RADIUS, Restoration, around, bins_of, parse_restoration, restoration_size
@@ -284,8 +283,7 @@ class Decoders:
         if header.model == MODEL_PREDICTIVE and limits.span:
             payload = self._frame.find(KIND_PREDICTED, item, 0)
             predicted = parse_predicted(payload, self._tree.shape, dtype)
-            blocks = NumberBlocks(predicted.numbers, self._cache, len(payload))
-            return PredictedItem(self._tree.shape, limits, predicted.bins, blocks)
+            return PredictedItem.of(predicted, self._tree.shape, limits, self._cache, len(payload))
         weights = self._frame.get(KIND_RESTORATION, item, 0)
         restoration = None if weights is None else parse_restoration(weights)
         decoder = ItemDecoder(self._tree.shape, limits, self._layers(item), restoration, self._mask(item, limits))
@@ -293,8 +291,7 @@ class Decoders:
         if moved is None:
             return decoder
         corrections = parse_corrections(moved, self._tree.shape, dtype)
-        blocks = NumberBlocks(corrections.numbers, self._cache, len(moved))
-        return CorrectedItem(decoder, limits, corrections.width, blocks)
+        return CorrectedItem.of(corrections, decoder, limits, self._cache, len(moved))
 
     def _mask(self, item: int, limits: ItemRange) -> Mask | None:
         payload = self._frame.get(KIND_MASK, item, 0)

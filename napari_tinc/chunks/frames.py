@@ -86,6 +86,7 @@ def _lossy(
     voxels: Array, metadata: Metadata, target: Target, settings: Settings
 ) -> tuple[bytes, Callable[[], Array] | None] | None:
     """Return the lossy frame of a chunk and what decodes it, None if there can be none."""
+    from napari_tinc.encode.bounding import bounded
     from napari_tinc.encode.compression import fill_steps, quantise
     from napari_tinc.encode.original import Original
 
@@ -96,8 +97,9 @@ def _lossy(
     except InputError:  # a range whose squares no float holds
         return None
     try:
-        if target.kind == "step" and settings.is_wavelets_alone and not original.is_constant:
-            return complete(quantise(original, settings, target.value))  # what is decoded there serves twice
+        make = {"step": quantise, "max_error": bounded}.get(target.kind)
+        if make is not None and settings.is_wavelets_alone and not original.is_constant:
+            return complete(make(original, settings, target.value))  # what is decoded there serves twice
         volume = complete(fill_steps(original, target, settings))
     except BudgetError:  # too few bytes, or a PSNR or a step out of reach
         return None

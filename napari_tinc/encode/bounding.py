@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -80,13 +80,17 @@ class _File:
 _Files = Generator[Progress, None, _File | None]
 
 
-def bounded(original: Original, settings: Settings, error: float) -> Generator[Progress, None, bytes]:
+def bounded(
+    original: Original, settings: Settings, error: float
+) -> Generator[Progress, None, tuple[bytes, Callable[[], npt.NDArray[Any]]]]:
     """Compress so that no voxel is farther from the original than ``error``, in intensity units; 0 for no loss.
 
     Returns
     -------
     bytes
         The frame.
+    callable
+        What it decodes to; most of that work has been done to measure it.
 
     Raises
     ------
@@ -101,7 +105,8 @@ def bounded(original: Original, settings: Settings, error: float) -> Generator[P
     measured = yield from measuring.measure(decoders, original, best.plan.tree)
     if not measured.largest <= error:
         raise BudgetError(f"expected no error above {error:g}, got {measured.largest:g}: please report this as a bug")
-    return framing.frame(best.plan, best.content, measured.psnr, measured.quality)
+    packed = framing.frame(best.plan, best.content, measured.psnr, measured.quality)
+    return packed, framing.array_decoder(original, decoders)
 
 
 def _smallest(original: Original, settings: Settings, error: float) -> Generator[Progress, None, _File]:
@@ -112,14 +117,20 @@ def _smallest(original: Original, settings: Settings, error: float) -> Generator
     predicted = yield from _with_bins(middle, settings, error)
     corrected, factor = (yield from _with_best_step(middle, settings, error)) if error else (None, 0.0)
     logger.info("with bins %d bytes, with corrections %s", predicted.nbytes, corrected and corrected.nbytes)
-    if middle is not original:
-        use_bins = corrected is None or predicted.nbytes < _NEAR * corrected.nbytes
-        use_wavelets = corrected is not None and corrected.nbytes < _NEAR * predicted.nbytes
-        corrected = (yield from _with_corrections(original, settings, error, factor)) if use_wavelets else None
-        if use_bins or corrected is None:  # the whole may have larger corrections than the middle, too large to code
-            predicted = yield from _with_bins(original, settings, error)
-        elif corrected is not None:
+    if middle is original:
+        return _smaller(predicted, corrected)
+    near = corrected is None or predicted.nbytes < _NEAR * corrected.nbytes
+    if corrected is not None and corrected.nbytes < _NEAR * predicted.nbytes:
+        # None where the whole has larger corrections than the middle, too large to code.
+        corrected = yield from _with_corrections(original, settings, error, factor)
+        if corrected is not None and not near:
             return corrected
+    else:
+        corrected = None
+    return _smaller((yield from _with_bins(original, settings, error)), corrected)
+
+
+def _smaller(predicted: _File, corrected: _File | None) -> _File:
     return predicted if corrected is None or predicted.nbytes <= corrected.nbytes else corrected
 
 

@@ -175,7 +175,7 @@ def fill_steps(original: Original, target: Target, settings: Settings, should_st
         return (yield from _quantise(original, settings, target.value))
     if target.kind == "max_error":
         settings.check_no_networks("a largest error")
-        return CompressedVolume((yield from bounded(original, settings, target.value)), settings.device)
+        return CompressedVolume((yield from bounded(original, settings, target.value))[0], settings.device)
     budget = target.budget(original.items.nbytes, original.items.size)
     return (yield from _run(original, settings, budget, should_stop))[0]
 

@@ -26,7 +26,6 @@ from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.layers import Item, ItemDecoder, Layer
 from napari_tinc.masks.mask import Mask
 from napari_tinc.masks.payload import pack_mask, packed_mask_size
-from napari_tinc.predictive.blocks import NumberBlocks
 from napari_tinc.predictive.item import CorrectedItem, PredictedItem
 from napari_tinc.predictive.payload import (
     Corrections,
@@ -268,11 +267,9 @@ def bounded_decoders(plan: Plan, content: Content) -> Callable[[int], Item]:
     def decoder(item: int) -> Item:
         limits = original.ranges[item]
         if content.predicted and (predicted := content.predicted[item]) is not None:
-            blocks = NumberBlocks(predicted.numbers, content.blocks)
-            return PredictedItem(original.spatial, limits, predicted.bins, blocks)
+            return PredictedItem.of(predicted, original.spatial, limits, content.blocks)
         if content.corrections and (corrections := content.corrections[item]) is not None:
-            blocks = NumberBlocks(corrections.numbers, content.blocks)
-            return CorrectedItem(layered(item), limits, corrections.width, blocks)
+            return CorrectedItem.of(corrections, layered(item), limits, content.blocks)
         return layered(item)
 
     return decoder

@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_tinc.arrays import scratch
 from napari_tinc.encode import framing, measuring
-from napari_tinc.encode.attempts import with_wavelets_of_step
+from napari_tinc.encode.attempts import Attempt, with_wavelets_of_step
 from napari_tinc.encode.original import Original
 from napari_tinc.errors import BudgetError
 from napari_tinc.layers import ItemDecoder
@@ -41,7 +41,7 @@ def reach_ssim(original: Original, settings: Settings, wanted: float) -> Generat
         It is out of reach, or a file of it is no smaller than half of the volume.
     """
     tried: list[tuple[float, float]] = []  # logarithms of step and of 1 - SSIM
-    best: tuple[int, bytes] | None = None
+    best: Attempt | None = None
     octave, most = math.log2(original.value_range * _BEGIN), 0.0
     for _ in range(_TRIES):
         attempt = yield from with_wavelets_of_step(original, settings, 2**octave)
@@ -50,9 +50,8 @@ def reach_ssim(original: Original, settings: Settings, wanted: float) -> Generat
         most = max(most, reached)
         logger.info("%d bytes reach an SSIM of %.4f of %.4f", attempt.nbytes, reached, wanted)
         too_large = attempt.nbytes > original.items.nbytes / 2
-        if reached >= wanted and not too_large and (best is None or attempt.nbytes < best[0]):
-            psnr, quality, _ = yield from measuring.measure(decoders, original, attempt.plan.tree)
-            best = attempt.nbytes, framing.frame(attempt.plan, attempt.content, psnr, quality)
+        if reached >= wanted and not too_large and (best is None or attempt.nbytes < best.nbytes):
+            best = attempt
         tried.append((octave, math.log2(max(1 - reached, _TINY))))
         following = _next_octave(tried, math.log2(max(1 - wanted - _NEAR / 2, _TINY)))
         if wanted <= reached <= wanted + _NEAR or (reached < wanted and too_large) or abs(following - octave) < 1 / 256:
@@ -60,7 +59,9 @@ def reach_ssim(original: Original, settings: Settings, wanted: float) -> Generat
         octave = following
     if best is None:
         raise BudgetError(f"expected to reach an SSIM of {wanted:g}, got {most:.4f} at best: lower it")
-    return best[1]
+    plan, content = best.plan, best.content
+    psnr, quality, _ = yield from measuring.measure(framing.decoders(plan, content), original, plan.tree)
+    return framing.frame(plan, content, psnr, quality)
 
 
 def _ssim(original: Original, decoders: Callable[[int], ItemDecoder]) -> Generator[Progress, None, float]:

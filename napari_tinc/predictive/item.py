@@ -11,10 +11,12 @@ import numpy.typing as npt
 from napari_tinc.arrays.scratch import Bounds, boxes
 from napari_tinc.format import ItemRange
 from napari_tinc.geometry.octree import Octree
+from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.geometry.sampling import nearest_voxels
 from napari_tinc.limits import LIMITS
 from napari_tinc.predictive.bins import Bins
 from napari_tinc.predictive.blocks import NumberBlocks
+from napari_tinc.predictive.payload import Corrections, Predicted
 
 
 class Inner(Protocol):
@@ -42,6 +44,13 @@ class PredictedItem:
     limits: ItemRange
     bins: Bins
     blocks: NumberBlocks
+
+    @classmethod
+    def of(
+        cls, predicted: Predicted, shape: tuple[int, ...], limits: ItemRange, cache: BlockCache, nbytes: int = 0
+    ) -> PredictedItem:
+        """Make the decoder of what a segment of so many bytes holds."""
+        return cls(shape, limits, predicted.bins, NumberBlocks(predicted.numbers, cache, nbytes))
 
     def decode(self, bounds: Bounds, scale: float, out: npt.NDArray[Any]) -> None:
         """Fill an array of the shape of the bounds; at other scales than 1 with the nearest voxels."""
@@ -79,6 +88,13 @@ class CorrectedItem:
     limits: ItemRange
     width: float
     blocks: NumberBlocks
+
+    @classmethod
+    def of(
+        cls, corrections: Corrections, inner: Inner, limits: ItemRange, cache: BlockCache, nbytes: int = 0
+    ) -> CorrectedItem:
+        """Make the decoder of what a segment of so many bytes corrects."""
+        return cls(inner, limits, corrections.width, NumberBlocks(corrections.numbers, cache, nbytes))
 
     def decode(self, bounds: Bounds, scale: float, out: npt.NDArray[Any]) -> None:
         """Fill an array of the shape of the bounds; other scales than 1 are not corrected."""
