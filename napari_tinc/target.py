@@ -33,7 +33,10 @@ class Target:
         if self.kind not in _KINDS:
             raise InputError(f"expected a target of {', '.join(_KINDS)}, got {self.kind!r}: choose one")
         if not (_is_positive(self.value) or (self.kind == "max_error" and self.value == 0)):
-            raise InputError(f"expected a positive target, got {self.kind} = {self.value!r:.40}: give a number above 0")
+            raise InputError(
+                f"expected a positive target, got {self.kind} = {self.value!r:.40}: give a number above 0"
+                + ", or 0 for no loss" * (self.kind == "max_error")
+            )
         if self.kind == "ssim" and self.value >= 1:
             raise InputError(
                 f"expected an SSIM below 1, got {self.value!r:.40}; for no loss ask for a largest error of 0"

@@ -373,6 +373,13 @@ def test_zarr_arrays(tmp_path: Path) -> None:
     assert lossless[...].tobytes() == floats.tobytes()
 
 
+@pytest.mark.parametrize("dtype", ["f8", "i8", "b1"])
+def test_chunks_that_only_exact_frames_hold_are_exact(dtype: str) -> None:
+    image = (neuron_phantom((20, 40, 50)).noisy // 7).astype(dtype)
+    made = zarr.create_array({}, data=image, chunks=(20, 40, 50), serializer=TincCodec(max_error=5), compressors=None)
+    assert made[...].tobytes() == image.tobytes()
+
+
 def test_ome_zarr(tmp_path: Path) -> None:
     image = neuron_phantom((20, 70, 80)).noisy
     path = tmp_path / "a.zarr"

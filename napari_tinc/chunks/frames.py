@@ -92,6 +92,8 @@ def _lossy(
 
     if voxels.dtype.str[1:] in frames.EXACT_DTYPES or not _is_finite(voxels):
         return None
+    if target.kind == "max_error" and voxels.dtype.itemsize > 4:  # which only an exact frame keeps to
+        return None
     try:
         original = Original.prepare(voxels, metadata, None)
     except InputError:  # a range whose squares no float holds

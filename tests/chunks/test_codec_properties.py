@@ -52,7 +52,7 @@ def extremes(dtype: np.dtype[Any]) -> st.SearchStrategy[tuple[float, float]]:
 
 @st.composite
 def codecs(draw: st.DrawFn) -> TincCodec:
-    name = draw(st.sampled_from(["step", "psnr", "ratio"]))
+    name = draw(st.sampled_from(["step", "psnr", "ratio", "max_error"]))
     value = draw(st.sampled_from([1e-300, 1e-3, 0.4, 1, 3, 20, 45, 1000, 1e5, 1e300]))
     return TincCodec(**{name: value})
 
@@ -76,6 +76,8 @@ def test_no_legal_chunk_fails_and_exact_ones_keep_every_bit(
             assert kept.tobytes() == original.tobytes()
             continue
         assert np.isfinite(kept).all()
+        if codec.max_error is not None:
+            assert np.abs(original.astype(np.longdouble) - kept.astype(np.longdouble)).max() <= codec.max_error
         if frame.header.model == MODEL_CONSTANT:
             np.testing.assert_array_equal(kept, original)
         if codec.step is not None:
