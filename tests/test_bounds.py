@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import zarr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from mutators import edited, flipped, with_payload
@@ -62,6 +62,7 @@ def bounded(array: Array, error: float, **settings: Any) -> CompressedVolume:
     ),
     st.sampled_from([0.0, 0.5, 1.0, 2.0, 7.0, 300.0, 1e6]),
 )
+@example(np.array([[0, np.finfo("f4").max]], "f4"), 0.5)
 @settings(max_examples=60, deadline=None)
 def test_any_array_keeps_to_any_error(array: Array, error: float) -> None:
     decoded = bounded(array, error).decode()

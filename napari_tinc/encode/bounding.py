@@ -27,7 +27,7 @@ from napari_tinc.errors import BudgetError, InputError
 from napari_tinc.format import ItemRange
 from napari_tinc.layers import ItemDecoder
 from napari_tinc.limits import LIMITS
-from napari_tinc.predictive.bins import find_bins
+from napari_tinc.predictive.bins import find_bins, spacing
 from napari_tinc.predictive.blocks import encode_numbers
 from napari_tinc.predictive.payload import Corrections, Predicted
 from napari_tinc.progress import Progress
@@ -235,12 +235,11 @@ class _Tolerance:
     @classmethod
     def of(cls, limits: ItemRange, dtype: np.dtype[Any], error: float) -> _Tolerance | None:
         """Say what an item tolerates; None if decoders may be farther apart than it."""
-        largest = max(abs(limits.minimum), abs(limits.maximum))
         apart = limits.span * DECODERS_APART
         if dtype.itemsize < 4 or dtype == np.float32:  # mapped to intensities in float32
-            apart += 2 * float(np.spacing(np.float32(largest)))
+            apart += 2 * spacing(np.dtype(np.float32), limits)
         if dtype.kind == "f":
-            apart += 2 * float(np.spacing(dtype.type(largest)))
+            apart += 2 * spacing(dtype, limits)
             width = (2 * error - 4 * apart) * (1 - 2.0**-40)
             return cls(apart, error - apart, width) if width > 0 else None
         error = math.floor(error)

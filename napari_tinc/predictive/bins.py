@@ -147,9 +147,15 @@ def _keys(kind: int, voxels: Array, limits: ItemRange, width: float) -> Keys:
 
 def _safe_width(dtype: np.dtype[Any], limits: ItemRange, error: float) -> float:
     """Twice the error, less what the rounding of the values adds; 0 if the voxels' own digits are no finer."""
-    rounding = float(np.spacing(dtype.type(max(abs(limits.minimum), abs(limits.maximum)))))
+    rounding = spacing(dtype, limits)
     width = 2 * (error - rounding)
     return width if width > 4 * rounding and limits.span / width < 2 ** (BITS - 2) else 0.0
+
+
+def spacing(dtype: np.dtype[Any], limits: ItemRange) -> float:
+    """Return how far apart floats are at the largest magnitude of an item; beside the largest of all lies infinity."""
+    with np.errstate(over="ignore"):
+        return float(np.spacing(dtype.type(max(abs(limits.minimum), abs(limits.maximum)))))
 
 
 def _covering(used: Keys, error: int) -> Keys:
@@ -240,4 +246,4 @@ def _parse_list(cursor: Cursor) -> Keys:
     return np.cumsum([first, *steps], dtype=np.int64)
 
 
-__all__ = ["Bins", "find_bins", "pack_bins", "parse_bins"]
+__all__ = ["Bins", "find_bins", "pack_bins", "parse_bins", "spacing"]
