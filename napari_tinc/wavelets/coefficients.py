@@ -2,8 +2,8 @@
 
 Every binary decision about a coefficient sees its causal neighbours, its parent one octave coarser, and the same place
 in the bands coded before (contexts as in Wu, *High-order context modeling … of wavelet coefficients*, 1997);
-:mod:`napari_tinc.mixing` codes it. ``docs/format.md`` gives all of it to the last bit. A block is run over in one of
-three ways, each compiled by itself when it is first needed: decoded, encoded, or quantised.
+:mod:`napari_tinc.mixing` codes it. ``docs/format.md`` gives all of it to the last bit. A block is decoded, or quantised
+and encoded at once, so that a symbol is chosen by what it costs where it stands.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from napari_tinc.mixing import (
     Statistics,
     beginning,
     decode,
-    encode,
     ended,
     get,
     learn,
@@ -49,6 +48,25 @@ _SHRINK = 0.08
 # Bits of a sign, and what the first symbol of a neighbourhood costs those around it.
 _NEW_BITS, _MORE_BITS = 1.5, 1.0
 _WORTH_TRYING = 0.6
+# Cells with a magnitude above this are kept without asking; others may become zeros: how often they can have decided.
+_UNDONE, _MOST_DECISIONS = 2, 3 * _CELL**3
+_BITS = np.array([-math.log2((i + 0.5) / 4096) for i in range(4096)], np.float32)
+# One record, as in :mod:`napari_tinc.mixing`: of the cell that is quantised, what goes into the stream if it is used,
+# and what has to be restored if it is not.
+_SCRATCH = np.dtype(
+    (
+        np.record,
+        [
+            ("decisions", np.int32, 2 * _MOST_ONES * _CELL**3),  # twice the probability of a one, plus the bit
+            ("decided", np.int64),
+            ("contexts", np.uint64, INPUTS * _MOST_DECISIONS),
+            ("states", np.int32, INPUTS * _MOST_DECISIONS),
+            ("learnt", np.int64),
+            ("weights", np.int32, (5 * _SETS, INPUTS)),
+            ("kept", np.int64),
+        ],
+    )
+)
 
 
 def _steps(*edges: int) -> Array:
@@ -134,30 +152,55 @@ class Encoder:
         self._coder = beginning()
         self._chunks: list[bytes] = []
 
-    def add(self, statistics: Statistics, symbols: Array, orientations: Array, parent: Parent) -> None:
-        """Append a block; ``statistics`` learn from it.
+    def add(
+        self, statistics: Statistics, values: Array, weights: Array, lagrangian: float, orientations: Array,
+        parent: Parent,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """Quantise a block by rate and distortion, and append it: the symbols of least D + λ R.
+
+        D is the squared error; R are the bits of what a symbol decides, by the probabilities that the coder has then
+        learnt. It is minimised symbol by symbol, as each comes (rate-distortion optimised quantisation: Karczewicz, Ye
+        & Chong, ITU-T VCEG-AH21, 2008), and for every cell as a whole against one of zeros (Ramchandran & Vetterli,
+        *Rate-Distortion Optimal Fast Thresholding …*, IEEE Trans. Image Processing 3, 1994).
 
         Parameters
         ----------
         statistics : Statistics
-        symbols : ndarray of int32, shape (bands, z, y, x)
-            Magnitudes below `LARGEST`.
+            Learns from the block.
+        values : ndarray of float32, shape (bands, z, y, x)
+            Coefficients in steps. With a λ of 0 those that are whole numbers below `LARGEST` become just these symbols.
+        weights : ndarray of float32, shape (1 or bands, z, y, x)
+            Weight of a coefficient's squared error; one block of size 1 if all weigh the same.
+        lagrangian : float
+            λ: squared steps that are worth a bit.
         orientations : ndarray of int32, shape (bands,)
             1 … 7, bit *i* set if the band is high-pass along axis *i*.
         parent : Parent
+
+        Returns
+        -------
+        symbols : ndarray of int32, shape of ``values``
+        sums : ndarray of float64, shape (5,)
+            Over all coefficients: the weighted squared error; over symbols of magnitude 1, the weights, and these
+            times by how much the magnitude exceeds the coefficient's; the same two of larger symbols.
         """
         # Few symbols take more than half a byte: grow when a block did not fit.
-        room = symbols.size // 2 + 1024
+        room = values.size // 2 + 1024
         while True:
+            symbols, sums = np.zeros(values.shape, np.int32), np.zeros(5)
             buffer, coder, learnt = np.empty(room, np.uint8), self._coder.copy(), statistics.copy()
             coder[2] = 0
-            _encode_block(coder, buffer, learnt.model, orientations, _known(symbols.shape, parent), symbols)
+            _encode_block(
+                coder, buffer, learnt.model, orientations, _known(values.shape, parent), symbols, values, weights,
+                lagrangian, np.zeros(1, _SCRATCH), sums,
+            )  # fmt: skip
             if coder[2] <= room:
                 break
             room = int(coder[2])
         self._chunks.append(buffer[: coder[2]].tobytes())
         self._coder = coder
         statistics.model[...] = learnt.model
+        return symbols, sums
 
     def finish(self) -> bytes:
         """Return the stream: the shortest whose continuation with zeros decodes alike."""
@@ -183,40 +226,6 @@ class Decoder:
         symbols = np.zeros(shape, np.int32)
         _decode_block(self._coder, self._stream, statistics.model, orientations, _known(shape, parent), symbols)
         return symbols
-
-
-def rdoq(
-    statistics: Statistics, values: Array, weights: Array, lagrangian: float, orientations: Array, parent: Parent
-) -> Array:
-    """Quantise a block by rate and distortion: the symbols of least D + λ R, each as the coder stands when it comes.
-
-    Rate-distortion optimised quantisation (Karczewicz, Ye & Chong, *Rate Distortion Optimized Quantization*, ITU-T
-    VCEG-AH21, 2008; Ramchandran & Vetterli, *Rate-Distortion Optimal Fast Thresholding …*, IEEE Trans. Image
-    Processing 3, 1994), greedily: D is the squared error, R the bits of what the symbol decides, by the probabilities
-    that the coder has then learnt.
-
-    Parameters
-    ----------
-    statistics : Statistics
-        Learns from the block.
-    values : ndarray of float32, shape (bands, z, y, x)
-        Coefficients in steps.
-    weights : ndarray of float32, shape (1 or bands, z, y, x)
-        Weight of a coefficient's squared error; one block of size 1 if all weigh the same.
-    lagrangian : float
-        λ: squared steps that are worth a bit.
-    orientations, parent
-        As in :meth:`Encoder.add`.
-
-    Returns
-    -------
-    ndarray of int32, shape of ``values``
-    """
-    symbols = np.zeros(values.shape, np.int32)
-    _quantise_block(
-        statistics.model, orientations, _known(values.shape, parent), symbols, values, weights, lagrangian
-    )  # fmt: skip
-    return symbols
 
 
 @compiled
@@ -314,15 +323,15 @@ def _look_above(symbols, bands, origin, factors, above, over):  # type: ignore[n
 
 
 @part()
-def _found(ahead, coming, cells, z, y, x, size):  # type: ignore[no-untyped-def]
-    """Tell the places and the cells that look back on this one of a symbol that is not 0."""
+def _found(ahead, coming, cells, z, y, x, size, times):  # type: ignore[no-untyped-def]
+    """Tell the places and the cells that look back on this one of a symbol that is not 0; -1 times to take it back."""
     cz, cy, cx = z >> 2, y >> 2, x >> 2
-    cells[cz, cy, cx, _FOUND] += 1
-    cells[cz, cy, cx + 1, _WEST] += x & 3 == 3
-    cells[cz, cy + 1, cx, _NORTH] += y & 3 == 3
-    cells[cz + 1, cy, cx, _UP] += z & 3 == 3
-    size = min(size, _CLIPPED)
-    once, twice, thrice, face = 32 * size, 64 * size, 96 * size, min(size, 2)
+    cells[cz, cy, cx, _FOUND] += times
+    cells[cz, cy, cx + 1, _WEST] += times * (x & 3 == 3)
+    cells[cz, cy + 1, cx, _NORTH] += times * (y & 3 == 3)
+    cells[cz + 1, cy, cx, _UP] += times * (z & 3 == 3)
+    face, size = times * min(size, 2), times * min(size, _CLIPPED)
+    once, twice, thrice = 32 * size, 64 * size, 96 * size
     z, y, x = z + 1, y + 1, x + 1
     _spread(coming, z, y, x, 3 * size, size)
     ahead[z, y, x + 1] += thrice + face
@@ -357,17 +366,6 @@ def _next_band(ahead, beside, coming, cells):  # type: ignore[no-untyped-def]
 
 
 @part()
-def _any(symbols, band, z0, z1, y0, y1, x0, x1):  # type: ignore[no-untyped-def]
-    """Whether a symbol of a box is not 0."""
-    for z in range(z0, z1):
-        for y in range(y0, y1):
-            for x in range(x0, x1):
-                if symbols[band, z, y, x] != 0:
-                    return 1
-    return 0
-
-
-@part()
 def _more(magnitude, ones):  # type: ignore[no-untyped-def]
     """Decide about a magnitude, after so many ones: is it not 0, not 1, is there another bit in what is left."""
     return np.int64(magnitude > ones if ones < 2 else (magnitude - 1) >> (ones - 1) > 0)
@@ -392,32 +390,37 @@ def _decode_symbol(coder, stream, model):  # type: ignore[no-untyped-def]
 
 
 @part()
-def _encode_symbol(coder, buffer, model, symbol):  # type: ignore[no-untyped-def]
-    """Invert `_decode_symbol`."""
-    magnitude, ones, bit = abs(symbol), 0, 1
-    while bit and ones < _MOST_ONES:
-        bit = _more(magnitude, ones)
-        encode(coder, buffer, model, bit)
-        ones += bit
-        if bit and ones <= _LAST_KIND:
-            _next_kind(model)
-    for position in range(ones - 3, -1, -1):
-        put(coder, buffer, ((magnitude - 1) >> position) & 1, EVEN)
-    if symbol:
-        put(coder, buffer, np.int64(symbol < 0), EVEN)
-
-
-@part()
 def _bits(probability):  # type: ignore[no-untyped-def]
-    return -math.log2(probability / 65536.0)
+    return _BITS[np.uint64(probability >> 4)]
 
 
 @part()
-def _quantise_symbol(model, value, lagrangian):  # type: ignore[no-untyped-def]
-    """Round a value, or to one less where the bits saved are worth the error; learn from what it became."""
+def _take_down(cell, bit, probability):  # type: ignore[no-untyped-def]
+    """Keep a decision for the stream."""
+    cell.decisions[cell.decided] = probability << 1 | bit
+    cell.decided += 1
+
+
+@part()
+def _learn_for_now(model, cell, bit, mixed):  # type: ignore[no-untyped-def]
+    """Learn from a decision; unless the cell is kept for sure, take down how to forget it."""
+    if cell.kept == 0:
+        for i in range(INPUTS):
+            context = model.contexts[i]
+            cell.contexts[cell.learnt] = context
+            cell.states[cell.learnt] = model.states[context]
+            cell.learnt += 1
+    learn(model, bit, mixed)
+
+
+@part()
+def _quantise_symbol(model, cell, value, lagrangian):  # type: ignore[no-untyped-def]
+    """Round a value, or to one less where the bits saved are worth the error; return the symbol and its bits."""
     size = abs(value)
     magnitude = int(min(size + 0.5 - (_SHRINK if size >= 1.5 else 0.0), LARGEST - 1.0))
-    ones, bit = 0, 1
+    if magnitude > _UNDONE:
+        cell.kept = 1
+    ones, bit, spent = 0, 1, 0.0
     while bit and ones < _MOST_ONES:
         mixed = predict(model)
         if (ones == 0 and magnitude > 0) or (ones == 1 and magnitude == 2):
@@ -425,21 +428,32 @@ def _quantise_symbol(model, value, lagrangian):  # type: ignore[no-untyped-def]
             if (size - ones) * (size - ones) < (size - magnitude) * (size - magnitude) + lagrangian * bits:
                 magnitude = ones
         bit = _more(magnitude, ones)
-        learn(model, bit, mixed)
+        spent += _bits(mixed if bit else 65536 - mixed)
+        _take_down(cell, bit, mixed)
+        _learn_for_now(model, cell, bit, mixed)
         ones += bit
         if bit and ones <= _LAST_KIND:
             _next_kind(model)
-    return -magnitude if value < 0 else magnitude
+    if magnitude == 0:
+        return 0, spent
+    for position in range(ones - 3, -1, -1):
+        _take_down(cell, ((magnitude - 1) >> position) & 1, EVEN)
+    _take_down(cell, np.int64(value < 0), EVEN)
+    return -magnitude if value < 0 else magnitude, spent + _NEW_BITS
 
 
 @part()
-def _worth_trying(values, band, z0, z1, y0, y1, x0, x1):  # type: ignore[no-untyped-def]
+def _promise(values, weights, band, z0, z1, y0, y1, x0, x1, lagrangian):  # type: ignore[no-untyped-def]
+    """Most that the symbols of a cell can gain over zeros, in squared error less the bits of their signs."""
+    total = 0.0
     for z in range(z0, z1):
         for y in range(y0, y1):
             for x in range(x0, x1):
-                if abs(values[band, z, y, x]) >= _WORTH_TRYING:
-                    return True
-    return False
+                size = abs(values[band, z, y, x])
+                if size >= _WORTH_TRYING:
+                    weight = weights[0, 0, 0, 0] if weights.size == 1 else weights[0, z, y, x]
+                    total += max(0.0, weight * (size * size if size > 1.0 else 2 * size - 1) - _NEW_BITS * lagrangian)
+    return total
 
 
 @compiled
@@ -463,46 +477,53 @@ def _decode_block(coder, stream, models, orientations, known, symbols):  # type:
                                 symbol = _decode_symbol(coder, stream, model)
                                 if symbol:
                                     symbols[band, z, y, x] = symbol
-                                    _found(ahead, coming, cells, z, y, x, abs(symbol))
+                                    _found(ahead, coming, cells, z, y, x, abs(symbol), 1)
         _next_band(ahead, beside, coming, cells)
 
 
-@compiled
-def _encode_block(coder, buffer, models, orientations, known, symbols):  # type: ignore[no-untyped-def]
-    """Invert `_decode_block`."""
-    ahead, beside, coming, above, over, cells, shifts = known
-    model = models[0]
-    bands, depth, height, width = symbols.shape
-    for band in range(bands):
-        orientation = orientations[band]
-        for cz in range(cells.shape[0] - 1):
-            for cy in range(cells.shape[1] - 1):
-                for cx in range(cells.shape[2] - 1):
-                    z0, y0, x0 = cz * _CELL, cy * _CELL, cx * _CELL
-                    z1, y1, x1 = min(z0 + _CELL, depth), min(y0 + _CELL, height), min(x0 + _CELL, width)
-                    used = _any(symbols, band, z0, z1, y0, y1, x0, x1)
-                    _look_at_cell(model, over, cells, orientation, band, cz, cy, cx)
-                    encode(coder, buffer, model, used)
-                    if not used:
-                        continue
-                    for z in range(z0, z1):
-                        for y in range(y0, y1):
-                            for x in range(x0, x1):
-                                _look_at(model, ahead, beside, above, shifts, orientation, band, z, y, x)
-                                symbol = np.int64(symbols[band, z, y, x])
-                                _encode_symbol(coder, buffer, model, symbol)
-                                if symbol:
-                                    _found(ahead, coming, cells, z, y, x, abs(symbol))
-        _next_band(ahead, beside, coming, cells)
+@part()
+def _begin_cell(model, cell):  # type: ignore[no-untyped-def]
+    """Take down nothing yet, and how the weights stand."""
+    cell.decided, cell.learnt, cell.kept = 0, 0, 0
+    for row in range(_FLAG * _SETS):
+        for i in range(INPUTS):
+            cell.weights[row, i] = model.weights[row, i]
+
+
+@part()
+def _forget(model, cell):  # type: ignore[no-untyped-def]
+    """Unlearn what a cell's symbols decided; what flags have learnt is apart."""
+    for i in range(cell.learnt - 1, -1, -1):
+        model.states[cell.contexts[i]] = cell.states[i]
+    for row in range(_FLAG * _SETS):
+        for i in range(INPUTS):
+            model.weights[row, i] = cell.weights[row, i]
+
+
+@part()
+def _add_up(sums, symbols, values, weights, band):  # type: ignore[no-untyped-def]
+    """Sum over a band what the reconstruction offsets and the error follow from."""
+    one = weights.size == 1
+    for z in range(symbols.shape[1]):
+        for y in range(symbols.shape[2]):
+            for x in range(symbols.shape[3]):
+                weight, size = weights[0, 0, 0, 0] if one else weights[0, z, y, x], abs(symbols[band, z, y, x])
+                excess = np.float64(size) - abs(values[band, z, y, x])
+                sums[0] += weight * excess * excess
+                if size:
+                    kind = 1 if size == 1 else 3
+                    sums[kind] += weight
+                    sums[kind + 1] += weight * excess
 
 
 @compiled
-def _quantise_block(  # type: ignore[no-untyped-def]
-    models, orientations, known, symbols, values, weights, lagrangian
+def _encode_block(  # type: ignore[no-untyped-def]
+    coder, buffer, models, orientations, known, symbols, values, weights, lagrangian, scratch, sums
 ):  # fmt: skip
-    """Fill a block of zeros with the symbols that values are worth."""
+    """Fill a block of zeros with the symbols that values are worth, and write them as `_decode_block` reads them."""
     ahead, beside, coming, above, over, cells, shifts = known
-    model = models[0]
+    model, cell = models[0], scratch[0]
+    one = weights.size == 1
     bands, depth, height, width = symbols.shape
     for band in range(bands):
         orientation = orientations[band]
@@ -511,21 +532,44 @@ def _quantise_block(  # type: ignore[no-untyped-def]
                 for cx in range(cells.shape[2] - 1):
                     z0, y0, x0 = cz * _CELL, cy * _CELL, cx * _CELL
                     z1, y1, x1 = min(z0 + _CELL, depth), min(y0 + _CELL, height), min(x0 + _CELL, width)
-                    if _worth_trying(values, band, z0, z1, y0, y1, x0, x1):
+                    _look_at_cell(model, over, cells, orientation, band, cz, cy, cx)
+                    mixed, gain = predict(model), 0.0
+                    cost = lagrangian * (_bits(mixed) - _bits(65536 - mixed))  # of using it
+                    tried = _promise(values, weights, band, z0, z1, y0, y1, x0, x1, lagrangian) > cost
+                    if tried:
+                        _begin_cell(model, cell)
                         for z in range(z0, z1):
                             for y in range(y0, y1):
                                 for x in range(x0, x1):
-                                    weight = weights[0, 0, 0, 0] if weights.size == 1 else weights[0, z, y, x]
+                                    weight = weights[0, 0, 0, 0] if one else weights[0, z, y, x]
                                     _look_at(model, ahead, beside, above, shifts, orientation, band, z, y, x)
-                                    value, share = values[band, z, y, x], lagrangian / max(weight, 1e-6)
-                                    symbol = _quantise_symbol(model, value, share)
+                                    value = values[band, z, y, x]
+                                    symbol, bits = _quantise_symbol(model, cell, value, lagrangian / max(weight, 1e-6))
+                                    gain -= lagrangian * bits
                                     if symbol:
                                         symbols[band, z, y, x] = symbol
-                                        _found(ahead, coming, cells, z, y, x, abs(symbol))
-                    # Only now is it known what the flag will say.
-                    _look_at_cell(model, over, cells, orientation, band, cz, cy, cx)
-                    learn(model, np.int64(cells[cz, cy, cx, _FOUND] > 0), predict(model))
+                                        size = abs(symbol)
+                                        gain += weight * size * (2 * abs(value) - size)
+                                        _found(ahead, coming, cells, z, y, x, size, 1)
+                        _look_at_cell(model, over, cells, orientation, band, cz, cy, cx)
+                        predict(model)
+                    used = tried and cells[cz, cy, cx, _FOUND] > 0 and (cell.kept > 0 or gain > cost)
+                    put(coder, buffer, np.int64(used), mixed)
+                    learn(model, np.int64(used), mixed)
+                    if used:
+                        for i in range(cell.decided):
+                            put(coder, buffer, np.int64(cell.decisions[i] & 1), np.int64(cell.decisions[i] >> 1))
+                    elif tried:
+                        _forget(model, cell)
+                        for z in range(z0, z1):
+                            for y in range(y0, y1):
+                                for x in range(x0, x1):
+                                    symbol = symbols[band, z, y, x]
+                                    if symbol:
+                                        symbols[band, z, y, x] = 0
+                                        _found(ahead, coming, cells, z, y, x, abs(symbol), -1)
         _next_band(ahead, beside, coming, cells)
+        _add_up(sums, symbols, values, weights, band)
 
 
-__all__ = ["LARGEST", "NO_PARENT", "Decoder", "Encoder", "Parent", "Statistics", "dequantise", "rdoq"]
+__all__ = ["LARGEST", "NO_PARENT", "Decoder", "Encoder", "Parent", "Statistics", "dequantise"]

@@ -8,12 +8,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_tinc.geometry.pyramid import Cell, dyadic_splits
 from napari_tinc.quantiser import STEP_CODES, code_of, step_of
 from napari_tinc.system.steps import relay
 from napari_tinc.system.threads import block_threads, usable_cores
-from napari_tinc.wavelets import coefficients
 from napari_tinc.wavelets.blocks import (
     MAX_BLOCK,
     SIDE_CODES,
@@ -26,6 +26,8 @@ from napari_tinc.wavelets.blocks import (
 from napari_tinc.wavelets.coefficients import LARGEST, Encoder, Statistics
 from napari_tinc.wavelets.residual import Residual, halved, reader, split
 from napari_tinc.wavelets.transform import Axes, Floats32
+
+Sums = npt.NDArray[np.float64]
 
 # λ: squared steps that are worth a bit. docs/experiments.md shows how flat the optimum is.
 LAMBDA = 0.08
@@ -127,7 +129,7 @@ class Coefficients:
                 done = block_threads().map(lambda job: self._encode_block(*job), jobs)
                 for cell, (stream, symbols, after, counted) in zip(some, done, strict=True):
                     streams.append(stream)
-                    tally.merge(counted)
+                    tally.add(counted)
                     if octave:  # the finest blocks, most of all, have no children to remember them for
                         here[cell], learnt_here[cell] = symbols, after
                 yield number
@@ -138,31 +140,27 @@ class Coefficients:
 
     def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Symbols | None, Statistics]:
         pyramid, encoder = self.pyramid, Encoder()
-        statistics, trial, symbols = Statistics.fresh(), Statistics.fresh(), None
+        statistics, symbols = Statistics.fresh(), None
         for octave in reversed(range(pyramid.trunk, pyramid.octaves)):
-            cell = (0, 0, 0)
-            parent, orientations = pyramid.parent(octave, cell, symbols), pyramid.orientations(octave)
-            values = self._part(octave, cell) / np.float32(step)
-            weights = self._weights(octave, cell)
-            symbols = coefficients.rdoq(trial, values, weights, LAMBDA, orientations, parent)
-            encoder.add(statistics, symbols, orientations, parent)
-            tally.add(values, symbols, weights)
+            symbols, sums = self._add(encoder, octave, (0, 0, 0), symbols, statistics, step)
+            tally.add(sums)
         return encoder.finish(), symbols, statistics
 
     def _encode_block(
         self, octave: int, cell: Cell, above: Symbols | None, statistics: Statistics, step: float
-    ) -> tuple[bytes, Symbols | None, Statistics, _Tally]:
-        orientations = self.pyramid.orientations(octave)
-        parent = self.pyramid.parent(octave, cell, above)
-        values, weights = self._part(octave, cell) / np.float32(step), self._weights(octave, cell)
-        symbols = coefficients.rdoq(statistics.copy(), values, weights, LAMBDA, orientations, parent)
-        tally = _Tally()
-        tally.add(values, symbols, weights)
-        if not symbols.any():
-            return b"", None, statistics, tally
+    ) -> tuple[bytes, Symbols | None, Statistics, Sums]:
         learnt, encoder = statistics.copy(), Encoder()
-        encoder.add(learnt, symbols, orientations, parent)
-        return encoder.finish() or b"\0", narrowed(symbols), learnt, tally
+        symbols, sums = self._add(encoder, octave, cell, above, learnt, step)
+        if not symbols.any():
+            return b"", None, statistics, sums
+        return encoder.finish() or b"\0", narrowed(symbols), learnt, sums
+
+    def _add(
+        self, encoder: Encoder, octave: int, cell: Cell, above: Symbols | None, statistics: Statistics, step: float
+    ) -> tuple[Symbols, Sums]:
+        values, weights = self._part(octave, cell) / np.float32(step), self._weights(octave, cell)
+        parent, orientations = self.pyramid.parent(octave, cell, above), self.pyramid.orientations(octave)
+        return encoder.add(statistics, values, weights, LAMBDA, orientations, parent)
 
     def _part(self, octave: int, cell: Cell) -> Floats32:
         return self.bands[octave][(slice(None), *self.pyramid.box(octave, cell))]
@@ -188,39 +186,28 @@ class _Tally:
     """Sums over all coefficients, from which the reconstruction offsets and the error follow."""
 
     def __init__(self) -> None:
-        self.squares = 0.0
-        self._counts, self._excess = np.zeros(2), np.zeros(2)
+        self._sums = np.zeros(5)
 
-    def add(self, values: Floats32, symbols: Symbols, weights: Floats32) -> None:
-        """Count the coefficients of a block, given in steps."""
-        excess = np.abs(symbols) - np.abs(values)
-        weighted = excess * weights
-        self.squares += float(np.vdot(weighted, excess))
-        if not symbols.any():
-            return
-        for i, kind in enumerate((np.abs(symbols) == 1, np.abs(symbols) > 1)):
-            self._counts[i] += np.broadcast_to(weights, values.shape)[kind].sum()
-            self._excess[i] += weighted[kind].sum()
-
-    def merge(self, other: _Tally) -> None:
-        """Count what another one has counted."""
-        self.squares += other.squares
-        self._counts += other._counts
-        self._excess += other._excess
+    def add(self, sums: Sums) -> None:
+        """Add those of a block, see :meth:`napari_tinc.wavelets.coefficients.Encoder.add`."""
+        self._sums += sums
 
     @property
     def offsets(self) -> tuple[int, int]:
         """Best reconstruction offsets in 256ths of a step."""
         first, others = (
-            min(127, max(0, round(256 * excess / count))) if count else 0
-            for excess, count in zip(self._excess, self._counts, strict=True)
+            min(127, max(0, round(256 * excess / count))) if count else 0 for count, excess in self._of_kinds
         )
         return first, others
 
     def error(self, step: float) -> float:
         """Sum of squared errors with the best reconstruction offsets."""
-        gained = sum(e * e / c for e, c in zip(self._excess, self._counts, strict=True) if c)
-        return float(step**2 * (self.squares - gained))
+        gained = sum(excess * excess / count for count, excess in self._of_kinds if count)
+        return float(step**2 * (self._sums[0] - gained))
+
+    @property
+    def _of_kinds(self) -> Sums:
+        return self._sums[1:].reshape(2, 2)
 
 
 def fit(residuals: Sequence[Residual], room: int, near: WaveletHead | None = None) -> Generator[int, None, Fit | None]:
