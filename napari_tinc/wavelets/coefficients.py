@@ -443,8 +443,8 @@ def _quantise_symbol(model, cell, value, lagrangian):  # type: ignore[no-untyped
 
 
 @part()
-def _promise(values, weights, band, z0, z1, y0, y1, x0, x1, lagrangian):  # type: ignore[no-untyped-def]
-    """Most that the symbols of a cell can gain over zeros, in squared error less the bits of their signs."""
+def _promise(values, weights, band, z0, z1, y0, y1, x0, x1, price):  # type: ignore[no-untyped-def]
+    """Return what the symbols of a cell gain over zeros in squared error, less a price for each of those that gain."""
     total = 0.0
     for z in range(z0, z1):
         for y in range(y0, y1):
@@ -452,7 +452,7 @@ def _promise(values, weights, band, z0, z1, y0, y1, x0, x1, lagrangian):  # type
                 size = abs(values[band, z, y, x])
                 if size >= _WORTH_TRYING:
                     weight = weights[0, 0, 0, 0] if weights.size == 1 else weights[0, z, y, x]
-                    total += max(0.0, weight * (size * size if size > 1.0 else 2 * size - 1) - _NEW_BITS * lagrangian)
+                    total += max(0.0, weight * (size * size if size > 1.0 else 2 * size - 1) - price)
     return total
 
 
@@ -535,7 +535,11 @@ def _encode_block(  # type: ignore[no-untyped-def]
                     _look_at_cell(model, over, cells, orientation, band, cz, cy, cx)
                     mixed, gain = predict(model), 0.0
                     cost = lagrangian * (_bits(mixed) - _bits(65536 - mixed))  # of using it
-                    tried = _promise(values, weights, band, z0, z1, y0, y1, x0, x1, lagrangian) > cost
+                    # Half the bits that symbols would take if all had one context: neighbours may tell as much.
+                    single = model.states[_STARTS[-1]] >> 8
+                    none, new = 0.5 * lagrangian * _bits(65536 - single), lagrangian * (0.5 * _bits(single) + _NEW_BITS)
+                    gains = _promise(values, weights, band, z0, z1, y0, y1, x0, x1, new - none)
+                    tried = gains > cost + none * _CELL**3
                     if tried:
                         _begin_cell(model, cell)
                         for z in range(z0, z1):
