@@ -22,14 +22,16 @@ from napari_tinc.geometry.pyramid import Cell, dyadic_splits
 from napari_tinc.quantiser import step_of
 from napari_tinc.restoration import Restoration
 from napari_tinc.settings import Settings
-from napari_tinc.wavelets import coefficients, search
+from napari_tinc.wavelets import search
 from napari_tinc.wavelets import transform as wavelet
 from napari_tinc.wavelets.blocks import CodedWavelets, Pyramid, WaveletHead
 from napari_tinc.wavelets.coefficients import NO_PARENT, Encoder, Statistics
+from napari_tinc.wavelets.likely import LAMBDA
 
 Coded = tuple[bytes, np.ndarray | None, Statistics]
 
 _TILE = 256
+_ALIKE = np.ones((1, 1, 1, 1), np.float32)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _encode(pyramid: Pyramid, bands: list[np.ndarray], code: int) -> CodedWavele
     for level in reversed(range(pyramid.trunk, pyramid.octaves)):
         sides = [part.stop for part in pyramid.box(level, (0, 0, 0))]
         orientations = pyramid.orientations(level)
-        trunk.add(learnt, np.zeros((len(orientations), *sides), np.int32), orientations, NO_PARENT)
+        trunk.add(learnt, np.zeros((len(orientations), *sides), np.float32), _ALIKE, LAMBDA, orientations, NO_PARENT)
     streams: list[bytes] = []
     above: dict[Cell, Coded] = {}
     for level in reversed(range(pyramid.trunk)):
@@ -126,11 +128,8 @@ def _encode_block(
     """Quantise and code as the encoder does."""
     orientations, parent = pyramid.orientations(level), pyramid.parent(level, cell, above)
     part = np.ascontiguousarray(values[(slice(None), *pyramid.box(level, cell))])
-    symbols = coefficients.rdoq(
-        statistics.copy(), part, np.ones((1, 1, 1, 1), np.float32), search.LAMBDA, orientations, parent
-    )
+    learnt, encoder = statistics.copy(), Encoder()
+    symbols, _ = encoder.add(learnt, part, _ALIKE, LAMBDA, orientations, parent)
     if not symbols.any():
         return b"", None, statistics
-    learnt, encoder = statistics.copy(), Encoder()
-    encoder.add(learnt, symbols, orientations, parent)
     return encoder.finish() or b"\0", symbols, learnt

@@ -31,6 +31,8 @@ MAX_BINS = 16
 # Weights in 64ths; activities in quarters of an octave, in units of the model's output.
 WEIGHT_STEP = 1 / 64
 _PER_OCTAVE, _ONE, EDGES = 4, 128, 256
+# Quarters of an octave by the first 7 bits of a float's fraction.
+_QUARTERS = np.array([math.floor(4 * math.log2(1 + (i + 0.5) / 128)) for i in range(128)], np.int32)
 _RIDGE = 1e-5
 _PART_VOXELS = 2**18
 
@@ -99,7 +101,7 @@ class Moments:
 
         # In this order, so that a sum is the same whoever was first.
         for products, targets in block_threads().map(seen, _parts(wanted.shape)):
-            self._products += products
+            self._products += products + np.tril(products, -1).swapaxes(-1, -2)
             self._targets += targets
 
     def best(self, most: int, price: float) -> tuple[Restoration | None, float]:
@@ -221,6 +223,7 @@ def _gather(values, wanted, importance, products, targets, start, stop):  # type
     width = wanted.shape[2]
     features = np.empty((FEATURES, width), np.float32)
     activity, total = np.empty(width, np.float32), np.empty(width, np.float32)
+    bits = activity.view(np.int32)
     one = importance.size == 1
     for row in range(start, stop):
         z, y = row // wanted.shape[1], row % wanted.shape[1]
@@ -228,15 +231,16 @@ def _gather(values, wanted, importance, products, targets, start, stop):  # type
         for x in range(width):
             if activity[x] == 0:
                 continue
-            code = math.floor(_PER_OCTAVE * math.log2(activity[x])) + _ONE
-            number = min(max(code, 0), EDGES - 1)
+            number = min(
+                max(_PER_OCTAVE * ((bits[x] >> 23) - 127) + _QUARTERS[bits[x] >> 16 & 127] + _ONE, 0), EDGES - 1
+            )
             sign = 1 if total[x] > 0 else 0
             error = wanted[z, y, x] - values[z + RADIUS, y + RADIUS, x + RADIUS]
             weight = importance[0, 0, 0] if one else importance[z, y, x]
             for i in range(FEATURES):
                 scaled = weight * features[i, x]
                 targets[number, sign, i] += scaled * error
-                for j in range(FEATURES):
+                for j in range(i + 1):
                     products[number, sign, i, j] += scaled * features[j, x]
 
 

@@ -22,6 +22,7 @@ from napari_tinc.geometry.pyramid import BlockCache, dyadic_splits
 from napari_tinc.quantiser import step_of
 from napari_tinc.wavelets import coefficients, search
 from napari_tinc.wavelets.blocks import CodedWavelets, Pyramid, WaveletHead, WaveletLayer
+from napari_tinc.wavelets.likely import next_code
 from napari_tinc.wavelets.payload import pack_wavelets, parse_wavelets
 from napari_tinc.wavelets.residual import Residual
 from napari_tinc.wavelets.search import Fit
@@ -132,7 +133,7 @@ def test_noise_uses_its_room_and_the_error_told_is_the_one_made(room: int) -> No
     noise = np.random.default_rng(0).normal(size=(20, 30, 40)).astype(np.float32)
     found = fit([(noise, None)], room)
     assert found is not None
-    assert found.nbytes >= 0.93 * room
+    assert found.nbytes >= (0.93 if room > 1000 else 0.85) * room  # steps are 0.3 % apart, but a few symbols are more
     error = float(np.square(whole(found.layers[0]).astype(np.float64) - noise).sum())
     assert found.error == pytest.approx(error, rel=0.2), "the transform is only nearly orthonormal"
 
@@ -443,5 +444,5 @@ def test_the_step_is_found_where_sizes_fall_ever_faster(room: float, start: int)
         tried[code] = float(np.log2(size / room))
         if 0.985 * room <= size <= room:
             break
-        code = search.next_code(tried, code)
+        code = next_code(tried, lambda code: -code / 192, math.log2(0.9925))
     assert 0.985 * room <= size <= room, tried

@@ -17,11 +17,11 @@ from napari_tinc.encode.original import Original
 from napari_tinc.encode.plan import plan_wavelets
 from napari_tinc.errors import BudgetError
 from napari_tinc.progress import Progress
-from napari_tinc.quantiser import STEP_CODES, code_of, step_of
+from napari_tinc.quantiser import code_of, step_of
 from napari_tinc.settings import Settings
 from napari_tinc.system.steps import relay
+from napari_tinc.wavelets.likely import next_code
 from napari_tinc.wavelets.residual import Residual
-from napari_tinc.wavelets.search import next_code
 
 Sides = tuple[int, int, int]
 
@@ -34,6 +34,8 @@ _ROOTS = ((4, 4, 4), (3, 4, 4), (3, 5, 5), (2, 5, 5))
 # A tile and its neighbours across a plane along the first axis have no more voxels than a fifth of a second decodes.
 _ROW_VOXELS = 2**22
 _TRIES, _FILL = 6, 0.99
+# By how many codes a step grows where a size halves, to guess the step of a size.
+_CODES_PER_OCTAVE = 192
 # A first guess: the step over the root mean squared error of a file of wavelets of the same size.
 _STEP_OF_ERROR = 14.0
 
@@ -92,7 +94,7 @@ def _filled(plan: Plan, code: int, budget: int, near: Sequence[Layout] = ()) -> 
         tried[code] = math.log2((size - head) / max(1, budget - head))
         if size <= budget and (best is None or size >= best[0]):
             best = size, content, sum(fit.error for fit in fits), code
-        following = min(max(next_code(tried, code), 0), STEP_CODES - 1)
+        following = next_code(tried, lambda code: -code / _CODES_PER_OCTAVE, math.log2((1 + _FILL) / 2))
         if (best is not None and best[0] - head >= _FILL * (budget - head)) or following in tried:
             break
         code = following

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from napari_tinc.arrays.scratch import boxes
+from napari_tinc.arrays.scratch import Bounds, boxes
 from napari_tinc.encode import framing
 from napari_tinc.encode.framing import Content, Plan
 from napari_tinc.format.cursor import varint
-from napari_tinc.limits import LIMITS
 from napari_tinc.progress import Progress
 from napari_tinc.restoration import MAX_BINS, Moments, Restoration, restoration_size
 
 # Of a file, what the filters may take.
 _SHARE = 0.03
+# Of a larger volume, how many voxels its filter is fitted to, in pieces from all over it.
+_VOXELS, _PIECE = 2**23, 2**19
 
 
 def affordable(budget: int, items: int) -> int:
@@ -63,17 +65,26 @@ def restore(
         if residual is None or not most:
             chosen.append(None)
             continue
-        moments = Moments()
-        pieces = list(boxes(tuple((0, n) for n in residual.shape), LIMITS.voxels // 4))
+        moments, seen = Moments(), 0
+        pieces = _some(list(boxes(tuple((0, n) for n in residual.shape), _PIECE)))
         for number, box in enumerate(pieces):
             yield Progress.unmeasured("coding", item * len(pieces) + number, len(original.items) * len(pieces))
             values = decoders(item).surrounded(box[3 - len(original.spatial) :])
             weights = np.ones((1, 1, 1), np.float32) if residual.weights is None else residual.weights(box)
-            moments.add(values, residual.read(box), weights)
-        restoration, saved = moments.best(most, price)
+            wanted = residual.read(box)
+            moments.add(values, wanted, weights)
+            seen += wanted.size
+        share = seen / math.prod(residual.shape)
+        restoration, saved = moments.best(most, price * share)
         chosen.append(restoration)
-        error -= saved
+        error -= saved / share
     return replace(content, restorations=tuple(chosen)), error
+
+
+def _some(pieces: list[Bounds]) -> list[Bounds]:
+    """Pick pieces from all over a large volume, the same ones every time."""
+    order = np.random.default_rng(0).permutation(len(pieces))
+    return [pieces[i] for i in np.sort(order[: _VOXELS // _PIECE])]
 
 
 __all__ = ["affordable", "reserve", "restore"]

@@ -418,8 +418,6 @@ def _quantise_symbol(model, cell, value, lagrangian):  # type: ignore[no-untyped
     """Round a value, or to one less where the bits saved are worth the error; return the symbol and its bits."""
     size = abs(value)
     magnitude = int(min(size + 0.5 - (_SHRINK if size >= 1.5 else 0.0), LARGEST - 1.0))
-    if magnitude > _UNDONE:
-        cell.kept = 1
     ones, bit, spent = 0, 1, 0.0
     while bit and ones < _MOST_ONES:
         mixed = predict(model)
@@ -427,6 +425,8 @@ def _quantise_symbol(model, cell, value, lagrangian):  # type: ignore[no-untyped
             bits = _bits(mixed) - _bits(65536 - mixed) + (_MORE_BITS if ones else _NEW_BITS)
             if (size - ones) * (size - ones) < (size - magnitude) * (size - magnitude) + lagrangian * bits:
                 magnitude = ones
+        if ones and magnitude > _UNDONE:
+            cell.kept = 1
         bit = _more(magnitude, ones)
         spent += _bits(mixed if bit else 65536 - mixed)
         _take_down(cell, bit, mixed)

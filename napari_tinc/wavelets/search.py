@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,13 +24,14 @@ from napari_tinc.wavelets.blocks import (
     narrowed,
 )
 from napari_tinc.wavelets.coefficients import LARGEST, Encoder, Statistics
+from napari_tinc.wavelets.likely import LAMBDA, Likely, next_code
 from napari_tinc.wavelets.residual import Residual, halved, reader, split
 from napari_tinc.wavelets.transform import Axes, Floats32
 
 Sums = npt.NDArray[np.float64]
+# The first step to try for some share of the volumes, and the finest there may be.
+_CodeOf = Callable[[Likely, int, float], int]
 
-# λ: squared steps that are worth a bit. docs/experiments.md shows how flat the optimum is.
-LAMBDA = 0.08
 # Axes at least 1 / elongation of the longest are split together. Which is best depends on the steps between planes.
 ELONGATIONS = (math.inf, 4.0, 1.5)
 # Smaller blocks pay for the end of their stream; larger ones decode more than was asked for.
@@ -41,16 +42,14 @@ TRIES = 12
 # What is coded between two steps: some blocks for every thread, and no fewer than this many symbols.
 _BLOCKS_PER_THREAD, _SYMBOLS_AT_A_TIME = 2, 2**19
 _FILL = 0.985
-# Bits of a coefficient per octave of the step, to guess the step of a size; only speeds the search up.
-_OCTAVES_PER_OCTAVE = 0.75
-_BITS_PER_SYMBOL, _SAMPLED = 4.5, 2**20
-# An error within so many octaves of its goal is close enough: 0.03 dB. Octaves of error per octave of step, and what
-# share of a step is quantised to 0, to guess the step of an error; these only speed the search up.
-_CLOSE_ERROR, _OCTAVES_OF_ERROR, _DEAD_ZONE = 0.01, 1.2, 0.65
+_GOAL = math.log2((1 + _FILL) / 2)
+# An error within so many octaves of its goal is close enough: 0.03 dB.
+_CLOSE_ERROR = 0.01
 # Smaller ones are asked for as this: logarithms have no 0.
 LEAST_ERROR = 1e-300
-# How much of a larger volume's middle says which axes to split.
-_MIDDLE_VOXELS = 2**23
+# How much of the middle of larger volumes, and of how many, says which axes to split; how far off a guess of what that
+# costs may be.
+_MIDDLE_VOXELS, _ITEMS_TRIED, _UNSURE = 2**20, 4, 1.06
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,23 +231,24 @@ def fit(residuals: Sequence[Residual], room: int, near: WaveletHead | None = Non
     Fit or None
         None if even the coarsest step takes more.
     """
+    room = max(1, room)
+
+    def code_of(likely: Likely, finest: int, share: float) -> int:
+        return likely.code_of_size(share * room, finest)
+
     best: Fit | None = None
-    if near is None:
-        items = yield from _in_best_elongation(residuals, room)
-    else:
-        items = yield from _transformed(residuals, near.pyramid.splits, near.pyramid.side)
-    finest = _finest_code(items)
-    guess = _likely_code(items, room, finest) if near is None else max(near.step_code, finest)
+    items, likely, finest, code = yield from _begun(residuals, code_of, near)
     tried: dict[int, float] = {}  # logarithms of sizes over what there is room for
     for number in range(TRIES):
-        attempt = yield from _encode(items, guess, number)
-        tried[guess] = math.log2(attempt.nbytes / room)
+        attempt = yield from _encode(items, code, number)
+        tried[code] = math.log2(attempt.nbytes / room)
         if attempt.nbytes <= room and (best is None or attempt.nbytes >= best.nbytes):
             best = attempt
-        following = max(next_code(tried, guess), finest)
-        if (best is not None and best.nbytes >= _FILL * room) or following in tried:
+        if best is not None and best.nbytes >= _FILL * room:
             break
-        guess = following
+        code = next_code(tried, lambda code: _log2(likely.cost(code)[0] / room), _GOAL, finest)
+        if code in tried:
+            break
     return best
 
 
@@ -277,37 +277,23 @@ def fit_error(
         If even the finest step loses more, that of the finest step.
     """
     error = max(error, LEAST_ERROR)
-    if near is None:
-        items = yield from _begun(residuals)
-        sizes, weight = _sampled(items)
-        room = weight * _likely_bits(sizes, _likely_code_of_error(items, error, _finest_code(items))) / 8
-        items = yield from _in_best_elongation(residuals, max(1.0, room), begun=items)
-    else:
-        items = yield from _transformed(residuals, near.pyramid.splits, near.pyramid.side)
-    finest = _finest_code(items)
-    code = _likely_code_of_error(items, error, finest) if near is None else max(near.step_code, finest)
+
+    def code_of(likely: Likely, finest: int, share: float) -> int:
+        return likely.code_of_error(share * error, finest)
+
     best: Fit | None = None
-    kept: tuple[int, float] | None = None  # a step whose error is small enough, and its logarithm above the goal's
-    lost: tuple[int, float] | None = None
+    items, likely, finest, code = yield from _begun(residuals, code_of, near)
+    tried: dict[int, float] = {}  # logarithms of the error allowed over the errors
     for number in range(TRIES):
         attempt = yield from _encode(items, code, number)
-        above = math.log2(max(attempt.error, LEAST_ERROR) / error)
-        if above <= 0 or code == finest:
-            kept, best = (code, above), attempt
-        else:
-            lost = (code, above)
-        if best is not None and -_CLOSE_ERROR <= above <= 0:
+        tried[code] = -_log2(attempt.error / error)
+        if (tried[code] >= 0 or code == finest) and (best is None or attempt.nbytes <= best.nbytes):
+            best = attempt
+        if 0 <= tried[code] <= _CLOSE_ERROR:
             break
-        if kept and lost:
-            share = (kept[1] + _CLOSE_ERROR / 2) / (kept[1] - lost[1])
-            following = min(max(kept[0] + round(share * (lost[0] - kept[0])), kept[0] + 1), lost[0] - 1)
-        else:
-            stride = 256 / _OCTAVES_OF_ERROR * (above + _CLOSE_ERROR / 2)
-            following = code - round((1 << number) ** 0.5 * stride) - (1 if above > 0 else -1)
-        following = min(max(following, finest), STEP_CODES - 1)
-        if following in (code, kept and kept[0], lost and lost[0]):
+        code = next_code(tried, lambda code: -_log2(likely.cost(code)[1] / error), _CLOSE_ERROR / 2, finest)
+        if code in tried:
             break
-        code = following
     return best if best is not None else (yield from _encode(items, finest, TRIES - 1))
 
 
@@ -330,12 +316,8 @@ def fit_step(residual: Residual, step: float) -> Generator[int, None, Fit]:
     Fit
     """
     asked = code_of(step)
-    items = yield from _begun([residual])
-    sizes, weight = _sampled(items)
-    code = min(max(asked, _finest_code(items)), STEP_CODES - 1)
-    room = max(1.0, weight * _likely_bits(sizes, code) / 8)
-    items = yield from _in_best_elongation([residual], room, code, items)
-    return (yield from _encode(items, max(code, _finest_code(items)), 0))
+    items, _, _, code = yield from _begun([residual], lambda _, finest, share: max(asked, finest), None)
+    return (yield from _encode(items, code, 0))
 
 
 def at_step_of(residuals: Sequence[Residual], head: WaveletHead) -> Generator[int, None, Fit]:
@@ -351,85 +333,69 @@ def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[
     return Fit(tuple(f.layers[0] for f in fits), sum(f.nbytes for f in fits), sum(f.error for f in fits))
 
 
-def next_code(tried: dict[int, float], last: int) -> int:
-    """Propose a step code: between those that are too fine and too coarse, or beyond all, further with every try.
-
-    Parameters
-    ----------
-    tried : dict of int to float
-        Logarithm of the size over the goal of every code that was tried, in the order of the tries.
-    last : int
-        The last one of them.
-    """
-    fine = max((code for code, size in tried.items() if size > 0), default=None)
-    coarse = min((code for code, size in tried.items() if size <= 0), default=None)
-    if fine is None or coarse is None:
-        size = tried[last]
-        stride = 256 * _OCTAVES_PER_OCTAVE * (size + (0.02 if size > 0 else -0.02)) + (1 if size > 0 else -1)
-        return min(last + round((1 << (len(tried) - 1)) * stride), STEP_CODES - 1)
-    near = sorted(tried, key=lambda code: min(abs(code - fine), abs(code - coarse)))[:3]
-    goal = math.log2((1 + _FILL) / 2)
-    return min(max(round(_crossing(near, [tried[code] - goal for code in near], fine, coarse)), fine + 1), coarse - 1)
+def _begun(
+    residuals: Sequence[Residual], code_of: _CodeOf, near: WaveletHead | None
+) -> Generator[int, None, tuple[list[Coefficients], Likely, int, int]]:
+    """Transform all items; return what their coefficients are likely to cost, the finest step, and the first to try."""
+    items: list[Coefficients] = []
+    if near is None:
+        items, splits = yield from _best_splits(residuals, code_of)
+    else:
+        splits = near.pyramid.splits
+    items = items or (yield from _transformed(residuals, splits))
+    finest, likely = _finest_code(items), _likely(items)
+    code = code_of(likely, finest, 1.0) if near is None else max(near.step_code, finest)
+    side = _block_side(residuals[0].shape, likely.cost(code)[0] / len(items)) if near is None else near.pyramid.side
+    return [replace(item, pyramid=replace(item.pyramid, side=side)) for item in items], likely, finest, code
 
 
-def _crossing(codes: Sequence[int], sizes: Sequence[float], low: int, high: int) -> float:
-    """Where sizes cross 0 between two codes: on the parabola through three of them, or on the line through two.
-
-    Near the noise of a volume sizes fall ever faster, so that lines alone would creep up to the goal from one side.
-    """
-    at, values = np.array(codes, np.float64) - low, np.array(sizes)
-    inside = [0.5 * (high - low)]
-    for degree in range(1, len(codes)):
-        roots = np.roots(np.polyfit(at[: degree + 1], values[: degree + 1], degree))
-        real = [float(root.real) for root in roots if abs(root.imag) < 1e-9 and 0 < root.real < high - low]
-        inside = real or inside
-    return low + inside[0]
-
-
-def _in_best_elongation(
-    residuals: Sequence[Residual], room: float, code: int = 0, begun: Sequence[Coefficients] = ()
-) -> Generator[int, None, list[Coefficients]]:
-    """Try how octaves may split the axes, at one step, and transform in the way that costs least.
-
-    Without a ``code`` the step is one that is likely to fill ``room`` bytes. What was ``begun``, see :func:`_begun`, is
-    not transformed again.
-    """
+def _best_splits(
+    residuals: Sequence[Residual], code_of: _CodeOf
+) -> Generator[int, None, tuple[list[Coefficients], tuple[Axes, ...]]]:
+    """Try how octaves may split the axes, at one step; return the best way, and the coefficients if they are all."""
     shape = residuals[0].shape
-    side = _block_side(shape, room / len(residuals))
-    share = min(1.0, _MIDDLE_VOXELS / (math.prod(shape) * len(residuals)))
-    tried = [r.middle(int(share * math.prod(shape))) if share < 1 else r for r in residuals]
     ways = {dyadic_splits(shape, elongation): elongation for elongation in ELONGATIONS}
-    best: list[Coefficients] = []
-    chosen, least = next(iter(ways)), math.inf
+    if len(ways) == 1:
+        return [], next(iter(ways))
+    some = residuals[:: -(-len(residuals) // _ITEMS_TRIED)]
+    share = min(1.0, _MIDDLE_VOXELS / (math.prod(shape) * len(some)))
+    tried = [r.middle(int(share * math.prod(shape))) if share < 1 else r for r in some]
+    made: dict[tuple[Axes, ...], list[Coefficients]] = {}
     for splits, elongation in ways.items():
-        if len(ways) == 1:
-            break
-        of_tried = splits if share == 1 else dyadic_splits(tried[0].shape, elongation)
-        items = yield from _transformed(tried, of_tried, side)
-        code = code or _likely_code(items, share * room, _finest_code(items))
-        attempt = yield from _encode(items, code, 0)
-        cost = attempt.error + LAMBDA * step_of(code) ** 2 * 8 * attempt.nbytes
-        if cost < least:
-            best, chosen, least = items, splits, cost
-    if best and share == 1:
-        return best
-    if begun and chosen == begun[0].pyramid.splits:
-        return [replace(item, pyramid=Pyramid(item.pyramid.shape, chosen, side)) for item in begun]
-    return (yield from _transformed(residuals, chosen, side))
-
-
-def _begun(residuals: Sequence[Residual]) -> Generator[int, None, list[Coefficients]]:
-    """Transform in the way that most volumes end with, before it is known how to cut it into blocks."""
-    return (yield from _transformed(residuals, dyadic_splits(residuals[0].shape, math.inf), 2 ** SIDE_CODES[0]))
+        made[splits] = yield from _transformed(tried, dyadic_splits(tried[0].shape, elongation))
+    begun = next(iter(made.values()))
+    code = code_of(_likely(begun), _finest_code(begun), share * len(some) / len(residuals))
+    price = LAMBDA * step_of(code) ** 2 * 8  # of a byte
+    costs: dict[tuple[Axes, ...], float] = {}
+    for splits, items in made.items():
+        nbytes, error = _likely(items).cost(code)
+        costs[splits] = error + price * nbytes
+    close = [splits for splits, cost in costs.items() if cost <= _UNSURE * min(costs.values())]
+    if len(close) > 1:
+        for splits in close:
+            side = _block_side(tried[0].shape, 0)
+            items = [replace(item, pyramid=replace(item.pyramid, side=side)) for item in made[splits]]
+            attempt = yield from _encode(items, code, 0)
+            costs[splits] = attempt.error + price * attempt.nbytes
+    best = min(close, key=costs.__getitem__)
+    return (made[best] if len(tried) == len(residuals) and share == 1 else []), best
 
 
 def _transformed(
-    residuals: Sequence[Residual], splits: tuple[Axes, ...], side: int
+    residuals: Sequence[Residual], splits: tuple[Axes, ...], side: int = 2 ** SIDE_CODES[0]
 ) -> Generator[int, None, list[Coefficients]]:
     items = []
     for residual in residuals:
         items.append((yield from relay(Coefficients.of(residual, splits, side), lambda done: 0)))
     return items
+
+
+def _likely(items: Sequence[Coefficients]) -> Likely:
+    return Likely([[item.bands[octave] for item in items] for octave in range(items[0].pyramid.octaves)])
+
+
+def _log2(share: float) -> float:
+    return math.log2(max(share, LEAST_ERROR))
 
 
 def _block_side(shape: tuple[int, ...], room: float) -> int:
@@ -455,41 +421,6 @@ def _largest(bands: Floats32) -> float:
     return max(float(bands.max()), -float(bands.min()))
 
 
-def _sampled(items: Sequence[Coefficients]) -> tuple[Floats32, float]:
-    """Absolute values of some of the coefficients, and how many each of them stands for."""
-    total = sum(bands.size for item in items for bands in item.bands)
-    stride = max(1, total // _SAMPLED) | 1  # odd, so as not to look at the same columns of every row
-    sizes = np.concatenate([np.abs(bands.ravel()[::stride]) for item in items for bands in item.bands])
-    return sizes, total / len(sizes)
-
-
-def _likely_bits(sizes: Floats32, code: int) -> float:
-    """Guess the bits that some coefficients take at a step."""
-    steps = sizes[sizes > 0.5 * step_of(code)] / step_of(code)
-    return float(np.log2(2 * steps).sum()) + _BITS_PER_SYMBOL * len(steps)
-
-
-def _likely_code_of_error(items: Sequence[Coefficients], error: float, finest: int) -> int:
-    """Guess the step at which the coefficients lose ``error``: small ones all, others a twelfth of a step squared."""
-    sizes, weight = _sampled(items)
-    squares = np.sort(sizes.astype(np.float64) ** 2)
-    below = np.concatenate([[0.0], np.cumsum(squares)])
-
-    def loses_more(code: int) -> bool:
-        square = step_of(code) ** 2
-        small = int(np.searchsorted(squares, _DEAD_ZONE**2 * square))
-        return bool(weight * (below[small] + (len(squares) - small) * square / 12) > error)
-
-    return max(finest, bisect_left(range(STEP_CODES - 1), True, lo=finest, key=loses_more) - 1)
-
-
-def _likely_code(items: Sequence[Coefficients], room: float, finest: int) -> int:
-    """Guess the step at which the coefficients take ``room`` bytes, from the sizes of some of them."""
-    sizes, weight = _sampled(items)
-    bits = 8 * room / weight
-    return bisect_left(range(STEP_CODES - 1), True, lo=finest, key=lambda code: _likely_bits(sizes, code) <= bits)
-
-
 __all__ = [
     "LEAST_ERROR",
     "TRIES",
@@ -499,6 +430,5 @@ __all__ = [
     "fit",
     "fit_error",
     "fit_step",
-    "next_code",
     "streams_size",
 ]
