@@ -41,7 +41,7 @@ _ROW_VOXELS = 2**22
 TRIES = 12
 # What is coded between two steps: some blocks for every thread, and no fewer than this many symbols.
 _BLOCKS_PER_THREAD, _SYMBOLS_AT_A_TIME = 2, 2**19
-_FILL = 0.985
+_FILL = 0.993
 _GOAL = math.log2((1 + _FILL) / 2)
 # An error within so many octaves of its goal is close enough: 0.03 dB.
 _CLOSE_ERROR = 0.01
