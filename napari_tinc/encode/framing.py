@@ -280,6 +280,7 @@ def array_decoder(original: Original, items: Callable[[int], Item]) -> Callable[
     return ArrayDecoder(original.shape, original.items.dtype, original.metadata.axes, items).decode
 
 
+@cache
 def software_version() -> str:
     """Version of napari-tinc, ``"unknown"`` where it is not installed."""
     try:

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -166,7 +166,8 @@ def remember(run: Run, kind: str = COMPRESSING) -> None:
     path = store(kind)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps([asdict(one) for one in runs]).encode(), overwrite=True)
+        listed = [{name: getattr(one, name) for name in Run.__slots__} for one in runs]
+        write_atomic(path, json.dumps(listed).encode(), overwrite=True)
     except (OSError, InputError) as error:
         logger.info("the time this took is not remembered: %s", error)
 

@@ -151,10 +151,10 @@ def interpolate(
     for axis, (grid, (start, stop)) in enumerate(zip(grids, bounds, strict=True)):
         low = np.floor(grid).astype(np.int64)
         share = (grid - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(len(bounds))])
-        first = np.take(values, low - start, axis)
-        if not share.any():
-            values = first
+        if low.size and not share.any() and (np.diff(low) == 1).all():  # samples themselves, one after the other
+            values = values[(slice(None),) * axis + (slice(low[0] - start, low[-1] + 1 - start),)]
             continue
+        first = np.take(values, low - start, axis)
         values = first + share * (np.take(values, np.minimum(low + 1, stop - 1) - start, axis) - first)
     return values
 

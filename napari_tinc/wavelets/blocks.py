@@ -199,8 +199,7 @@ class WaveletLayer:
         octave, halvings, grids = self._grids(positions, scale)
         bounds = neighbours(grids, self.pyramid.shapes[octave])
         values = interpolate(self.region(octave, bounds), bounds, grids)
-        values *= np.float32(2 ** (-sum(halvings) / 2))
-        return values
+        return values * np.float32(2 ** (-sum(halvings) / 2)) if any(halvings) else values
 
     def _grids(
         self, positions: tuple[npt.NDArray[np.float64], ...], scale: float

@@ -48,6 +48,8 @@ _SHRINK = 0.08
 # Bits of a sign, and what the first symbol of a neighbourhood costs those around it.
 _NEW_BITS, _MORE_BITS = 1.5, 1.0
 _WORTH_TRYING = 0.6
+# Symbols after which the coder knows how many are 0.
+_ENOUGH = 128
 # Cells with a magnitude above this are kept without asking; others may become zeros: how often they can have decided.
 _UNDONE, _MOST_DECISIONS = 2, 3 * _CELL**3
 _BITS = np.array([-math.log2((i + 0.5) / 4096) for i in range(4096)], np.float32)
@@ -535,11 +537,17 @@ def _encode_block(  # type: ignore[no-untyped-def]
                     _look_at_cell(model, over, cells, orientation, band, cz, cy, cx)
                     mixed, gain = predict(model), 0.0
                     cost = lagrangian * (_bits(mixed) - _bits(65536 - mixed))  # of using it
-                    # Half the bits that symbols would take if all had one context: neighbours may tell as much.
-                    single = model.states[_STARTS[-1]] >> 8
-                    none, new = 0.5 * lagrangian * _bits(65536 - single), lagrangian * (0.5 * _bits(single) + _NEW_BITS)
-                    gains = _promise(values, weights, band, z0, z1, y0, y1, x0, x1, new - none)
-                    tried = gains > cost + none * _CELL**3
+                    # Cells that cannot gain half the bits that symbols would take if all had one context are not tried:
+                    # neighbours may tell as much. Before the coder knows, what it has to learn is not a cell's cost.
+                    single = model.states[_STARTS[-1]]
+                    knows, none, new = single & 255 >= _ENOUGH, 0.0, lagrangian * _NEW_BITS
+                    if knows:
+                        none = 0.5 * lagrangian * _bits(65536 - (single >> 8))
+                        new += 0.5 * lagrangian * _bits(single >> 8) - none
+                    else:
+                        cost = 0.0
+                    most = _promise(values, weights, band, z0, z1, y0, y1, x0, x1, new)
+                    tried = most > cost + none * (z1 - z0) * (y1 - y0) * (x1 - x0)
                     if tried:
                         _begin_cell(model, cell)
                         for z in range(z0, z1):
@@ -557,7 +565,7 @@ def _encode_block(  # type: ignore[no-untyped-def]
                                         _found(ahead, coming, cells, z, y, x, size, 1)
                         _look_at_cell(model, over, cells, orientation, band, cz, cy, cx)
                         predict(model)
-                    used = tried and cells[cz, cy, cx, _FOUND] > 0 and (cell.kept > 0 or gain > cost)
+                    used = tried and cells[cz, cy, cx, _FOUND] > 0 and (cell.kept > 0 or gain > cost or not knows)
                     put(coder, buffer, np.int64(used), mixed)
                     learn(model, np.int64(used), mixed)
                     if used:
