@@ -49,6 +49,7 @@ LONG = {
     "plugin_latency.py": "--small",
     "scale.py": "--megavoxels 1",
     "speed.py": "--shrink 4",
+    "speed_peers.py": "--short --peers sperr --ratio 32",
     "step_sizes.py": "VOLUMES/a.tif --ratio 12 --bits 6",
     "threads.py": "--busy 0 --threads 1 --waiting passive --seconds 0.2",
 }

@@ -43,6 +43,8 @@ TRIES = 12
 _BLOCKS_PER_THREAD, _SYMBOLS_AT_A_TIME = 2, 2**19
 _FILL = 0.993
 _GOAL = math.log2((1 + _FILL) / 2)
+# Of the room, what is enough where more would lower the error by less than so many octaves: 0.02 dB.
+_NEARLY, _LEAST_GAIN = 0.95, 0.007
 # An error within so many octaves of its goal is close enough: 0.03 dB.
 _CLOSE_ERROR = 0.01
 # Smaller ones are asked for as this: logarithms have no 0.
@@ -237,18 +239,23 @@ def fit(residuals: Sequence[Residual], room: int, near: WaveletHead | None = Non
         return likely.code_of_size(share * room, finest)
 
     best: Fit | None = None
+    chosen = 0
     items, likely, finest, code = yield from _begun(residuals, code_of, near)
     tried: dict[int, float] = {}  # logarithms of sizes over what there is room for
     for number in range(TRIES):
         attempt = yield from _encode(items, code, number)
         tried[code] = math.log2(attempt.nbytes / room)
         if attempt.nbytes <= room and (best is None or attempt.nbytes >= best.nbytes):
-            best = attempt
+            best, chosen = attempt, code
         if best is not None and best.nbytes >= _FILL * room:
             break
         code = next_code(tried, lambda code: _log2(likely.cost(code)[0] / room), _GOAL, finest)
         if code in tried:
             break
+        if best is not None and best.nbytes >= _NEARLY * room:  # near the noise a step gains much less than bytes
+            gain = _log2(likely.cost(chosen)[1] / likely.cost(code)[1])
+            if gain < _LEAST_GAIN:
+                break
     return best
 
 
