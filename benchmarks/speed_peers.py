@@ -4,9 +4,10 @@
 
 Without volumes: simulated ones of 4 Mvoxel (16 bits, sparse) and 17 Mvoxel (8 bits, noisy). Every codec's setting is
 searched first, untimed, and fills the same budget; then one encoding at that setting and one decoding are timed, best
-of three (of one beyond ten seconds). Ours has no setting: its search is part of its time. Seconds are of the processor, child processes included,
-so that threads do not count; "wall" is ours by the clock, with as many threads as OMP_NUM_THREADS allows. The stages
-are profiled in a run of their own without threads. The volume is compressed once before, so that kernels are compiled.
+of three (of one beyond ten seconds). Ours has no setting: its search is part of its time. Seconds are of the processor,
+child processes included, so that threads do not count; "wall" is ours by the clock, with as many threads as
+OMP_NUM_THREADS allows. The stages are profiled in a run of their own without threads. The volume is compressed once
+before, so that kernels are compiled.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -149,8 +151,8 @@ def main() -> None:
             peer(one, volume, arguments.ratio)
         data = compress(volume, Target.ratio(arguments.ratio)).to_bytes()
         print()
-        stages("encoding", volume, lambda: compress(volume, Target.ratio(arguments.ratio)))
-        stages("decoding", volume, lambda: CompressedVolume(data).decode())
+        stages("encoding", volume, partial(compress, volume, Target.ratio(arguments.ratio)))
+        stages("decoding", volume, partial(CompressedVolume(data).decode))
 
 
 if __name__ == "__main__":
