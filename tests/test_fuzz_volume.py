@@ -431,11 +431,12 @@ def test_interpreted_kernels_index_nothing_outside_and_overflow_nowhere(
     """Compiled code checks neither; Python and numpy do, and must see the same voxels."""
     source, payload = random.Random(7), detailed.segments[-1].payload
     files = [pack(detailed)]
-    files += [with_payload(detailed, -1, edited(payload, source)) for _ in range(12)]
+    files += [with_payload(detailed, -1, edited(payload, source)) for _ in range(8)]
     files += [with_payload(detailed, -1, payload[:24] + source.randbytes(len(payload) - 24)) for _ in range(2)]
     files.append(with_filter(detailed, bytes([127, 128, 131]) + source.randbytes(4 * 12)))
-    files += [with_mask(detailed, changed) for changed in (mask, *(edited(mask, source) for _ in range(3)))]
-    files += [with_blocks(changed) for changed in (blocks, *(edited(blocks, source) for _ in range(3)))]
+    if detailed.header.model == MODEL_WAVELETS:  # once is enough for what has no network
+        files += [with_mask(detailed, changed) for changed in (mask, *(edited(mask, source) for _ in range(3)))]
+        files += [with_blocks(changed) for changed in (blocks, *(edited(blocks, source) for _ in range(3)))]
     run = subprocess.run(
         [sys.executable, "-c", INTERPRETED], input=" ".join(file.hex() for file in files), capture_output=True,
         text=True, timeout=200, env=os.environ | {"NUMBA_DISABLE_JIT": "1"},

@@ -24,7 +24,7 @@ from napari_tinc.format import MODEL_WAVELETS
 from napari_tinc.geometry.pyramid import BlockCache, dyadic_splits
 from napari_tinc.limits import LIMITS
 from napari_tinc.system.steps import complete
-from napari_tinc.wavelets import search
+from napari_tinc.wavelets import likely, search
 from napari_tinc.wavelets import transform as wavelet
 from napari_tinc.wavelets.residual import Residual
 from napari_tinc.wavelets.search import Coefficients
@@ -146,7 +146,8 @@ def test_files_larger_than_memory_are_read_without_filling_it(suffix: str, tmp_p
 
 def test_memory_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LIMITS, "voxels", 2**14)
-    monkeypatch.setattr(search, "_SAMPLED", 2**14)
+    monkeypatch.setattr(likely, "_SAMPLED", 2**14)
+    monkeypatch.setattr(search, "_MIDDLE_VOXELS", 2**14)
     monkeypatch.setattr(search, "_ROW_VOXELS", 0)  # the smallest blocks, or they would need most of the memory
     for module in (layers, framing):
         monkeypatch.setattr(module, "BlockCache", lambda: BlockCache(2**18))
@@ -162,7 +163,7 @@ def test_memory_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -
 
     peak(32)  # imports and kernels
     # Both have blocks enough for every thread to be at one.
-    growth = (peak(320) - peak(128)) / ((320 - 128) * 64 * 64)
+    growth = (peak(192) - peak(96)) / ((192 - 96) * 64 * 64)
     assert growth < 1, "bytes a voxel: what finer blocks look up; a copy of the volume in float32 would be 4"
 
 

@@ -12,13 +12,14 @@ from napari_tinc.arrays.scratch import Bounds, boxes
 from napari_tinc.encode import framing
 from napari_tinc.encode.framing import Content, Plan
 from napari_tinc.format.cursor import varint
+from napari_tinc.limits import LIMITS
 from napari_tinc.progress import Progress
 from napari_tinc.restoration import MAX_BINS, Moments, Restoration, restoration_size
 
 # Of a file, what the filters may take.
 _SHARE = 0.03
 # Of a larger volume, how many voxels its filter is fitted to, in pieces from all over it.
-_VOXELS, _PIECE = 2**23, 2**19
+_VOXELS = 2**23
 
 
 def affordable(budget: int, items: int) -> int:
@@ -66,7 +67,7 @@ def restore(
             chosen.append(None)
             continue
         moments, seen = Moments(), 0
-        pieces = _some(list(boxes(tuple((0, n) for n in residual.shape), _PIECE)))
+        pieces = _some(list(boxes(tuple((0, n) for n in residual.shape), LIMITS.voxels // 4)))
         for number, box in enumerate(pieces):
             yield Progress.unmeasured("coding", item * len(pieces) + number, len(original.items) * len(pieces))
             values = decoders(item).surrounded(box[3 - len(original.spatial) :])
@@ -84,7 +85,7 @@ def restore(
 def _some(pieces: list[Bounds]) -> list[Bounds]:
     """Pick pieces from all over a large volume, the same ones every time."""
     order = np.random.default_rng(0).permutation(len(pieces))
-    return [pieces[i] for i in np.sort(order[: _VOXELS // _PIECE])]
+    return [pieces[i] for i in np.sort(order[: _VOXELS // (LIMITS.voxels // 4)])]
 
 
 __all__ = ["affordable", "reserve", "restore"]

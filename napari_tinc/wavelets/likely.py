@@ -14,7 +14,7 @@ from napari_tinc.quantiser import STEP_CODES, step_of
 from napari_tinc.wavelets.transform import Floats32
 
 # λ: squared steps that are worth a bit. docs/experiments.md shows how flat the optimum is.
-LAMBDA = 0.08
+LAMBDA = 0.07
 # How many coefficients are looked at in all; coarse bands of fewer coefficients each are one.
 _SAMPLED, _FEW = 2**18, 2**12
 # Bits of a sign, and what neighbours tell of where symbols are; what the coder needs of the bits that are left.
