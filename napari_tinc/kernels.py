@@ -9,8 +9,9 @@ them.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
 from numba.core.runtime.nrt import rtsys
 
+logger = logging.getLogger(__name__)
 _compiled = partial(njit, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
 # For what is called from a compiled function only.
 part = partial(_compiled, no_cpython_wrapper=True)
@@ -40,7 +42,15 @@ class _Cache(FunctionCache):
         """As numba's own, without filling its registries."""
         rtsys.initialize(target_context)
         with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+            found = self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        if found is None:
+            _tell()
+        return found
+
+
+@cache
+def _tell() -> None:
+    logger.info("the coder is compiled for this machine, once after an installation: about ten seconds")
 
 
 def _stamp(function: Callable[..., Any]) -> str:

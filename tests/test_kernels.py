@@ -12,9 +12,11 @@ _PROGRAM = """
 import sys
 import numpy as np
 import outer
+from napari_tinc.cli.terminal import reporting
 
 hits = outer.twice_and_one.stats.cache_hits
-print(outer.twice_and_one(np.arange(3))[2], *hits.values(), "numba.np.linalg" in sys.modules)
+with reporting("json" in sys.argv):
+    print(outer.twice_and_one(np.arange(3))[2], *hits.values(), "numba.np.linalg" in sys.modules)
 """
 
 
@@ -28,13 +30,22 @@ def run(tmp_path: Path) -> object:
         "@compiled\ndef twice_and_one(x):\n    return twice(x) + 1\n"
     )
 
-    def program() -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", _PROGRAM], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
+    def program(*arguments: str, said: str | None = None) -> str:
+        command = [sys.executable, "-c", _PROGRAM, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert said is None or done.stderr == said
         return done.stdout.strip()
 
     return program
+
+
+def test_the_command_line_says_once_that_it_compiles(run) -> None:  # type: ignore[no-untyped-def]
+    run(said="the coder is compiled for this machine, once after an installation: about ten seconds\n")
+    run(said="")
+
+
+def test_nothing_is_said_of_it_where_json_is_wanted(run) -> None:  # type: ignore[no-untyped-def]
+    run("json", said="")
 
 
 def test_code_from_the_cache_loads_none_of_the_registries(run) -> None:  # type: ignore[no-untyped-def]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import signal
@@ -58,10 +59,27 @@ def end_if_asked() -> None:
         raise _asked[-1]
 
 
+class _Said(logging.Handler):
+    """Show what the library logs on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(record.getMessage(), err=True)
+
+
+def _tell_of_compiling() -> None:
+    """Say on stderr when the coder has to be compiled first, lest it seem to hang."""
+    log = logging.getLogger("napari_tinc.kernels")  # which is not loaded before it is needed
+    if not log.handlers:
+        log.setLevel(logging.INFO)
+        log.addHandler(_Said())
+
+
 @contextmanager
 def reporting(as_json: bool, kept: str = "no unfinished file is left") -> Iterator[None]:
     """Turn an error, Ctrl-C or SIGTERM into one line and an exit code; ``kept`` says what the command leaves then."""
     _commands.append(kept)
+    if not as_json:
+        _tell_of_compiling()
     try:
         yield
     except TincError as error:
