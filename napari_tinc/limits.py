@@ -15,7 +15,7 @@ class Limits:
         Voxels of a box. It fits in caches several times over, and each stage works on some copies of it.
     """
 
-    voxels: int = 2**21
+    voxels: int = 2**20
 
 
 LIMITS = Limits()

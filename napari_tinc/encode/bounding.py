@@ -263,7 +263,7 @@ def _numbers(
     """Return the corrections of an item's voxels; None if one is too large."""
     item = original.items[number]
     numbers = scratch.zeros(item.shape, np.int32)
-    for box in boxes(tuple((0, side) for side in item.shape), LIMITS.voxels // 4):
+    for box in boxes(tuple((0, side) for side in item.shape), LIMITS.voxels):
         yield Progress.unmeasured("coding", number, len(original.items))
         place = tuple(slice(a, b) for a, b in box)
         decoded = np.empty([b - a for a, b in box])  # not rounded

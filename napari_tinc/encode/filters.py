@@ -67,7 +67,7 @@ def restore(
             chosen.append(None)
             continue
         moments, seen = Moments(), 0
-        pieces = _some(list(boxes(tuple((0, n) for n in residual.shape), LIMITS.voxels // 4)))
+        pieces = _some(list(boxes(tuple((0, n) for n in residual.shape), LIMITS.voxels)))
         for number, box in enumerate(pieces):
             yield Progress.unmeasured("coding", item * len(pieces) + number, len(original.items) * len(pieces))
             values = decoders(item).surrounded(box[3 - len(original.spatial) :])
@@ -85,7 +85,7 @@ def restore(
 def _some(pieces: list[Bounds]) -> list[Bounds]:
     """Pick pieces from all over a large volume, the same ones every time."""
     order = np.random.default_rng(0).permutation(len(pieces))
-    return [pieces[i] for i in np.sort(order[: _VOXELS // (LIMITS.voxels // 4)])]
+    return [pieces[i] for i in np.sort(order[: _VOXELS // LIMITS.voxels])]
 
 
 __all__ = ["affordable", "reserve", "restore"]

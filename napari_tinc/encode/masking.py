@@ -222,7 +222,7 @@ def _continue_as_coded(masked: _Masked, plain: Attempt, fitted: Fit) -> Generato
     layers = iter(fitted.layers)
     wavelets = [next(layers) if limits.span else None for limits in original.ranges]
     decoders = framing.decoders(unmasked, framing.Content(wavelets=wavelets))
-    pieces = list(boxes(tuple((0, side) for side in original.spatial), LIMITS.voxels // 4))
+    pieces = list(boxes(tuple((0, side) for side in original.spatial), LIMITS.voxels))
     for item, inside in enumerate(masked.insides):
         for number, box in enumerate(pieces if inside is not None else ()):
             yield Progress.unmeasured("coding", number, len(pieces))

@@ -38,7 +38,7 @@ class Measured(NamedTuple):
 def measure(decoders: Callable[[int], Item], original: Original, tree: Octree) -> Generator[Progress, None, Measured]:
     """Decode box by box and compare with the original; yield after every box."""
     edges, order = tree.edges(tree.depth), tuple(tree.grid_index(tree.depth).T)
-    pieces = list(boxes(tuple((0, side) for side in tree.shape), LIMITS.voxels // 4))
+    pieces = list(boxes(tuple((0, side) for side in tree.shape), LIMITS.voxels))
     squared, largest, quality = 0.0, 0.0, []
     for index, (item, limits) in enumerate(zip(original.items, original.ranges, strict=True)):
         code = original.threshold_codes[index]
@@ -60,7 +60,7 @@ def measure(decoders: Callable[[int], Item], original: Original, tree: Octree) -
 
 def squared_error(decoders: Callable[[int], ItemDecoder], original: Original) -> Generator[Progress, None, float]:
     """Decode box by box and return the sum of all items' weighted squared errors, normalised."""
-    pieces = list(boxes(tuple((0, side) for side in original.spatial), LIMITS.voxels // 4))
+    pieces = list(boxes(tuple((0, side) for side in original.spatial), LIMITS.voxels))
     total = 0.0
     for index, (item, limits) in enumerate(zip(original.items, original.ranges, strict=True)):
         if not limits.span:
