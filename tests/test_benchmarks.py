@@ -37,6 +37,7 @@ QUICK = {
     "parameter_coding.py": "GOLDEN/v1-mixed-zyx-u2.tinc GOLDEN/v1-detail-yx-u1.tinc",
     "presets.py": "VOLUMES --presets fast --ratios 12 --results presets.csv",
     "presets.py --table": "--results presets.csv",
+    "rate_model.py": "VOLUMES --ratios 12",
     "reading.py": "--side 64 --chunks 4096",
     "strategies.py": "VOLUMES/a.tif --ratios 12 --strategies even/equal@1 --time-limit 0.2 --output strategies.csv",
     "suggest.py": "--shape 16 40 40 --ratios 16 64 --only vessel --output suggest.csv",

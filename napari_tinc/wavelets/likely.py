@@ -17,10 +17,14 @@ from napari_tinc.wavelets.transform import Floats32
 LAMBDA = 0.07
 # How many coefficients are looked at in all; coarse bands of fewer coefficients each are one.
 _SAMPLED, _FEW = 2**18, 2**12
-# Bits of a sign, and what neighbours tell of where symbols are; what the coder needs of the bits that are left.
-_SIGN, _TOLD, _CODED = 1.0, 1.0, 0.87
+# Bits of a symbol but for its place and its size; what the coder, which sees neighbours, needs of all these bits.
+_SYMBOL, _CODED = 3.5, 0.75
+# Bits, besides those of its place, that a zero instead of a one saves.
+_SAVED = 1.5
 # A coefficient is kept where that saves more squared error than its bits are worth: found in so many rounds.
 _LEAST_KEPT, _ROUNDS = 0.6, 4
+# Between steps that are no farther apart, in codes, what was measured says more than what is expected.
+_NARROW = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,19 +49,21 @@ class _Band:
         threshold, kept, place = 1.0, 0, 0.0
         for _ in range(_ROUNDS):
             kept = int(np.searchsorted(self.negative, -threshold * step))
-            place = max(0.0, math.log2(len(self.negative) / max(kept, 0.5)) - _TOLD)
-            threshold = max(_LEAST_KEPT, (1 + LAMBDA * (place + _SIGN + 0.5)) / 2)
-        sizes = self.octaves[kept] - kept * math.log2(step)
-        bits = _CODED * (kept * (place + _SIGN + 2) + sizes)
+            place = math.log2(len(self.negative) / max(kept, 0.5))
+            threshold = max(_LEAST_KEPT, (1 + LAMBDA * (place + _SAVED)) / 2)
+        large = min(kept, int(np.searchsorted(self.negative, -step)))
+        sizes = self.octaves[large] - large * math.log2(step)
+        bits = _CODED * (kept * (place + _SYMBOL) + sizes)
         return self.each * bits, self.each * float(self.below[kept] + kept * step**2 / 12)
 
 
 class Likely:
     """Guess bytes and errors from the sizes of some of the coefficients of every band.
 
-    Of a band in which a share *p* is kept, a coefficient of *n* steps takes about log₂(1/p) bits for its place, one for
-    its sign and log₂ n for its size. It is kept if a zero would cost more: rate-distortion optimised quantisation, with
-    itself as the entropy that it needs to know. ``benchmarks/step_sizes.py`` shows how far that is off.
+    Of a band in which a share *p* is kept, a coefficient of *n* steps takes about log₂(1/p) bits for its place and
+    log₂ n for its size, and some for its sign and the rest. It is kept if a zero would cost more: rate-distortion
+    optimised quantisation, which decides on the *p* that it needs to know, so that both are found in a few rounds.
+    ``benchmarks/rate_model.py`` shows how far that is off.
 
     Parameters
     ----------
@@ -109,12 +115,14 @@ def next_code(tried: Mapping[int, float], expected: Callable[[int], float], leve
     fine = max((code for code, value in tried.items() if value > level), default=None)
     coarse = min((code for code, value in tried.items() if value <= level), default=None)
     ends = [code for code in (fine, coarse) if code is not None]
+    narrow = fine is not None and coarse is not None and coarse - fine < _NARROW
+    trusted = (lambda code: 0.0) if narrow else expected
     near = sorted(tried, key=lambda code: min(abs(code - end) for end in ends))[: 3 if len(ends) == 2 else 1]
-    off = np.polynomial.Polynomial.fit(near, [tried[code] - expected(code) for code in near], len(near) - 1)
+    off = np.polynomial.Polynomial.fit(near, [tried[code] - trusted(code) for code in near], len(near) - 1)
     low, high = finest if fine is None else fine + 1, STEP_CODES - 1 if coarse is None else coarse - 1
 
     def is_below(code: int) -> bool:
-        return bool(expected(code) + off(code) <= level)
+        return bool(trusted(code) + off(code) <= level)
 
     return low + bisect_left(range(low, max(low, high)), True, key=is_below)
 
