@@ -44,7 +44,7 @@ _BLOCKS_PER_THREAD, _SYMBOLS_AT_A_TIME = 2, 2**19
 _FILL = 0.993
 _GOAL = math.log2((1 + _FILL) / 2)
 # Of the room, what is enough where more would lower the error by less than so many octaves: 0.01 dB.
-_NEARLY, _LEAST_GAIN = 0.975, 0.0035
+_NEARLY, _LEAST_GAIN = 0.985, 0.0035
 # An error within so many octaves of its goal is close enough: 0.03 dB.
 _CLOSE_ERROR = 0.01
 # Smaller ones are asked for as this: logarithms have no 0.
