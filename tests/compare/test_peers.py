@@ -68,8 +68,8 @@ def test_a_peer_with_a_fine_setting_lands_within_three_percent(name, solid, fit)
 
 @pytest.mark.parametrize("codec", video.CODECS)
 def test_films_fill_the_budget_although_their_quantisers_come_in_steps(codec, brain):
-    budget = brain.nbytes // 100
-    fitted = peers.fit(peers.named(codec), brain, "zyx", budget)
+    budget = brain[:24].nbytes // 100
+    fitted = peers.fit(peers.named(codec), brain[:24], "zyx", budget)
     assert 0.97 * budget <= len(fitted.data) <= budget
 
 
@@ -97,12 +97,13 @@ def test_films_of_ten_and_of_twelve_bits_are_tried_and_the_better_one_is_kept(co
 
 def test_hevc_is_tuned_for_what_it_is_judged_by(brain):
     """The reference is x265 as it comes, at the same preset: psycho-visual tuning and adaptive quantisers on."""
+    brain = brain[:24]
     budget = brain.nbytes // 64
     tuned = decibels(brain, peers.unpack(peers.fit(peers.named("hevc"), brain, "zyx", budget).data))
     unit = (brain - float(brain.min())) / float(np.ptp(brain))
     frames = np.rint(unit * 1023).astype("<u2").tobytes()
     raw = ["-f", "rawvideo", "-pix_fmt", "gray10le", "-s", "64x64"]
-    as_it_comes = 0.0
+    as_it_comes, fitting = 0.0, 0
     for factor in np.arange(20, 40):
         film = ffmpeg(
             [*raw, "-i", "-", "-c:v", "libx265", "-preset", "slow", "-crf", str(factor), "-f", "hevc"], frames
@@ -112,6 +113,9 @@ def test_hevc_is_tuned_for_what_it_is_judged_by(brain):
                 np.frombuffer(ffmpeg(["-f", "hevc", "-i", "-", *raw[:4]], film), "<u2").reshape(brain.shape) / 1023
             )
             as_it_comes = max(as_it_comes, decibels(unit, decoded))
+            fitting += 1
+        if fitting == 3:  # the next ones are smaller, and worse
+            break
     assert as_it_comes > 30
     assert tuned > as_it_comes + 0.5
 
