@@ -40,7 +40,7 @@ QUICK = {
     "rate_model.py": "VOLUMES --ratios 12",
     "reading.py": "--side 64 --chunks 4096",
     "strategies.py": "VOLUMES/a.tif --ratios 12 --strategies even/equal@1 --time-limit 0.2 --output strategies.csv",
-    "suggest.py": "--shape 16 40 40 --ratios 16 64 --only vessel --output suggest.csv",
+    "advice.py": "--shape 16 40 40 --seeds 7 --exposures 1 --only vessel --output advice.csv",
 }
 # Runs that take a minute or more.
 LONG = {

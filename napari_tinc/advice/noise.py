@@ -60,6 +60,12 @@ class Noise:
         """Whether there is no noise that could be measured."""
         return self.least == 0 and self.gain == 0
 
+    @property
+    def text(self) -> str:
+        """The line in words."""
+        sign = "-" if self.base < 0 else "+"
+        return f"{self.gain:.4g} · intensity {sign} {abs(self.base):.4g}"
+
     def variance(self, intensity: Array) -> Floats:
         """Variance at intensities free of noise, of the same shape."""
         found: Floats = np.maximum(self.gain * np.asarray(intensity, np.float64) + self.base, self.least)

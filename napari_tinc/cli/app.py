@@ -1,4 +1,4 @@
-"""The command line: compress, suggest, decompress, info, check, demo, compare."""
+"""The command line: compress, advise, decompress, info, check, demo, compare."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import typer
 
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.choices import BETWEEN
+from napari_tinc.cli.advise import advise
 from napari_tinc.cli.batch import run_batch, said_of
 from napari_tinc.cli.compare import compare
 from napari_tinc.cli.options import (
@@ -35,7 +36,6 @@ from napari_tinc.cli.options import (
     WithinName,
     parse_region,
 )
-from napari_tinc.cli.suggest import suggest
 from napari_tinc.cli.terminal import end_if_asked, listen, print_result, reporting, run_showing, say
 from napari_tinc.encode.batch import SUFFIX, Job, Options, compress_file, find_jobs
 from napari_tinc.errors import InputError
@@ -297,7 +297,7 @@ def demo(
 
 
 app.command()(compare)
-app.command()(suggest)
+app.command()(advise)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from napari_tinc.compare.engine import Comparison
 from napari_tinc.compare.recommend import recommend, verdicts
 from napari_tinc.compare.results import DEFAULT_BAR, Result
 from napari_tinc.errors import InputError
+from napari_tinc.figure import svg
 
 # All slices together: base64 adds a third, and the whole report stays well below 5 MB.
 _SLICE_BYTES = 2_200_000
@@ -85,7 +86,7 @@ def html_report(comparison: Comparison, bar: float = DEFAULT_BAR) -> str:
         advice=recommend(comparison.facts),
         verdicts=verdicts(comparison.results, comparison.facts),
         clean="" if math.isnan(clean) else f"{clean:.2f}",
-        curves=Markup(pictures.svg(pictures.rate_distortion(comparison.table(bar)))),
+        curves=Markup(svg(pictures.rate_distortion(comparison.table(bar)))),
         sections=[_section(comparison, ratio, bar) for ratio in comparison.ratios],
         bar=f"{bar:g}",
         thresholds=", ".join(f"{value:.6g}" for value in truth.thresholds),

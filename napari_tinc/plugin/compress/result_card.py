@@ -22,9 +22,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_tinc.pixels import error_colours, gray
 from napari_tinc.plugin.compress.losses import Loss
 from napari_tinc.plugin.compress.report import Report
-from napari_tinc.plugin.compress.thumbnails import error_colours, gray, pixmap
+from napari_tinc.plugin.compress.thumbnails import pixmap
 from napari_tinc.plugin.layers.octants import MEASURES
 from napari_tinc.plugin.window.plain import plain_label
 

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 _SUGGEST_NAME = "Suggest a ratio"
 _SUGGEST_TIP = (
-    "Try some ratios around the plane on the screen, or in the region: shows pictures, and the highest ratio at "
-    "which the loss looks like noise"
+    "Try some ratios around the plane on the screen, or in the region: shows pictures, what is measured before and "
+    "after, and the highest ratio that is safe"
 )
 _LABELS = (
     "{} looks like a label image: object numbers in long constant runs. Compression is lossy, and would change them "

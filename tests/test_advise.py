@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
-import imagecodecs
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -16,7 +16,10 @@ from typer.testing import CliRunner
 
 from napari_tinc import Target, compress, samples
 from napari_tinc.advice import sample_blocks
-from napari_tinc.advice.suggest import Suggestion, Verdict, advised, suggest_steps
+from napari_tinc.advice.advise import Advice, advise_steps
+from napari_tinc.advice.noise import NONE
+from napari_tinc.advice.report import html_report
+from napari_tinc.advice.trials import Tried, Verdict
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.cli.app import app
 from napari_tinc.errors import InputError
@@ -38,13 +41,17 @@ def spots(sigma: float, seed: int = 0) -> tuple[Array, Array]:
     return clean, noisy
 
 
-def tried(array: Any, **settings: Any) -> list[Suggestion]:
-    found: list[Suggestion] = complete(suggest_steps(array, **settings))
+def advice_on(array: Any, **settings: Any) -> Advice:
+    found: Advice = complete(advise_steps(array, **settings))
     return found
 
 
+def tried(array: Any, **settings: Any) -> list[Tried]:
+    return list(advice_on(array, **settings).tried)
+
+
 @pytest.fixture(scope="module")
-def noisy_and_tried() -> tuple[Array, Array, list[Suggestion]]:
+def noisy_and_tried() -> tuple[Array, Array, list[Tried]]:
     clean, noisy = spots(25)
     return clean, noisy, tried(noisy, ratios=[8, 32, 400])
 
@@ -58,41 +65,52 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_distance_from_the_noise_free_image_is_estimated_without_it(
-    noisy_and_tried: tuple[Array, Array, list[Suggestion]],
+    noisy_and_tried: tuple[Array, Array, list[Tried]],
 ) -> None:
     clean, _noisy, found = noisy_and_tried
     for one in found:
         truth = ((one.decoded - clean[6:18, 18:54, 20:60]) ** 2).mean() / 25**2
-        assert one.here is not None
-        assert one.here.value == pytest.approx(truth, abs=0.1 + 0.1 * truth)
-        assert one.here.value < one.here.limit
+        here = one.distances["here"]
+        assert here.value == pytest.approx(truth, abs=0.1 + 0.1 * truth)
+        assert here.value < here.limit
 
 
-def test_the_advised_file_is_as_near_to_the_truth_as_the_data_and_a_fourfold_ratio_is_not() -> None:
+@pytest.fixture(scope="module")
+def searched() -> tuple[Array, Array, Advice]:
     clean, noisy = spots(25)
-    found = tried(noisy)
-    advice = advised(found)
-    assert advice is not None
+    return clean, noisy, advice_on(noisy)
 
-    def distance(ratio: float) -> float:
+
+def test_the_advised_file_is_as_near_to_the_truth_as_the_data_and_twice_the_last_ratio_of_noise_is_not(
+    searched: tuple[Array, Array, Advice],
+) -> None:
+    clean, noisy, advice = searched
+    assert advice.advised is not None
+    assert advice.last_of_noise is not None
+    structure = clean > 400
+
+    def distance(ratio: float, where: Any) -> float:
         decoded = compress(noisy, Target.ratio(ratio), preset="fast").decode()
-        return float(((decoded - clean) ** 2).mean() / ((noisy - clean) ** 2).mean())
+        return float(((decoded - clean) ** 2)[where].mean() / ((noisy - clean) ** 2)[where].mean())
 
-    assert distance(advice.ratio) <= 1
-    assert distance(4 * advice.ratio) > 1
+    assert distance(advice.advised.ratio, ...) <= 1
+    assert distance(advice.advised.ratio, structure) <= 1
+    assert distance(2 * advice.last_of_noise.ratio, structure) > 1
 
 
 def test_a_ratio_that_loses_structure_is_told_from_one_that_drops_noise(
-    noisy_and_tried: tuple[Array, Array, list[Suggestion]],
+    noisy_and_tried: tuple[Array, Array, list[Tried]],
 ) -> None:
     gentle, _, harsh = noisy_and_tried[2]
     assert (gentle.verdict, gentle.text) == (Verdict.NOISE, "the loss looks like noise")
-    assert (harsh.verdict, harsh.text) == (Verdict.STRUCTURE, "structure is lost")
-    assert advised([harsh, gentle]) is gentle
-    assert advised([harsh]) is None
+    assert harsh.verdict is Verdict.STRUCTURE
+    assert harsh.text.startswith("structure is lost")
+    assert Advice((gentle, harsh), NONE).advised is gentle
+    assert Advice((gentle, harsh), NONE).limit is harsh
+    assert Advice((harsh,), NONE).advised is None
 
 
-def test_sizes_and_quality_are_those_of_the_whole_file(noisy_and_tried: tuple[Array, Array, list[Suggestion]]) -> None:
+def test_sizes_and_quality_are_those_of_the_whole_file(noisy_and_tried: tuple[Array, Array, list[Tried]]) -> None:
     _, noisy, found = noisy_and_tried
     for one in found:
         file = compress(noisy, Target.ratio(one.ratio), preset="fast")
@@ -101,7 +119,7 @@ def test_sizes_and_quality_are_those_of_the_whole_file(noisy_and_tried: tuple[Ar
 
 
 def test_pictures_show_the_region_and_what_it_loses(
-    noisy_and_tried: tuple[Array, Array, list[Suggestion]],
+    noisy_and_tried: tuple[Array, Array, list[Tried]],
 ) -> None:
     _, noisy, found = noisy_and_tried
     one = found[0]
@@ -110,19 +128,43 @@ def test_pictures_show_the_region_and_what_it_loses(
     np.testing.assert_array_equal(one.error, one.original.astype(float) - one.decoded)
 
 
-def test_without_noise_every_loss_is_structure() -> None:
+def test_without_noise_every_loss_is_structure_and_measurements_decide() -> None:
     clean, _ = spots(0)
-    found = tried(np.rint(clean).astype(np.uint16), ratios=[8, 64])
-    assert [one.verdict for one in found] == [Verdict.NO_NOISE] * 2
-    assert "everything lost is structure" in found[0].text
-    assert advised(found) is None
+    advice = advice_on(np.rint(clean).astype(np.uint16), ratios=[8, 400])
+    gentle, harsh = advice.tried
+    assert {one.verdict for one in advice.tried} == {Verdict.NO_NOISE}
+    assert "everything lost is structure" in gentle.text
+    assert advice.advised is gentle
+    assert harsh.below
+    assert all(one.line in (0.95, 0.98) for one in gentle.measured)  # there is no noise that lowers them
+    assert "No noise was found" in advice.text
 
 
 def test_more_noise_allows_a_smaller_file() -> None:
-    ratios = [8, 16, 32, 64, 128]
-    quiet, loud = (advised(tried(spots(sigma)[1], ratios=ratios)) for sigma in (6, 60))
+    quiet, loud = (advice_on(spots(sigma)[1], ratios=[8, 16, 64, 128]).last_of_noise for sigma in (6, 60))
     assert loud is not None
     assert quiet is None or quiet.ratio < loud.ratio
+
+
+def test_a_measurement_below_its_line_makes_the_advised_ratio_smaller_and_is_named() -> None:
+    """A faint tube in so much empty space that the distance hardly knows it."""
+    draw = np.random.default_rng(2)
+    clean = np.full((48, 64, 64), 100.0)
+    along = np.arange(64)
+    for y, x in ((16, 20), (40, 44)):
+        clean[24, (y + 6 * np.sin(along / 9)).astype(int), along] += 900
+        clean[24, along, (x + 6 * np.sin(along / 7)).astype(int)] += 900
+    clean = gaussian_filter(clean, 1.2)
+    noisy = np.clip(np.rint(clean + draw.normal(0, 12, clean.shape)), 0, 65535).astype(np.uint16)
+    advice = advice_on(noisy, ratios=[8, 16, 32, 64, 128, 256])
+    assert advice.limit is not None
+    assert advice.limit.below
+    assert "line" in advice.text
+    for one in advice.tried:
+        assert one.is_safe == (one.verdict is Verdict.NOISE and not one.below)
+    limits = [m for m in advice.tried[0].measured if m.score.key.startswith("centreline")]
+    assert limits
+    assert all(m.line <= 0.98 for m in limits)
 
 
 def test_blocks_of_a_large_volume_stand_for_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,11 +213,11 @@ def test_a_flat_image_can_be_tried() -> None:
 
 
 def test_rows_come_one_by_one_and_the_work_can_be_stopped(noisy_and_tried: tuple[Array, Array, Any]) -> None:
-    steps: Generator[Progress | Suggestion, None, list[Suggestion]] = suggest_steps(noisy_and_tried[1], ratios=[64, 8])
+    steps: Generator[Progress | Tried, None, list[Tried]] = advise_steps(noisy_and_tried[1], ratios=[64, 8])
     seen = []
     for step in steps:
         seen.append(step)
-        if isinstance(step, Suggestion):
+        if isinstance(step, Tried):
             break
     assert step.ratio == 8  # the gentlest first
     assert {one.phase for one in seen[:-1]} == {"preparing", "trying"}
@@ -184,8 +226,14 @@ def test_rows_come_one_by_one_and_the_work_can_be_stopped(noisy_and_tried: tuple
         next(steps)
 
 
-def test_ratios_are_chosen_so_that_files_can_exist() -> None:
-    assert [one.ratio for one in tried(spots(25)[1])] == [32, 64, 128, 256]
+def test_ratios_are_searched_where_files_can_exist(searched: tuple[Array, Array, Advice]) -> None:
+    advice = searched[2]
+    ratios = [one.ratio for one in advice.tried]
+    assert len(ratios) >= 4
+    assert ratios == sorted(ratios)
+    assert advice.advised is not None
+    assert advice.limit is not None
+    assert advice.limit.ratio / advice.advised.ratio < 1.5
     small = spots(25)[1][:8, :20, :20]
     chosen = [one.ratio for one in tried(small)]
     assert len(chosen) >= 2
@@ -230,40 +278,61 @@ def test_every_kind_of_voxel_is_understood(dtype: str) -> None:
 
 
 def run(*arguments: object) -> Any:
-    result = CliRunner().invoke(app, ["suggest", *map(str, arguments)])
+    result = CliRunner().invoke(app, ["advise", *map(str, arguments)])
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return result
 
 
 def test_the_command_line_prints_a_row_per_ratio_and_the_advice(tmp_path: Path) -> None:
     np.save(tmp_path / "spots.npy", spots(25)[1])
-    result = run(tmp_path / "spots.npy", "--ratio", 16, "--ratio", 400, "--region", "4:20,0:40,0:40")
+    result = run(tmp_path / "spots.npy", "--ratio", 8, "--ratio", 400, "--region", "4:20,0:40,0:40")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert "the loss looks like noise" in lines[1]
     assert "structure is lost" in lines[2]
-    assert lines[-1].startswith("advised: 16,")
+    assert lines[3].startswith("noise: variance ")
+    assert lines[-1].startswith("advised: 8.")
 
 
-def test_json_and_pictures_say_the_same_and_nothing_is_overwritten(tmp_path: Path) -> None:
+def test_json_and_report_say_the_same_and_nothing_is_overwritten(tmp_path: Path) -> None:
     np.save(tmp_path / "spots.npy", spots(25)[1])
-    picture = tmp_path / "tried.png"
-    result = run(tmp_path / "spots.npy", "--ratio", 16, "--ratio", 400, "--json", "--report", picture)
+    page = tmp_path / "advice.html"
+    result = run(tmp_path / "spots.npy", "--ratio", 8, "--ratio", 400, "--json", "--report", page)
     said = json.loads(result.stdout)
     assert [row["verdict"] for row in said["ratios"]] == ["noise", "structure"]
-    assert said["advised"] == 16
+    assert [row["safe"] for row in said["ratios"]] == [True, False]
+    assert (said["advised"], said["like_noise_up_to"]) == (8, 8)
     assert said["noise"]["gain"] >= 0
-    assert imagecodecs.png_decode(picture.read_bytes()).ndim == 3
-    before = picture.read_bytes()
-    again = run(tmp_path / "spots.npy", "--ratio", 16, "--report", picture)
+    gentle = said["ratios"][0]
+    assert set(gentle["distances"]) == {"here", "everywhere", "structure"}
+    assert gentle["measures"]["spots"]["agreement"] > gentle["measures"]["spots"]["line"] - 1e-9
+    html = page.read_text()
+    assert said["advice"] in html
+    assert html.count("data:image/png;base64,") == 6
+    assert set(re.findall(r'(?:src|href)="([a-z]+)[:#]?', html)) <= {"data"}  # nothing is loaded from elsewhere
+    before = page.read_bytes()
+    again = run(tmp_path / "spots.npy", "--ratio", 16, "--report", page)
     assert again.exit_code == 1
     assert "--overwrite" in again.stderr
-    assert picture.read_bytes() == before
+    assert page.read_bytes() == before
 
 
-def test_without_noise_no_ratio_is_advised_and_the_reason_is_told(tmp_path: Path) -> None:
+def test_names_in_a_report_are_text_and_no_markup() -> None:
+    html = html_report(advice_on(spots(25)[1], ratios=[8]), "<script>alert(1)</script>")
+    assert "<script>" not in html
+
+
+def test_without_noise_the_reason_is_told(tmp_path: Path) -> None:
     np.save(tmp_path / "clean.npy", np.rint(spots(0)[0]).astype(np.uint16))
-    assert "no noise was found" in run(tmp_path / "clean.npy", "--ratio", 16).stdout.splitlines()[-1]
+    result = run(tmp_path / "clean.npy", "--ratio", 16)
+    assert "noise: none" in result.stdout
+    assert "No noise was found" in result.stdout.splitlines()[-1]
     said = json.loads(run(tmp_path / "clean.npy", "--ratio", 16, "--json").stdout)
-    assert said["advised"] is None
-    assert said["ratios"][0]["distance_here"] is None
+    assert said["like_noise_up_to"] is None
+    assert said["ratios"][0]["distances"] == {}
+
+
+def test_the_old_name_is_an_error(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["suggest", "x.npy"])
+    assert result.exit_code == 2
+    assert "No such command" in result.stderr
