@@ -9,6 +9,8 @@ from typing import Any
 from napari_tinc import choices
 from napari_tinc.errors import InputError
 
+_LONGEST_ADVICE = 100
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -48,12 +50,16 @@ class Settings:
     model: str = "auto"
     provenance: bool = True
     promised: float | None = None  # what a trial of networks found, in dB; nobody's choice
+    noise: str = ""  # what was found of it, see `napari_tinc.measures.noise.note_of`; nobody's choice either
+    advice: str = ""  # what `napari_tinc.advice` said of the volume, to be kept in the file
 
     def __post_init__(self) -> None:
         choices.check_choice("a preset", self.preset, choices.PRESETS)
         choices.check_choice("a model", self.model, choices.MODELS)
         choices.check_choice("a strategy within a level", self.within, choices.WITHIN)
         choices.check_device_name(self.device)
+        if not isinstance(self.advice, str) or len(self.advice) > _LONGEST_ADVICE:
+            raise InputError(f"expected an advice of at most {_LONGEST_ADVICE} letters, got {self.advice!r:.60}")
         for name in ("preset", "model", "within"):  # a member of an enum becomes a plain string
             object.__setattr__(self, name, str(getattr(self, name)))
         if isinstance(self.between, str):

@@ -17,14 +17,15 @@ from typer.testing import CliRunner
 from napari_tinc import Target, compress, samples
 from napari_tinc.advice import sample_blocks
 from napari_tinc.advice.advise import Advice, advise_steps
-from napari_tinc.advice.noise import NONE
 from napari_tinc.advice.report import html_report
 from napari_tinc.advice.trials import Tried, Verdict
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.cli.app import app
 from napari_tinc.errors import InputError
+from napari_tinc.measures.noise import NONE, read_note
 from napari_tinc.progress import Progress
 from napari_tinc.system.steps import complete
+from napari_tinc.volume import CompressedVolume
 
 Array = np.ndarray[Any, Any]
 
@@ -291,7 +292,8 @@ def test_the_command_line_prints_a_row_per_ratio_and_the_advice(tmp_path: Path) 
     assert "the loss looks like noise" in lines[1]
     assert "structure is lost" in lines[2]
     assert lines[3].startswith("noise: variance ")
-    assert lines[-1].startswith("advised: 8.")
+    assert lines[5].startswith("advised: 8.")
+    assert "side effect, not an aim" in lines[6]  # nearer to the truth than the data
 
 
 def test_json_and_report_say_the_same_and_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -336,3 +338,55 @@ def test_the_old_name_is_an_error(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["suggest", "x.npy"])
     assert result.exit_code == 2
     assert "No such command" in result.stderr
+
+
+# --- in files
+
+
+def test_a_file_says_what_noise_there_was_and_stays_within_its_budget(tmp_path: Path) -> None:
+    phantom = samples.neuron_phantom((32, 128, 128))
+    noisy, budget = phantom.noisy, 8192
+    file = compress(noisy, Target.size(budget))
+    assert file.nbytes <= budget
+    [(gain, base, misfit)] = read_note(file.provenance["noise"])  # type: ignore[misc]
+    usual = float(np.median(phantom.clean))
+    true = np.square(noisy - phantom.clean.astype(float))[np.abs(phantom.clean - usual) < 5].mean()
+    assert gain * usual + base == pytest.approx(true, rel=0.15)
+    assert 0 <= misfit < 0.3
+    file.save(tmp_path / "a.tinc")
+    shown = CliRunner().invoke(app, ["info", str(tmp_path / "a.tinc")]).stdout
+    assert f"variance {gain:.4g} · intensity - " in shown
+    said = json.loads(CliRunner().invoke(app, ["info", "--json", str(tmp_path / "a.tinc")]).stdout)
+    assert said["noise"] == [{"gain": gain, "base": base, "misfit": misfit}]
+
+
+def test_a_small_file_spends_no_bytes_on_notes() -> None:
+    noisy = samples.neuron_phantom((32, 64, 64)).noisy
+    assert "noise" not in compress(noisy, Target.size(1024)).provenance
+
+
+def test_a_clean_volume_says_that_no_noise_was_found() -> None:
+    clean = np.rint(spots(0)[0]).astype(np.uint16)
+    assert compress(clean, Target.size(8192)).provenance["noise"] == "none"
+
+
+def test_the_advised_ratio_is_taken_and_its_file_says_so(tmp_path: Path) -> None:
+    np.save(tmp_path / "spots.npy", spots(25)[1])
+    arguments = ["compress", str(tmp_path / "spots.npy"), str(tmp_path / "a.tinc"), "--advised", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.stderr
+    made = CompressedVolume.open(tmp_path / "a.tinc")
+    advice = str(made.provenance["advice"])
+    advised = float(re.match(r"advised (\d+); like noise up to \d+$", advice)[1])  # type: ignore[index]
+    assert made.nbytes <= made.raw_nbytes / advised
+    assert made.ratio == pytest.approx(advised, rel=0.1)
+
+
+def test_advised_is_a_target_like_others_and_of_one_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "spots.npy", spots(25)[1])
+    source, output = str(tmp_path / "spots.npy"), str(tmp_path / "a.tinc")
+    for arguments in ([output, "--advised", "--ratio", "8"], ["--out-dir", str(tmp_path), "--advised"]):
+        assert CliRunner().invoke(app, ["compress", source, *arguments]).exit_code == 1
+    np.save(tmp_path / "fine.npy", np.random.default_rng(0).integers(0, 65535, (8, 16, 16), np.uint16))
+    result = CliRunner().invoke(app, ["compress", str(tmp_path / "fine.npy"), output, "--advised"])
+    assert (result.exit_code == 1) == (not Path(output).exists())

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from itertools import takewhile
 from typing import Any
 
-from napari_tinc.advice.noise import NONE, Noise, estimate_noise
 from napari_tinc.advice.sample_blocks import draw
 from napari_tinc.advice.trials import Measured, Trial, Tried, Verdict
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.arrays.scratch import ArrayLike
+from napari_tinc.measures.noise import NONE, Noise, estimate_noise
 from napari_tinc.progress import Progress
 from napari_tinc.system.steps import relay
 from napari_tinc.wavelets.blocks import WaveletHead
@@ -74,6 +74,26 @@ class Advice:
         if noise is not None and noise.ratio > best.ratio:
             said += f" The loss looks like noise up to {noise.ratio:g}."
         return said
+
+    @property
+    def nearer(self) -> str:
+        """What is to be known where the file at the advised ratio is nearer to the truth than the data; else empty."""
+        best = self.advised
+        if best is None or not best.distances or best.distances["everywhere"].limit >= 1:
+            return ""
+        return (
+            "By this estimate the file's squared distance from the image without noise is "
+            f"{best.distances['everywhere'].value:.2f} of the data's own: it dropped more noise than structure. "
+            "That is a side effect, not an aim, and what is fainter than the noise may have gone with it."
+        )
+
+    @property
+    def note(self) -> str:
+        """What a file that was made after this advice says of it."""
+        best, noise = self.advised, self.last_of_noise
+        parts = [f"advised {'none' if best is None else f'{best.ratio:g}'}"]
+        parts.append("no noise found" if self.noise.is_none else f"like noise up to {noise.ratio if noise else 1:g}")
+        return "; ".join(parts)
 
 
 def advise_steps(
@@ -173,6 +193,7 @@ def said_of(advice: Advice) -> dict[str, Any]:
         "advised": None if best is None else best.ratio,
         "like_noise_up_to": None if last is None else last.ratio,
         "advice": advice.text,
+        "nearer_to_the_truth": advice.nearer,
         "noise": asdict(advice.noise),
         "ratios": [_row(one) for one in advice.tried],
     }

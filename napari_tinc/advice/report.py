@@ -53,6 +53,7 @@ def html_report(advice: Advice, name: str) -> str:
     return _PAGES.get_template("advice.html.jinja").render(
         title=f"{name}: how small is safe?",
         text=advice.text,
+        nearer=advice.nearer,
         noise="" if advice.noise.is_none else advice.noise.text,
         curves=Markup(svg(_curves(advice, keys, places))),
         places=[_WHERE[where] for where in places],

@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import binary_dilation, uniform_filter
 
-from napari_tinc.advice.noise import Noise
 from napari_tinc.advice.sample_blocks import Sample
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.encode import framing
@@ -32,6 +31,7 @@ from napari_tinc.errors import InputError
 from napari_tinc.geometry.pyramid import dyadic_splits
 from napari_tinc.measures import metrics
 from napari_tinc.measures.downstream import LINES, TITLES, Score, Structure
+from napari_tinc.measures.noise import Noise
 from napari_tinc.progress import Progress
 from napari_tinc.settings import Settings
 from napari_tinc.wavelets.blocks import SIDE_CODES, CodedWavelets, Pyramid, WaveletHead

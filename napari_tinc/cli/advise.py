@@ -9,6 +9,7 @@ import typer
 
 from napari_tinc.cli.options import AsJson, Axes, Force, Overwrite, parse_region
 from napari_tinc.cli.terminal import display, end_if_asked, print_result, reporting, say
+from napari_tinc.errors import InputError
 from napari_tinc.system.steps import complete
 
 # torch and the readers of volumes take seconds to import.
@@ -33,36 +34,62 @@ def advise(
 ) -> None:
     """Find the highest ratio at which the loss looks like noise, and what is measured later is kept."""
     with reporting(as_json):
-        from napari_tinc.arrays.inputs import check_not_labels, check_volume
-        from napari_tinc.files import check_output, read_volume
+        from napari_tinc.files import check_output
 
         if report is not None:
             check_output(report, overwrite)
-        volume = read_volume(source, axes)
-        check_volume(volume.data, volume.metadata)
-        if not force:
-            check_not_labels(volume.data)
-        box = None if region is None else parse_region(region, volume.metadata.axes, volume.data.shape)
-        from napari_tinc.advice.advise import advise_steps, said_of
-        from napari_tinc.advice.trials import Tried
-
-        with display(as_json) as show:
-
-            def shown(step: Progress | Tried) -> None:
-                end_if_asked()
-                if not isinstance(step, Tried):
-                    show(step)
-
-            advice = complete(advise_steps(volume.data, region=box, ratios=ratio, metadata=volume.metadata), shown)
+        advice, name = _run(source, ratio, region, axes, force, as_json)
         if report is not None:
             from napari_tinc.advice.report import html_report
             from napari_tinc.system.output import write_atomic
 
-            write_atomic(report, html_report(advice, volume.metadata.name or source.name).encode(), overwrite)
+            write_atomic(report, html_report(advice, name).encode(), overwrite)
         if as_json:
+            from napari_tinc.advice.advise import said_of
+
             print_result(said_of(advice), True)
         else:
             _say(advice)
+
+
+def advised_ratio(source: Path, axes: str | None, force: bool, quiet: bool) -> tuple[float, str]:
+    """Return the advised ratio of a volume, and what its file says of the advice.
+
+    Raises
+    ------
+    InputError
+        If no ratio is safe.
+    """
+    advice, _ = _run(source, None, None, axes, force, quiet)
+    if advice.advised is None:
+        raise InputError(f"expected a ratio that is safe, got none. {advice.text} Give a target of your own")
+    return advice.advised.ratio, advice.note
+
+
+def _run(
+    source: Path, ratios: list[float] | None, region: str | None, axes: str | None, force: bool, quiet: bool
+) -> tuple[Advice, str]:
+    """Read a volume and try ratios on it; return the name of the volume, too."""
+    from napari_tinc.arrays.inputs import check_not_labels, check_volume
+    from napari_tinc.files import read_volume
+
+    volume = read_volume(source, axes)
+    check_volume(volume.data, volume.metadata)
+    if not force:
+        check_not_labels(volume.data)
+    box = None if region is None else parse_region(region, volume.metadata.axes, volume.data.shape)
+    from napari_tinc.advice.advise import advise_steps
+    from napari_tinc.advice.trials import Tried
+
+    with display(quiet) as show:
+
+        def shown(step: Progress | Tried) -> None:
+            end_if_asked()
+            if not isinstance(step, Tried):
+                show(step)
+
+        advice = complete(advise_steps(volume.data, region=box, ratios=ratios, metadata=volume.metadata), shown)
+    return advice, volume.metadata.name or source.name
 
 
 def _say(advice: Advice) -> None:
@@ -77,3 +104,5 @@ def _say(advice: Advice) -> None:
     say("distance: squared distance from the image without noise, where it is worst; the original has 1")
     best = advice.advised
     say(f"advised: {'none' if best is None else f'{best.ratio:g}'}. {advice.text}")
+    if advice.nearer:
+        say(advice.nearer)

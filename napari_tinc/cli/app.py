@@ -15,7 +15,7 @@ import typer
 
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.choices import BETWEEN
-from napari_tinc.cli.advise import advise
+from napari_tinc.cli.advise import advise, advised_ratio
 from napari_tinc.cli.batch import run_batch, said_of
 from napari_tinc.cli.compare import compare
 from napari_tinc.cli.options import (
@@ -97,6 +97,9 @@ def compress(
     max_error: Annotated[
         float | None, typer.Option(help="Largest error of any voxel, in intensity units; 0 loses nothing.")
     ] = None,
+    advised: Annotated[
+        bool, typer.Option("--advised", help="Take the ratio that advise finds; of one volume, into a .tinc file.")
+    ] = False,
     preset: Preset = DEFAULT_PRESET,
     between: Annotated[
         str, typer.Option(help=f"How a network's bytes are spread over levels: {', '.join(BETWEEN)} or '1,0.8,1.5'.")
@@ -143,8 +146,10 @@ def compress(
     array = out_dir is None and len(paths) == 2 and paths[1].suffix.lower() == ".zarr"
     kept = "a Zarr that was begun goes on with the same command" if array else "no unfinished file is left"
     with reporting(as_json, kept), _memory_limit(memory):
-        target = _target(ratio, size, bits, psnr, ssim, step, max_error)
+        target = _target(ratio, size, bits, psnr, ssim, step, max_error, advised)
         strategy = _between(between)
+        if advised and (array or out_dir is not None):
+            raise InputError("expected --advised with one volume and one .tinc file; run advise, then give --ratio")
         if array:
             settings = Settings(preset, strategy, within, levels, device, seed, time_limit, model, provenance=False)
             if weights is not None:
@@ -161,9 +166,13 @@ def compress(
         jobs = find_jobs(paths, out_dir) if out_dir is not None else [_single_job(paths)]
         settings = Settings(preset, strategy, within, levels, device, seed, time_limit, model)
         from napari_tinc.files import check_output, read_volume
+        from napari_tinc.target import Target
 
         if out_dir is None:
             check_output(jobs[0].output, overwrite)
+        if advised:
+            found, note = advised_ratio(jobs[0].source, axes, force, as_json)
+            target, settings = Target.ratio(found), replace(settings, advice=note)
         importance = None if weights is None else read_volume(weights).data
         file_options = Options(target, settings, importance, axes, overwrite, force)
         if out_dir is None:
@@ -254,6 +263,7 @@ def info(source: CompressedSource, as_json: AsJson = False) -> None:
         said |= {"masks": masks} if masks else {}
         said |= {"between levels": _strategy(frames.BETWEEN, header.between)}
         said |= {"within a level": _strategy(frames.WITHIN, header.within)}
+        said |= _noise(header.provenance.get("noise"), as_json)
         print_result(said | {"provenance": dict(header.provenance)}, as_json)
 
 
@@ -325,6 +335,7 @@ def _target(
     ssim: float | None,
     step: float | None,
     max_error: float | None,
+    advised: bool,
 ) -> Target:
     from napari_tinc.target import Target
 
@@ -335,10 +346,22 @@ def _target(
     given += [] if ssim is None else [Target.ssim(ssim)]
     given += [] if step is None else [Target.step(step)]
     given += [] if max_error is None else [Target.max_error(max_error)]
-    if len(given) > 1:
-        options = "--ratio, --bytes, --bits-per-voxel, --psnr, --ssim, --step and --max-error"
+    if len(given) + advised > 1:
+        options = "--ratio, --bytes, --bits-per-voxel, --psnr, --ssim, --step, --max-error and --advised"
         raise InputError(f"expected one of {options}, got several; keep one")
     return given[0] if given else Target.ratio(DEFAULT_RATIO)
+
+
+def _noise(note: object, as_json: bool) -> dict[str, object]:
+    """Say what was found of noise when a file was made; nothing if it does not tell."""
+    from napari_tinc.measures.noise import note_text, read_note
+
+    found = read_note(note)
+    if not found:
+        return {}
+    keys = ("gain", "base", "misfit")
+    rows = [None if one is None else dict(zip(keys, one, strict=True)) for one in found]
+    return {"noise": rows if as_json else note_text(note)}
 
 
 def _strategy(names: tuple[str, ...], code: int) -> str:

@@ -18,6 +18,7 @@ from napari_tinc.compare.recommend import recommend, verdicts
 from napari_tinc.compare.results import DEFAULT_BAR, Result
 from napari_tinc.errors import InputError
 from napari_tinc.figure import svg
+from napari_tinc.measures.noise import note_of, note_text, sampled_noise
 
 # All slices together: base64 adds a third, and the whole report stays well below 5 MB.
 _SLICE_BYTES = 2_200_000
@@ -83,6 +84,7 @@ def html_report(comparison: Comparison, bar: float = DEFAULT_BAR) -> str:
     return _PAGES.get_template("report.html.jinja").render(
         title=f"{comparison.metadata.name or 'volume'}: codecs and settings at equal bytes",
         intro=f"{' x '.join(map(str, array.shape))} voxels ({truth.axes}), {array.dtype}, {array.nbytes:,} bytes.",
+        noise=note_text(note_of([sampled_noise(truth.items[0])])),
         advice=recommend(comparison.facts),
         verdicts=verdicts(comparison.results, comparison.facts),
         clean="" if math.isnan(clean) else f"{clean:.2f}",

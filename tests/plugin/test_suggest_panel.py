@@ -59,6 +59,7 @@ def test_rows_come_with_pictures_figures_and_the_advised_one_is_marked(panel: Su
     finish(qtbot, panel)
     assert [one.ratio for one in panel.tried] == [8, 16, 200]
     assert len(panel.buttons) == 3
+    qtbot.waitUntil(lambda: bool(advised_text(panel)))  # drawn anew at the end
     [text] = advised_text(panel)
     assert text.startswith("16 times smaller: 7.68 kB, PSNR about ")
     assert "16 times smaller" in panel.status.text()
