@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
 
 from napari_tinc import choices
 from napari_tinc.errors import InputError
-
-_LONGEST_ADVICE = 100
 
 
 @dataclass(frozen=True)
@@ -50,16 +48,13 @@ class Settings:
     model: str = "auto"
     provenance: bool = True
     promised: float | None = None  # what a trial of networks found, in dB; nobody's choice
-    noise: str = ""  # what was found of it, see `napari_tinc.measures.noise.note_of`; nobody's choice either
-    advice: str = ""  # what `napari_tinc.advice` said of the volume, to be kept in the file
+    notes: tuple[tuple[str, str], ...] = ()  # what else the file says in its provenance, by key
 
     def __post_init__(self) -> None:
         choices.check_choice("a preset", self.preset, choices.PRESETS)
         choices.check_choice("a model", self.model, choices.MODELS)
         choices.check_choice("a strategy within a level", self.within, choices.WITHIN)
         choices.check_device_name(self.device)
-        if not isinstance(self.advice, str) or len(self.advice) > _LONGEST_ADVICE:
-            raise InputError(f"expected an advice of at most {_LONGEST_ADVICE} letters, got {self.advice!r:.60}")
         for name in ("preset", "model", "within"):  # a member of an enum becomes a plain string
             object.__setattr__(self, name, str(getattr(self, name)))
         if isinstance(self.between, str):
@@ -76,6 +71,10 @@ class Settings:
     def is_wavelets_alone(self) -> bool:
         """Whether no networks are asked for, nor a trial of them."""
         return self.model == choices.WAVELET or (self.model == choices.AUTO and self.preset == "fast")
+
+    def noted(self, key: str, text: str) -> Settings:
+        """Return the same settings with one more note for the file's provenance."""
+        return replace(self, notes=(*(note for note in self.notes if note[0] != key), (key, text)))
 
     def check_no_networks(self, target: str) -> None:
         """Raise `InputError` for a target that networks cannot keep to, if they are asked for."""

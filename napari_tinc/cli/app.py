@@ -1,4 +1,4 @@
-"""The command line: compress, advise, decompress, info, check, demo, compare."""
+"""The command line: compress, advise, decompress, cut, info, check, demo, compare."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def compress(
             check_output(jobs[0].output, overwrite)
         if advised:
             found, note = advised_ratio(jobs[0].source, axes, force, as_json)
-            target, settings = Target.ratio(found), replace(settings, advice=note)
+            target, settings = Target.ratio(found), settings.noted("advice", note)
         importance = None if weights is None else read_volume(weights).data
         file_options = Options(target, settings, importance, axes, overwrite, force)
         if out_dir is None:
@@ -231,6 +231,36 @@ def _opened(source: Path) -> CompressedVolume | CompressedArray:
     from napari_tinc.volume import CompressedVolume
 
     return CompressedVolume.open(source)
+
+
+@app.command()
+def cut(
+    source: TincFile,
+    output: Annotated[Path, typer.Argument(metavar="OUT.tinc", help="The smaller .tinc file to write.")],
+    ratio: Annotated[float | None, typer.Option(help="Raw bytes divided by file bytes.")] = None,
+    size: Annotated[int | None, typer.Option("--bytes", help="Largest size of the file, in bytes.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a smaller .tinc file of one, without the original; the quality that it has at least is stored in it."""
+    with reporting(as_json):
+        if (ratio is None) == (size is None):
+            raise InputError("expected --ratio or --bytes, one of them: how small is the file to be?")
+        _single_job([source, output])
+        from napari_tinc.encode.cutting import cut_steps
+        from napari_tinc.files import check_output
+        from napari_tinc.target import Target
+        from napari_tinc.volume import CompressedVolume
+
+        check_output(output, overwrite)
+        target = Target.size(size) if size is not None else Target.ratio(ratio or DEFAULT_RATIO)
+        start = time.perf_counter()
+        made = run_showing(cut_steps(CompressedVolume.open(source), target), as_json)
+        made.save(output, overwrite)
+        said = {"output": str(output), "raw_bytes": made.raw_nbytes, "file_bytes": made.nbytes, "ratio": made.ratio}
+        worst = min((octant.psnr for octant in made.octants), default=math.nan)
+        said |= {"psnr_at_least": made.provenance["psnr"], "worst_octant_psnr_at_least": worst}
+        print_result(said | {"seconds": time.perf_counter() - start}, as_json)
 
 
 @app.command()

@@ -155,7 +155,7 @@ def _compress(
     """Compress what has passed the checks."""
     original = Original.prepare(voxels, metadata, weights)
     if settings.provenance and not original.is_constant and _expected_bytes(target, original) >= _NOTED_BYTES:
-        settings = replace(settings, noise=original.noise_note)
+        settings = settings.noted("noise", original.noise_note)
     if settings.provenance and target.kind not in ("psnr", "ssim", "step", "max_error"):
         return (yield from _timed(fill_steps(original, target, settings, should_stop), original, settings, should_stop))
     return (yield from fill_steps(original, target, settings, should_stop))

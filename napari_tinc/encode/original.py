@@ -56,6 +56,8 @@ class Original:
         ``weights`` those of the whole, but 0 outside.
     given_up : float
         Squared error outside of the masks, normalised.
+    thresholds : tuple of int
+        Where the foreground of every item begins, as files store it, if it is not to be found here.
     """
 
     items: Array
@@ -65,6 +67,7 @@ class Original:
     ranges: tuple[ItemRange, ...]
     masks: tuple[CodedMask | None, ...] = ()
     given_up: float = 0.0
+    thresholds: tuple[int, ...] = ()
 
     @classmethod
     def prepare(cls, array: Array, metadata: Metadata, weights: Array | None) -> Original:
@@ -103,6 +106,8 @@ class Original:
     @cached_property
     def threshold_codes(self) -> tuple[int, ...]:
         """Otsu threshold of every item, rounded as files store it; 0 for an item of one value."""
+        if self.thresholds:
+            return self.thresholds
         pairs = zip(self.items, self.ranges, strict=True)
         return tuple(
             quality.threshold_code(metrics.otsu_threshold(item), limits.minimum, limits.maximum)

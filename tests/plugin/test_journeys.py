@@ -183,8 +183,8 @@ def test_a_suggested_ratio_is_taken_over_by_one_click(compressing, qtbot):
     viewer.dims.set_current_step((0, 1), (12, 2))
     widget.suggest_button.click()
     qtbot.waitUntil(lambda: not widget.suggestions.running, timeout=SECONDS)
-    tried = [one.ratio for one in widget.suggestions.suggestions]
-    assert len(tried) == 4
+    tried = [one.ratio for one in widget.suggestions.tried]
+    assert len(tried) >= 4
     widget.suggestions.buttons[1].click()
     assert widget.form.read().target() == Target.ratio(tried[1])
     compress(widget, qtbot)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
@@ -263,7 +263,7 @@ class CompressWidget(DockedWidget):
     def _advised(self, settings: Settings, layer: Any) -> Settings:
         """Have a file say what was advised, if the layer was tried."""
         advice = self.suggestions.advice
-        return settings if advice is None or layer != self._tried_layer else replace(settings, advice=advice.note)
+        return settings if advice is None or layer != self._tried_layer else settings.noted("advice", advice.note)
 
     def _take_ratio(self, ratio: float) -> None:
         self.form.write(target_kind="ratio", target_value=ratio)
