@@ -56,7 +56,8 @@ app = typer.Typer(
 
 TincFile = Annotated[Path, typer.Argument(metavar="IN.tinc", help="A .tinc file.")]
 CompressedSource = Annotated[
-    Path, typer.Argument(metavar="IN.tinc", help="A .tinc file, or an OME-Zarr made by napari-tinc.")
+    str,
+    typer.Argument(metavar="IN.tinc", help="A .tinc file, its https:// address, or an OME-Zarr made by napari-tinc."),
 ]
 _ARRAYS = "OME-Zarr output"
 
@@ -197,6 +198,9 @@ def decompress(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The .tif, .npy or .zarr file to write.")],
     region: Annotated[str | None, typer.Option(help="Part to decode, such as '0:16,32:64,32:64'.")] = None,
     scale: Annotated[float, typer.Option(help="Scale of the output; 0.5 halves every side.")] = 1.0,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Accept the beginning of a file, and decode what it holds.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -208,7 +212,7 @@ def decompress(
 
         check_suffix(output)
         check_output(output, overwrite)
-        compressed = _opened(source)
+        compressed = _opened(source, partial)
         box = parse_region(region, compressed.metadata.axes, compressed.shape)
         start = time.perf_counter()
         data = compressed.decode(box, scale)
@@ -220,17 +224,17 @@ def decompress(
         print_result(said | {"seconds": seconds}, as_json)
 
 
-def _opened(source: Path) -> CompressedVolume | CompressedArray:
-    if source.is_dir():
+def _opened(source: str, partial: bool) -> CompressedVolume | CompressedArray:
+    if Path(source).is_dir():
         from napari_tinc.chunks.view import CompressedArray
 
-        array = CompressedArray.open(source)
+        array = CompressedArray.open(Path(source))
         if array is None:
             raise InputError(f"expected a .tinc file or an OME-Zarr made by napari-tinc, got another folder: {source}")
         return array
     from napari_tinc.volume import CompressedVolume
 
-    return CompressedVolume.open(source)
+    return CompressedVolume.open(source, partial=partial)
 
 
 @app.command()
@@ -267,29 +271,32 @@ def cut(
 def info(source: CompressedSource, as_json: AsJson = False) -> None:
     """Show what a .tinc file holds, or an OME-Zarr of chunks like it, without decoding it."""
     with reporting(as_json):
-        if source.is_dir():
+        if Path(source).is_dir():
             from napari_tinc.cli.arrays import show_array
 
-            show_array(source, as_json)
+            show_array(Path(source), as_json)
             return
         from napari_tinc import format as frames
+        from napari_tinc.volume import CompressedVolume
 
-        data = frames.read(source)
-        frame = frames.parse(data)
-        header = frame.header
+        volume = CompressedVolume.open(source, partial=True)
+        header, held = volume.header, volume.held
         metadata = asdict(header.metadata)
         shown = {key: value for key, value in metadata.pop("display").items() if value}
         metadata |= {"display": shown} if shown else {}
         said = {"file": str(source), "shape": list(header.shape), "dtype": header.dtype} | metadata
-        said |= {"raw_bytes": header.raw_nbytes, "file_bytes": len(data), "ratio": header.raw_nbytes / len(data)}
+        if held is not None:
+            said |= {"incomplete": asdict(held) if as_json else f"{held.text}. Fetch the rest, or decode what is there"}
+        said |= {"raw_bytes": header.raw_nbytes, "file_bytes": volume.nbytes, "ratio": volume.ratio}
+        kinds = volume.kinds
         octants = len(header.items) * 2 ** sum(sum(level) for level in header.splits)
         model = frames.MODELS[header.model]
-        if header.model != frames.MODEL_WAVELETS and any(s.kind == frames.KIND_WAVELETS for s in frame.segments):
+        if header.model != frames.MODEL_WAVELETS and frames.KIND_WAVELETS in kinds:
             model = f"{model}+wavelet"
         said |= {"model": model, "levels": 1 + len(header.splits), "octants": octants}
-        if any(segment.kind == frames.KIND_DIRECTIONAL for segment in frame.segments):
+        if frames.KIND_DIRECTIONAL in kinds:
             model = "directional"
-        masks = sum(segment.kind == frames.KIND_MASK for segment in frame.segments)
+        masks = kinds.count(frames.KIND_MASK)
         said |= {"masks": masks} if masks else {}
         said |= {"between levels": _strategy(frames.BETWEEN, header.between)}
         said |= {"within a level": _strategy(frames.WITHIN, header.within)}

@@ -138,13 +138,16 @@ class Cursor:
             self.take(self.remaining + 1, field)  # names what was cut off
         raise FormatError(f"{field}: expected a varint of at most {MAX_VARINT_BYTES} bytes, got more; {REMEDY}")
 
-    def streams(self, count: int) -> tuple[bytes, ...]:
-        """Read the lengths of so many streams, then the streams, with which the data ends."""
+    def lengths(self, count: int) -> list[int]:
+        """Read the lengths of so many streams."""
         # Asked before anything is made for them: a length has a byte at least, and the first stream is not a block's.
         if count - 1 > self.remaining:
             raise FormatError(f"expected lengths of {count - 1} blocks, got {self.remaining} bytes: damaged file")
-        lengths = [self.varint("the length of a stream") for _ in range(count)]
-        streams = tuple(self.take(length, "a stream") for length in lengths)
+        return [self.varint("the length of a stream") for _ in range(count)]
+
+    def streams(self, count: int) -> tuple[bytes, ...]:
+        """Read the lengths of so many streams, then the streams, with which the data ends."""
+        streams = tuple(self.take(length, "a stream") for length in self.lengths(count))
         if self.remaining:
             raise FormatError(f"expected {self.source} to end after its streams, got {self.remaining} bytes more")
         return streams
