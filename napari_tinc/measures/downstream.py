@@ -126,6 +126,20 @@ class Structure:
             height, left = (self._span * float(many.mean()) for many in (before, after))
             yield Score("spots", height, left, max(0.0, 1 - abs(change)))
 
+    def kept(self, block: Array) -> tuple[float, float | None] | None:
+        """Dice and centreline Dice with dim parts, of another version of the one block.
+
+        Returns
+        -------
+        tuple of float and (float or None)
+            No centreline Dice where the structure is not thin; None if there is hardly any.
+        """
+        other = _Version([self._normalised(block)])
+        found = {
+            score.key: score.agreement for score in self._outlined("_dim", self._dim, self._dim_outlines, other.smooth)
+        }
+        return (found["dice_dim"], found.get("centreline_dim")) if found else None
+
     def _outlined(
         self, suffix: str, threshold: float, parts: list[_Outline], versions: Sequence[Floats]
     ) -> Iterator[Score]:

@@ -30,7 +30,7 @@ class Report:
     worst_box : str
         Where it lies, in voxels.
     kept : str
-        A sentence on the bright structure that is kept; empty if there is none.
+        A sentence on the structure that is kept; empty if there is none.
     losses : tuple of Loss
         The worst octants, to be looked at.
     max_error : float or None

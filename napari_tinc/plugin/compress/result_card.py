@@ -115,7 +115,7 @@ class ResultCard(QFrame):
         while self._rows.rowCount():
             self._rows.removeRow(0)
         for label, text in report.rows():
-            value = plain_label(text)
+            value = plain_label(text, wrapped=True)
             value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             self._rows.addRow(label, value)
         self.kept.setText(report.kept)
