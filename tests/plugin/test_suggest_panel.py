@@ -65,7 +65,8 @@ def test_rows_come_with_pictures_figures_and_the_advised_one_is_marked(panel: Su
     assert "16 times smaller" in panel.status.text()
     shown = [label for label in panel.findChildren(QLabel) if not label.pixmap().isNull() and not label.isHidden()]
     assert len(shown) == 9
-    assert not panel.findChild(QScrollArea).horizontalScrollBar().maximum()  # nothing is cut off
+    bar = panel.findChild(QScrollArea).horizontalScrollBar()
+    qtbot.waitUntil(lambda: not bar.maximum())  # nothing is cut off
     assert all(max(label.pixmap().width(), label.pixmap().height()) == 96 for label in shown)
 
 

@@ -83,7 +83,8 @@ class SuggestPanel(QWidget):
         # Three pictures side by side, whatever else is in the dock.
         bar = area.verticalScrollBar()
         assert bar is not None
-        area.setMinimumWidth(len(_TITLES) * (_PICTURE + self._grid.horizontalSpacing()) + bar.sizeHint().width())
+        beside = bar.sizeHint().width() + 2 * area.frameWidth()
+        area.setMinimumWidth(len(_TITLES) * (_PICTURE + self._grid.horizontalSpacing()) + beside)
         self.save_button = QPushButton("Save report…")
         self.save_button.setToolTip("Write curves, figures and pictures into one HTML file")
         self.save_button.setEnabled(False)
