@@ -161,6 +161,9 @@ def test_a_measurement_below_its_line_makes_the_advised_ratio_smaller_and_is_nam
     assert advice.limit is not None
     assert advice.limit.below
     assert "line" in advice.text
+    assert advice.last_of_noise is not None
+    assert advice.last_kept is not None
+    assert advice.advised is min(advice.last_of_noise, advice.last_kept, key=lambda one: one.ratio)
     for one in advice.tried:
         assert one.is_safe == (one.verdict is Verdict.NOISE and not one.below)
     limits = [m for m in advice.tried[0].measured if m.score.key.startswith("centreline")]
@@ -303,7 +306,7 @@ def test_json_and_report_say_the_same_and_nothing_is_overwritten(tmp_path: Path)
     said = json.loads(result.stdout)
     assert [row["verdict"] for row in said["ratios"]] == ["noise", "structure"]
     assert [row["safe"] for row in said["ratios"]] == [True, False]
-    assert (said["advised"], said["like_noise_up_to"]) == (8, 8)
+    assert (said["advised"], said["like_noise_up_to"], said["kept_up_to"]) == (8, 8, 8)
     assert said["noise"]["gain"] >= 0
     gentle = said["ratios"][0]
     assert set(gentle["distances"]) == {"here", "everywhere", "structure"}

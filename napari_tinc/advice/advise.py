@@ -18,6 +18,8 @@ from napari_tinc.wavelets.blocks import WaveletHead
 
 # Where the search begins, how many ratios make a curve, and how fine the answer is.
 _FIRST, _CURVE, _FINE = 64.0, 4, 2**0.5
+# A file whose squared distance from the truth may be more of the data's is as near as they are, and no nearer.
+_NOTEWORTHY = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,11 @@ class Advice:
         return next((one for one in self.tried if one.verdict is Verdict.STRUCTURE), None)
 
     @property
+    def last_kept(self) -> Tried | None:
+        """The last, by ratio, up to which every measurement is on its line or above; None if there is none."""
+        return next(reversed(list(takewhile(lambda one: one.measured and not one.below, self.tried))), None)
+
+    @property
     def text(self) -> str:
         """Say how small is safe, and why not smaller."""
         best, limit, noise = self.advised, self.limit, self.last_of_noise
@@ -63,7 +70,8 @@ class Advice:
             assert limit is not None
             if limit.verdict is Verdict.NO_NOISE and not limit.measured:
                 return "No noise was found, and nothing that could be measured: judge by the pictures."
-            return f"Less than {limit.ratio:g} times smaller. At {limit.ratio:g}, {limit.text}: try smaller ratios."
+            said = f"Less than {limit.ratio:g} times smaller. At {limit.ratio:g}, {limit.text}: try smaller ratios."
+            return said + self._further(limit.ratio)
         said = f"Up to {best.ratio:g} times smaller, "
         if noise is None:
             said += "what was measured is kept. No noise was found, so everything lost is structure: see the pictures."
@@ -71,15 +79,22 @@ class Advice:
             said += "the loss looks like noise, and what was measured is kept."
         if limit is not None:
             said += f" At {limit.ratio:g}, {limit.text}."
-        if noise is not None and noise.ratio > best.ratio:
+        return said + self._further(best.ratio)
+
+    def _further(self, ratio: float) -> str:
+        """Say up to which ratio each of both criteria alone would go, if that is farther than this one."""
+        noise, kept, said = self.last_of_noise, self.last_kept, ""
+        if noise is not None and noise.ratio > ratio:
             said += f" The loss looks like noise up to {noise.ratio:g}."
+        if kept is not None and kept.ratio > ratio:
+            said += f" What was measured is kept up to {kept.ratio:g}."
         return said
 
     @property
     def nearer(self) -> str:
         """What is to be known where the file at the advised ratio is nearer to the truth than the data; else empty."""
         best = self.advised
-        if best is None or not best.distances or best.distances["everywhere"].limit >= 1:
+        if best is None or not best.distances or best.distances["everywhere"].limit > _NOTEWORTHY:
             return ""
         return (
             "By this estimate the file's squared distance from the image without noise is "
@@ -188,10 +203,11 @@ def _sorted(done: list[Tried]) -> tuple[Tried, ...]:
 
 def said_of(advice: Advice) -> dict[str, Any]:
     """Return all figures as what JSON can hold."""
-    best, last = advice.advised, advice.last_of_noise
+    best, last, kept = advice.advised, advice.last_of_noise, advice.last_kept
     return {
         "advised": None if best is None else best.ratio,
         "like_noise_up_to": None if last is None else last.ratio,
+        "kept_up_to": None if kept is None else kept.ratio,
         "advice": advice.text,
         "nearer_to_the_truth": advice.nearer,
         "noise": asdict(advice.noise),
