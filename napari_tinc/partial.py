@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from napari_tinc import format as frames
-from napari_tinc.errors import FormatError
+from napari_tinc.errors import FormatError, TruncatedError
 from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.wavelets.blocks import CodedWavelets, WaveletLayer
 from napari_tinc.wavelets.payload import open_wavelets
@@ -125,7 +125,7 @@ def open_prefix(read: Callable[[int, int], bytes], size: int) -> tuple[frames.Fr
 
 
 def _begun(segment: frames.RangedSegment, spatial: tuple[int, ...]) -> CodedWavelets | None:
-    """Open what is there of an item's wavelets; None if that is not even the trunk.
+    """Open what is there of an item's wavelets; None if that is not even all of their head.
 
     A whole segment is tested; of one that is cut off nothing can be.
     """
@@ -134,10 +134,8 @@ def _begun(segment: frames.RangedSegment, spatial: tuple[int, ...]) -> CodedWave
         return open_wavelets(segment, spatial)
     try:
         return open_wavelets(segment, spatial)
-    except FormatError as error:
-        if "truncated" in str(error) or "expected lengths of" in str(error):
-            return None
-        raise
+    except TruncatedError:
+        return None
 
 
 def _flat(limits: frames.ItemRange, dtype: str) -> frames.ItemRange:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from napari_tinc import BudgetError, CompressedVolume, InputError, Target, compress, cut, samples
+from napari_tinc import format as frames
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.cli.app import app
 from napari_tinc.measures.metrics import binary_scores, psnr
@@ -129,3 +131,14 @@ def test_the_command_writes_a_smaller_file_and_says_what_is_known(
     assert run(tmp_path / "c.tif", "--ratio", 100).exit_code == 1
     assert (tmp_path / "a.tinc").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tinc", "b.tinc"]
+
+
+@pytest.mark.parametrize("psnr_said", ["many", "-inf", "1e400", -1e308, 1e308, True, "nan"])
+def test_whatever_a_file_says_of_itself_it_can_be_cut(psnr_said: Any) -> None:
+    noisy = samples.vessel_tree((16, 32, 32), seed=5).noisy
+    frame = frames.parse(compress(noisy, Target.ratio(8)).to_bytes())
+    said = dict(frame.header.provenance) | {"psnr": psnr_said, "noise": "1 " * 10_000}
+    lying = CompressedVolume(frames.pack(replace(frame, header=replace(frame.header, provenance=said))))
+    smaller = cut(lying, Target.ratio(40))
+    assert "noise" not in smaller.provenance
+    assert np.isfinite(float(smaller.provenance["psnr"]))

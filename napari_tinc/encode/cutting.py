@@ -36,7 +36,7 @@ Floats = npt.NDArray[np.float64]
 
 # Bytes that the notes on quality may grow by once it is known.
 _SLACKS = (0, 16)
-_KEPT_NOTES = ("noise", "advice")
+_KEPT_NOTES, _LONGEST_NOTE = ("noise", "advice"), 400
 
 
 def cut(volume: CompressedVolume, target: Target) -> CompressedVolume:
@@ -113,7 +113,7 @@ def _settings(volume: CompressedVolume, original: Original, budget: int) -> Sett
     made = volume.provenance
     settings = Settings("fast", model="wavelet")
     for key in _KEPT_NOTES:
-        if isinstance(note := made.get(key), str):
+        if isinstance(note := made.get(key), str) and len(note) <= _LONGEST_NOTE:
             settings = settings.noted(key, note)
     settings = settings.noted("cut_from", f"{volume.nbytes} bytes, {made.get('psnr', 'unknown')} dB")
     splits = octants(original, settings, budget).splits
@@ -124,6 +124,7 @@ def _psnr(volume: CompressedVolume, psnr: float) -> float:
     """PSNR that a file has at least, from that against the file it was cut from."""
     stored = volume.provenance.get("psnr")
     first = float(stored) if isinstance(stored, int | float | str) and _is_number(stored) else 0.0
+    first = min(max(first, 0.0), 1000.0)  # whatever a file says
     # Rounded to two digits, here as there.
     return -20 * math.log10(10 ** (-(first - 0.005) / 20) + 10 ** (-psnr / 20)) - 0.005
 

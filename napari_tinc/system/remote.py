@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from typing import Any
 
 from napari_tinc.errors import InputError
@@ -49,6 +51,8 @@ class RemoteFile:
                 f"expected a server that sends parts of files, got one that does not: download {url} first"
             )
         self.size = size
+        self._lock = threading.Lock()
+        weakref.finalize(self, self._file.close)
 
     @property
     def _is_streamed(self) -> bool:
@@ -67,8 +71,9 @@ class RemoteFile:
                 f"expected to read at most {_MOST} bytes of {self.url} at once, not {stop - start}: download it"
             )
         try:
-            self._file.seek(start)
-            data: bytes = self._file.read(stop - start)
+            with self._lock:
+                self._file.seek(start)
+                data: bytes = self._file.read(stop - start)
         except Exception as error:
             raise self._problem(error) from error
         if len(data) != stop - start:

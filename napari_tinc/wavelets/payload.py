@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from napari_tinc.errors import FormatError
+from napari_tinc.errors import FormatError, TruncatedError
 from napari_tinc.format.cursor import Cursor, integer, u16, varint, zigzag
 from napari_tinc.format.ranged import RangedSegment, RangedStreams
 from napari_tinc.quantiser import STEP_CODES
@@ -65,7 +65,7 @@ def open_wavelets(segment: RangedSegment, spatial: tuple[int, ...]) -> CodedWave
             head = _parse_head(cursor, spatial)
             lengths = cursor.lengths(1 + head.pyramid.blocks)
             break
-        except FormatError:
+        except TruncatedError:
             if wanted == segment.held:
                 raise
             wanted = min(segment.held, 8 * wanted)
