@@ -49,6 +49,8 @@ _CUBE = 8
 # How much farther from the truth than the original, in squares, a file may be for all that is known: 0.2 dB.
 _MARGIN = 0.05
 _ONE_SIDED_95 = 1.645
+# What as much noise again changes by more says more of the noise than of a file.
+_REPEATABLE = 0.85
 # Fewer voxels next to structure are not judged by themselves: it would take luck.
 _LEAST_STRUCTURE = _CUBE**3
 _NEIGHBOURS = ((..., slice(1, None)), (..., slice(None, -1)))
@@ -253,7 +255,8 @@ class Trial:
         lines = {}
         yield
         for one in structure.scores(again):
-            lines[one.key] = min(LINES[one.key], one.agreement)
+            if one.agreement >= _REPEATABLE:
+                lines[one.key] = min(LINES[one.key], one.agreement)
             yield
         return cls(sample, noise, source(blocks), source(noisier), variances, added, structure, lines)
 
@@ -294,7 +297,8 @@ class Trial:
         error = float(np.mean([metrics.mse(block, found) for block, found in pairs]))
         place, measured = self.sample.place, []
         for score in self.structure.scores(rounded):
-            measured.append(Measured(score, self.lines[score.key]))
+            if score.key in self.lines:
+                measured.append(Measured(score, self.lines[score.key]))
             yield Progress.unmeasured("measuring", 0, 1)
         tried = Tried(
             ratio, int(self.sample.nbytes / ratio), metrics.psnr_from_mse(error, self.sample.value_range),
