@@ -1,8 +1,8 @@
 """A smaller file from a file, without the original: what it decodes to is coded once more, and quality is bounded.
 
-Leaving out the finest coefficients, whole octaves or block by block, costs 1 to 19 dB; a coarser step
-for all of them 0.0 to 0.8 dB (``benchmarks/cuts.py``). Errors of the first file and of the second add up, in the worst case:
-root mean squares by Minkowski's inequality, largest errors by the triangle inequality.
+Leaving out the finest coefficients, whole octaves or block by block, costs 1 to 19 dB; a coarser step for all of them
+0.0 to 0.8 dB (``benchmarks/cuts.py``). Errors of the first file and of the second add up, in the worst case: root mean
+squares by Minkowski's inequality, largest errors by the triangle inequality.
 """
 
 from __future__ import annotations
