@@ -156,7 +156,7 @@ def test_a_measurement_below_its_line_makes_the_advised_ratio_smaller_and_is_nam
         clean[24, (y + 6 * np.sin(along / 9)).astype(int), along] += 900
         clean[24, along, (x + 6 * np.sin(along / 7)).astype(int)] += 900
     clean = gaussian_filter(clean, 1.2)
-    noisy = np.clip(np.rint(clean + draw.normal(0, 12, clean.shape)), 0, 65535).astype(np.uint16)
+    noisy = np.clip(np.rint(clean + draw.normal(0, 6, clean.shape)), 0, 65535).astype(np.uint16)
     advice = advice_on(noisy, ratios=[8, 16, 32, 64, 128, 256])
     assert advice.limit is not None
     assert advice.limit.below
