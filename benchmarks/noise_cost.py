@@ -1,6 +1,8 @@
 """What the note on noise costs that every file gets, and how near it is to the estimate from all voxels.
 
     OMP_NUM_THREADS=1 python benchmarks/noise_cost.py VOLUMES...
+
+Seconds are of the processor; *share* is that of the time of ``fast``.
 """
 
 from __future__ import annotations
