@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from napari_tinc.compare.candidates import Candidate
     from napari_tinc.compare.engine import Comparison
     from napari_tinc.encode.compression import compress, compress_steps
+    from napari_tinc.encode.cutting import cut, cut_steps
     from napari_tinc.errors import BudgetError, FormatError, InputError, TincError, TrainingError
     from napari_tinc.files import read_volume, write_volume
     from napari_tinc.progress import Progress
@@ -26,6 +27,8 @@ _HOMES = {
     "Comparison": "compare.engine",
     "compress": "encode.compression",
     "compress_steps": "encode.compression",
+    "cut": "encode.cutting",
+    "cut_steps": "encode.cutting",
     "Metadata": "arrays.metadata",
     "memory_limit": "arrays.scratch",
     "Progress": "progress",
@@ -58,6 +61,8 @@ __all__ = [
     "TrainingError",
     "compress",
     "compress_steps",
+    "cut",
+    "cut_steps",
     "memory_limit",
     "read_volume",
     "write_volume",

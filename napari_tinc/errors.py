@@ -17,6 +17,10 @@ class FormatError(TincError, ValueError):
     """The bytes are not a valid ``.tinc`` frame."""
 
 
+class TruncatedError(FormatError):
+    """What is at hand of a ``.tinc`` frame ends too early."""
+
+
 class BudgetError(TincError, ValueError):
     """The byte budget, or the quality asked for, cannot be met."""
 

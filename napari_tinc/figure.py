@@ -78,40 +78,12 @@ def save_figure(
     write_atomic(path, buffer.getvalue(), overwrite=True)
 
 
-def save_rows(
-    path: str | os.PathLike[str], rows: Sequence[tuple[str, NDArray[Any], NDArray[Any], NDArray[Any]]], overwrite: bool
-) -> None:
-    """Draw an original, what it was decoded to and the error, a row for every try, and write the PNG whole or not.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        Where the PNG goes.
-    rows : sequence of (str, ndarray, ndarray, ndarray)
-        Title, original, decoded and error, 2-D and of one shape. All rows share one contrast, and one scale of errors,
-        which spans all but the largest half a percent.
-    overwrite : bool
-        Whether an existing file may be replaced.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
-    """
-    low, high = _wider(*np.percentile(np.stack([row[1] for row in rows]), _ROBUST_PERCENTILES))
-    limit = float(np.percentile(np.abs(np.stack([row[3] for row in rows])), 99.5)) or 1.0
-    height, width = rows[0][1].shape
-    inches = _PANEL_INCHES * min(max(height / width, 0.3), 1.5) + 0.6
-    figure = Figure(figsize=(3 * _PANEL_INCHES + 2, len(rows) * inches), dpi=_DPI / 1.5, layout="compressed")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(rows), 3, sharex=True, sharey=True, squeeze=False)
-    for (title, original, decoded, error), line in zip(rows, panels, strict=True):
-        _show(line[0], original, "gray", low, high, "original")
-        _show(line[1], decoded, "gray", low, high, title)
-        _show(line[2], error, "RdBu", -limit, limit, "original minus decoded")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomic(path, buffer.getvalue(), overwrite)
+def svg(figure: Figure) -> str:
+    """A figure as the text of an ``<svg>`` element."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg")
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
 
 
 def _show(axes: Axes, image: NDArray[Any], colours: str, low: float, high: float, title: str) -> None:

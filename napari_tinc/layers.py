@@ -34,6 +34,7 @@ from napari_tinc.format import (
     MODELS,
     Frame,
     ItemRange,
+    RangedSegment,
 )
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.pyramid import BlockCache
@@ -47,7 +48,7 @@ from napari_tinc.predictive.payload import parse_corrections, parse_predicted
 from napari_tinc.restoration import RADIUS, Restoration, around, bins_of, parse_restoration, restoration_size
 from napari_tinc.system.forks import with_fresh_locks
 from napari_tinc.wavelets.blocks import WaveletLayer
-from napari_tinc.wavelets.payload import parse_wavelets
+from napari_tinc.wavelets.payload import open_wavelets, parse_wavelets
 
 _WIDE = (KIND_WAVELETS, KIND_RESTORATION, KIND_MASK, KIND_DIRECTIONAL, KIND_PREDICTED, KIND_CORRECTIONS)
 # A network may overshoot a float32 volume's range by far before it is clipped: leave room below float32's largest.
@@ -303,18 +304,20 @@ class Decoders:
     def _layers(self, item: int) -> list[Layer]:
         header = self._frame.header
         layers: list[Layer] = [] if self._networks is None else [self._networks(item)]
-        payload = self._frame.get(KIND_WAVELETS, item, 0)
-        if payload is not None:
-            coded = parse_wavelets(payload, self._tree.shape)
-            layers.append(WaveletLayer(coded, self._cache, len(payload)))
+        wavelets = self._frame.segment(KIND_WAVELETS, item, 0)
+        if isinstance(wavelets, RangedSegment):
+            layers.append(WaveletLayer(open_wavelets(wavelets, self._tree.shape), self._cache, wavelets.length))
+        elif wavelets is not None:
+            coded = parse_wavelets(wavelets.payload, self._tree.shape)
+            layers.append(WaveletLayer(coded, self._cache, len(wavelets.payload)))
         directions = self._frame.get(KIND_DIRECTIONAL, item, 0)
         if directions is not None:
-            if payload is not None:
+            if wavelets is not None:
                 raise FormatError(f"expected wavelets or directions for item {item}, got both: damaged file")
             layers.append(
                 DirectionalLayer(parse_directions(directions, self._tree.shape), self._cache, len(directions))
             )
-        elif payload is None and header.model == MODEL_WAVELETS and header.items[item].span:
+        elif wavelets is None and header.model == MODEL_WAVELETS and header.items[item].span:
             raise FormatError(f"expected a wavelet or a directional segment for item {item}, got none: damaged file")
         return layers
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -48,6 +48,7 @@ class Settings:
     model: str = "auto"
     provenance: bool = True
     promised: float | None = None  # what a trial of networks found, in dB; nobody's choice
+    notes: tuple[tuple[str, str], ...] = ()  # what else the file says in its provenance, by key
 
     def __post_init__(self) -> None:
         choices.check_choice("a preset", self.preset, choices.PRESETS)
@@ -70,6 +71,10 @@ class Settings:
     def is_wavelets_alone(self) -> bool:
         """Whether no networks are asked for, nor a trial of them."""
         return self.model == choices.WAVELET or (self.model == choices.AUTO and self.preset == "fast")
+
+    def noted(self, key: str, text: str) -> Settings:
+        """Return the same settings with one more note for the file's provenance."""
+        return replace(self, notes=(*(note for note in self.notes if note[0] != key), (key, text)))
 
     def check_no_networks(self, target: str) -> None:
         """Raise `InputError` for a target that networks cannot keep to, if they are asked for."""

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,26 @@ from napari_tinc.decoding import ArrayDecoder, Region
 from napari_tinc.errors import FormatError, InputError
 from napari_tinc.geometry.octree import Box, Octree
 from napari_tinc.layers import Decoders, has_wide_planes
+from napari_tinc.partial import Held, open_prefix
 from napari_tinc.quality import Decibels, Quality, parse_quality, threshold_value
 from napari_tinc.system.forks import after_fork, with_fresh_locks
+from napari_tinc.system.remote import RemoteFile, is_url
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """The bytes of a file, or of its beginning."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self.data)
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return the bytes from ``start`` to ``stop``."""
+        return self.data[start:stop]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +102,25 @@ class CompressedVolume:
         if not isinstance(data, bytes | bytearray | memoryview):
             raise InputError(f"expected the bytes of a .tinc file, got {type(data).__name__}: read the file first")
         check_device_name(device)
-        self._data = bytes(data)
-        self._device = device
-        self._frame = frames.parse(self._data)
+        self._hold(frames.parse(bytes(data)), device, InMemory(bytes(data)))
+
+    def _hold(self, frame: frames.Frame, device: str, origin: InMemory | RemoteFile, held: Held | None = None) -> None:
+        self._frame, self._device, self._origin, self._held = frame, device, origin, held
         self._begin()
         _volumes.add(self)
+
+    @classmethod
+    def _of(cls, origin: InMemory | RemoteFile, device: str, partial: bool) -> CompressedVolume:
+        """Open what is read by ranges: the beginning of a file, or one elsewhere."""
+        check_device_name(device)
+        if partial:
+            frame, held = open_prefix(origin.read, origin.size)
+        else:
+            header, segments, _ = frames.open_ranged(origin.read, origin.size)
+            frame, held = frames.Frame(header, segments), None
+        volume = cls.__new__(cls)
+        volume._hold(frame, device, origin, held)
+        return volume
 
     def _begin(self) -> None:
         """Forget what was decoded, and who is decoding."""
@@ -95,8 +128,19 @@ class CompressedVolume:
         self.__dict__.pop("_decoders", None)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], device: str = "auto") -> CompressedVolume:
+    def open(cls, path: str | os.PathLike[str], device: str = "auto", partial: bool = False) -> CompressedVolume:
         """Read a ``.tinc`` file.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            A file; or an address that fsspec knows, such as ``https://…``, of which only the head is read, and later
+            what decoding needs. Checksums of blocks that are read one by one cannot be tested.
+        device : str
+            Where it is decoded.
+        partial : bool
+            Accept the beginning of a file, which decodes to the best it holds; see :attr:`held`. What it says of its
+            quality is left out, since that is of the whole.
 
         Raises
         ------
@@ -105,7 +149,11 @@ class CompressedVolume:
         FormatError
             If it is not a valid frame.
         """
-        return cls(frames.read(path), device)
+        if is_url(path):
+            return cls._of(RemoteFile(str(path)), device, partial)
+        data = frames.read(path)
+        begun = cls._of(InMemory(data), device, True) if partial else None
+        return cls(data, device) if begun is None or begun.held is None else begun
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write the frame atomically; an existing file is replaced only if ``overwrite``.
@@ -115,15 +163,36 @@ class CompressedVolume:
         InputError
             If the target exists, or cannot be written.
         """
-        frames.write_atomic(path, self._data, overwrite)
+        frames.write_atomic(path, self.to_bytes(), overwrite)
 
     def to_bytes(self) -> bytes:
-        """Return the frame: exactly the content of the file."""
-        return self._data
+        """Return the frame: exactly the content of the file, which is fetched if it is elsewhere.
 
-    def __reduce__(self) -> tuple[type[CompressedVolume], tuple[bytes, str]]:
-        """Copy by the bytes; a copy, or another process, makes a decoder of its own."""
-        return CompressedVolume, (self._data, self._device)
+        Raises
+        ------
+        InputError
+            If only the beginning of the file is at hand.
+        """
+        if self._held is not None:
+            raise InputError(f"expected a whole file, got {self._held.text}: fetch the rest, or decode what is there")
+        if isinstance(self._origin, InMemory):
+            return self._origin.data
+        data = self._origin.read(0, self._origin.size)
+        frames.parse(data)
+        return data
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        """Copy by the bytes, or the address; a copy, or another process, makes a decoder of its own."""
+        if isinstance(self._origin, RemoteFile):
+            return CompressedVolume.open, (self._origin.url, self._device, self._held is not None)
+        if self._held is not None:
+            return CompressedVolume._of, (self._origin, self._device, True)
+        return CompressedVolume, (self._origin.data, self._device)
+
+    @property
+    def held(self) -> Held | None:
+        """How much of the file is at hand; None if nothing is missing."""
+        return self._held
 
     def __repr__(self) -> str:
         return f"CompressedVolume(shape={self.shape}, dtype={self.dtype}, {self.nbytes} bytes, ratio {self.ratio:.1f})"
@@ -132,6 +201,11 @@ class CompressedVolume:
     def header(self) -> frames.Header:
         """The parsed header."""
         return self._frame.header
+
+    @property
+    def kinds(self) -> list[int]:
+        """Kind of every segment at hand."""
+        return [segment.kind for segment in self._frame.segments]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -165,8 +239,8 @@ class CompressedVolume:
 
     @property
     def nbytes(self) -> int:
-        """Size of the file in bytes."""
-        return len(self._data)
+        """Size of the file in bytes; of a beginning, that of the whole file."""
+        return self._origin.size if self._held is None else self._held.whole
 
     @property
     def raw_nbytes(self) -> int:
@@ -228,6 +302,9 @@ class CompressedVolume:
         if self.header.model in (frames.MODEL_CONSTANT, frames.MODEL_EXACT):
             exact = np.full(self.tree.leaves, np.inf)
             return Quality(0, exact, exact, np.ones(self.tree.leaves))
+        if self._held is not None:  # what is known of any file: no error is larger than the range
+            nothing = np.zeros(self.tree.leaves)
+            return Quality(0, nothing, nothing, nothing)
         return parse_quality(self._frame.find(frames.KIND_QUALITY, item, 0), self.tree.leaves)
 
     def _bytes_spent(self, item: int) -> Decibels:

@@ -38,9 +38,11 @@ QUICK = {
     "presets.py": "VOLUMES --presets fast --ratios 12 --results presets.csv",
     "presets.py --table": "--results presets.csv",
     "rate_model.py": "VOLUMES --ratios 12",
+    "cuts.py": "VOLUMES/a.tif --sources 4 --factors 2",
+    "noise_cost.py": "VOLUMES/a.tif --ratio 8",
     "reading.py": "--side 64 --chunks 4096",
     "strategies.py": "VOLUMES/a.tif --ratios 12 --strategies even/equal@1 --time-limit 0.2 --output strategies.csv",
-    "suggest.py": "--shape 16 40 40 --ratios 16 64 --only vessel --output suggest.csv",
+    "advice.py": "--shape 16 40 40 --seeds 7 --exposures 1 --only vessel --output advice.csv",
 }
 # Runs that take a minute or more.
 LONG = {

@@ -108,7 +108,7 @@ def calls(monkeypatch):
         return StandIn(array, options["metadata"])
 
     class CompressedVolume:
-        open = staticmethod(lambda path, device="auto": opened)
+        open = staticmethod(lambda path, device="auto", partial=False: opened)
 
     rooms = {
         "encode.compression": {"compress_steps": compress_steps, "Progress": Progress},

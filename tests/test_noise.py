@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from napari_tinc import samples
-from napari_tinc.advice.noise import estimate_noise
+from napari_tinc.measures.noise import NONE, Noise, estimate_noise, note_of, note_text, read_note, sampled_noise
 
 SHAPE = (24, 64, 64)
 
@@ -91,3 +91,31 @@ def test_the_noise_of_a_single_row_is_roughly_told() -> None:
 
 def test_a_constant_image_has_no_noise() -> None:
     assert estimate_noise([np.full(SHAPE, 7, np.uint16)]).is_none
+
+
+def test_a_sample_of_a_volume_tells_about_as_much_as_the_volume() -> None:
+    made = samples.neuron_phantom((64, 128, 128))
+    sampled, whole = sampled_noise(made.noisy), estimate_noise([made.noisy])
+    usual = np.array(np.median(made.noisy))
+    assert float(sampled.variance(usual)) == pytest.approx(float(whole.variance(usual)), rel=0.15)
+    assert 0 <= whole.misfit <= sampled.misfit < 0.5  # fewer voxels, less certain
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (1, 5, 900), (4, 4, 4), (300, 2)])
+def test_noise_of_the_smallest_pictures_is_asked_without_harm(shape: tuple[int, ...]) -> None:
+    assert sampled_noise(np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)).is_none
+
+
+def test_notes_on_noise_are_read_as_written() -> None:
+    note = note_of([Noise(2.23412, -212.75, 40, 1, 0.031), NONE])
+    assert note == "2.234 -212.8 0.031; none"
+    assert read_note(note) == [(2.234, -212.8, 0.031), None]
+    assert note_text(note) == "variance 2.234 · intensity - 212.8, to within 3%; none found"
+
+
+@pytest.mark.parametrize(
+    "note", [None, "", 7, True, "1 2", "1 2 x", "1 2 nan", "1 2 3 4", "none;none", "1 " * 1000, "inf 0 0"]
+)
+def test_what_is_no_such_note_is_not_read(note: object) -> None:
+    assert read_note(note) == []
+    assert note_text(note) == ""

@@ -408,7 +408,7 @@ def test_a_region_reads_the_bytes_that_it_says_it_needs(
         if item in volume._decoders._made:
             for layer in volume._decoders[item].layers:
                 if isinstance(layer, WaveletLayer):
-                    heads += layer._nbytes - len(layer._trunk) - sum(map(len, layer._streams))
+                    heads += layer._nbytes - len(layer._coded.trunk) - sum(layer._coded.lengths)
                 else:
                     heads += sum(s.nbytes - sum(map(len, s.streams)) for s in layer._segments)  # type: ignore[attr-defined]
     assert volume.region_bytes(region, scale) == sum(read) + heads

@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 Slices = tuple[slice, ...]
 
 # Up to so many voxels a volume is its own sample; else so many are in so many blocks.
-WHOLE = 2**20
+WHOLE = 2**22
 VOXELS, BLOCKS = 3 * 2**18, 6
 # Wavelets of a thinner block would see too little of what surrounds its voxels.
 _LEAST_SIDE = 32

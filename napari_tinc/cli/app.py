@@ -1,4 +1,4 @@
-"""The command line: compress, suggest, decompress, info, check, demo, compare."""
+"""The command line: compress, advise, decompress, cut, info, check, demo, compare."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import typer
 
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.choices import BETWEEN
+from napari_tinc.cli.advise import advise, advised_ratio
 from napari_tinc.cli.batch import run_batch, said_of
 from napari_tinc.cli.compare import compare
 from napari_tinc.cli.options import (
@@ -35,7 +36,6 @@ from napari_tinc.cli.options import (
     WithinName,
     parse_region,
 )
-from napari_tinc.cli.suggest import suggest
 from napari_tinc.cli.terminal import end_if_asked, listen, print_result, reporting, run_showing, say
 from napari_tinc.encode.batch import SUFFIX, Job, Options, compress_file, find_jobs
 from napari_tinc.errors import InputError
@@ -56,7 +56,8 @@ app = typer.Typer(
 
 TincFile = Annotated[Path, typer.Argument(metavar="IN.tinc", help="A .tinc file.")]
 CompressedSource = Annotated[
-    Path, typer.Argument(metavar="IN.tinc", help="A .tinc file, or an OME-Zarr made by napari-tinc.")
+    str,
+    typer.Argument(metavar="IN.tinc", help="A .tinc file, its https:// address, or an OME-Zarr made by napari-tinc."),
 ]
 _ARRAYS = "OME-Zarr output"
 
@@ -97,6 +98,9 @@ def compress(
     max_error: Annotated[
         float | None, typer.Option(help="Largest error of any voxel, in intensity units; 0 loses nothing.")
     ] = None,
+    advised: Annotated[
+        bool, typer.Option("--advised", help="Take the ratio that advise finds; of one volume, into a .tinc file.")
+    ] = False,
     preset: Preset = DEFAULT_PRESET,
     between: Annotated[
         str, typer.Option(help=f"How a network's bytes are spread over levels: {', '.join(BETWEEN)} or '1,0.8,1.5'.")
@@ -143,8 +147,10 @@ def compress(
     array = out_dir is None and len(paths) == 2 and paths[1].suffix.lower() == ".zarr"
     kept = "a Zarr that was begun goes on with the same command" if array else "no unfinished file is left"
     with reporting(as_json, kept), _memory_limit(memory):
-        target = _target(ratio, size, bits, psnr, ssim, step, max_error)
+        target = _target(ratio, size, bits, psnr, ssim, step, max_error, advised)
         strategy = _between(between)
+        if advised and (array or out_dir is not None):
+            raise InputError("expected --advised with one volume and one .tinc file; run advise, then give --ratio")
         if array:
             settings = Settings(preset, strategy, within, levels, device, seed, time_limit, model, provenance=False)
             if weights is not None:
@@ -161,9 +167,13 @@ def compress(
         jobs = find_jobs(paths, out_dir) if out_dir is not None else [_single_job(paths)]
         settings = Settings(preset, strategy, within, levels, device, seed, time_limit, model)
         from napari_tinc.files import check_output, read_volume
+        from napari_tinc.target import Target
 
         if out_dir is None:
             check_output(jobs[0].output, overwrite)
+        if advised:
+            found, note = advised_ratio(jobs[0].source, axes, force, as_json)
+            target, settings = Target.ratio(found), settings.noted("advice", note)
         importance = None if weights is None else read_volume(weights).data
         file_options = Options(target, settings, importance, axes, overwrite, force)
         if out_dir is None:
@@ -188,6 +198,9 @@ def decompress(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The .tif, .npy or .zarr file to write.")],
     region: Annotated[str | None, typer.Option(help="Part to decode, such as '0:16,32:64,32:64'.")] = None,
     scale: Annotated[float, typer.Option(help="Scale of the output; 0.5 halves every side.")] = 1.0,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Accept the beginning of a file, and decode what it holds.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -199,7 +212,7 @@ def decompress(
 
         check_suffix(output)
         check_output(output, overwrite)
-        compressed = _opened(source)
+        compressed = _opened(source, partial)
         box = parse_region(region, compressed.metadata.axes, compressed.shape)
         start = time.perf_counter()
         data = compressed.decode(box, scale)
@@ -211,49 +224,83 @@ def decompress(
         print_result(said | {"seconds": seconds}, as_json)
 
 
-def _opened(source: Path) -> CompressedVolume | CompressedArray:
-    if source.is_dir():
+def _opened(source: str, partial: bool) -> CompressedVolume | CompressedArray:
+    if Path(source).is_dir():
         from napari_tinc.chunks.view import CompressedArray
 
-        array = CompressedArray.open(source)
+        array = CompressedArray.open(Path(source))
         if array is None:
             raise InputError(f"expected a .tinc file or an OME-Zarr made by napari-tinc, got another folder: {source}")
         return array
     from napari_tinc.volume import CompressedVolume
 
-    return CompressedVolume.open(source)
+    return CompressedVolume.open(source, partial=partial)
+
+
+@app.command()
+def cut(
+    source: TincFile,
+    output: Annotated[Path, typer.Argument(metavar="OUT.tinc", help="The smaller .tinc file to write.")],
+    ratio: Annotated[float | None, typer.Option(help="Raw bytes divided by file bytes.")] = None,
+    size: Annotated[int | None, typer.Option("--bytes", help="Largest size of the file, in bytes.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a smaller .tinc file of one, without the original; the quality that it has at least is stored in it."""
+    with reporting(as_json):
+        if (ratio is None) == (size is None):
+            raise InputError("expected --ratio or --bytes, one of them: how small is the file to be?")
+        _single_job([source, output])
+        from napari_tinc.encode.cutting import cut_steps
+        from napari_tinc.files import check_output
+        from napari_tinc.target import Target
+        from napari_tinc.volume import CompressedVolume
+
+        check_output(output, overwrite)
+        target = Target.size(size) if size is not None else Target.ratio(ratio or DEFAULT_RATIO)
+        start = time.perf_counter()
+        made = run_showing(cut_steps(CompressedVolume.open(source), target), as_json)
+        made.save(output, overwrite)
+        said = {"output": str(output), "raw_bytes": made.raw_nbytes, "file_bytes": made.nbytes, "ratio": made.ratio}
+        worst = min((octant.psnr for octant in made.octants), default=math.nan)
+        said |= {"psnr_at_least": made.provenance["psnr"], "worst_octant_psnr_at_least": worst}
+        print_result(said | {"seconds": time.perf_counter() - start}, as_json)
 
 
 @app.command()
 def info(source: CompressedSource, as_json: AsJson = False) -> None:
     """Show what a .tinc file holds, or an OME-Zarr of chunks like it, without decoding it."""
     with reporting(as_json):
-        if source.is_dir():
+        if Path(source).is_dir():
             from napari_tinc.cli.arrays import show_array
 
-            show_array(source, as_json)
+            show_array(Path(source), as_json)
             return
         from napari_tinc import format as frames
+        from napari_tinc.volume import CompressedVolume
 
-        data = frames.read(source)
-        frame = frames.parse(data)
-        header = frame.header
+        volume = CompressedVolume.open(source, partial=True)
+        header, held = volume.header, volume.held
         metadata = asdict(header.metadata)
         shown = {key: value for key, value in metadata.pop("display").items() if value}
         metadata |= {"display": shown} if shown else {}
         said = {"file": str(source), "shape": list(header.shape), "dtype": header.dtype} | metadata
-        said |= {"raw_bytes": header.raw_nbytes, "file_bytes": len(data), "ratio": header.raw_nbytes / len(data)}
+        if held is not None:
+            said |= {"incomplete": asdict(held) if as_json else f"{held.text}. Fetch the rest, or decode what is there"}
+        said |= {"raw_bytes": header.raw_nbytes, "file_bytes": volume.nbytes, "ratio": volume.ratio}
+        kinds = volume.kinds
         octants = len(header.items) * 2 ** sum(sum(level) for level in header.splits)
         model = frames.MODELS[header.model]
-        if header.model != frames.MODEL_WAVELETS and any(s.kind == frames.KIND_WAVELETS for s in frame.segments):
+        if header.model != frames.MODEL_WAVELETS and frames.KIND_WAVELETS in kinds:
             model = f"{model}+wavelet"
         said |= {"model": model, "levels": 1 + len(header.splits), "octants": octants}
-        if any(segment.kind == frames.KIND_DIRECTIONAL for segment in frame.segments):
+        if frames.KIND_DIRECTIONAL in kinds:
             model = "directional"
-        masks = sum(segment.kind == frames.KIND_MASK for segment in frame.segments)
+        masks = kinds.count(frames.KIND_MASK)
         said |= {"masks": masks} if masks else {}
         said |= {"between levels": _strategy(frames.BETWEEN, header.between)}
         said |= {"within a level": _strategy(frames.WITHIN, header.within)}
+        said |= _noise(header.provenance.get("noise"), as_json)
         print_result(said | {"provenance": dict(header.provenance)}, as_json)
 
 
@@ -297,7 +344,7 @@ def demo(
 
 
 app.command()(compare)
-app.command()(suggest)
+app.command()(advise)
 
 
 def main() -> None:
@@ -325,6 +372,7 @@ def _target(
     ssim: float | None,
     step: float | None,
     max_error: float | None,
+    advised: bool,
 ) -> Target:
     from napari_tinc.target import Target
 
@@ -335,10 +383,22 @@ def _target(
     given += [] if ssim is None else [Target.ssim(ssim)]
     given += [] if step is None else [Target.step(step)]
     given += [] if max_error is None else [Target.max_error(max_error)]
-    if len(given) > 1:
-        options = "--ratio, --bytes, --bits-per-voxel, --psnr, --ssim, --step and --max-error"
+    if len(given) + advised > 1:
+        options = "--ratio, --bytes, --bits-per-voxel, --psnr, --ssim, --step, --max-error and --advised"
         raise InputError(f"expected one of {options}, got several; keep one")
     return given[0] if given else Target.ratio(DEFAULT_RATIO)
+
+
+def _noise(note: object, as_json: bool) -> dict[str, object]:
+    """Say what was found of noise when a file was made; nothing if it does not tell."""
+    from napari_tinc.measures.noise import note_text, read_note
+
+    found = read_note(note)
+    if not found:
+        return {}
+    keys = ("gain", "base", "misfit")
+    rows = [None if one is None else dict(zip(keys, one, strict=True)) for one in found]
+    return {"noise": rows if as_json else note_text(note)}
 
 
 def _strategy(names: tuple[str, ...], code: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import imagecodecs
@@ -71,14 +70,6 @@ def draw(axes: Axes, rows: pd.DataFrame, measure: str, names: list[str]) -> None
         The candidates; the place in it decides colour and marker.
     """
     (_bars if rows["target_ratio"].nunique() < 2 else _lines)(axes, rows, measure, names)
-
-
-def svg(figure: Figure) -> str:
-    """A figure as the text of an ``<svg>`` element."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
 
 
 def best_plane(truth: Truth) -> int:

@@ -17,6 +17,8 @@ from napari_tinc.compare.engine import Comparison
 from napari_tinc.compare.recommend import recommend, verdicts
 from napari_tinc.compare.results import DEFAULT_BAR, Result
 from napari_tinc.errors import InputError
+from napari_tinc.figure import svg
+from napari_tinc.measures.noise import note_of, note_text, sampled_noise
 
 # All slices together: base64 adds a third, and the whole report stays well below 5 MB.
 _SLICE_BYTES = 2_200_000
@@ -82,10 +84,11 @@ def html_report(comparison: Comparison, bar: float = DEFAULT_BAR) -> str:
     return _PAGES.get_template("report.html.jinja").render(
         title=f"{comparison.metadata.name or 'volume'}: codecs and settings at equal bytes",
         intro=f"{' x '.join(map(str, array.shape))} voxels ({truth.axes}), {array.dtype}, {array.nbytes:,} bytes.",
+        noise=note_text(note_of([sampled_noise(truth.items[0])])),
         advice=recommend(comparison.facts),
         verdicts=verdicts(comparison.results, comparison.facts),
         clean="" if math.isnan(clean) else f"{clean:.2f}",
-        curves=Markup(pictures.svg(pictures.rate_distortion(comparison.table(bar)))),
+        curves=Markup(svg(pictures.rate_distortion(comparison.table(bar)))),
         sections=[_section(comparison, ratio, bar) for ratio in comparison.ratios],
         bar=f"{bar:g}",
         thresholds=", ".join(f"{value:.6g}" for value in truth.thresholds),

@@ -54,6 +54,8 @@ NO_NETWORKS = "a trial showed that networks would not pay here: the file has non
 # How much worse than a file without it a short training may end.
 _PROMISING = 10 ** (trial.BEHIND / 10)
 _SLACKS = (0, 16)
+# A note on the noise takes some 25 bytes: smaller files do without.
+_NOTED_BYTES, _USUAL_RATIO = 4096, 64
 _CALIBRATION = (64, 64, 64)
 _PSNR_RUNS, _PSNR_SLACK, _DB_PER_OCTAVE, _NEAR_PSNR = 7, 0.25, 3.0, 0.1
 
@@ -152,9 +154,18 @@ def _compress(
 ) -> Steps:
     """Compress what has passed the checks."""
     original = Original.prepare(voxels, metadata, weights)
+    if settings.provenance and not original.is_constant and _expected_bytes(target, original) >= _NOTED_BYTES:
+        settings = settings.noted("noise", original.noise_note)
     if settings.provenance and target.kind not in ("psnr", "ssim", "step", "max_error"):
         return (yield from _timed(fill_steps(original, target, settings, should_stop), original, settings, should_stop))
     return (yield from fill_steps(original, target, settings, should_stop))
+
+
+def _expected_bytes(target: Target, original: Original) -> float:
+    """Bytes of the file, roughly where the target does not say."""
+    if target.kind in ("psnr", "ssim", "step", "max_error"):
+        return original.items.nbytes / _USUAL_RATIO
+    return target.budget(original.items.nbytes, original.items.size)
 
 
 def fill_steps(original: Original, target: Target, settings: Settings, should_stop: ShouldStop | None = None) -> Steps:

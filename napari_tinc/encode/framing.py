@@ -301,7 +301,7 @@ def _provenance(plan: Plan, psnr: float) -> Provenance:
     }
     if settings.promised is not None and math.isfinite(settings.promised):
         made["promised_dB"] = round(settings.promised, 1)
-    return made | dict(plan.provenance)
+    return made | dict(settings.notes) | dict(plan.provenance)
 
 
 __all__ = [

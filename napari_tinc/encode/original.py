@@ -21,6 +21,7 @@ from napari_tinc.geometry.octree import Octree, choose_splits
 from napari_tinc.limits import LIMITS
 from napari_tinc.masks.mask import CodedMask
 from napari_tinc.measures import metrics, signal
+from napari_tinc.measures.noise import note_of, sampled_noise
 from napari_tinc.wavelets.residual import Residual
 
 Array = npt.NDArray[Any]
@@ -29,6 +30,7 @@ Array = npt.NDArray[Any]
 _LARGEST_RANGE = 1e150
 # The scale of a smaller one is 0, or has lost digits.
 _SMALLEST_RANGE = 1e-300
+_NOTED = 4  # of so many channels and time points a file says the noise
 _SMALLEST_WEIGHT, _LARGEST_WEIGHT = 1e-30, 1e30
 # Standard deviation over range that the coarsest scale code stands for.
 _LEAST_DEVIATION = 2 ** (-255 / 16)
@@ -54,6 +56,8 @@ class Original:
         ``weights`` those of the whole, but 0 outside.
     given_up : float
         Squared error outside of the masks, normalised.
+    thresholds : tuple of int
+        Where the foreground of every item begins, as files store it, if it is not to be found here.
     """
 
     items: Array
@@ -63,6 +67,7 @@ class Original:
     ranges: tuple[ItemRange, ...]
     masks: tuple[CodedMask | None, ...] = ()
     given_up: float = 0.0
+    thresholds: tuple[int, ...] = ()
 
     @classmethod
     def prepare(cls, array: Array, metadata: Metadata, weights: Array | None) -> Original:
@@ -101,6 +106,8 @@ class Original:
     @cached_property
     def threshold_codes(self) -> tuple[int, ...]:
         """Otsu threshold of every item, rounded as files store it; 0 for an item of one value."""
+        if self.thresholds:
+            return self.thresholds
         pairs = zip(self.items, self.ranges, strict=True)
         return tuple(
             quality.threshold_code(metrics.otsu_threshold(item), limits.minimum, limits.maximum)
@@ -116,6 +123,11 @@ class Original:
         measured = [signal.global_consistency(item, splits) for item in self.items]
         known = [value for value in measured if value is not None]
         return float(np.mean(known)) if known else None
+
+    @property
+    def noise_note(self) -> str:
+        """What is found of noise in the first channels and time points, as files hold it."""
+        return note_of([sampled_noise(item) for item in self.items[:_NOTED]])
 
     @cached_property
     def _mean_weights(self) -> tuple[float, ...]:

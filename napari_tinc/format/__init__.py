@@ -21,6 +21,7 @@ from napari_tinc.format.header import (
     Header,
     ItemRange,
 )
+from napari_tinc.format.ranged import RangedSegment, RangedStreams, open_ranged
 from napari_tinc.format.table import (
     KIND_CORRECTIONS,
     KIND_DIRECTIONAL,
@@ -61,9 +62,12 @@ __all__ = [
     "Frame",
     "Header",
     "ItemRange",
+    "RangedSegment",
+    "RangedStreams",
     "Segment",
     "SegmentReport",
     "check",
+    "open_ranged",
     "pack",
     "packed_size",
     "parse",

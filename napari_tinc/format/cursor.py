@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from napari_tinc.arrays.metadata import MAX_JSON_BYTES
-from napari_tinc.errors import FormatError
+from napari_tinc.errors import FormatError, TruncatedError
 
 MAX_VARINT_BYTES = 9
 REMEDY = "no reader accepts such a frame: get an undamaged copy or compress the volume again"
@@ -105,7 +105,7 @@ class Cursor:
     def take(self, count: int, field: str) -> bytes:
         """Return the next `count` bytes, or raise `FormatError` where fewer are left."""
         if self.position + count > len(self.data):
-            raise FormatError(
+            raise TruncatedError(
                 f"truncated: {self.source} ends inside {field}: expected {count} bytes at offset {self.position}, "
                 f"got {self.remaining}; {REMEDY}"
             )
@@ -138,13 +138,16 @@ class Cursor:
             self.take(self.remaining + 1, field)  # names what was cut off
         raise FormatError(f"{field}: expected a varint of at most {MAX_VARINT_BYTES} bytes, got more; {REMEDY}")
 
-    def streams(self, count: int) -> tuple[bytes, ...]:
-        """Read the lengths of so many streams, then the streams, with which the data ends."""
+    def lengths(self, count: int) -> list[int]:
+        """Read the lengths of so many streams."""
         # Asked before anything is made for them: a length has a byte at least, and the first stream is not a block's.
         if count - 1 > self.remaining:
-            raise FormatError(f"expected lengths of {count - 1} blocks, got {self.remaining} bytes: damaged file")
-        lengths = [self.varint("the length of a stream") for _ in range(count)]
-        streams = tuple(self.take(length, "a stream") for length in lengths)
+            raise TruncatedError(f"expected lengths of {count - 1} blocks, got {self.remaining} bytes: damaged file")
+        return [self.varint("the length of a stream") for _ in range(count)]
+
+    def streams(self, count: int) -> tuple[bytes, ...]:
+        """Read the lengths of so many streams, then the streams, with which the data ends."""
+        streams = tuple(self.take(length, "a stream") for length in self.lengths(count))
         if self.remaining:
             raise FormatError(f"expected {self.source} to end after its streams, got {self.remaining} bytes more")
         return streams

@@ -6,12 +6,16 @@ import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from napari_tinc.errors import FormatError, InputError
 from napari_tinc.format.cursor import MAX_VARINT_BYTES, REMEDY, Cursor, integer, u32, varint
 from napari_tinc.format.fields import read_header, write_header
 from napari_tinc.format.header import Header, validate
 from napari_tinc.format.table import Entry, Segment, crc32c, entry_of, read_table, validate_table, write_table
+
+if TYPE_CHECKING:
+    from napari_tinc.format.ranged import RangedSegment
 
 MAGIC = b"\x89TNC\r\n\x1a\n"
 VERSION = 1
@@ -20,18 +24,26 @@ MAX_HEADER_BYTES = 2**24
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A header and its segments, by kind, level and item; each at most once."""
+    """A header and its segments, by kind, level and item; each at most once.
+
+    Some may be :class:`napari_tinc.format.ranged.RangedSegment`, whose payload is read when it is asked for.
+    """
 
     header: Header
-    segments: tuple[Segment, ...]
+    segments: tuple[Segment | RangedSegment, ...]
 
-    def get(self, kind: int, item: int, level: int) -> bytes | None:
-        """Return the payload of one segment, `None` where the frame has no such segment."""
+    def segment(self, kind: int, item: int, level: int) -> Segment | RangedSegment | None:
+        """Return one segment, `None` where the frame has no such segment."""
         wanted = (kind, level, item)
         index = bisect_left(self.segments, wanted, key=lambda segment: segment.order)
         if index == len(self.segments) or self.segments[index].order != wanted:
             return None
-        return self.segments[index].payload
+        return self.segments[index]
+
+    def get(self, kind: int, item: int, level: int) -> bytes | None:
+        """Return the payload of one segment, `None` where the frame has no such segment."""
+        segment = self.segment(kind, item, level)
+        return None if segment is None else segment.payload
 
     def find(self, kind: int, item: int, level: int) -> bytes:
         """Return the payload of one segment, or raise `FormatError` where the frame has no such segment."""
@@ -95,11 +107,12 @@ def parse(data: bytes | memoryview) -> Frame:
         Anything at all is wrong with the bytes; a damaged segment is named with its offset.
     """
     view = memoryview(data).cast("B")
-    header, entries, offset = _read_head(view)
+    header, entries, offset = read_head(view)
     surplus = len(view) - offset - sum(entry.length for entry in entries)
     if surplus < 0:
         raise FormatError(
-            f"truncated: expected {len(view) - surplus} bytes, got {len(view)}: {-surplus} are missing; fetch it again"
+            f"truncated: expected {len(view) - surplus} bytes, got {len(view)}: {-surplus} are missing; "
+            "fetch it again, or open it with partial=True for what it holds"
         )
     if surplus > 0:
         raise FormatError(
@@ -129,7 +142,7 @@ def check(data: bytes | memoryview) -> tuple[SegmentReport, ...]:
         The header is damaged, so that nothing is known about the rest.
     """
     view = memoryview(data).cast("B")
-    _, entries, offset = _read_head(view)
+    _, entries, offset = read_head(view)
     reports = [SegmentReport("header", 0, offset, True)]
     for entry in entries:
         # Asked first: the slice of a cut segment is shorter than promised, and may by chance match its checksum.
@@ -142,22 +155,32 @@ def check(data: bytes | memoryview) -> tuple[SegmentReport, ...]:
     return tuple(reports)
 
 
-def _read_head(view: memoryview) -> tuple[Header, list[Entry], int]:
-    """Return the header, the segment table, and the offset of the first segment."""
-    head = bytes(view[: len(MAGIC) + 1 + MAX_VARINT_BYTES])
+def head_size(data: bytes) -> int:
+    """Bytes before the first segment, from the first bytes of a file; the checksum of the head is among them."""
+    return sum(_head_of(data[: len(MAGIC) + 1 + MAX_VARINT_BYTES])) + 4
+
+
+def _head_of(head: bytes) -> tuple[int, int]:
+    """Where the header begins, and its length."""
     _check_magic(head)
     cursor = Cursor(head, len(MAGIC), "the file")
     version = cursor.u8("the version")
     if version != VERSION:
         raise FormatError(f"expected format version {VERSION}, got version {version}; update napari-tinc to read it")
     length = integer("header length", cursor.varint("the header length"), 0, MAX_HEADER_BYTES)
-    end = cursor.position + length
+    return cursor.position, length
+
+
+def read_head(view: memoryview) -> tuple[Header, list[Entry], int]:
+    """Return the header, the segment table, and the offset of the first segment."""
+    start, length = _head_of(bytes(view[: len(MAGIC) + 1 + MAX_VARINT_BYTES]))
+    end = start + length
     if len(view) < end + 4:
         missing = end + 4 - len(view)
         raise FormatError(
             f"truncated: expected a header of {end + 4} bytes, got {len(view)}: {missing} are missing; fetch it again"
         )
-    cursor = Cursor(bytes(view[:end]), cursor.position, "the header")
+    cursor = Cursor(bytes(view[:end]), start, "the header")
     promised = int.from_bytes(view[end : end + 4], "little")
     if crc32c(cursor.data) != promised:
         raise FormatError(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import google_crc32c
 
 from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import REMEDY, Cursor, integer, u32, varint
 from napari_tinc.format.header import MODEL_CONSTANT, MODEL_EXACT, MODEL_PREDICTIVE, MODEL_WAVELETS, Header
+
+if TYPE_CHECKING:
+    from napari_tinc.format.ranged import RangedSegment
 
 KIND_QUALITY, KIND_PARAMETERS, KIND_WAVELETS, KIND_RESTORATION, KIND_MASK, KIND_EXACT = 0, 1, 2, 3, 4, 5
 KIND_DIRECTIONAL = 6
@@ -74,7 +77,7 @@ class Entry(NamedTuple):
         return f"{KIND_NAMES[self.kind]}, item {self.item}{level}"
 
 
-def entry_of(segment: Segment) -> Entry:
+def entry_of(segment: Segment | RangedSegment) -> Entry:
     """Describe a segment in the table."""
     return Entry(segment.kind, segment.level, segment.item, len(segment.payload), crc32c(segment.payload))
 

@@ -81,7 +81,7 @@ class OctantErrors:
         self.max_error[place] = np.maximum(self.max_error[place], _reduce_boxes(np.maximum, difference, inner))
         self.squares[place] += _reduce_boxes(np.add, np.square(difference, out=difference), inner)
         self.voxels[place] += _reduce_boxes(np.add, np.ones(reference.shape, np.int32), inner)
-        truth, found = (_foreground(volume, self._threshold) for volume in (reference, decoded))
+        truth, found = (foreground(volume, self._threshold) for volume in (reference, decoded))
         self._both[place] += _reduce_boxes(np.add, (truth & found).astype(np.int32), inner)
         self._either[place] += _reduce_boxes(np.add, truth.astype(np.int32) + found, inner)
 
@@ -261,8 +261,8 @@ def binary_scores(reference: Array, decoded: Array, threshold: float, mask: Arra
         _check_pair(reference, mask)
     both = truths = found = 0
     for slab in slabs(reference.shape, LIMITS.voxels // 2):
-        truth = _foreground(reference[slab], threshold) if mask is None else np.asarray(mask[slab]) != 0
-        detected = _foreground(decoded[slab], threshold)
+        truth = foreground(reference[slab], threshold) if mask is None else np.asarray(mask[slab]) != 0
+        detected = foreground(decoded[slab], threshold)
         both += int(np.count_nonzero(truth & detected))
         truths += int(np.count_nonzero(truth))
         found += int(np.count_nonzero(detected))
@@ -331,7 +331,8 @@ def _difference(first: Array, second: Array) -> NDArray[np.float64]:
     return np.subtract(first, second, dtype=np.float64)
 
 
-def _foreground(volume: Array, threshold: float) -> NDArray[np.bool_]:
+def foreground(volume: Array, threshold: float) -> NDArray[np.bool_]:
+    """Return which voxels are at least at a threshold."""
     return np.asarray(volume, np.float64) >= threshold
 
 

@@ -7,12 +7,14 @@ statistics its parent ended with: what a network's segments do for parameters, b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_tinc.format.ranged import RangedStreams
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.pyramid import (
     BlockCache,
@@ -115,13 +117,28 @@ class CodedWavelets:
     head : WaveletHead
     trunk : bytes
         Stream of the coarse octaves.
-    streams : tuple of bytes
-        One per block outside the trunk, octave by octave from coarse to fine; empty where all symbols are 0.
+    streams : sequence of bytes
+        One per block outside the trunk, octave by octave from coarse to fine; empty where all symbols are 0. Of a
+        file that is read by ranges they are read when they are asked for.
+    trunk_ends_early : bool
+        Whether the end of the trunk is not at hand: octaves that depend on it are taken for 0.
     """
 
     head: WaveletHead
     trunk: bytes
-    streams: tuple[bytes, ...]
+    streams: Sequence[bytes]
+    trunk_ends_early: bool = False
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Bytes of every stream."""
+        return self.streams.lengths if isinstance(self.streams, RangedStreams) else tuple(map(len, self.streams))
+
+    def read(self, numbers: list[int]) -> list[bytes]:
+        """Return some of the streams."""
+        if isinstance(self.streams, RangedStreams):
+            return self.streams.read(numbers)
+        return [self.streams[number] for number in numbers]
 
 
 def narrowed(symbols: Symbols) -> Symbols:
@@ -144,7 +161,7 @@ class WaveletLayer:
     def __init__(self, coded: CodedWavelets, cache: BlockCache, nbytes: int = 0) -> None:
         self._nbytes = nbytes
         self.head, self.pyramid = coded.head, coded.head.pyramid
-        self._trunk, self._streams = coded.trunk, coded.streams
+        self._coded = coded
         self._cache = cache
 
     def values(self, bounds: Bounds, scale: float) -> Floats32:
@@ -218,25 +235,21 @@ class WaveletLayer:
             for axis, (bound, n) in enumerate(zip(bounds, shape, strict=True))
         )
 
-    def _stream(self, octave: int, cell: Cell) -> bytes:
-        """Stream of a block below the trunk."""
-        return self._streams[self.pyramid.number(octave, cell)]
-
     def region_bytes(self, bounds: Bounds, scale: float) -> int:
         """Bytes of the blocks that a region needs, their ancestors, the trunk and the head."""
         first, _, grids = self._grids(self._positions(bounds, scale), scale)
         inner, needed = neighbours(grids, self.pyramid.shapes[first]), set[Cell]()
-        total = self._nbytes - sum(map(len, self._streams))
+        total = self._nbytes - sum(self._coded.lengths)
         for octave in range(first, self.pyramid.trunk):
             inner = self._inner(octave, inner)
             needed |= set(self.pyramid.meeting(inner))
-            total += sum(len(self._stream(octave, cell)) for cell in needed)
+            total += sum(self._coded.lengths[self.pyramid.number(octave, cell)] for cell in needed)
             needed = {self.pyramid.parent_cell(octave, cell) for cell in needed}
         return total
 
     def leaf_bytes(self, tree: Octree) -> npt.NDArray[np.float64]:
         """Bytes of the segment spent on every leaf, see :func:`napari_tinc.geometry.pyramid.leaf_bytes`."""
-        return leaf_bytes(self.pyramid, [len(stream) for stream in self._streams], self._nbytes, tree)
+        return leaf_bytes(self.pyramid, self._coded.lengths, self._nbytes, tree)
 
     def _bands(self, octave: int, bounds: Bounds) -> Bands:
         """Dequantise all high-pass bands of an octave in a region of its coefficients."""
@@ -270,9 +283,10 @@ class WaveletLayer:
         missing = [cell for cell in cells if cell not in found]
         wanted = list(dict.fromkeys(pyramid.parent_cell(octave, cell) for cell in missing))
         above = dict(zip(wanted, self._blocks(octave + 1, wanted) if wanted else [], strict=True))
+        streams = self._coded.read([pyramid.number(octave, cell) for cell in missing])
         jobs = []
-        for cell in missing:
-            jobs.append((octave, cell, *above[pyramid.parent_cell(octave, cell)], self._stream(octave, cell)))
+        for cell, stream in zip(missing, streams, strict=True):
+            jobs.append((octave, cell, *above[pyramid.parent_cell(octave, cell)], stream))
         found |= zip(missing, block_threads().map(lambda job: self._decode(*job), jobs), strict=True)
         for cell in missing:
             self._cache.put((self, octave, cell), found[cell])
@@ -295,14 +309,27 @@ class WaveletLayer:
         z, y, x = (s.stop - s.start for s in self.pyramid.box(octave, cell))
         return len(self.pyramid.orientations(octave)), z, y, x
 
+    @property
+    def coarse_octave(self) -> int:
+        """Finest octave of which the trunk that is at hand has everything, and all coarser ones."""
+        first = self.pyramid.trunk
+        found = (
+            self._cache.get((self, o, (0, 0, 0))) or self._read_trunk(o) for o in range(first, self.pyramid.octaves)
+        )
+        return first + sum(decoded is None for decoded, _ in found)
+
     def _read_trunk(self, wanted: int) -> _Block:
         """Decode the coarse octaves, which have one block each, and return one of them."""
-        decoder, statistics, above = coefficients.Decoder(self._trunk), Statistics.fresh(), None
+        decoder, statistics, above = coefficients.Decoder(self._coded.trunk), Statistics.fresh(), None
         coarse: dict[int, _Block] = {}
         for octave in reversed(range(self.pyramid.trunk, self.pyramid.octaves)):
             parent = self.pyramid.parent(octave, (0, 0, 0), above)
             shape = self._block_shape(octave, (0, 0, 0))
             above = decoder.take(statistics, shape, self.pyramid.orientations(octave), parent)
+            if self._coded.trunk_ends_early and decoder.read > len(self._coded.trunk):
+                for rest in range(self.pyramid.trunk, octave + 1):
+                    coarse[rest] = None, statistics
+                break
             coarse[octave] = above, statistics  # which go on learning: children start with those after the last octave
         for octave, block in coarse.items():
             self._cache.put((self, octave, (0, 0, 0)), block)

@@ -216,6 +216,11 @@ class Decoder:
         self._stream = np.frombuffer(stream, np.uint8).copy()
         self._coder = opened(stream)
 
+    @property
+    def read(self) -> int:
+        """Bytes that what was taken so far depends on; beyond the end of the stream they are zeros."""
+        return int(self._coder[2])
+
     def take(
         self, statistics: Statistics, shape: tuple[int, int, int, int], orientations: Array, parent: Parent
     ) -> Array:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 
-from napari_tinc.errors import FormatError
+from napari_tinc.errors import FormatError, TruncatedError
 from napari_tinc.format.cursor import Cursor, integer, u16, varint, zigzag
+from napari_tinc.format.ranged import RangedSegment, RangedStreams
 from napari_tinc.quantiser import STEP_CODES
 from napari_tinc.wavelets.blocks import MAX_BLOCK, SIDE_CODES, CodedWavelets, Pyramid, WaveletHead
 from napari_tinc.wavelets.coefficients import LARGEST
 
 # Every axis of 2**31 voxels split by itself.
 _MAX_OCTAVES = 3 * 31
+# Of a segment that is read by ranges, what is read at first.
+_FIRST = 2**12
 
 
 def pack_wavelets(coded: CodedWavelets) -> bytes:
@@ -41,6 +44,42 @@ def parse_wavelets(payload: bytes, spatial: tuple[int, ...]) -> CodedWavelets:
         If the payload is not a wavelet layer of such a volume.
     """
     cursor = Cursor(payload, 0, "a wavelet segment")
+    head = _parse_head(cursor, spatial)
+    trunk, *streams = cursor.streams(1 + head.pyramid.blocks)
+    return CodedWavelets(head, trunk, tuple(streams))
+
+
+def open_wavelets(segment: RangedSegment, spatial: tuple[int, ...]) -> CodedWavelets:
+    """Read no more of a segment than its head and the trunk; streams of blocks are read when they are needed.
+
+    Raises
+    ------
+    FormatError
+        If the segment is not a wavelet layer of such a volume, or what is at hand ends before its streams begin.
+    """
+    wanted = min(segment.held, _FIRST)
+    while True:
+        begun = segment.read(0, wanted)
+        try:
+            cursor = Cursor(begun, 0, "a wavelet segment")
+            head = _parse_head(cursor, spatial)
+            lengths = cursor.lengths(1 + head.pyramid.blocks)
+            break
+        except TruncatedError:
+            if wanted == segment.held:
+                raise
+            wanted = min(segment.held, 8 * wanted)
+    start = cursor.position
+    if start + sum(lengths) != segment.length:
+        raise FormatError(f"expected {start + sum(lengths)} bytes of wavelets, got {segment.length}: damaged file")
+    end = start + lengths[0]
+    held = min(end, segment.held)
+    trunk = begun[start:held] if held <= len(begun) else segment.read(start, held)
+    return CodedWavelets(head, trunk, RangedStreams(segment, end, lengths[1:]), held < end)
+
+
+def _parse_head(cursor: Cursor, spatial: tuple[int, ...]) -> WaveletHead:
+    """Read everything up to the lengths of the streams."""
     shape = (1,) * (3 - len(spatial)) + spatial
     side = integer("block side code", cursor.u8("the block side"), SIDE_CODES[0], SIDE_CODES[-1])
     pyramid = Pyramid(shape, _splits_of(cursor, shape), 2**side)  # type: ignore[arg-type]
@@ -50,8 +89,7 @@ def parse_wavelets(payload: bytes, spatial: tuple[int, ...]) -> CodedWavelets:
     step_code = integer("step code", cursor.u16("the step code"), 0, STEP_CODES - 1)
     offsets = cursor.u8("a reconstruction offset"), cursor.u8("a reconstruction offset")
     dc = integer("low-pass symbol", cursor.zigzag("the low-pass symbol"), -LARGEST, LARGEST)
-    trunk, *streams = cursor.streams(1 + pyramid.blocks)
-    return CodedWavelets(WaveletHead(pyramid, step_code, offsets, dc), trunk, tuple(streams))
+    return WaveletHead(pyramid, step_code, offsets, dc)
 
 
 def _splits_of(cursor: Cursor, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
@@ -73,4 +111,4 @@ def _splits_of(cursor: Cursor, shape: tuple[int, ...]) -> tuple[tuple[int, ...],
     return tuple(splits)
 
 
-__all__ = ["pack_wavelets", "packed_wavelets_size", "parse_wavelets"]
+__all__ = ["open_wavelets", "pack_wavelets", "packed_wavelets_size", "parse_wavelets"]

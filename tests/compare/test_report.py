@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -61,6 +62,10 @@ def test_every_candidate_and_ratio_is_there_with_its_number(page, finished):
     for result in finished.results:
         assert f"{result.candidate.name}: {result.measures.psnr:.2f} dB" in text
     assert "Global consistency" in text
+
+
+def test_the_noise_of_the_volume_is_told(page):
+    assert re.search(r"Noise, estimated from blocks of it: (none found|variance .* · intensity)", " ".join(page.texts))
 
 
 def test_slices_show_the_volumes_and_octants_their_grid(page, finished, volume):

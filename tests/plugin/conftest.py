@@ -32,6 +32,7 @@ _POOLS = (
     "zarr_io",
     "tinc-blocks",
     "tinc-engine",
+    "fsspecIO",  # one for all remote files, as long as the process lives
 )
 
 

@@ -15,6 +15,7 @@ import zarr
 from hostile import gigavoxel
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt, QTimer
+from range_server import serving
 from superqt.utils import WorkerBase
 
 from napari_tinc.arrays.metadata import Display, Metadata
@@ -45,6 +46,16 @@ def pair(tinc_viewer: Callable[..., Any], stack: Any) -> tuple[Any, Any, Any]:
     result = add_result(viewer, stack, source)
     viewer.layers.selection.active = result
     return viewer, source, result
+
+
+def test_a_file_on_a_server_is_opened_by_its_address_and_read_where_it_is_shown(file: Path, stack: Any) -> None:
+    with serving({"waves.tinc": file.read_bytes()}) as server:
+        address = f"{server.url}/waves.tinc"
+        assert reader.get_reader(address) is reader.open_files
+        [(_, options, kind)] = reader.open_files(address)
+        assert (options["name"].split(",")[0].split(" ")[0], kind) == ("waves", "image")
+        volume = options["metadata"]["tinc"]
+        np.testing.assert_array_equal(volume.decode((0,)), stack.decode((0,)))
 
 
 def test_the_manifest_is_valid_and_every_python_name_can_be_imported() -> None:

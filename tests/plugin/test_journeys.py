@@ -14,6 +14,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QLabel
 from superqt.utils import WorkerBase
 
 from napari_tinc.plugin.compress.model import State
@@ -183,11 +184,14 @@ def test_a_suggested_ratio_is_taken_over_by_one_click(compressing, qtbot):
     viewer.dims.set_current_step((0, 1), (12, 2))
     widget.suggest_button.click()
     qtbot.waitUntil(lambda: not widget.suggestions.running, timeout=SECONDS)
-    tried = [one.ratio for one in widget.suggestions.suggestions]
-    assert len(tried) == 4
+    tried = [one.ratio for one in widget.suggestions.tried]
+    assert len(tried) >= 4
     widget.suggestions.buttons[1].click()
     assert widget.form.read().target() == Target.ratio(tried[1])
     compress(widget, qtbot)
+    made = next(layer for layer in viewer.layers if "tinc" in layer.metadata).metadata["tinc"]
+    assert made.provenance["advice"] == widget.suggestions.advice.note
+    assert widget.suggestions.advice.note in [label.text() for label in widget.card.findChildren(QLabel)]
 
 
 @pytest.mark.parametrize("agree", [False, True])

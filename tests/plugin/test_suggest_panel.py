@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -14,8 +15,11 @@ from qtpy.QtWidgets import QLabel, QScrollArea
 from scipy.ndimage import gaussian_filter
 from superqt.utils import WorkerBase
 
-from napari_tinc.advice import suggest
-from napari_tinc.plugin.compress.suggest import SuggestPanel, pictures_of
+from napari_tinc.advice import advise
+from napari_tinc.advice.trials import Tried
+from napari_tinc.pixels import rows_of
+from napari_tinc.plugin.compress import suggest
+from napari_tinc.plugin.compress.suggest import SuggestPanel
 
 SECONDS = 60_000  # what anything may take at most on a busy machine, in ms
 SHAPE = (16, 60, 64)
@@ -53,14 +57,16 @@ def advised_text(panel: SuggestPanel) -> list[str]:
 def test_rows_come_with_pictures_figures_and_the_advised_one_is_marked(panel: SuggestPanel, qtbot: Any) -> None:
     panel.start(spots(), REGION, ratios=[8, 16, 200])
     finish(qtbot, panel)
-    assert [one.ratio for one in panel.suggestions] == [8, 16, 200]
+    assert [one.ratio for one in panel.tried] == [8, 16, 200]
     assert len(panel.buttons) == 3
+    qtbot.waitUntil(lambda: bool(advised_text(panel)))  # drawn anew at the end
     [text] = advised_text(panel)
     assert text.startswith("16 times smaller: 7.68 kB, PSNR about ")
     assert "16 times smaller" in panel.status.text()
     shown = [label for label in panel.findChildren(QLabel) if not label.pixmap().isNull() and not label.isHidden()]
     assert len(shown) == 9
-    assert not panel.findChild(QScrollArea).horizontalScrollBar().maximum()  # nothing is cut off
+    bar = panel.findChild(QScrollArea).horizontalScrollBar()
+    qtbot.waitUntil(lambda: not bar.maximum())  # nothing is cut off
     assert all(max(label.pixmap().width(), label.pixmap().height()) == 96 for label in shown)
 
 
@@ -74,7 +80,7 @@ def test_one_click_takes_a_ratio_over(panel: SuggestPanel, qtbot: Any) -> None:
 
 
 def test_ratios_are_tried_in_another_thread_than_the_windows(panel: SuggestPanel, qtbot: Any, drivers: Any) -> None:
-    steps = drivers(suggest, "suggest_steps")
+    steps = drivers(advise, "advise_steps")
     panel.start(spots(), REGION, ratios=[8, 16])
     finish(qtbot, panel)
     assert len(steps) > 4
@@ -83,7 +89,7 @@ def test_ratios_are_tried_in_another_thread_than_the_windows(panel: SuggestPanel
 
 def test_it_can_be_stopped_and_started_again(panel: SuggestPanel, qtbot: Any) -> None:
     panel.start(spots(), REGION, ratios=[4, 8, 16, 32, 64])
-    qtbot.waitUntil(lambda: len(panel.suggestions) == 1, timeout=SECONDS)
+    qtbot.waitUntil(lambda: len(panel.tried) == 1, timeout=SECONDS)
     ended = Mock()
     panel.ended.connect(ended)
     panel.stop()
@@ -94,7 +100,7 @@ def test_it_can_be_stopped_and_started_again(panel: SuggestPanel, qtbot: Any) ->
     panel.start(spots(), REGION, ratios=[50])
     panel.start(spots(), REGION, ratios=[40])  # the last word counts
     finish(qtbot, panel)
-    assert [one.ratio for one in panel.suggestions] == [40]
+    assert [one.ratio for one in panel.tried] == [40]
 
 
 def test_what_cannot_be_tried_is_told_in_words(panel: SuggestPanel, qtbot: Any) -> None:
@@ -113,7 +119,7 @@ def test_an_error_of_ours_ends_the_work_and_is_told(
         raise RuntimeError("no luck")
         yield
 
-    monkeypatch.setattr(suggest, "suggest_steps", broken)
+    monkeypatch.setattr(advise, "advise_steps", broken)
     panel.start(spots(), REGION)
     finish(qtbot, panel)
     assert "RuntimeError: no luck" in panel.status.text()
@@ -122,8 +128,7 @@ def test_an_error_of_ours_ends_the_work_and_is_told(
 def test_without_noise_the_user_is_sent_to_the_pictures(panel: SuggestPanel, qtbot: Any) -> None:
     panel.start(spots(0), REGION, ratios=[16])
     finish(qtbot, panel)
-    assert "judge by the pictures" in panel.status.text()
-    assert advised_text(panel) == []
+    assert "everything lost is structure: see the pictures" in panel.status.text()
 
 
 def test_where_every_ratio_loses_structure_none_is_marked(panel: SuggestPanel, qtbot: Any) -> None:
@@ -136,7 +141,7 @@ def test_where_every_ratio_loses_structure_none_is_marked(panel: SuggestPanel, q
 def test_a_lazy_array_is_tried_like_one_in_memory(panel: SuggestPanel, qtbot: Any) -> None:
     panel.start(da.from_array(spots(), chunks=16), REGION, ratios=[16])
     finish(qtbot, panel)
-    [one] = panel.suggestions
+    [one] = panel.tried
     np.testing.assert_array_equal(one.original, spots()[REGION])
 
 
@@ -155,8 +160,8 @@ def test_a_closed_panel_stops_its_work(tinc_viewer: Callable[..., Any], qtbot: A
 
 
 def test_pictures_share_one_contrast_and_one_scale_of_errors() -> None:
-    rows = list(suggest_rows())
-    drawn = pictures_of(rows)
+    rows = [step for step in advise.advise_steps(spots(), region=REGION, ratios=[8, 200]) if isinstance(step, Tried)]
+    drawn = rows_of([row.planes for row in rows])
     assert all(part.shape == (40, 40, 3) and part.dtype == np.uint8 for row in drawn for part in row)
     np.testing.assert_array_equal(drawn[0][0], drawn[1][0])
     plane = rows[0].planes[0].astype(float)
@@ -169,7 +174,13 @@ def test_pictures_share_one_contrast_and_one_scale_of_errors() -> None:
     assert drawn[0][2].mean() < drawn[1][2].mean()
 
 
-def suggest_rows() -> Iterator[suggest.Suggestion]:
-    for step in suggest.suggest_steps(spots(), region=REGION, ratios=[8, 200]):
-        if isinstance(step, suggest.Suggestion):
-            yield step
+def test_what_was_tried_is_saved_as_a_page(
+    panel: SuggestPanel, qtbot: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert not panel.save_button.isEnabled()
+    panel.start(spots(), REGION, ratios=[8])
+    assert not panel.save_button.isEnabled()
+    finish(qtbot, panel)
+    monkeypatch.setattr(suggest, "ask_path", lambda *_: tmp_path / "page.html")
+    panel.save_button.click()
+    assert "data:image/png" in (tmp_path / "page.html").read_text()

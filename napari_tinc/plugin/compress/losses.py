@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 
 _WORST = 3
 # Skeletons take a second per million voxels; what is measured is taken from the middle.
-_DICE_VOXELS, _SKELETON_VOXELS = 2**21, 2**19
+_VOXELS = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,29 +48,28 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """How much of the bright structure is kept, each from 0 to 1; see docs/metrics.md.
+    """How much of the structure is kept, dim parts included, each from 0 to 1; see docs/advise.md.
 
     Parameters
     ----------
     dice : float
-        Of the foreground above Otsu's threshold.
-    centreline : float
-        Centreline Dice: of its course, whatever its thickness.
+        Of the foreground.
+    centreline : float or None
+        Centreline Dice: of its course, whatever its thickness; None where it is not thin.
     part : str
         Empty if the whole volume was measured, else what was.
     """
 
     dice: float
-    centreline: float
+    centreline: float | None
     part: str
 
     def sentence(self) -> str:
         """Say it in a user's words."""
         where = f", {self.part}" if self.part else ""
-        return (
-            f"Bright structure: {self.dice:.1%} of its voxels (Dice) and {self.centreline:.1%} of its course "
-            f"(centreline Dice) are as in the original{where}."
-        )
+        course = "" if self.centreline is None else f" and {self.centreline:.1%} of its course (centreline Dice)"
+        said = f"Structure, dim parts included: {self.dice:.1%} of its voxels (Dice){course}"
+        return f"{said} are as in the original{where}."
 
 
 def worst_octants(data: Array, volume: Compressed, count: int = _WORST) -> list[Loss]:
@@ -106,35 +105,34 @@ def _loss(data: Array, volume: Compressed, number: int) -> Loss:
 
 
 def kept_structure(data: Array, volume: Compressed) -> Kept | None:
-    """Measure what is kept of the bright structure in the middle of the volume.
+    """Measure what is kept of the structure in the middle of the volume.
 
     Returns
     -------
     Kept or None
         The mean over channels and times; None if none of them has a foreground.
     """
-    from napari_tinc.measures.centreline import centreline_dice
-    from napari_tinc.measures.metrics import binary_scores, otsu_threshold
+    from napari_tinc.measures.downstream import Structure
 
     axes, whole = volume.metadata.axes, True
-    scores = []
+    dices, courses = [], []
     items = list(np.ndindex(volume.leading_shape))
     for number in range(0, len(items), -(-len(items) // 4)):  # of a long series, a few
         item, spatial = iter(items[number]), volume.spatial_shape
-        boxes = [iter(_middle(spatial, voxels // min(4, len(items)))) for voxels in (_DICE_VOXELS, _SKELETON_VOXELS)]
-        index = [int(next(item)) if axis in LEADING else None for axis in axes]
-        regions = [tuple(next(box) if entry is None else entry for entry in index) for box in boxes]
-        pairs = [(np.asarray(data[region]), volume.decode(region)) for region in regions]
-        if pairs[0][0].min() == pairs[0][0].max():
+        box = iter(_middle(spatial, _VOXELS // min(4, len(items))))
+        region = tuple(int(next(item)) if axis in LEADING else next(box) for axis in axes)
+        original = np.asarray(data[region])
+        if original.min() == original.max():
             continue
-        threshold = otsu_threshold(pairs[0][0])
-        thin = [np.asarray(part >= threshold) for part in pairs[1]]  # type: ignore[operator]
-        scores.append((binary_scores(*pairs[0], threshold).dice, centreline_dice(*thin)))
-        whole &= pairs[1][0].shape == tuple(spatial)
-    if not scores:
+        found = Structure([original], 0.0).kept(volume.decode(region))
+        if found is not None:
+            dices.append(found[0])
+            courses += [] if found[1] is None else [found[1]]
+        whole &= original.shape == tuple(spatial)
+    if not dices:
         return None
-    dice, centreline = np.mean(scores, axis=0)
-    return Kept(float(dice), float(centreline), "" if whole and len(items) <= 4 else "in the middle")
+    course = float(np.mean(courses)) if courses else None
+    return Kept(float(np.mean(dices)), course, "" if whole and len(items) <= 4 else "in the middle")
 
 
 def _middle(sides: tuple[int, ...], voxels: int) -> list[slice]:

@@ -1,4 +1,4 @@
-"""What a result has lost, in a dock: its worst octants as pictures, and how much of the bright structure is kept."""
+"""What a result has lost, in a dock: its worst octants as pictures, and how much of the structure is kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from napari_tinc.plugin.window.plain import plain_label
 
 DOCK_NAME = "What was lost"
 _MEASURING = "Comparing with the original…"
-_NO_STRUCTURE = "There is no bright structure to compare: all voxels in the middle have one value."
+_NO_STRUCTURE = "There is hardly any structure to compare in the middle."
 
 
 class LostDock(TabbedWidget):

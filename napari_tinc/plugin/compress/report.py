@@ -30,11 +30,13 @@ class Report:
     worst_box : str
         Where it lies, in voxels.
     kept : str
-        A sentence on the bright structure that is kept; empty if there is none.
+        A sentence on the structure that is kept; empty if there is none.
     losses : tuple of Loss
         The worst octants, to be looked at.
     max_error : float or None
         That the file guarantees, in intensity units.
+    noise, advice : str
+        What was found of noise, and what was advised; empty if the file does not tell.
     """
 
     raw_bytes: int
@@ -48,11 +50,14 @@ class Report:
     kept: str = ""
     losses: tuple[Loss, ...] = ()
     max_error: float | None = None
+    noise: str = ""
+    advice: str = ""
 
     def rows(self) -> list[tuple[str, str]]:
         """Return label and text of every row of the result card."""
         ssim = f"{self.ssim:.4f}" + (f" ({self.ssim_part})" if self.ssim_part else "")
         promised = [] if self.max_error is None else [("Largest error", f"at most {self.max_error:g}, guaranteed")]
+        told = [(label, text) for label, text in (("Noise", self.noise), ("Advice", self.advice)) if text]
         worst = [("Worst octant", decibels_text(self.worst_psnr, 1)), ("at", self.worst_box)]
         return [
             ("Raw size", size_text(self.raw_bytes)),
@@ -62,6 +67,7 @@ class Report:
             ("SSIM", ssim),
             ("Time", duration_text(self.seconds)),
             *promised,
+            *told,
             *(worst if math.isfinite(self.worst_psnr) else []),
         ]
 

@@ -22,9 +22,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_tinc.pixels import error_colours, gray
 from napari_tinc.plugin.compress.losses import Loss
 from napari_tinc.plugin.compress.report import Report
-from napari_tinc.plugin.compress.thumbnails import error_colours, gray, pixmap
+from napari_tinc.plugin.compress.thumbnails import pixmap
 from napari_tinc.plugin.layers.octants import MEASURES
 from napari_tinc.plugin.window.plain import plain_label
 
@@ -114,7 +115,7 @@ class ResultCard(QFrame):
         while self._rows.rowCount():
             self._rows.removeRow(0)
         for label, text in report.rows():
-            value = plain_label(text)
+            value = plain_label(text, wrapped=True)
             value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             self._rows.addRow(label, value)
         self.kept.setText(report.kept)

@@ -1,32 +1,39 @@
-"""Which ratio? A few are tried where one looks: pictures, figures, and up to which one the loss looks like noise."""
+"""Which ratio? A few are tried where one looks: pictures, figures, and the highest one that is safe."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.utils.notifications import show_error, show_info
 from psygnal import Signal
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_tinc.arrays.metadata import Metadata
+from napari_tinc.errors import TincError
+from napari_tinc.pixels import rows_of
 from napari_tinc.plugin.compress.report import size_text
-from napari_tinc.plugin.compress.thumbnails import error_colours, gray, pixmap
+from napari_tinc.plugin.compress.thumbnails import pixmap
 from napari_tinc.plugin.compress.worker import Control, Failed, follow, guarded, prepare
+from napari_tinc.plugin.window.dialogs import ask_path
+from napari_tinc.system.output import write_atomic
 from napari_tinc.system.steps import relay
 
 # Not imported before it is needed: it needs torch.
 if TYPE_CHECKING:
-    from napari_tinc.advice.suggest import Suggestion
+    from napari_tinc.advice.advise import Advice
+    from napari_tinc.advice.trials import Tried
 
 Array = np.ndarray[Any, Any]
 
 _TITLES = ("Original", "Decoded", "Error")
 _PICTURE = 96  # pixels of a picture's longer side
-_PERCENTILES = (0.5, 99.5)
-_ADVISED = "\N{CHECK MARK} up to here the loss looks like noise"
+_WHERE = {"here": "here", "everywhere": "in blocks from the whole volume", "structure": "where there is structure"}
+_ADVISED = "\N{CHECK MARK} advised: the highest ratio that is safe"
 
 
 @dataclass(frozen=True)
@@ -59,9 +66,11 @@ class SuggestPanel(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.suggestions: list[Suggestion] = []
+        self.tried: list[Tried] = []
+        self.advice: Advice | None = None
         self.buttons: list[QPushButton] = []
         self._job: _Job | None = None
+        self._name = ""
         self.status = QLabel()
         self.status.setWordWrap(True)
         self._rows = QWidget()
@@ -74,11 +83,17 @@ class SuggestPanel(QWidget):
         # Three pictures side by side, whatever else is in the dock.
         bar = area.verticalScrollBar()
         assert bar is not None
-        area.setMinimumWidth(len(_TITLES) * (_PICTURE + self._grid.horizontalSpacing()) + bar.sizeHint().width())
+        beside = bar.sizeHint().width() + 2 * area.frameWidth()
+        area.setMinimumWidth(len(_TITLES) * (_PICTURE + self._grid.horizontalSpacing()) + beside)
+        self.save_button = QPushButton("Save report…")
+        self.save_button.setToolTip("Write curves, figures and pictures into one HTML file")
+        self.save_button.setEnabled(False)
+        self.save_button.clicked.connect(self._save)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.status)
         layout.addWidget(area)
+        layout.addWidget(self.save_button)
 
     @property
     def running(self) -> bool:
@@ -99,16 +114,17 @@ class SuggestPanel(QWidget):
         array : ndarray, dask array, zarr array or the like
             The whole volume; blocks of it are read.
         region : tuple of slice or None
-            Where to look, one slice per axis; None is the middle. See :func:`napari_tinc.advice.suggest.suggest_steps`.
+            Where to look, one slice per axis; None is the middle. See :func:`napari_tinc.advice.advise.advise_steps`.
         metadata : Metadata, optional
             Axes; by default those of a bare array.
         ratios : sequence of float, optional
         """
         self.stop()
-        self.suggestions = []
+        self.tried, self.advice = [], None
+        self.save_button.setEnabled(False)
         self._draw()
         job = _Job(array, region, metadata or Metadata.default(len(array.shape)), ratios, Control())
-        self._job = job
+        self._job, self._name = job, job.metadata.name
         self.destroyed.connect(job.control.discard)
         self._say("Preparing…")
         follow(_events, (job,), self._on_event, self._on_outcome, self._on_finished)
@@ -117,7 +133,7 @@ class SuggestPanel(QWidget):
         """Stop; rows that are done stay."""
         if self._job is not None:
             self._job.control.discard()
-            self._end("Stopped." if self.suggestions else "")
+            self._end("Stopped." if self.tried else "")
 
     def _on_event(self, event: _Event) -> None:
         if event.job is not self._job or event.step is None:
@@ -125,12 +141,19 @@ class SuggestPanel(QWidget):
         if isinstance(event.step, str):
             self._say(event.step)
         else:
-            self.suggestions.append(event.step)
+            self.tried = sorted([*self.tried, event.step], key=lambda one: one.ratio)
             self._draw()
 
     def _on_outcome(self, event: _Event) -> None:
-        if event.job is self._job:
-            self._end(event.step.message if isinstance(event.step, Failed) else self._advice())
+        if event.job is not self._job:
+            return
+        if isinstance(event.step, Failed):
+            self._end(event.step.message)
+        elif event.step is not None:
+            self.advice = event.step
+            self.save_button.setEnabled(True)
+            self._draw()
+            self._end(event.step.text)
 
     def _on_finished(self) -> None:
         """Clean up after a worker that napari told to quit: it has no outcome."""
@@ -147,18 +170,19 @@ class SuggestPanel(QWidget):
     def _say(self, text: str) -> None:
         self.status.setText(text)
 
-    def _advice(self) -> str:
-        """Say in one line what the rows came to."""
-        from napari_tinc.advice.suggest import advised
+    def _save(self) -> None:
+        """Ask for a name, and write the report."""
+        from napari_tinc.advice.report import html_report
 
-        if not self.suggestions:
-            return ""
-        best, first = advised(self.suggestions), self.suggestions[0]
-        if best is not None:
-            return f"Up to {best.ratio:g} times smaller the loss looks like noise."
-        if first.noise.is_none:
-            return "No noise was found, so everything lost is structure: judge by the pictures."
-        return f"Structure is lost even at {first.ratio:g} times smaller: try a smaller ratio."
+        assert self.advice is not None
+        name = self._name or "volume"
+        try:
+            target = ask_path(self, "Save what was tried", f"{name} advice", ".html", "HTML")
+            if target is not None:
+                write_atomic(target, html_report(self.advice, name).encode(), overwrite=True)
+                show_info(f"Saved {target}")
+        except TincError as error:
+            show_error(str(error))
 
     def _draw(self) -> None:
         """Show all rows anew: pictures share one contrast, and one scale of errors."""
@@ -167,14 +191,14 @@ class SuggestPanel(QWidget):
                 widget.hide()
                 widget.deleteLater()
         self.buttons = []
-        if not self.suggestions:
+        if not self.tried:
             return
-        from napari_tinc.advice.suggest import advised
-
-        best = advised(self.suggestions)
+        best = None if self.advice is None else self.advice.advised
         for column, title in enumerate(_TITLES):
             self._grid.addWidget(QLabel(title), 0, column)
-        for number, (one, pictures) in enumerate(zip(self.suggestions, pictures_of(self.suggestions), strict=True)):
+        for number, (one, pictures) in enumerate(
+            zip(self.tried, rows_of([one.planes for one in self.tried]), strict=True)
+        ):
             for column, pixels in enumerate(pictures):
                 picture = QLabel()
                 picture.setPixmap(pixmap(pixels, _PICTURE))
@@ -187,9 +211,9 @@ class SuggestPanel(QWidget):
                 text.setStyleSheet("font-weight: bold; border-bottom: 2px solid #4a9;")
             self._grid.addWidget(text, 2 * number + 2, 0, 1, len(_TITLES) - 1)
             self._grid.addWidget(self._button(one), 2 * number + 2, len(_TITLES) - 1)
-        self._grid.setRowStretch(2 * len(self.suggestions) + 1, 1)
+        self._grid.setRowStretch(2 * len(self.tried) + 1, 1)
 
-    def _button(self, one: Suggestion) -> QPushButton:
+    def _button(self, one: Tried) -> QPushButton:
         button = QPushButton("Use this")
         button.setToolTip(f"Set the target to {one.ratio:g} times smaller")
         button.setProperty("ratio", one.ratio)
@@ -203,37 +227,22 @@ class SuggestPanel(QWidget):
         self.taken.emit(float(sender.property("ratio")))
 
 
-def text_of(one: Suggestion) -> str:
+def text_of(one: Tried) -> str:
     """Figures and verdict of a row."""
     return f"{one.ratio:g} times smaller: {size_text(one.nbytes)}, PSNR about {one.psnr:.1f} dB; {one.text}"
 
 
-def _details(one: Suggestion) -> str:
-    if one.here is None or one.everywhere is None:
-        return "No noise was found in the image."
-    return (
-        "Estimated squared distance from the image without noise; that of the original itself is 1.\n"
-        f"Here: {one.here.value:.2f}, at most {one.here.limit:.2f}. "
-        f"In blocks from the whole volume: {one.everywhere.value:.2f}, at most {one.everywhere.limit:.2f}."
-    )
-
-
-def pictures_of(suggestions: Sequence[Suggestion]) -> list[tuple[Array, Array, Array]]:
-    """Draw the middle plane of every row: original and decoded in one contrast, errors on one scale.
-
-    Returns
-    -------
-    list of three ndarrays of uint8, shape (rows, columns, 3)
-        Errors from blue (too bright) to orange (too dark).
-    """
-    planes = [one.planes for one in suggestions]
-    low, high = np.percentile(planes[0][0], _PERCENTILES)
-    limit = float(np.percentile([np.abs(error) for _, _, error in planes], _PERCENTILES[1])) or 1.0
-
-    return [
-        (gray(original, low, high), gray(decoded, low, high), error_colours(error, limit))
-        for original, decoded, error in planes
-    ]
+def _details(one: Tried) -> str:
+    """What was measured, a line each."""
+    lines = [measured.text for measured in one.measured]
+    if one.distances:
+        lines.append("Squared distance from the image without noise, estimated; that of the original itself is 1:")
+        lines += [
+            f"{_WHERE[where]} {found.value:.2f}, at most {found.limit:.2f}" for where, found in one.distances.items()
+        ]
+    else:
+        lines.append("No noise was found in the image.")
+    return "\n".join(lines)
 
 
 def _events(job: _Job) -> Generator[_Event, None, _Event]:
@@ -241,26 +250,34 @@ def _events(job: _Job) -> Generator[_Event, None, _Event]:
     return _Event(job, outcome)
 
 
-def _try(job: _Job) -> Generator[Any, None, None]:
-    """Yield words for the status, suggestions, and None to be stopped at."""
+def _try(job: _Job) -> Generator[Any, None, Advice | None]:
+    """Yield words for the status, ratios that were tried, and None to be stopped at."""
     yield from relay(prepare(job.control), lambda _: None)
     if job.control.discarded:
-        return
-    from napari_tinc.advice.suggest import Suggestion, suggest_steps
+        return None
+    from napari_tinc.advice import advise
+    from napari_tinc.advice.trials import Tried
 
-    steps = suggest_steps(job.array, region=job.region, ratios=job.ratios, metadata=job.metadata)
     told = ""
-    for step in steps:
-        if job.control.discarded:
-            steps.close()
-            return
-        if isinstance(step, Suggestion):
-            yield step
-            continue
-        reading = step.phase == "preparing"
-        said = "Reading…" if reading else f"Trying ratio {step.step + 1} of {step.steps}…"
-        yield said if said != told else None
+
+    def tell(step: Any) -> Any:
+        nonlocal told
+        if isinstance(step, Tried):
+            return step
+        said = "Reading…" if step.phase == "preparing" else f"Trying ratio {step.step + 1} of {step.steps}…"
+        new = said != told
         told = said
+        return said if new else None
+
+    steps = advise.advise_steps(job.array, region=job.region, ratios=job.ratios, metadata=job.metadata)
+    with closing(relay(steps, tell)) as told_steps:
+        while not job.control.discarded:
+            try:
+                yield next(told_steps)
+            except StopIteration as stop:
+                advice: Advice = stop.value
+                return advice
+    return None
 
 
-__all__ = ["SuggestPanel", "pictures_of", "text_of"]
+__all__ = ["SuggestPanel", "text_of"]

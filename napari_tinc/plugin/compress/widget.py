@@ -30,6 +30,7 @@ from napari_tinc.plugin.window.axes import axes_text
 from napari_tinc.plugin.window.dialogs import ask_path, ask_whether
 from napari_tinc.plugin.window.docked import DockedWidget, to_front
 from napari_tinc.plugin.window.plain import plain_label
+from napari_tinc.settings import Settings
 
 if TYPE_CHECKING:
     from napari_tinc.plugin.compress.report import Report
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 
 _SUGGEST_NAME = "Suggest a ratio"
 _SUGGEST_TIP = (
-    "Try some ratios around the plane on the screen, or in the region: shows pictures, and the highest ratio at "
-    "which the loss looks like noise"
+    "Try some ratios around the plane on the screen, or in the region: shows pictures, what is measured before and "
+    "after, and the highest ratio that is safe"
 )
 _LABELS = (
     "{} looks like a label image: object numbers in long constant runs. Compression is lossy, and would change them "
@@ -113,6 +114,7 @@ class CompressWidget(DockedWidget):
             buttons.addWidget(button)
         self.suggest_button = self._button("Suggest a ratio…", _SUGGEST_TIP, self.suggest)
         self.suggestions = SuggestPanel(self)
+        self._tried_layer: Any = None
         self.suggestions.hide()  # until it is put into a dock
         self.suggestions.taken.connect(self._take_ratio)
         self.batch = BatchBox()
@@ -235,8 +237,8 @@ class CompressWidget(DockedWidget):
         data, weights = (None if one is None else full_resolution(one) for one in (layer, mask))
         display = display_of(placement.place, layer)
         job = worker.Job(
-            data, form.target(), source.metadata.displayed(display), form.settings(), weights, form.mask_weight,
-            region, labels_too,
+            data, form.target(), source.metadata.displayed(display), self._advised(form.settings(), layer), weights,
+            form.mask_weight, region, labels_too,
         )  # fmt: skip
         layer.events.data.connect(self._source_changed)
         self.destroyed.connect(session.control.discard)
@@ -255,7 +257,13 @@ class CompressWidget(DockedWidget):
         data = full_resolution(layer)
         placement = Placement.of(layer, source.metadata.axes, tuple(data.shape))
         region = self.form.region() or around_view(self.viewer.dims, placement)
+        self._tried_layer = layer
         self.suggestions.start(data, region, source.metadata)
+
+    def _advised(self, settings: Settings, layer: Any) -> Settings:
+        """Have a file say what was advised, if the layer was tried."""
+        advice = self.suggestions.advice
+        return settings if advice is None or layer != self._tried_layer else settings.noted("advice", advice.note)
 
     def _take_ratio(self, ratio: float) -> None:
         self.form.write(target_kind="ratio", target_value=ratio)

@@ -16,6 +16,7 @@ from napari_tinc.arrays.inputs import looks_like_labels
 from napari_tinc.arrays.metadata import LEADING, Metadata
 from napari_tinc.arrays.scratch import read_steps
 from napari_tinc.errors import TincError
+from napari_tinc.measures.noise import note_text
 from napari_tinc.plugin.compress import engine
 from napari_tinc.plugin.compress.losses import kept_structure, worst_octants
 from napari_tinc.plugin.compress.model import importance_weights
@@ -299,6 +300,7 @@ def _report(data: Array, volume: CompressedVolume, started: float) -> Generator[
     return Report(
         volume.raw_nbytes, volume.nbytes, psnr, ssim, part, seconds, worst.psnr, box,
         "" if kept is None else kept.sentence(), losses, promised if isinstance(promised, float | int) else None,
+        note_text(volume.provenance.get("noise")), str(volume.provenance.get("advice", "")),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import qmc
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -29,6 +30,10 @@ _ROUNDS = 20
 # Rounding to multiples of a step is an error of this many squared steps by itself.
 _ROUNDING = 1 / 12
 _SAMPLED = 2**16
+# Of a whole volume a share is looked at, at most so many voxels, in so many blocks.
+_LOOKED_AT, _LOOKED_AT_SHARE, _BLOCKS = 2**15, 64, 8
+_LEAST_SIDE = 5  # of a block, so that voxels have neighbours two apart
+_LONGEST_NOTE = 400
 # Standard deviation of 1, -2 and 1 times white noise.
 _SECOND = math.sqrt(6)
 
@@ -48,17 +53,26 @@ class Noise:
     colour : float
         Variance between voxels two apart over that between neighbours; 1 for white noise, more if neighbours are alike
         or if what was measured is fine structure. nan without noise.
+    misfit : float
+        How far the variances that were measured at the various intensities are from the line, relative to it, in the
+        median: how much the estimate is to be trusted. nan without noise.
     """
 
     gain: float
     base: float
     least: float
     colour: float
+    misfit: float
 
     @property
     def is_none(self) -> bool:
         """Whether there is no noise that could be measured."""
         return self.least == 0 and self.gain == 0
+
+    @property
+    def text(self) -> str:
+        """The line in words."""
+        return _line_text(self.gain, self.base)
 
     def variance(self, intensity: Array) -> Floats:
         """Variance at intensities free of noise, of the same shape."""
@@ -66,7 +80,11 @@ class Noise:
         return found
 
 
-NONE = Noise(0.0, 0.0, 0.0, float("nan"))
+def _line_text(gain: float, base: float) -> str:
+    return f"{gain:.4g} · intensity {'-' if base < 0 else '+'} {abs(base):.4g}"
+
+
+NONE = Noise(0.0, 0.0, 0.0, math.nan, math.nan)
 
 
 def estimate_noise(images: Sequence[Array]) -> Noise:
@@ -88,8 +106,7 @@ def estimate_noise(images: Sequence[Array]) -> Noise:
     if not bins:
         return NONE
     intensity, variance, count = (np.array(column) for column in zip(*bins, strict=True))
-    rising = np.argsort(variance)
-    usual = variance[rising][np.searchsorted(np.cumsum(count[rising]), count.sum() / 2)]
+    usual = _weighted_median(variance, count)
     if usual <= 2 * _ROUNDING * step**2:
         return NONE
     gain, base = _line(intensity, variance, count)
@@ -97,7 +114,59 @@ def estimate_noise(images: Sequence[Array]) -> Noise:
     least = max(gain * float(near.means.min()) + base, float(variance[variance > 0].min()) / 4)
     far = _differences(images, 2, step)
     spreads = [_variance(cells.sums, cells.rounding) for cells in (near, far)]
-    return Noise(gain, base, least, spreads[1] / spreads[0])
+    expected = np.maximum(gain * intensity + base, least)
+    misfit = _weighted_median(np.abs(variance / expected - 1), count)
+    return Noise(gain, base, least, spreads[1] / spreads[0], misfit)
+
+
+def sampled_noise(image: Array) -> Noise:
+    """Estimate the noise of one channel and time point from small blocks, so many that it costs next to nothing.
+
+    Parameters
+    ----------
+    image : ndarray, 2-D or 3-D
+        In memory or in a file; a 64th of it is looked at, and no more than 32768 voxels.
+    """
+    wanted = min(_LOOKED_AT, image.size // _LOOKED_AT_SHARE) / _BLOCKS
+    sides = list(image.shape)
+    for number, axis in enumerate(sorted(range(image.ndim), key=image.shape.__getitem__)):
+        sides[axis] = min(sides[axis], max(_LEAST_SIDE, int(wanted ** (1 / (image.ndim - number)) + 1e-9)))
+        wanted /= sides[axis]
+    blocks = []
+    for point in qmc.Halton(image.ndim, scramble=False).random(_BLOCKS + 1)[1:]:  # the first is a corner
+        starts = [int(p * (n - side + 1)) for p, n, side in zip(point, image.shape, sides, strict=True)]
+        blocks.append(np.asarray(image[tuple(slice(a, a + n) for a, n in zip(starts, sides, strict=True))]))
+    return estimate_noise(blocks)
+
+
+def note_of(noises: Sequence[Noise]) -> str:
+    """Write estimates as a file's provenance holds them: gain, base and misfit of every channel, or ``none``."""
+    return "; ".join("none" if n.is_none else f"{n.gain:.4g} {n.base:.4g} {n.misfit:.2g}" for n in noises)
+
+
+def read_note(note: object) -> list[tuple[float, float, float] | None]:
+    """Invert :func:`note_of`; of what is no such note, which a file may hold, nothing is read."""
+    if not isinstance(note, str) or not note or len(note) > _LONGEST_NOTE:
+        return []
+    found: list[tuple[float, float, float] | None] = []
+    for part in note.split("; "):
+        try:
+            gain, base, misfit = (0.0, 0.0, 0.0) if part == "none" else map(float, part.split(" "))
+        except ValueError:
+            return []
+        if not all(map(math.isfinite, (gain, base, misfit))):
+            return []
+        found.append(None if part == "none" else (gain, base, misfit))
+    return found
+
+
+def note_text(note: object) -> str:
+    """Say in words what a file's note says; empty if there is none."""
+    read = read_note(note)
+    parts = [
+        "none found" if one is None else f"variance {_line_text(*one[:2])}, to within {one[2]:.0%}" for one in read
+    ]
+    return "; ".join(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +176,11 @@ class _Differences:
     means: Floats
     sums: Floats
     rounding: float
+
+
+def _weighted_median(values: Floats, weights: Floats) -> float:
+    rising = np.argsort(values)
+    return float(values[rising][np.searchsorted(np.cumsum(weights[rising]), weights.sum() / 2)])
 
 
 def _granularity(images: Sequence[Array]) -> float:
@@ -189,4 +263,4 @@ def _line(intensity: Floats, variance: Floats, count: Floats) -> tuple[float, fl
     return float(gain), float(base)
 
 
-__all__ = ["NONE", "Noise", "estimate_noise"]
+__all__ = ["NONE", "Noise", "estimate_noise", "note_of", "note_text", "read_note", "sampled_noise"]

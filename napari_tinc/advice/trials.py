@@ -1,16 +1,16 @@
-"""How small a volume may become: a few ratios tried on a part of it, and whether what each loses looks like noise.
+"""A ratio tried on a part of a volume: whether what it loses looks like noise, and what it does to measurements.
 
 The measure is an estimate of how far a decoded volume is from the image without noise, which nobody has: Stein's
 unbiased risk estimate (C. Stein, Annals of Statistics 9, 1135, 1981), its divergence found by compressing once more
 with a little noise added (Ramani, Blu and Unser, *Monte-Carlo SURE*, IEEE TIP 17, 1540, 2008). In units of the
 original's own distance from that image it is 1 where a file is as near to the truth as what was compressed.
-``docs/suggest.md`` derives and tests it.
+``docs/advise.md`` derives and tests it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -18,12 +18,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import binary_dilation, uniform_filter
 
-from napari_tinc.advice.noise import Noise, estimate_noise
-from napari_tinc.advice.sample_blocks import Sample, draw
+from napari_tinc.advice.sample_blocks import Sample
 from napari_tinc.arrays.metadata import Metadata
-from napari_tinc.arrays.scratch import ArrayLike
 from napari_tinc.encode import framing
 from napari_tinc.encode.attempts import Attempt, smallest_budget, with_wavelets_alone
 from napari_tinc.encode.framing import Content
@@ -32,23 +30,31 @@ from napari_tinc.encode.plan import plan_wavelets
 from napari_tinc.errors import InputError
 from napari_tinc.geometry.pyramid import dyadic_splits
 from napari_tinc.measures import metrics
+from napari_tinc.measures.downstream import LINES, TITLES, Score, Structure
+from napari_tinc.measures.noise import Noise
 from napari_tinc.progress import Progress
 from napari_tinc.settings import Settings
-from napari_tinc.system.steps import relay
 from napari_tinc.wavelets.blocks import SIDE_CODES, CodedWavelets, Pyramid, WaveletHead
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
-RATIOS = (256.0, 128.0, 64.0, 32.0, 16.0, 8.0, 4.0, 2.0)
-_TRIED = 4
+# Ratios that may be tried where none are asked for.
+_LADDER = tuple(2.0**k for k in range(1, 14))
 _SETTINGS = Settings("fast", model="wavelet")
 # Noise added to see how much of the noise a file follows, in the noise's own standard deviations.
 _PERTURBATION = 0.3
 # Sums over cubes of this side are the observations of which the error of the estimate is found.
 _CUBE = 8
+# How much farther from the truth than the original, in squares, a file may be for all that is known: 0.2 dB.
+_MARGIN = 0.05
 _ONE_SIDED_95 = 1.645
-# How wrong the variance of the noise may be: docs/suggest.md has the measurements.
+# What as much noise again changes by more says more of the noise than of a file.
+_REPEATABLE = 0.85
+# Fewer voxels next to structure are not judged by themselves: it would take luck.
+_LEAST_STRUCTURE = _CUBE**3
+_NEIGHBOURS = ((..., slice(1, None)), (..., slice(None, -1)))
+# How wrong the variance of the noise may be: docs/advise.md has the measurements.
 _NOISE_ERROR = 0.1
 # Of a file, what its header and map of quality take: at most so many bytes, and this share.
 _HEADER, _QUALITY = 200, 1 / 80
@@ -84,9 +90,63 @@ class Distance:
     value: float
     limit: float
 
+    @property
+    def is_near(self) -> bool:
+        """Whether they are no farther than the original's, but for a margin."""
+        return self.value <= 1 and self.limit <= 1 + _MARGIN
+
+
+@dataclass(frozen=True)
+class Residual:
+    """What is lost, over the standard deviation of the noise at each voxel; white noise has 0, 1, 0 and 0.
+
+    Parameters
+    ----------
+    bias : float
+        Mean.
+    power : float
+        Mean square: how much of the noise's variance, or more than it, is gone.
+    neighbours : float
+        Correlation between neighbours along the last axis. A file that keeps coarse noise and drops the fine has it
+        below 0.
+    structure : float
+        Correlation with what is decoded.
+    """
+
+    bias: float
+    power: float
+    neighbours: float
+    structure: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement on a decoded volume, and the line below which it should not fall.
+
+    Parameters
+    ----------
+    score : Score
+    line : float
+        That of :data:`napari_tinc.measures.downstream.LINES`; or, if it is lower, what as much noise again does to
+        the original: no file can be held to more than the data repeat.
+    """
+
+    score: Score
+    line: float
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is on the line or above."""
+        return self.score.agreement >= self.line
+
+    @property
+    def text(self) -> str:
+        """Say in words what it came to."""
+        return f"{TITLES[self.score.key]} {self.score.agreement:.3f}, line {self.line:.3f}"
+
 
 @dataclass(frozen=True, eq=False)
-class Suggestion:
+class Tried:
     """What a ratio costs.
 
     Parameters
@@ -99,10 +159,13 @@ class Suggestion:
         PSNR expected of the whole array, in dB over its range.
     original, decoded : ndarray
         The region's voxels, of the array's dtype, spatial axes alone.
-    here, everywhere : Distance or None
-        Of the region, and of a sample of the whole array; None without noise.
-    noise : Noise
-        What was found of it.
+    distances : mapping of str to Distance
+        From the image without noise: ``"here"``, of the region; ``"everywhere"``, of a sample of the whole array; and
+        ``"structure"``, of the foreground of that sample, if there is any. Empty without noise.
+    residual : Residual or None
+        Of the sample; None without noise.
+    measured : tuple of Measured
+        What people measure later.
     """
 
     ratio: float
@@ -110,23 +173,35 @@ class Suggestion:
     psnr: float
     original: Array
     decoded: Array
-    here: Distance | None
-    everywhere: Distance | None
-    noise: Noise
+    distances: Mapping[str, Distance]
+    residual: Residual | None
+    measured: tuple[Measured, ...]
 
     @property
     def verdict(self) -> Verdict:
-        """Whether file and original are equally near to the image without noise, here and everywhere."""
-        if self.here is None or self.everywhere is None:
+        """Whether file and original are equally near to the image without noise, wherever one looks."""
+        if not self.distances:
             return Verdict.NO_NOISE
-        return Verdict.NOISE if max(self.here.limit, self.everywhere.limit) <= 1 else Verdict.STRUCTURE
+        return Verdict.NOISE if all(one.is_near for one in self.distances.values()) else Verdict.STRUCTURE
+
+    @property
+    def below(self) -> tuple[Measured, ...]:
+        """Measurements below their lines."""
+        return tuple(one for one in self.measured if not one.is_kept)
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether there is nothing that speaks against the ratio, and something that could have."""
+        judged = bool(self.measured) or self.verdict is Verdict.NOISE
+        return judged and self.verdict is not Verdict.STRUCTURE and not self.below
 
     @property
     def text(self) -> str:
-        """The verdict in words."""
+        """The verdict in words, and the measurement that falls farthest."""
         text = _TEXTS[self.verdict]
-        if self.verdict is Verdict.STRUCTURE and self.here is not None and self.here.limit <= 1:
-            text += " elsewhere in the volume"
+        if self.below:
+            text += ", but " if self.verdict is Verdict.NOISE else "; "
+            text += f"{min(self.below, key=lambda one: one.score.agreement - one.line).text}"
         return text
 
     @property
@@ -141,79 +216,8 @@ class Suggestion:
         return self.original[middle], self.decoded[middle], self.error[middle]
 
 
-def advised(suggestions: Sequence[Suggestion]) -> Suggestion | None:
-    """Return the last, by ratio, up to which every loss looks like noise; None if there is none."""
-    best = None
-    for one in sorted(suggestions, key=lambda suggestion: suggestion.ratio):
-        if one.verdict is not Verdict.NOISE:
-            break
-        best = one
-    return best
-
-
-def suggest_steps(
-    array: ArrayLike,
-    *,
-    region: tuple[slice, ...] | None = None,
-    ratios: Sequence[float] | None = None,
-    metadata: Metadata | None = None,
-) -> Generator[Progress | Suggestion, None, list[Suggestion]]:
-    """Try ratios on a part of a volume; yield progress, and every ratio as soon as it is done. Close it to cancel.
-
-    Wavelets alone are tried, as ``preset="fast"`` does. A volume of up to 1048576 voxels is compressed whole. Of a
-    larger one, the region and five blocks of its size, spread evenly over the volume, are compressed together with one
-    quantiser, so that the region gets the share of the bytes that it would get in the file of the whole; what a header
-    takes is counted as in that file. Of an array with channels or time points, the one that the region begins in is
-    tried.
-
-    Parameters
-    ----------
-    array : ndarray, dask array, zarr array or the like
-        Only the blocks are read.
-    region : tuple of slice, optional
-        Where to look, one slice per axis of the array, such as the neighbourhood of the plane on the screen; by default
-        the middle. A larger one than 131072 voxels is cut to its middle, a thin one is given its neighbours while it is
-        compressed.
-    ratios : sequence of float, optional
-        Bytes of the array over bytes of the file; by default the four largest powers of two up to 256 for which a file
-        can exist.
-    metadata : Metadata, optional
-        Axes; by default ``Metadata.default(array.ndim)``.
-
-    Yields
-    ------
-    Progress or Suggestion
-        The suggestions by ascending ratio.
-
-    Returns
-    -------
-    list of Suggestion
-
-    Raises
-    ------
-    InputError
-        If the array, the region or a ratio cannot be used.
-    """
-    metadata = metadata or Metadata.default(len(array.shape))
-    sample = yield from relay(draw(array, region, metadata), lambda read: Progress.unmeasured("preparing", *read))
-    noise = estimate_noise(sample.blocks)
-    trial = _Trial.of(sample, noise)
-    chosen = trial.ratios(ratios)
-    done: list[Suggestion] = []
-    near: WaveletHead | None = None
-
-    def told(_: Progress) -> Progress:
-        return Progress.unmeasured("trying", len(done), len(chosen))
-
-    for ratio in chosen:
-        found, near = yield from relay(trial.at(ratio, near), told)
-        done.append(found)
-        yield found
-    return done
-
-
 @dataclass(frozen=True, eq=False)
-class _Trial:
+class Trial:
     """A sample as the compressor sees it, with and without more noise."""
 
     sample: Sample
@@ -222,9 +226,12 @@ class _Trial:
     noisier: Original
     variances: list[Floats]
     added: list[Floats]
+    structure: Structure
+    lines: Mapping[str, float]
 
     @classmethod
-    def of(cls, sample: Sample, noise: Noise) -> _Trial:
+    def of(cls, sample: Sample, noise: Noise) -> Generator[None, None, Trial]:
+        """Prepare what all ratios share; yield now and then."""
         blocks = sample.blocks
         wide = np.float64 if blocks[0].dtype.itemsize > 2 and blocks[0].dtype != np.float32 else np.float32
         axes = "yx" if blocks[0].ndim == 2 else "zyx"
@@ -242,49 +249,78 @@ class _Trial:
             return Original(stacked, stacked.shape, metadata, None, joined.ranges * len(items))
 
         noisier = [block + more for block, more in zip(blocks, added, strict=True)]
-        return cls(sample, noise, source(blocks), source(noisier), variances, added)
+        usual = math.sqrt(float(np.median(np.concatenate([v.ravel() for v in variances]))))
+        structure = Structure(blocks, usual)
+        again = [block + more / _PERTURBATION for block, more in zip(blocks, added, strict=True)]
+        lines = {}
+        yield
+        for one in structure.scores(again):
+            if one.agreement >= _REPEATABLE:
+                lines[one.key] = min(LINES[one.key], one.agreement)
+            yield
+        return cls(sample, noise, source(blocks), source(noisier), variances, added, structure, lines)
 
-    def ratios(self, asked: Sequence[float] | None) -> list[float]:
-        """Return the ratios to try, in ascending order."""
-        least = self._least()
-        possible = [ratio for ratio in RATIOS if self._budget(ratio) >= least]
-        if asked is None:
-            if not possible:
-                raise InputError("expected a volume large enough for a file half its size, got a smaller one")
-            return sorted(possible[:_TRIED])
+    def ladder(self) -> list[float]:
+        """Return the powers of two for which a file can exist, in ascending order."""
+        possible = [ratio for ratio in _LADDER if self._budget(ratio) >= self._least]
+        if not possible:
+            raise InputError("expected a volume large enough for a file half its size, got a smaller one")
+        return possible
+
+    def checked(self, asked: Sequence[float]) -> list[float]:
+        """Return ratios that are asked for, in ascending order; errors as of ``advise_steps``."""
         for ratio in asked:
             if not (math.isfinite(ratio) and ratio > 1):
                 raise InputError(f"expected ratios above 1, got {ratio:g}")
-            if self._budget(ratio) < least:
+            if self._budget(ratio) < self._least:
                 raise InputError(
                     f"expected a ratio for which a file can exist, got {ratio:g}: {self.sample.nbytes} bytes of voxels "
                     "are too few for it; lower it"
                 )
         return sorted(set(asked))
 
-    def at(self, ratio: float, near: WaveletHead | None) -> Generator[Progress, None, tuple[Suggestion, WaveletHead]]:
+    def at(self, ratio: float, near: WaveletHead | None) -> Generator[Progress, None, tuple[Tried, WaveletHead]]:
         """Compress the sample twice, and judge what is lost; ``near`` is how the ratio before was coded."""
         budget = self._budget(ratio)
         attempt: Attempt = yield from with_wavelets_alone(self.source, self._settings(), budget, near, refill=False)
         near = next(coded.head for coded in attempt.content.wavelets if coded is not None)
         decoded = list(attempt.decoder()())
-        here = everywhere = None
+        distances: Mapping[str, Distance] = {}
+        residual = None
         if not self.noise.is_none:
             other: Attempt = yield from with_wavelets_alone(self.noisier, self._settings(), budget, near, refill=False)
-            here, everywhere = self._distances(decoded, list(other.decoder()()))
+            distances = self._distances(decoded, list(other.decoder()()))
+            residual = self._residual(decoded)
         dtype = self.sample.blocks[0].dtype
         rounded = [_as(block, dtype) for block in decoded]
         pairs = list(zip(self.sample.blocks, rounded, strict=True))[0 if self.sample.is_whole else 1 :]
         error = float(np.mean([metrics.mse(block, found) for block, found in pairs]))
-        place = self.sample.place
-        suggestion = Suggestion(
+        place, measured = self.sample.place, []
+        for score in self.structure.scores(rounded):
+            if score.key in self.lines:
+                measured.append(Measured(score, self.lines[score.key]))
+            yield Progress.unmeasured("measuring", 0, 1)
+        tried = Tried(
             ratio, int(self.sample.nbytes / ratio), metrics.psnr_from_mse(error, self.sample.value_range),
-            self.sample.blocks[0][place], rounded[0][place], here, everywhere, self.noise,
+            self.sample.blocks[0][place], rounded[0][place], distances, residual,
+            tuple(measured),
         )  # fmt: skip
-        return suggestion, near
+        return tried, near
 
-    def _distances(self, decoded: list[Array], noisier: list[Array]) -> tuple[Distance, Distance]:
-        """Distance from the truth in the region, and in all blocks.
+    def _residual(self, decoded: list[Array]) -> Residual:
+        """Compare what is lost with white noise of the variance that was found."""
+        units = [
+            np.subtract(block, plain, dtype=np.float64) / np.sqrt(variance)
+            for block, plain, variance in zip(self.sample.blocks, decoded, self.variances, strict=True)
+        ]
+        every, kept = (np.concatenate([one.ravel() for one in parts]) for parts in (units, decoded))
+        first, second = (np.concatenate([unit[place].ravel() for unit in units]) for place in _NEIGHBOURS)
+        return Residual(
+            float(every.mean()), float(np.square(every).mean()), _correlation(first, second), _correlation(every, kept)
+        )
+
+    def _distances(self, decoded: list[Array], noisier: list[Array]) -> dict[str, Distance]:
+        """Distance from the truth in the region, in all blocks, and where there is structure.
 
         What a file follows of added noise is what it follows of the noise that is there. The squares of the added noise
         have a known mean: what they are above it is taken out of the sums, as far as the file follows, and so these are
@@ -302,9 +338,18 @@ class _Trial:
             loss = np.subtract(block, plain, dtype=np.float64) ** 2
             chance = share * ((added / _PERTURBATION) ** 2 - variance)
             maps.append((loss, loss - variance + 2 * (same - chance), variance))
-        here = np.stack([_in_cubes(part[self.sample.place]) for part in maps[0]])
-        everywhere = np.concatenate([[_in_cubes(part) for part in parts] for parts in maps], 1)
-        return _distance(here), _distance(everywhere)
+        found = {"here": _distance(np.stack([_in_cubes(part[self.sample.place]) for part in maps[0]]))}
+        found["everywhere"] = _distance(np.concatenate([[_in_cubes(part) for part in parts] for parts in maps], 1))
+        if sum(map(np.count_nonzero, self._near_structure)) >= _LEAST_STRUCTURE:
+            marked = zip(maps, self._near_structure, strict=True)
+            sums = np.concatenate([[_in_cubes(part * mask) for part in parts] for parts, mask in marked], 1)
+            found["structure"] = _distance(sums)
+        return found
+
+    @cached_property
+    def _near_structure(self) -> list[npt.NDArray[np.bool_]]:
+        """Foreground with dim parts, and what is next to it, so that no noise decides which voxels are asked."""
+        return [np.asarray(binary_dilation(mask, iterations=2)) for mask in self.structure.dim]
 
     def _settings(self) -> Settings:
         return _SETTINGS if self.sample.is_whole else replace(_SETTINGS, levels=1)
@@ -327,6 +372,7 @@ class _Trial:
         plan = plan_wavelets(self.source, self._settings(), 0)
         return framing.size(plan, Content({}, [empty] * len(self.source.items)))
 
+    @cached_property
     def _least(self) -> int:
         return smallest_budget(self.source, self._settings())
 
@@ -334,6 +380,13 @@ class _Trial:
 def _as(values: Array, dtype: np.dtype[Any]) -> Array:
     """Round to a dtype as a file does; values lie within its range."""
     return (np.rint(values) if dtype.kind in "iu" else values).astype(dtype)
+
+
+def _correlation(first: Array, second: Array) -> float:
+    """Correlation of two rows of numbers; 0 where one does not vary."""
+    first, second = first - first.mean(), second - second.mean(dtype=np.float64)
+    norm = math.sqrt(float(first @ first) * float(second @ second))
+    return float(first @ second) / norm if norm else 0.0
 
 
 def _in_cubes(values: Floats) -> Floats:
@@ -352,4 +405,4 @@ def _distance(sums: Floats) -> Distance:
     return Distance(value, value + math.hypot(sampling, _NOISE_ERROR * float(loss.sum()) / noise))
 
 
-__all__ = ["RATIOS", "Distance", "Suggestion", "Verdict", "advised", "suggest_steps"]
+__all__ = ["Distance", "Measured", "Residual", "Trial", "Tried", "Verdict"]
