@@ -1,0 +1,63 @@
+import type { Task, TaskResult } from './tasks.js';
+
+/** Runs the decoding of blocks: here and now, or in workers. */
+export interface Pool {
+  /** How many tasks run at the same time. */
+  readonly width: number;
+  run<T extends Task>(task: T): Promise<TaskResult<T>>;
+}
+
+/** Run something for every entry, a few at a time, and stop between two when nobody wants it any more. */
+export async function forEachLimited<T>(
+  entries: readonly T[], limit: number, work: (entry: T) => Promise<void>, signal: AbortSignal | undefined,
+): Promise<void> {
+  let next = 0;
+  const lane = async (): Promise<void> => {
+    while (next < entries.length) {
+      signal?.throwIfAborted();
+      await work(entries[next++]!);
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(limit, entries.length) }, lane));
+}
+
+/** Values that cost time to make, as many as fit in a number of bytes; those used last stay. */
+export class Cache<T> {
+  private readonly entries = new Map<string, { value: Promise<T>; size: number }>();
+  private size = 0;
+
+  constructor(
+    private readonly limit: number,
+    private readonly sizeOf: (value: T) => number,
+  ) {}
+
+  get(key: string, make: () => Promise<T>): Promise<T> {
+    const found = this.entries.get(key);
+    if (found) {
+      this.entries.delete(key);
+      this.entries.set(key, found);
+      return found.value;
+    }
+    const entry = { value: make(), size: 0 };
+    this.entries.set(key, entry);
+    entry.value.then(
+      (value) => {
+        if (this.entries.get(key) !== entry) return;
+        entry.size = this.sizeOf(value);
+        this.size += entry.size;
+        this.evict(key);
+      },
+      () => this.entries.delete(key),
+    );
+    return entry.value;
+  }
+
+  private evict(kept: string): void {
+    for (const [key, { size }] of this.entries) {
+      if (this.size <= this.limit) return;
+      if (key === kept || size === 0) continue;
+      this.entries.delete(key);
+      this.size -= size;
+    }
+  }
+}
