@@ -1,4 +1,4 @@
-"""The command line: compress, suggest, decompress, info, check, demo, compare."""
+"""The command line: compress, suggest, decompress, info, check, demo, compare, share."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from napari_tinc.cli.options import (
     WithinName,
     parse_region,
 )
+from napari_tinc.cli.share import share
 from napari_tinc.cli.suggest import suggest
 from napari_tinc.cli.terminal import end_if_asked, listen, print_result, reporting, run_showing, say
 from napari_tinc.encode.batch import SUFFIX, Job, Options, compress_file, find_jobs
@@ -297,6 +298,7 @@ def demo(
 
 
 app.command()(compare)
+app.command()(share)
 app.command()(suggest)
 
 

@@ -2,7 +2,7 @@ export { FormatError, type FormatCode, RequestError, UnsupportedError } from './
 export type { Box, Triple } from './box.js';
 export type { Dtype, Frame, Item, Segment } from './frame.js';
 export type { Display, Metadata } from './metadata.js';
-export type { Octant, Quality } from './quality.js';
+export { type Extent, Quality } from './quality.js';
 export type { Pool } from './pool.js';
 export { BytesSource, HttpSource, type Source } from './source.js';
 export { inlinePool } from './tasks.js';

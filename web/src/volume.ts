@@ -7,7 +7,7 @@ import { INSIDE, OUTSIDE } from './masks/states.js';
 import type { Pool } from './pool.js';
 import { type Bins, checkLargest, fromNumbers, parseBins } from './predictive/bins.js';
 import { Numbers, parseNumbersHead } from './predictive/layer.js';
-import { parseQuality, type Quality } from './quality.js';
+import { Quality } from './quality.js';
 import { parseRestoration, restorationBox, type Restoration, restore } from './restoration.js';
 import { BytesSource, Part, type Source } from './source.js';
 import { inlinePool } from './tasks.js';
@@ -70,8 +70,13 @@ export class Volume {
 
   /** What the file says of the quality of an item's octants; undefined where nothing was lost and none is stored. */
   async quality(item: number): Promise<Quality | undefined> {
-    const part = this.part(item, Kind.quality, 'quality');
-    return part && parseQuality(await part.readAll(), this.frame, item);
+    const bytes = await this.qualityBytes(item);
+    return bytes && new Quality(bytes, this.frame, item);
+  }
+
+  /** The same as it is stored. */
+  async qualityBytes(item: number): Promise<Uint8Array | undefined> {
+    return this.part(item, Kind.quality, 'quality')?.readAll();
   }
 
   /** The scales of an item, its own first. */
@@ -111,7 +116,7 @@ export class Volume {
     const scales = await this.scales(item);
     const { shape, halvings } = scales[scale] ?? badScale(scale, scales.length);
     this.checkRequest(item, box, shape);
-    if (scale === 0) return Float32Array.from((await this.voxels(item, box, signal)) as ArrayLike<number>, Number);
+    if (scale === 0) return toSamples(await this.voxels(item, box, signal));
     const { minimum, maximum, offset, scale: gain } = this.frame.items[item]!;
     const size = volumeOf(sidesOf(box));
     if (minimum === maximum && this.frame.model !== EXACT) return new Float32Array(size).fill(minimum);
@@ -290,6 +295,11 @@ async function coverCoarse(samples: Float32Array, mask: Mask, halvings: Triple, 
         const state = states[((z << shifts[0]) * c1 + (y << shifts[1])) * c2 + (x << shifts[2])]!;
         if (state !== INSIDE) samples[i] = state === OUTSIDE ? mask.background : (samples[i]! + mask.background) / 2;
       }
+}
+
+function toSamples(voxels: Voxels): Float32Array {
+  if (voxels instanceof BigInt64Array || voxels instanceof BigUint64Array) return Float32Array.from(voxels, Number);
+  return voxels instanceof Float32Array ? voxels : new Float32Array(voxels);
 }
 
 /** Round to the nearest number of the dtype, to the even one of two, in place. */
