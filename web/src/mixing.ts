@@ -26,12 +26,16 @@ export function copyStatistics({ contexts, weights }: Statistics): Statistics {
   return { contexts: contexts.slice(), weights: weights.slice() };
 }
 
+// Places in the coder's state.
+const LOW = 0;
+const HIGH = 1;
+const WORD = 2;
+
 export class MixingDecoder {
   private readonly contexts: Int32Array;
   private readonly weights: Float64Array;
-  private low = 0;
-  private high = 0xffffffff;
-  private word = 0;
+  /** In an array of 32-bit numbers, for numbers beyond 2³⁰ that are fields of an object are slow. */
+  private readonly state = Uint32Array.of(0, 0xffffffff, 0);
   private at = 4;
 
   constructor(
@@ -41,30 +45,32 @@ export class MixingDecoder {
     this.contexts = statistics.contexts;
     this.weights = statistics.weights;
     const byte = (i: number): number => (i < stream.length ? stream[i]! : 0);
-    this.word = ((byte(0) << 24) | (byte(1) << 16) | (byte(2) << 8) | byte(3)) >>> 0;
+    this.state[WORD] = (byte(0) << 24) | (byte(1) << 16) | (byte(2) << 8) | byte(3);
   }
 
   /** A bit that is 1 with a probability in 65536ths. */
   private read(probability: number): number {
-    const range = this.high - this.low;
+    const { state } = this;
+    const low = state[LOW]!, high = state[HIGH]!;
+    const range = (high - low) >>> 0;
     // Both products are below 2³², so the shift that reads them as unsigned is exact.
-    const middle =
-      this.low + (Math.imul(range >>> 16, probability) >>> 0) + (Math.imul(range & 0xffff, probability) >>> 16);
-    let bit: number;
-    if (this.word <= middle) {
-      bit = 1;
-      this.high = middle;
-    } else {
-      bit = 0;
-      this.low = middle + 1;
-    }
-    while (((this.low ^ this.high) & 0xff000000) === 0) {
-      this.low = (this.low << 8) >>> 0;
-      this.high = ((this.high << 8) | 255) >>> 0;
-      this.word = ((this.word << 8) | (this.at < this.stream.length ? this.stream[this.at]! : 0)) >>> 0;
-      this.at++;
-    }
+    const middle = (low + Math.imul(range >>> 16, probability) + (Math.imul(range & 0xffff, probability) >>> 16)) >>> 0;
+    const bit = state[WORD]! <= middle ? 1 : 0;
+    if (bit) state[HIGH] = middle;
+    else state[LOW] = middle + 1;
+    if (((state[LOW]! ^ state[HIGH]!) & 0xff000000) === 0) this.shift();
     return bit;
+  }
+
+  /** Drop the bytes that are settled. */
+  private shift(): void {
+    const { state, stream } = this;
+    do {
+      state[LOW] = state[LOW]! << 8;
+      state[HIGH] = (state[HIGH]! << 8) | 255;
+      state[WORD] = (state[WORD]! << 8) | (this.at < stream.length ? stream[this.at]! : 0);
+      this.at++;
+    } while (((state[LOW]! ^ state[HIGH]!) & 0xff000000) === 0);
   }
 
   /** A bit that nothing is known of. */
@@ -79,7 +85,10 @@ export class MixingDecoder {
     return value;
   }
 
-  /** A decision with its seven contexts and its set of weights, which learn from it. */
+  /**
+   * A decision with its seven contexts and its set of weights, which learn from it. All is written out, for calls that
+   * the compiler does not inline would cost more than what they do.
+   */
   decide(c0: number, c1: number, c2: number, c3: number, c4: number, c5: number, c6: number, set: number): number {
     const { contexts, weights } = this;
     const a0 = contexts[c0]!, a1 = contexts[c1]!, a2 = contexts[c2]!, a3 = contexts[c3]!;
@@ -87,50 +96,50 @@ export class MixingDecoder {
     const s0 = STRETCH[a0 >> 12]!, s1 = STRETCH[a1 >> 12]!, s2 = STRETCH[a2 >> 12]!, s3 = STRETCH[a3 >> 12]!;
     const s4 = STRETCH[a4 >> 12]!, s5 = STRETCH[a5 >> 12]!, s6 = STRETCH[a6 >> 12]!;
     const w = 7 * set;
-    const sum =
-      s0 * weights[w]! + s1 * weights[w + 1]! + s2 * weights[w + 2]! + s3 * weights[w + 3]! +
-      s4 * weights[w + 4]! + s5 * weights[w + 5]! + s6 * weights[w + 6]!;
-    const mixed = Math.floor(sum * 2 ** -16);
+    const w0 = weights[w]!, w1 = weights[w + 1]!, w2 = weights[w + 2]!, w3 = weights[w + 3]!;
+    const w4 = weights[w + 4]!, w5 = weights[w + 5]!, w6 = weights[w + 6]!;
+    const mixed = Math.floor((s0 * w0 + s1 * w1 + s2 * w2 + s3 * w3 + s4 * w4 + s5 * w5 + s6 * w6) * 2 ** -16);
     const probability = SQUASH[mixed > 2047 ? 4094 : mixed < -2047 ? 0 : mixed + 2047]!;
     const bit = this.read(probability);
+
     const error = (14 * ((bit << 16) - probability)) >> 4;
-    this.teach(w, s0, error);
-    this.teach(w + 1, s1, error);
-    this.teach(w + 2, s2, error);
-    this.teach(w + 3, s3, error);
-    this.teach(w + 4, s4, error);
-    this.teach(w + 5, s5, error);
-    this.teach(w + 6, s6, error);
-    if (bit) {
-      contexts[c0] = grown(a0); contexts[c1] = grown(a1); contexts[c2] = grown(a2); contexts[c3] = grown(a3);
-      contexts[c4] = grown(a4); contexts[c5] = grown(a5); contexts[c6] = grown(a6);
-    } else {
-      contexts[c0] = shrunk(a0); contexts[c1] = shrunk(a1); contexts[c2] = shrunk(a2); contexts[c3] = shrunk(a3);
-      contexts[c4] = shrunk(a4); contexts[c5] = shrunk(a5); contexts[c6] = shrunk(a6);
-    }
+    weights[w] = limited(w0 + ((s0 * error + 32768) >> 16));
+    weights[w + 1] = limited(w1 + ((s1 * error + 32768) >> 16));
+    weights[w + 2] = limited(w2 + ((s2 * error + 32768) >> 16));
+    weights[w + 3] = limited(w3 + ((s3 * error + 32768) >> 16));
+    weights[w + 4] = limited(w4 + ((s4 * error + 32768) >> 16));
+    weights[w + 5] = limited(w5 + ((s5 * error + 32768) >> 16));
+    weights[w + 6] = limited(w6 + ((s6 * error + 32768) >> 16));
+
+    // What lies between a probability and the bit shrinks: after a one 65535 − P by ⌊ ⌋, after a zero P by ⌈ ⌉ of its
+    // product with the rate. 65535 − P is P with all bits turned.
+    const turn = bit ? 65535 : 0;
+    const up = 65535 - turn;
+    let x = (a0 >> 8) ^ turn, n = a0 & 255;
+    x -= (Math.imul(x, RATE[n]!) + up) >>> 16;
+    contexts[c0] = (((x < 32 ? 32 : x) ^ turn) << 8) | (n + ((n - MOST_COUNT) >>> 31));
+    x = (a1 >> 8) ^ turn, n = a1 & 255;
+    x -= (Math.imul(x, RATE[n]!) + up) >>> 16;
+    contexts[c1] = (((x < 32 ? 32 : x) ^ turn) << 8) | (n + ((n - MOST_COUNT) >>> 31));
+    x = (a2 >> 8) ^ turn, n = a2 & 255;
+    x -= (Math.imul(x, RATE[n]!) + up) >>> 16;
+    contexts[c2] = (((x < 32 ? 32 : x) ^ turn) << 8) | (n + ((n - MOST_COUNT) >>> 31));
+    x = (a3 >> 8) ^ turn, n = a3 & 255;
+    x -= (Math.imul(x, RATE[n]!) + up) >>> 16;
+    contexts[c3] = (((x < 32 ? 32 : x) ^ turn) << 8) | (n + ((n - MOST_COUNT) >>> 31));
+    x = (a4 >> 8) ^ turn, n = a4 & 255;
+    x -= (Math.imul(x, RATE[n]!) + up) >>> 16;
+    contexts[c4] = (((x < 32 ? 32 : x) ^ turn) << 8) | (n + ((n - MOST_COUNT) >>> 31));
+    x = (a5 >> 8) ^ turn, n = a5 & 255;
+    x -= (Math.imul(x, RATE[n]!) + up) >>> 16;
+    contexts[c5] = (((x < 32 ? 32 : x) ^ turn) << 8) | (n + ((n - MOST_COUNT) >>> 31));
+    x = (a6 >> 8) ^ turn, n = a6 & 255;
+    x -= (Math.imul(x, RATE[n]!) + up) >>> 16;
+    contexts[c6] = (((x < 32 ? 32 : x) ^ turn) << 8) | (n + ((n - MOST_COUNT) >>> 31));
     return bit;
   }
-
-  private teach(at: number, stretched: number, error: number): void {
-    const weight = this.weights[at]! + ((stretched * error + 32768) >> 16);
-    this.weights[at] = weight > MOST_WEIGHT ? MOST_WEIGHT : weight < -MOST_WEIGHT ? -MOST_WEIGHT : weight;
-  }
 }
 
-/** A context after a one: P += ⌊(65535 − P) · rate / 2¹⁶⌋. */
-function grown(context: number): number {
-  const count = context & 255;
-  let p = context >> 8;
-  p += Math.imul(65535 - p, RATE[count]!) >>> 16;
-  if (p > 65503) p = 65503;
-  return (p << 8) | (count < MOST_COUNT ? count + 1 : count);
-}
-
-/** A context after a zero: P += ⌊−P · rate / 2¹⁶⌋, the floor of a negative number being less the ceiling. */
-function shrunk(context: number): number {
-  const count = context & 255;
-  let p = context >> 8;
-  p -= (Math.imul(p, RATE[count]!) + 65535) >>> 16;
-  if (p < 32) p = 32;
-  return (p << 8) | (count < MOST_COUNT ? count + 1 : count);
+function limited(weight: number): number {
+  return weight > MOST_WEIGHT ? MOST_WEIGHT : weight < -MOST_WEIGHT ? -MOST_WEIGHT : weight;
 }

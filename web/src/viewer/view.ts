@@ -46,7 +46,8 @@ export class View {
   /** The last pictures by file and channel: a coarse one of the whole plane under a sharp one. */
   private readonly pictures = new Map<string, Shown[]>();
   private readonly asked = new Map<string, string>();
-  private readonly busy = new Set<string>();
+  /** Since when pictures are waited for. */
+  private readonly busy = new Map<string, number>();
 
   constructor(
     readonly orientation: Orientation,
@@ -113,19 +114,20 @@ export class View {
     // A sharp picture lies over the coarse one that came before it for the same plane.
     const under = picture.last && picture.scale < (before.at(-1)?.picture.scale ?? -1) ? before.slice(-1) : [];
     this.pictures.set(key, [...under, { picture }]);
-    if (picture.last) this.busy.delete(key);
+    if (picture.last) this.finish(key);
     this.model.changed();
   }
 
   failed(key: string): void {
-    this.busy.delete(key);
+    this.finish(key);
     this.model.changed();
   }
 
-  /** Forget what was decoded, of another time point for example. */
-  forget(): void {
-    this.asked.clear();
-    this.busy.clear();
+  /** Say how long it took: for the curious, and for benchmarks/web.py. */
+  private finish(key: string): void {
+    const began = this.busy.get(key);
+    this.busy.delete(key);
+    if (began !== undefined) this.element.dataset['ms'] = String(Math.round(performance.now() - began));
   }
 
   private key(file: number, channel: number): string {
@@ -166,7 +168,7 @@ export class View {
     const words = JSON.stringify(wanted);
     if (this.asked.get(key) === words) return;
     this.asked.set(key, words);
-    this.busy.add(key);
+    this.busy.set(key, performance.now());
     this.ask(key, wanted);
   }
 

@@ -216,14 +216,13 @@ function sumsOfParent(
   const [q0, q1, q2] = parent.first as [number, number, number];
   const { positions, values } = parent.symbols;
   const first = band * s0 * s1 * s2;
-  for (let i = 0; i < positions.length; i++) {
+  for (let i = firstFrom(positions, first), end = first + s0 * s1 * s2; i < positions.length && positions[i]! < end; i++) {
     const at = positions[i]! - first;
-    if (at < 0) continue;
-    if (at >= s0 * s1 * s2) break;
-    const x = (at % s2) - q2;
-    const line = Math.floor(at / s2);
-    const y = (line % s1) - q1;
-    const z = Math.floor(line / s1) - q0;
+    const line = (at / s2) | 0;
+    const x = at - line * s2 - q2;
+    const plane = (line / s1) | 0;
+    const y = line - plane * s1 - q1;
+    const z = plane - q0;
     if (x < -1 || x > p2 || y < -1 || y > p1 || z < -1 || z > p0) continue;
     const value = Math.min(255, Math.abs(values[i]!));
     const inX = x >= 0 && x < p2, inY = y >= 0 && y < p1, inZ = z >= 0 && z < p0;
@@ -246,4 +245,15 @@ function sumsOfParent(
     }
   }
   return { sums, cells, f0, f1, f2, p1, p2 };
+}
+
+/** The index of the first position of a band: positions of a band follow those of the bands before it. */
+function firstFrom(positions: Int32Array, first: number): number {
+  let low = 0, high = positions.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (positions[middle]! < first) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
