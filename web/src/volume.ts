@@ -111,6 +111,30 @@ export class Volume {
     return voxels;
   }
 
+  /** All voxels of all items, in the order of the file's own axes. */
+  async array(signal?: AbortSignal): Promise<Voxels> {
+    const { axes, shape, dtype, items } = this.frame;
+    const strides = shape.map((_, i) => shape.slice(i + 1).reduce((product, side) => product * side, 1));
+    const outer = [...axes].flatMap((axis, i) => (axis === 't' || axis === 'c' ? [i] : []));
+    if (!outer.length) return this.voxels(0, undefined, signal);
+    const inner = [...axes].flatMap((axis, i) => (axis === 't' || axis === 'c' ? [] : [i]));
+    const all = makeVoxels(dtype, shape.reduce((product, side) => product * side, 1));
+    for (let item = 0; item < items.length; item++) {
+      const voxels = await this.voxels(item, undefined, signal);
+      let rest = item, first = 0;
+      for (const axis of [...outer].reverse()) {
+        first += (rest % shape[axis]!) * strides[axis]!;
+        rest = Math.floor(rest / shape[axis]!);
+      }
+      const place = inner.map(() => 0);
+      for (let i = 0; i < voxels.length; i++) {
+        all[place.reduce((sum, index, k) => sum + index * strides[inner[k]!]!, first)] = voxels[i]!;
+        for (let k = inner.length - 1; k >= 0 && ++place[k]! === shape[inner[k]!]; k--) place[k] = 0;
+      }
+    }
+    return all;
+  }
+
   /** The region of a coarser volume, or of the volume itself at scale 0, for display. */
   async samples(item: number, scale: number, box: Box, signal?: AbortSignal): Promise<Float32Array> {
     const scales = await this.scales(item);
@@ -322,7 +346,7 @@ function toHalf(value: number): number {
   return toEven(value / unit) * unit;
 }
 
-function makeVoxels(dtype: Dtype, size: number): Voxels {
+export function makeVoxels(dtype: Dtype, size: number): Voxels {
   switch (dtype) {
     case 'u1': case 'b1': return new Uint8Array(size);
     case 'i1': return new Int8Array(size);

@@ -1,6 +1,5 @@
 import { copyStatistics, freshStatistics, MixingDecoder, type Statistics } from '../mixing.js';
 import { volumeOf, type Triple } from '../box.js';
-import { FormatError } from '../errors.js';
 
 export const OUTSIDE = 0;
 export const MIXED = 1;
@@ -37,14 +36,11 @@ export function runMaskTask({ stream, blocks, around, statistics }: MaskTask): M
   const learnt = statistics ? copyStatistics(statistics) : freshStatistics(2 * KIND_CONTEXTS, 16, 19660);
   const coder = new MixingDecoder(stream, learnt);
   let known = around;
-  let mixed = 0;
   const states = blocks.map((shape) => {
     const made = divide(coder, shape, known);
-    mixed += made.mixed;
-    known = withMargin(made.states, shape.children);
-    return made.states;
+    known = withMargin(made, shape.children);
+    return made;
   });
-  if (mixed === 0 && stream.length) throw new FormatError('mask', 'expected an empty stream where no cell is mixed');
   return { states, statistics: learnt };
 }
 
@@ -59,7 +55,7 @@ export function withMargin(states: Uint8Array, [n0, n1, n2]: Triple): Uint8Array
   return padded;
 }
 
-function divide(coder: MixingDecoder, shape: StatesShape, around: Uint8Array): { states: Uint8Array; mixed: number } {
+function divide(coder: MixingDecoder, shape: StatesShape, around: Uint8Array): Uint8Array {
   const { parents, children, joined, finest } = shape;
   const [p0, p1, p2] = parents;
   const [f0, f1, f2] = joined;
@@ -75,12 +71,10 @@ function divide(coder: MixingDecoder, shape: StatesShape, around: Uint8Array): {
       for (let x = 0; x < sy; x++) known[z * sz + y * sy + x] = around[row + Math.min(up(x, f2), p2 + 1)]!;
     }
   const origin = 2 * sz + 2 * sy + 2;
-  let mixed = 0;
   for (let z = 0; z < p0; z++)
     for (let y = 0; y < p1; y++)
       for (let x = 0; x < p2; x++) {
         if (around[(z + 1) * layer + (y + 1) * line + x + 1] !== MIXED) continue;
-        mixed++;
         let b = 1;
         for (let cz = z << f0; cz < (z + 1) << f0 && cz < c0; cz++)
           for (let cy = y << f1; cy < (y + 1) << f1 && cy < c1; cy++)
@@ -97,7 +91,7 @@ function divide(coder: MixingDecoder, shape: StatesShape, around: Uint8Array): {
       const row = origin + z * sz + y * sy;
       states.set(known.subarray(row, row + c2), (z * c1 + y) * c2);
     }
-  return { states, mixed };
+  return states;
 }
 
 function decodeState(coder: MixingDecoder, known: Uint8Array, p: number, sy: number, sz: number, b: number, finest: boolean): number {
