@@ -1,4 +1,5 @@
 // node build.mjs         the page template that napari-tinc ships
+// node build.mjs print   the same, for the test that compares them
 // node build.mjs tests   the tests, for `node --test`
 // node build.mjs library the modules of the package
 import { createHash } from 'node:crypto';
@@ -15,15 +16,16 @@ async function bundle(options) {
   return outputFiles[0].text.trim();
 }
 
+/** The code of the workers as text: pages that are opened from disk start workers from it. */
+const embedWorker = {
+  name: 'worker',
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /^tinc:worker$/ }, () => ({ path: 'worker', namespace: 'tinc' }));
+    onLoad({ filter: /.*/, namespace: 'tinc' }, async () => ({ contents: await bundle({ entryPoints: ['src/viewer/reader.ts'] }), loader: 'text' }));
+  },
+};
+
 async function buildTemplate() {
-  const worker = await bundle({ entryPoints: ['src/viewer/reader.ts'] });
-  const embedWorker = {
-    name: 'worker',
-    setup({ onResolve, onLoad }) {
-      onResolve({ filter: /^tinc:worker$/ }, () => ({ path: 'worker', namespace: 'tinc' }));
-      onLoad({ filter: /.*/, namespace: 'tinc' }, () => ({ contents: worker, loader: 'text' }));
-    },
-  };
   // A script ends at its first "</script": in a string of the code it is spelt otherwise.
   const script = (await bundle({ entryPoints: ['src/viewer/page.ts'], plugins: [embedWorker] })).replaceAll('</script', '<\\/script');
   const style = await bundle({ entryPoints: ['src/viewer/page.css'] });
@@ -40,9 +42,11 @@ async function buildTests() {
     ...common, platform: 'node', packages: 'external', outdir: 'build/tests', outExtension: { '.js': '.mjs' },
     entryPoints: tests.map((name) => `tests/${name}`),
   });
+  writeFileSync('build/tests/in_browser.js', await bundle({ entryPoints: ['tests/in_browser.ts'], plugins: [embedWorker] }));
 }
 
 const [task] = process.argv.slice(2);
 if (task === 'tests') await buildTests();
 else if (task === 'library') await build({ ...common, entryPoints: ['src/index.ts', 'src/worker.ts', 'src/zarr.ts'], outdir: 'dist', splitting: true });
+else if (task === 'print') process.stdout.write(await buildTemplate());
 else writeFileSync(TEMPLATE, await buildTemplate());
