@@ -31,6 +31,10 @@ export class Cache<T> {
     private readonly sizeOf: (value: T) => number,
   ) {}
 
+  has(key: string): boolean {
+    return this.entries.has(key);
+  }
+
   get(key: string, make: () => Promise<T>): Promise<T> {
     const found = this.entries.get(key);
     if (found) {

@@ -23,6 +23,8 @@ self.onmessage = ({ data }: MessageEvent<{ serve?: MessagePort; blocks?: Message
 
 class Reader {
   private volumes: Volume[] = [];
+  /** Files on a server: a sharp projection would fetch all of them. */
+  private readonly remote = new Set<number>();
   private readonly running = new Map<string, AbortController>();
   /** Planes that are being decoded: projections wait for them. */
   private busy = 0;
@@ -51,6 +53,7 @@ class Reader {
   }
 
   private async open(file: number, source: { bytes: Uint8Array } | { url: string }): Promise<void> {
+    if ('url' in source) this.remote.add(file);
     const volume = await Volume.open('bytes' in source ? new BytesSource(source.bytes) : new HttpSource(source.url), this.pool);
     this.volumes[file] = volume;
     const items = volume.frame.items.map((_, item) => item);
@@ -90,14 +93,14 @@ class Reader {
     this.post({ kind: 'picture', key, wanted, picture: { scale, box, samples: sent, last: scale === wanted.scale } }, [sent.buffer]);
   }
 
-  /** A maximum: quickly of a coarse volume, then of the finest one that a machine can be asked to decode whole. */
+  /** A maximum: quickly of a coarse volume, then of the finest one that a machine can be asked to decode, or fetch, whole. */
   private async projection(key: string, wanted: Wanted, signal: AbortSignal): Promise<void> {
     const scales = await this.volumes[wanted.file]!.scales(wanted.item);
     const fit = (most: number): number => {
       const found = scales.findIndex((scale) => volumeOf(scale.shape) <= most);
       return found < 0 ? scales.length - 1 : found;
     };
-    const sharp = Math.max(wanted.scale, fit(SHARP_PROJECTION));
+    const sharp = Math.max(wanted.scale, fit(this.remote.has(wanted.file) ? QUICK_PROJECTION : SHARP_PROJECTION));
     // Means of voxels need all of them: there is no quick look.
     for (const scale of scales[0]!.means ? [sharp] : [...new Set([Math.max(sharp, fit(QUICK_PROJECTION)), sharp])])
       await this.sendProjection(key, wanted, scale, scales[scale]!, scale === sharp, signal);

@@ -45,6 +45,7 @@ export class WaveletLayer {
   readonly masks: readonly number[];
   private readonly blocks = new Cache<Decoded>(CACHE_BYTES, ({ symbols, statistics }) => 64 + 8 * symbols.positions.length + (statistics ? 14000 : 0));
   private trunk: Promise<WaveletResult | undefined> | undefined;
+  private readonly fetched = new Map<number, Promise<Uint8Array>>();
 
   private constructor(
     private readonly part: Part,
@@ -112,7 +113,7 @@ export class WaveletLayer {
     const filled = boxes.map((box) => new Float32Array(volumeOf(sidesOf(box))));
     const wanted = [...new Set(boxes.flatMap((box) => grid.meeting(box)))];
     if (this.isTrunk(k)) await this.decodedTrunk();
-    else for (const index of wanted) void this.streamOf(k, index).catch(() => undefined); // asked for at once: fewer requests
+    else for (const index of wanted) this.fetchAhead(k, index);
     const place = async (index: number): Promise<void> => {
       const { symbols } = await this.block(k, index);
       this.scatter(symbols, grid.box(index), bands, boxes, filled);
@@ -151,9 +152,24 @@ export class WaveletLayer {
     return k >= this.head.trunk;
   }
 
-  private streamOf(k: number, index: number): Promise<Uint8Array> {
-    const { starts, stops } = this.head.streams;
+  /** Ask for the bytes of a block that is not decoded yet: what is asked for together is fetched in fewer requests. */
+  private fetchAhead(k: number, index: number): void {
     const stream = this.head.octaves[k]!.first + index;
+    if (this.fetched.has(stream) || this.blocks.has(`${k} ${index}`)) return;
+    const bytes = this.readStream(stream);
+    this.fetched.set(stream, bytes);
+    bytes.catch(() => this.fetched.delete(stream));
+  }
+
+  private streamOf(k: number, index: number): Promise<Uint8Array> {
+    const stream = this.head.octaves[k]!.first + index;
+    const bytes = this.fetched.get(stream) ?? this.readStream(stream);
+    this.fetched.delete(stream);
+    return bytes;
+  }
+
+  private readStream(stream: number): Promise<Uint8Array> {
+    const { starts, stops } = this.head.streams;
     return this.part.read(starts[stream]!, stops[stream]!);
   }
 
