@@ -60,7 +60,7 @@ def test_damaged_and_large_files_and_existing_pages_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bad.tinc").write_bytes(SAMPLE.read_bytes()[:-1])
-    with pytest.raises(FormatError, match="cut off|expected"):
+    with pytest.raises(FormatError, match="expected"):
         Shareable.read(tmp_path / "bad.tinc")
     (tmp_path / "out.html").write_text("mine")
     files = [Shareable.read(SAMPLE)]
@@ -132,7 +132,7 @@ def make_pages(folder: Path) -> None:
     page("time", [compress(np.stack([structured(9, 40, 40, seed=i) for i in range(3)]), Target.step(100))])
     named = replace(Metadata.default(3, HOSTILE), units=(HOSTILE,) * 3)
     page("hostile", [compress(array[:16, :32, :32], Target.step(100), metadata=named)])
-    large = compress(structured(192, 192, 192), Target.step(100))
+    large = compress(structured(160, 160, 160), Target.step(100))
     write_folder(folder / "folder", [Shareable.of("volume.tinc", large.to_bytes())])
 
 

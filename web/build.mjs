@@ -37,7 +37,7 @@ async function buildTemplate() {
 async function buildTests() {
   rmSync('build/tests', { recursive: true, force: true });
   mkdirSync('build/tests', { recursive: true });
-  const tests = readdirSync('tests').filter((name) => name.endsWith('.test.ts') || name === 'judge.ts');
+  const tests = readdirSync('tests').filter((name) => name.endsWith('.test.ts') || ['judge.ts', 'bench.ts', 'screenshots.ts'].includes(name));
   await build({
     ...common, platform: 'node', packages: 'external', outdir: 'build/tests', outExtension: { '.js': '.mjs' },
     entryPoints: tests.map((name) => `tests/${name}`),

@@ -37,6 +37,8 @@ interface Wanted {
 export class HttpSource implements Source {
   size: number | undefined;
   private wanted: Wanted[] = [];
+  /** The whole file, from a server that does not know ranges and answers with everything. */
+  private whole: Uint8Array | undefined;
 
   constructor(
     private readonly url: string,
@@ -45,6 +47,7 @@ export class HttpSource implements Source {
 
   read(start: number, stop: number): Promise<Uint8Array> {
     if (start >= stop) return Promise.resolve(new Uint8Array(0));
+    if (this.whole) return Promise.resolve(this.whole.subarray(start, stop));
     return new Promise((resolve, reject) => {
       this.wanted.push({ start, stop, resolve, reject });
       if (this.wanted.length === 1) setTimeout(() => this.send(), 0);
@@ -76,8 +79,11 @@ export class HttpSource implements Source {
       if (total) this.size = Number(total[1]);
       return new Uint8Array(await response.arrayBuffer());
     }
-    // A server without range requests answers with everything.
-    if (response.status === 200) return new Uint8Array(await response.arrayBuffer()).subarray(start, stop);
+    if (response.status === 200) {
+      this.whole = new Uint8Array(await response.arrayBuffer());
+      this.size = this.whole.length;
+      return this.whole.subarray(start, stop);
+    }
     throw new Error(`expected bytes ${start} to ${stop} of ${this.url}, got the answer ${response.status}`);
   }
 }

@@ -94,7 +94,7 @@ export function trustText(frame: Frame, quality: Quality | undefined, item: numb
   if (typeof promised === 'number') sentences.push(`It is guaranteed that no voxel is off by more than ${numberText(promised)}.`);
   const percent = numberText((100 * largestError) / range);
   sentences.push(
-    `Measured against the original when the file was made: ${decibelsText(psnr)} over all voxels, and no voxel off by more than ${numberText(largestError)} (${percent} % of the range).`,
+    `Measured against the original when the file was made: ${decibelsText(psnr)} over all voxels, and no voxel off by more than ${numberText(largestError)} (${percent}\u00a0% of the range).`,
   );
   if (quality.octants > 1 && worstPsnr < psnr - 1) {
     const { start, stop } = quality.extent(worst);
