@@ -4,7 +4,7 @@ import { Cache, forEachLimited, type Pool } from '../pool.js';
 import type { Part } from '../source.js';
 import { parseStreams, type Streams } from '../streams.js';
 import type { WaveletResult } from './blocks.js';
-import type { BlockShape, Parent, Symbols } from './symbols.js';
+import { type BlockShape, CELL, firstFrom, type Parent, type Symbols } from './symbols.js';
 import { join, windowOf } from './transform.js';
 
 const MOST_OCTAVES = 93;
@@ -126,12 +126,17 @@ export class WaveletLayer {
     const [n0, n1, n2] = sidesOf(block);
     const size = n0 * n1 * n2;
     const { step, offsets } = this.head;
-    let i = 0;
     for (let band = 0; band < bands.length; band++) {
       const box = boxes[band]!;
       const [, height, width] = sidesOf(box);
       const out = filled[band]!;
-      for (; i < positions.length && positions[i]! < (band + 1) * size; i++) {
+      // Symbols go in layers of cells along axis 0: of a thin region most need not be looked at.
+      const layer = CELL * n1 * n2;
+      const firstLayer = Math.floor(Math.max(0, box[0] - block[0]) / CELL);
+      const stopLayer = Math.ceil(Math.max(0, Math.min(n0, box[1] - block[0])) / CELL);
+      let i = firstFrom(positions, band * size + firstLayer * layer);
+      const end = Math.min((band + 1) * size, band * size + stopLayer * layer);
+      for (; i < positions.length && positions[i]! < end; i++) {
         const at = positions[i]! - band * size;
         const line = (at / n2) | 0;
         const x = at - line * n2 + block[4];
@@ -141,8 +146,8 @@ export class WaveletLayer {
         const z = plane + block[0];
         if (y < box[2] || y >= box[3] || z < box[0] || z >= box[1]) continue;
         const value = values[i]!;
-        const size_ = Math.abs(value);
-        const level = (size_ - offsets[size_ === 1 ? 0 : 1] / 256) * step;
+        const magnitude = Math.abs(value);
+        const level = (magnitude - offsets[magnitude === 1 ? 0 : 1] / 256) * step;
         out[((z - box[0]) * height + y - box[2]) * width + x - box[4]] = value < 0 ? -level : level;
       }
     }

@@ -8,7 +8,7 @@ const KINDS = 6;
 const KIND_CONTEXTS = 544;
 const FLAG = 5;
 const MOST_BITS = 23;
-const CELL = 4;
+export const CELL = 4;
 
 export function freshCoefficients(): Statistics {
   return freshStatistics(KINDS * KIND_CONTEXTS, KINDS * 3, 19660);
@@ -247,8 +247,8 @@ function sumsOfParent(
   return { sums, cells, f0, f1, f2, p1, p2 };
 }
 
-/** The index of the first position of a band: positions of a band follow those of the bands before it. */
-function firstFrom(positions: Int32Array, first: number): number {
+/** The index of the first position of a band, or of a layer of cells in it: those of one follow those of the ones before. */
+export function firstFrom(positions: Int32Array, first: number): number {
   let low = 0, high = positions.length;
   while (low < high) {
     const middle = (low + high) >> 1;
