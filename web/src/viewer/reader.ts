@@ -5,10 +5,10 @@ import { sidesOf, volumeOf, wholeBox } from '../box.js';
 import type { Answer, OpenFile, Request, Wanted } from './protocol.js';
 
 /** Samples of a plane that are decoded at once for the first look, and of a projection. */
-const QUICK_PLANE = 2 ** 14;
+const QUICK_PLANE = 2 ** 12;
 const QUICK_PROJECTION = 2 ** 18;
 const SHARP_PROJECTION = 2 ** 25;
-const HISTOGRAM = 2 ** 17;
+const HISTOGRAM = 2 ** 16;
 /** Planes of a projection that are decoded between two looks at what else is wanted. */
 const SLAB = 32;
 
