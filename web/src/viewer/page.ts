@@ -1,5 +1,6 @@
 import workerCode from 'tinc:worker';
 import { Decoder, type Listener } from './decoder.js';
+import { MODELS } from '../frame.js';
 import { button, el } from './dom.js';
 import { LAYOUTS, Model } from './model.js';
 import { Panel } from './panel.js';
@@ -88,7 +89,7 @@ class Page implements Listener {
     const facts = `${shapeText(frame)} · ${dtypeText(frame.dtype)} · ${bytesText(bytes ?? frame.size)}`;
     const header = el('header', {}, [el('h1', {}, [title]), el('p', {}, [facts])]);
     if (decodable) this.shown = this.orientations().map((each) => new View(each, model, (key, wanted) => this.decoder.ask({ kind: 'picture', key, wanted })));
-    else this.note(NETWORK_TEXT(String(frame.metadata.provenance['model'] ?? 'network')));
+    else this.note(NETWORK_TEXT(MODELS[frame.model]!));
     this.panel = new Panel(model, (channel) => this.shown[0]?.valueAt(model.shown[0]!, channel), () => this.fit());
     this.views.append(...this.shown.map((view) => view.element));
     this.views.append(this.notes);

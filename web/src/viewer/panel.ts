@@ -2,7 +2,7 @@
 import { COLOR_NAMES, type ColorName } from './colors.js';
 import { button, el, select, slider } from './dom.js';
 import { COMPARISONS, type Comparison, LAYOUTS, type Layout, MEASURES, type Measure, type Model } from './model.js';
-import { bytesText, decibelsText, dtypeText, NETWORK_TEXT, numberText, rawBytes, shapeText, trustText, unitText, worstOctants } from './words.js';
+import { bytesText, decibelsText, dtypeText, numberText, rawBytes, shapeText, trustText, unitText, worstOctants } from './words.js';
 
 const WORST = 8;
 const BINS = 128;
@@ -37,16 +37,20 @@ export class Panel {
     private readonly valueAtCursor: (channel: number) => number | undefined,
     private readonly fit: () => void,
   ) {
+    const { decodable } = model.main;
+    if (decodable)
+      this.element.append(
+        this.section('', [this.viewRow(), this.cursor]),
+        this.section(model.channels.length > 1 ? 'Channels' : 'Contrast', [this.channels, this.histogram, this.contrast]),
+        ...(model.times > 1 ? [this.section('Time', [this.timeRow()])] : []),
+        ...(model.files.length > 1 ? [this.section('Compare', [this.compareRow()])] : []),
+      );
     this.element.append(
-      this.section('', [this.viewRow(), this.cursor]),
-      this.section(model.channels.length > 1 ? 'Channels' : 'Contrast', [this.channels, this.histogram, this.contrast]),
-      ...(model.times > 1 ? [this.section('Time', [this.timeRow()])] : []),
-      ...(model.files.length > 1 ? [this.section('Compare', [this.compareRow()])] : []),
-      this.section('Where to trust it', [this.trust, this.qualityRow()]),
+      this.section('Where to trust it', [this.trust, ...(decodable ? [this.qualityRow()] : [])]),
       this.section('Weakest octants', [this.worst]),
       this.fold('File', [this.facts()]),
       this.fold('How it was made', [this.provenance()]),
-      this.fold('Mouse, touch and keys', [el('dl', {}, KEYS.flatMap(([key, does]) => [el('dt', {}, [key]), el('dd', {}, [does])]))]),
+      ...(decodable ? [this.fold('Mouse, touch and keys', [this.list(KEYS)])] : []),
     );
     this.makeChannels();
     this.makeContrast();
@@ -247,11 +251,13 @@ export class Panel {
   private showQuality(): void {
     const { model } = this;
     const file = model.shown[0]!;
-    const { frame, decodable } = model.files[file]!;
+    const { frame } = model.files[file]!;
     const quality = model.quality(file);
     const sentences = trustText(frame, quality, model.item());
-    if (!decodable) sentences.unshift(NETWORK_TEXT(String(frame.metadata.provenance['model'] ?? 'network')));
-    this.trust.replaceChildren(...sentences.map((sentence) => el('p', {}, [sentence])));
+    // Every channel and every file has octants of its own.
+    const names = [...(model.files.length > 1 ? [model.files[file]!.name] : []), ...(model.channels.length > 1 ? [model.channels[model.channel]!.name] : [])];
+    const title = names.length ? [el('p', { class: 'label' }, [names.join(', ')])] : [];
+    this.trust.replaceChildren(...title, ...sentences.map((sentence) => el('p', {}, [sentence])));
     const worst = quality ? worstOctants(quality, WORST) : [];
     this.worst.replaceChildren(...worst.map((octant) => {
       const { start, stop } = quality!.extent(octant);

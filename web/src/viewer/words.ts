@@ -4,12 +4,14 @@ import type { Frame, Quality } from '../index.js';
 const SHORT_UNITS: Readonly<Record<string, string>> = {
   nanometer: 'nm', micrometer: 'µm', micron: 'µm', um: 'µm', millimeter: 'mm', centimeter: 'cm', meter: 'm', angstrom: 'Å', second: 's', millisecond: 'ms', minute: 'min',
 };
-const RAW_BYTES: Readonly<Record<string, string>> = {
+/** A unit of more letters is not one. */
+const MOST_UNIT = 12;
+const KINDS: Readonly<Record<string, string>> = {
   u: 'unsigned integers', i: 'integers', f: 'floats', b: 'booleans',
 };
 
 export function unitText(unit: string): string {
-  return SHORT_UNITS[unit.toLowerCase()] ?? unit;
+  return SHORT_UNITS[unit.toLowerCase()] ?? (unit.length > MOST_UNIT ? `${unit.slice(0, MOST_UNIT)}…` : unit);
 }
 
 /** A number for people: three digits that count. */
@@ -36,7 +38,7 @@ export function shapeText(frame: Frame): string {
 }
 
 export function dtypeText(dtype: string): string {
-  return dtype === 'b1' ? 'booleans' : `${8 * Number(dtype[1])}-bit ${RAW_BYTES[dtype[0]!]}`;
+  return dtype === 'b1' ? 'booleans' : `${8 * Number(dtype[1])}-bit ${KINDS[dtype[0]!]}`;
 }
 
 export function rawBytes(frame: Frame): number {
