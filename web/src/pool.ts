@@ -22,38 +22,37 @@ export async function forEachLimited<T>(
 }
 
 /** Values that cost time to make, as many as fit in a number of bytes; those used last stay. */
-export class Cache<T> {
-  private readonly entries = new Map<string, { value: Promise<T>; size: number }>();
+export class Cache {
+  private readonly entries = new Map<string, { value: Promise<unknown>; size: number }>();
   private size = 0;
 
-  constructor(
-    private readonly limit: number,
-    private readonly sizeOf: (value: T) => number,
-  ) {}
+  constructor(private readonly limit: number) {}
 
   has(key: string): boolean {
     return this.entries.has(key);
   }
 
-  get(key: string, make: () => Promise<T>): Promise<T> {
+  /** The value of a key, of one type for all keys that begin alike; made if it is not there. */
+  get<T>(key: string, make: () => Promise<T>, sizeOf: (value: T) => number): Promise<T> {
     const found = this.entries.get(key);
     if (found) {
       this.entries.delete(key);
       this.entries.set(key, found);
-      return found.value;
+      return found.value as Promise<T>;
     }
-    const entry = { value: make(), size: 0 };
+    const value = make();
+    const entry = { value, size: 0 };
     this.entries.set(key, entry);
-    entry.value.then(
-      (value) => {
+    value.then(
+      (made) => {
         if (this.entries.get(key) !== entry) return;
-        entry.size = this.sizeOf(value);
+        entry.size = sizeOf(made);
         this.size += entry.size;
         this.evict(key);
       },
       () => this.entries.delete(key),
     );
-    return entry.value;
+    return value;
   }
 
   private evict(kept: string): void {
@@ -64,4 +63,11 @@ export class Cache<T> {
       this.size -= size;
     }
   }
+}
+
+/** What layers decode with: who runs their tasks, and where what they made is kept, under names that begin with theirs. */
+export interface Means {
+  readonly pool: Pool;
+  readonly cache: Cache;
+  readonly name: string;
 }

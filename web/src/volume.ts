@@ -4,7 +4,7 @@ import { RequestError, UnsupportedError } from './errors.js';
 import { CONSTANT, type Dtype, EXACT, type Frame, halfToNumber, headSize, Kind, MODELS, parseFrame, PREDICTIVE, WAVELET } from './frame.js';
 import { Mask } from './masks/layer.js';
 import { INSIDE, OUTSIDE } from './masks/states.js';
-import type { Pool } from './pool.js';
+import { Cache, type Means, type Pool } from './pool.js';
 import { type Bins, checkLargest, fromNumbers, parseBins } from './predictive/bins.js';
 import { Numbers, parseNumbersHead } from './predictive/layer.js';
 import { Quality } from './quality.js';
@@ -26,6 +26,8 @@ export interface Scale {
 
 /** How many samples the coarsest scale has along its longest axis, where there are no octaves that say it. */
 const COARSEST = 64;
+/** What is decoded and kept, of all items together. */
+const CACHE_BYTES = 2 ** 28;
 /** The first read of a file: the head of most, and the coarse octaves of many. */
 const FIRST_READ = 2 ** 16;
 
@@ -44,6 +46,7 @@ export class Volume {
   /** The spatial shape as three axes: behind an axis of one voxel where there are only two. */
   readonly shape: Triple;
   private readonly layers = new Map<number, Promise<Layers>>();
+  private readonly cache = new Cache(CACHE_BYTES);
   private readonly scalesOf = new Map<number, Promise<readonly Scale[]>>();
 
   private constructor(
@@ -234,7 +237,8 @@ export class Volume {
 
   private async openLayers(item: number): Promise<Layers> {
     const { dtype, items } = this.frame;
-    const { shape, pool } = this;
+    const { shape } = this;
+    const means = (name: string): Means => ({ pool: this.pool, cache: this.cache, name: `${item} ${name}` });
     const wavelets = this.part(item, Kind.wavelets, 'wavelets');
     const directions = this.part(item, Kind.directions, 'directions');
     const restoration = this.part(item, Kind.restoration, 'restoration');
@@ -242,13 +246,13 @@ export class Volume {
     const predicted = this.part(item, Kind.predicted, 'predicted');
     const corrections = this.part(item, Kind.corrections, 'corrections');
     return {
-      wavelets: wavelets && (await WaveletLayer.open(wavelets, shape, pool)),
-      directions: directions && (await DirectionalLayer.open(directions, shape, pool)),
+      wavelets: wavelets && (await WaveletLayer.open(wavelets, shape, means('wavelets'))),
+      directions: directions && (await DirectionalLayer.open(directions, shape, means('directions'))),
       restoration: restoration && parseRestoration(await restoration.readAll()),
-      mask: mask && (await Mask.open(mask, shape, dtype, items[item]!, pool)),
+      mask: mask && (await Mask.open(mask, shape, dtype, items[item]!, means('mask'))),
       exact: this.part(item, Kind.exact, 'exact'),
-      predicted: predicted && (await openPredicted(predicted, shape, dtype, pool)),
-      corrections: corrections && (await openCorrections(corrections, shape, dtype, pool)),
+      predicted: predicted && (await openPredicted(predicted, shape, dtype, means('predicted'))),
+      corrections: corrections && (await openCorrections(corrections, shape, dtype, means('corrections'))),
     };
   }
 }
@@ -256,23 +260,23 @@ export class Volume {
 const MOST_NUMBER = 2 ** 33 - 1;
 const MOST_CORRECTION = 2 ** 30;
 
-async function openPredicted(part: Part, shape: Triple, dtype: Dtype, pool: Pool): Promise<NonNullable<Layers['predicted']>> {
+async function openPredicted(part: Part, shape: Triple, dtype: Dtype, means: Means): Promise<NonNullable<Layers['predicted']>> {
   const { bins, head } = await part.parseHead((cursor) => {
     const parsed = parseBins(cursor, dtype);
     const numbers = parseNumbersHead(cursor, shape, MOST_NUMBER, part.length);
     checkLargest(cursor, parsed, numbers.largest);
     return { bins: parsed, head: numbers };
   });
-  return { bins, numbers: new Numbers(part, head, false, pool) };
+  return { bins, numbers: new Numbers(part, head, false, means) };
 }
 
-async function openCorrections(part: Part, shape: Triple, dtype: Dtype, pool: Pool): Promise<NonNullable<Layers['corrections']>> {
+async function openCorrections(part: Part, shape: Triple, dtype: Dtype, means: Means): Promise<NonNullable<Layers['corrections']>> {
   const { width, head } = await part.parseHead((cursor) => {
     const parsed = dtype[0] === 'f' ? cursor.f64() : cursor.varint(2 ** 32, 'a width', 1);
     if (!(parsed > 0 && Number.isFinite(parsed))) cursor.fail(`expected a finite positive width, got ${parsed}`);
     return { width: parsed, head: parseNumbersHead(cursor, shape, MOST_CORRECTION, part.length) };
   });
-  return { width, numbers: new Numbers(part, head, true, pool) };
+  return { width, numbers: new Numbers(part, head, true, means) };
 }
 
 function remember<T>(known: Map<number, Promise<T>>, key: number, make: () => Promise<T>): Promise<T> {

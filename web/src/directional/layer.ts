@@ -1,6 +1,6 @@
 import { type Box, copyBox, Grid, sidesOf, type Triple, volumeOf } from '../box.js';
 import type { Cursor } from '../cursor.js';
-import { Cache, forEachLimited, type Pool } from '../pool.js';
+import { forEachLimited, type Means } from '../pool.js';
 import type { Part } from '../source.js';
 import { parseStreams, type Streams } from '../streams.js';
 import { parseStep } from '../wavelets/layer.js';
@@ -8,7 +8,8 @@ import type { DirectionsResult } from './tile.js';
 
 const MOST_VOXELS = 2 ** 26;
 const MOST_TILE = 2 ** 22;
-const CACHE_BYTES = 2 ** 27;
+/** Bytes of the statistics of a tile. */
+const STATISTICS = 77000;
 
 interface Head {
   readonly codes: Triple;
@@ -20,16 +21,14 @@ interface Head {
 
 /** What the directions of an item say of its regions. */
 export class DirectionalLayer {
-  private readonly tiles = new Cache<DirectionsResult>(CACHE_BYTES, ({ voxels }) => 4 * voxels.length + 76000);
-
   private constructor(
     private readonly part: Part,
     private readonly head: Head,
-    private readonly pool: Pool,
+    private readonly means: Means,
   ) {}
 
-  static async open(part: Part, shape: Triple, pool: Pool): Promise<DirectionalLayer> {
-    return new DirectionalLayer(part, await part.parseHead((cursor) => parseHead(cursor, shape, part.length)), pool);
+  static async open(part: Part, shape: Triple, means: Means): Promise<DirectionalLayer> {
+    return new DirectionalLayer(part, await part.parseHead((cursor) => parseHead(cursor, shape, part.length)), means);
   }
 
   async region(box: Box, signal?: AbortSignal): Promise<Float32Array> {
@@ -39,19 +38,20 @@ export class DirectionalLayer {
       const { voxels } = await this.tile(index);
       copyBox(voxels, grid.box(index), filled, box);
     };
-    await forEachLimited(grid.meeting(box), this.pool.width, place, signal);
+    await forEachLimited(grid.meeting(box), this.means.pool.width, place, signal);
     return filled;
   }
 
   private tile(index: number): Promise<DirectionsResult> {
-    return this.tiles.get(`${index}`, () => this.decodeTile(index));
+    const sizeOf = ({ voxels }: DirectionsResult): number => voxels.byteLength + STATISTICS;
+    return this.means.cache.get(`${this.means.name} ${index}`, () => this.decodeTile(index), sizeOf);
   }
 
   private async decodeTile(index: number): Promise<DirectionsResult> {
     const { streams, grid, codes, step, offsets } = this.head;
     const first = index ? (await this.tile(0)).statistics : undefined;
     const stream = await this.part.read(streams.starts[index]!, streams.stops[index]!);
-    return this.pool.run({ kind: 'directions', stream, codes, extent: sidesOf(grid.box(index)), step, offsets, statistics: first });
+    return this.means.pool.run({ kind: 'directions', stream, codes, extent: sidesOf(grid.box(index)), step, offsets, statistics: first });
   }
 }
 

@@ -1,14 +1,15 @@
 import { type Box, copyBox, Grid, grown, sidesOf, type Triple, volumeOf } from '../box.js';
 import type { Cursor } from '../cursor.js';
 import { type Dtype, type Item, readValue } from '../frame.js';
-import { Cache, forEachLimited, type Pool } from '../pool.js';
+import { forEachLimited, type Means } from '../pool.js';
 import type { Part } from '../source.js';
 import { parseStreams, type Streams } from '../streams.js';
 import type { Statistics } from '../mixing.js';
-import { INSIDE, type MaskResult, MIXED, OUTSIDE, type StatesShape } from './states.js';
+import { type MaskResult, MIXED, type StatesShape } from './states.js';
 
 const MOST_CHILDREN = 2 ** 21;
-const CACHE_BYTES = 2 ** 26;
+/** Bytes of the statistics of a block. */
+const STATISTICS = 17000;
 
 interface Octave {
   /** Cells that it divides, and what they are divided into. */
@@ -35,21 +36,20 @@ interface Decoded {
 export class Mask {
   readonly background: number;
   readonly octaves: number;
-  private readonly blocks = new Cache<Decoded>(CACHE_BYTES, ({ states }) => 20000 + states.length);
   private trunk: Promise<MaskResult> | undefined;
 
   private constructor(
     private readonly part: Part,
     private readonly head: Head,
-    private readonly pool: Pool,
+    private readonly means: Means,
   ) {
     this.background = head.background;
     this.octaves = head.octaves.length;
   }
 
-  static async open(part: Part, shape: Triple, dtype: Dtype, item: Item, pool: Pool): Promise<Mask> {
+  static async open(part: Part, shape: Triple, dtype: Dtype, item: Item, means: Means): Promise<Mask> {
     const head = await part.parseHead((cursor) => parseHead(cursor, shape, dtype, item, part.length));
-    return new Mask(part, head, pool);
+    return new Mask(part, head, means);
   }
 
   /** States of the cells that octave `k` divides into, of those in a box: 0 outside, 1 mixed, 2 inside. */
@@ -65,7 +65,7 @@ export class Mask {
       const { states } = await this.block(k, index, signal);
       copyBox(states, this.childrenBox(k, index), filled, box);
     };
-    await forEachLimited(grid.meeting(parents), 2 * this.pool.width, place, signal);
+    await forEachLimited(grid.meeting(parents), 2 * this.means.pool.width, place, signal);
     return filled;
   }
 
@@ -84,7 +84,8 @@ export class Mask {
   }
 
   private block(k: number, index: number, signal: AbortSignal | undefined): Promise<Decoded> {
-    return this.blocks.get(`${k} ${index}`, () => this.decodeBlock(k, index, signal));
+    const sizeOf = ({ states }: Decoded): number => states.length + STATISTICS;
+    return this.means.cache.get(`${this.means.name} ${k} ${index}`, () => this.decodeBlock(k, index, signal), sizeOf);
   }
 
   private async decodeBlock(k: number, index: number, signal: AbortSignal | undefined): Promise<Decoded> {
@@ -107,7 +108,7 @@ export class Mask {
     const around = new Uint8Array(volumeOf(sidesOf(margin))).fill(MIXED);
     copyBox(known, wide, around, margin);
     const task = { kind: 'mask', stream, blocks: [this.shapeOf(k, index)], around, statistics: before.statistics } as const;
-    const { states, statistics } = await this.pool.run(task);
+    const { states, statistics } = await this.means.pool.run(task);
     return { states: states[0]!, statistics };
   }
 
@@ -120,7 +121,7 @@ export class Mask {
     const { octaves, trunk, streams } = this.head;
     const stream = await this.part.read(streams.starts[0]!, streams.stops[0]!);
     const blocks = octaves.map((_, k) => k).slice(trunk).reverse().map((k) => this.shapeOf(k, 0));
-    return this.pool.run({ kind: 'mask', stream, blocks, around: new Uint8Array(27).fill(MIXED), statistics: undefined });
+    return this.means.pool.run({ kind: 'mask', stream, blocks, around: new Uint8Array(27).fill(MIXED), statistics: undefined });
   }
 }
 
@@ -151,5 +152,3 @@ function parseHead(cursor: Cursor, shape: Triple, dtype: Dtype, item: Item, size
   }
   return { background, octaves, trunk, streams: parseStreams(cursor, streams, size) };
 }
-
-export { INSIDE, OUTSIDE };

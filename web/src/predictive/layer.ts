@@ -1,11 +1,10 @@
 import { type Box, copyBox, Grid, sidesOf, type Triple, volumeOf } from '../box.js';
 import type { Cursor } from '../cursor.js';
-import { Cache, forEachLimited, type Pool } from '../pool.js';
+import { forEachLimited, type Means } from '../pool.js';
 import type { Part } from '../source.js';
 import { parseStreams, type Streams } from '../streams.js';
 
 const MOST_BLOCK = 2 ** 21;
-const CACHE_BYTES = 2 ** 27;
 
 export interface NumbersHead {
   readonly largest: number;
@@ -23,13 +22,11 @@ export function parseNumbersHead(cursor: Cursor, shape: Triple, most: number, si
 }
 
 export class Numbers {
-  private readonly blocks = new Cache<Float64Array>(CACHE_BYTES, (numbers) => 8 * numbers.length);
-
   constructor(
     private readonly part: Part,
     private readonly head: NumbersHead,
     private readonly corrections: boolean,
-    private readonly pool: Pool,
+    private readonly means: Means,
   ) {}
 
   async region(box: Box, signal?: AbortSignal): Promise<Float64Array> {
@@ -37,12 +34,13 @@ export class Numbers {
     const { grid, streams, largest } = this.head;
     const decode = async (index: number): Promise<Float64Array> => {
       const stream = await this.part.read(streams.starts[index]!, streams.stops[index]!);
-      return this.pool.run({ kind: 'numbers', stream, sides: sidesOf(grid.box(index)), largest, corrections: this.corrections });
+      return this.means.pool.run({ kind: 'numbers', stream, sides: sidesOf(grid.box(index)), largest, corrections: this.corrections });
     };
     const place = async (index: number): Promise<void> => {
-      copyBox(await this.blocks.get(`${index}`, () => decode(index)), grid.box(index), filled, box);
+      const numbers = await this.means.cache.get(`${this.means.name} ${index}`, () => decode(index), (made) => made.byteLength);
+      copyBox(numbers, grid.box(index), filled, box);
     };
-    await forEachLimited(grid.meeting(box), 2 * this.pool.width, place, signal);
+    await forEachLimited(grid.meeting(box), 2 * this.means.pool.width, place, signal);
     return filled;
   }
 }

@@ -1,4 +1,5 @@
 // The page's side of the workers: one that holds the files, the others decode blocks for it.
+import type { Scale } from '../index.js';
 import type { Answer, FileSource, Picture, Request, Wanted } from './protocol.js';
 
 /** More workers than this would only hold more memory: a plane has few blocks. */
@@ -7,6 +8,7 @@ const MOST_WORKERS = 8;
 export interface Listener {
   opened(file: number, opened: Extract<Answer, { kind: 'opened' }>['opened']): void;
   picture(key: string, wanted: Wanted, picture: Picture): void;
+  scales(file: number, item: number, scales: readonly Scale[]): void;
   histogram(file: number, item: number, samples: Float32Array): void;
   failed(file: number, key: string | undefined, message: string): void;
 }
@@ -39,6 +41,7 @@ export class Decoder {
     const { listener } = this;
     if (answer.kind === 'opened') listener.opened(answer.file, answer.opened);
     else if (answer.kind === 'picture') listener.picture(answer.key, answer.wanted, answer.picture);
+    else if (answer.kind === 'scales') listener.scales(answer.file, answer.item, answer.scales);
     else if (answer.kind === 'histogram') listener.histogram(answer.file, answer.item, answer.samples);
     else listener.failed(answer.file, answer.key, answer.message);
   }

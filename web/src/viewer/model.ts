@@ -23,6 +23,8 @@ export interface Channel {
 export interface OpenedFile extends OpenFile {
   readonly name: string;
   readonly bytes: number | undefined;
+  /** By item, as far as they were asked for: a file may have thousands of items. */
+  readonly scales: Map<number, readonly Scale[]>;
 }
 
 /** Everything that is shown follows from this; views change it and are told. */
@@ -45,7 +47,10 @@ export class Model {
   private readonly listeners: (() => void)[] = [];
   private scheduled = false;
 
-  constructor(count: number) {
+  constructor(
+    count: number,
+    private readonly wantScales: (file: number, item: number) => void,
+  ) {
     this.files = Array.from({ length: count }, () => undefined);
   }
 
@@ -100,8 +105,15 @@ export class Model {
     return bytes && new Quality(bytes, frame, this.item());
   }
 
-  scales(file: number, item: number): readonly Scale[] {
-    return this.files[file]!.scales[item]!;
+  /** Undefined until they have come. */
+  scales(file: number, item: number): readonly Scale[] | undefined {
+    const { scales } = this.files[file]!;
+    if (!scales.has(item)) {
+      scales.set(item, []);
+      this.wantScales(file, item);
+    }
+    const found = scales.get(item)!;
+    return found.length ? found : undefined;
   }
 
   /** Files that the views show now. */

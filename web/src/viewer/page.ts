@@ -39,7 +39,7 @@ function sourceOf(file: Embedded): FileSource {
 
 class Page implements Listener {
   private readonly files = JSON.parse(document.getElementById('files')!.textContent) as Embedded[];
-  private readonly model = new Model(this.files.length);
+  private readonly model = new Model(this.files.length, (file, item) => this.decoder.ask({ kind: 'scales', file, item }));
   private readonly decoder = new Decoder(workerCode, this);
   private readonly views = el('main', { class: 'views' });
   private readonly notes = el('div', { class: 'notes', role: 'status' }, [el('p', {}, ['Reading…'])]);
@@ -64,7 +64,7 @@ class Page implements Listener {
 
   opened(file: number, opened: Parameters<Listener['opened']>[1]): void {
     const { name, bytes } = this.files[file]!;
-    this.model.files[file] = { ...opened, name, bytes };
+    this.model.files[file] = { ...opened, name, bytes, scales: new Map() };
     this.ready();
   }
 
@@ -149,6 +149,11 @@ class Page implements Listener {
     this.shown.find((view) => view.orientation.name === name)?.take(key, wanted, picture);
     document.body.dataset['firstPicture'] ??= String(Math.round(performance.now() - this.began));
     if (picture.last && name === 'xy') document.body.dataset['sharpPicture'] ??= String(Math.round(performance.now() - this.began));
+  }
+
+  scales(...[file, item, scales]: Parameters<Listener['scales']>): void {
+    this.model.files[file]!.scales.set(item, scales);
+    this.model.changed();
   }
 
   histogram(file: number, item: number, samples: Float32Array): void {

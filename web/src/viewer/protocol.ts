@@ -1,4 +1,4 @@
-import type { Box, Frame, Scale } from '../index.js';
+import type { Box, Frame, Scale, Triple } from '../index.js';
 
 /** A file of the page: embedded bytes, or an address that answers range requests. */
 export type FileSource = { readonly bytes: Uint8Array } | { readonly url: string };
@@ -18,17 +18,18 @@ export interface Wanted {
 export type Request =
   | { readonly kind: 'open'; readonly files: readonly FileSource[] }
   | { readonly kind: 'picture'; readonly key: string; readonly wanted: Wanted }
-  | { readonly kind: 'histogram'; readonly file: number; readonly item: number };
+  | { readonly kind: 'histogram' | 'scales'; readonly file: number; readonly item: number };
 
 export interface OpenFile {
   readonly frame: Frame;
   readonly decodable: boolean;
-  readonly scales: readonly (readonly Scale[])[];
   readonly quality: readonly (Uint8Array | undefined)[];
 }
 
 export interface Picture {
   readonly scale: number;
+  readonly halvings: Triple;
+  readonly means: boolean;
   /** The samples' place at that scale; one thick across the plane. */
   readonly box: Box;
   readonly samples: Float32Array;
@@ -39,5 +40,6 @@ export interface Picture {
 export type Answer =
   | { readonly kind: 'opened'; readonly file: number; readonly opened: OpenFile }
   | { readonly kind: 'picture'; readonly key: string; readonly wanted: Wanted; readonly picture: Picture }
+  | { readonly kind: 'scales'; readonly file: number; readonly item: number; readonly scales: readonly Scale[] }
   | { readonly kind: 'histogram'; readonly file: number; readonly item: number; readonly samples: Float32Array }
   | { readonly kind: 'failed'; readonly file: number; readonly key: string | undefined; readonly message: string };

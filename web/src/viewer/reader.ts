@@ -37,7 +37,8 @@ class Reader {
   private answer(request: Request): void {
     if (request.kind === 'open') request.files.forEach((file, i) => void this.guard(i, undefined, () => this.open(i, file)));
     else if (request.kind === 'picture') this.picture(request.key, request.wanted);
-    else void this.guard(request.file, undefined, () => this.histogram(request.file, request.item));
+    else if (request.kind === 'histogram') void this.guard(request.file, undefined, () => this.histogram(request.file, request.item));
+    else void this.guard(request.file, undefined, () => this.scales(request.file, request.item));
   }
 
   private post(answer: Answer, transfer: Transferable[] = []): void {
@@ -59,9 +60,12 @@ class Reader {
     this.volumes[file] = volume;
     const items = volume.frame.items.map((_, item) => item);
     const quality = await Promise.all(items.map((item) => volume.qualityBytes(item)));
-    const scales: (readonly Scale[])[] = volume.decodable ? await Promise.all(items.map((item) => volume.scales(item))) : [];
-    const opened: OpenFile = { frame: volume.frame, decodable: volume.decodable, scales, quality: quality.map((bytes) => bytes?.slice()) };
+    const opened: OpenFile = { frame: volume.frame, decodable: volume.decodable, quality: quality.map((bytes) => bytes?.slice()) };
     this.post({ kind: 'opened', file, opened });
+  }
+
+  private async scales(file: number, item: number): Promise<void> {
+    this.post({ kind: 'scales', file, item, scales: await this.volumes[file]!.scales(item) });
   }
 
   private picture(key: string, wanted: Wanted): void {
@@ -96,10 +100,11 @@ class Reader {
 
   private async sendPlane(key: string, wanted: Wanted, scale: number, box: Box, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
+    const { halvings, means } = (await this.volumes[wanted.file]!.scales(wanted.item))[scale]!;
     const samples = await this.volumes[wanted.file]!.samples(wanted.item, scale, box, signal);
     signal.throwIfAborted();
     const sent = samples.byteLength === samples.buffer.byteLength ? samples : samples.slice();
-    this.post({ kind: 'picture', key, wanted, picture: { scale, box, samples: sent, last: scale === wanted.scale } }, [sent.buffer]);
+    this.post({ kind: 'picture', key, wanted, picture: { scale, halvings, means, box, samples: sent, last: scale === wanted.scale } }, [sent.buffer]);
   }
 
   /** A maximum: quickly of a coarse volume, then of the finest one that a machine can be asked to decode, or fetch, whole. */
@@ -115,7 +120,7 @@ class Reader {
       await this.sendProjection(key, wanted, scale, scales[scale]!, scale === sharp, signal);
   }
 
-  private async sendProjection(key: string, wanted: Wanted, scale: number, { shape }: Scale, last: boolean, signal: AbortSignal): Promise<void> {
+  private async sendProjection(key: string, wanted: Wanted, scale: number, { shape, halvings, means }: Scale, last: boolean, signal: AbortSignal): Promise<void> {
     const { axis } = wanted;
     const box = wholeBox(shape).slice() as unknown as [number, number, number, number, number, number];
     box[2 * axis + 1] = 1;
@@ -129,7 +134,7 @@ class Reader {
       takeHighest(await this.volumes[wanted.file]!.samples(wanted.item, scale, slab, signal), sidesOf(slab), axis, highest);
     }
     signal.throwIfAborted();
-    this.post({ kind: 'picture', key, wanted, picture: { scale, box, samples: highest, last } }, [highest.buffer]);
+    this.post({ kind: 'picture', key, wanted, picture: { scale, halvings, means, box, samples: highest, last } }, [highest.buffer]);
   }
 
   private async histogram(file: number, item: number): Promise<void> {

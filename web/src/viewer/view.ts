@@ -2,7 +2,7 @@ import type { Box, Triple } from '../index.js';
 import { colorTable } from './colors.js';
 import { el } from './dom.js';
 import { attend } from './gestures.js';
-import type { Model, OpenedFile } from './model.js';
+import type { Model } from './model.js';
 import { drawCrosshair, drawOctants, drawScaleBar } from './overlays.js';
 import type { Picture, Wanted } from './protocol.js';
 
@@ -149,6 +149,7 @@ export class View {
     const { model } = this;
     const item = model.item(channel);
     const scales = model.scales(pane.file, item);
+    if (!scales) return;
     const pixels = [h, v].map((axis) => model.zoom * model.voxelSize[axis]! * devicePixelRatio);
     let scale = 0;
     while (
@@ -209,11 +210,9 @@ export class View {
 
   private drawChannel(context: CanvasRenderingContext2D, pane: Pane, channel: number, add: boolean): void {
     const { h, v } = this.orientation;
-    const file = this.model.files[pane.file]!;
     context.globalCompositeOperation = add ? 'lighter' : 'source-over';
     for (const shown of this.pictures.get(this.key(pane.file, channel)) ?? []) {
-      const { scale, box } = shown.picture;
-      const { halvings, means } = this.scaleOf(file, channel, scale);
+      const { scale, box, halvings, means } = shown.picture;
       const edge = (axis: number, sample: number): number => {
         const step = 2 ** halvings[axis]!;
         return sample * step + (means ? 0 : 0.5 - step / 2);
@@ -225,10 +224,6 @@ export class View {
       const top = pane.y(edge(v, box[2 * v]!)), bottom = pane.y(edge(v, box[2 * v + 1]!));
       context.drawImage(this.rendered(shown, channel), left, top, right - left, bottom - top);
     }
-  }
-
-  private scaleOf(file: OpenedFile, channel: number, scale: number): { halvings: Triple; means: boolean } {
-    return file.scales[this.model.item(channel)]![scale]!;
   }
 
   /** The samples of a picture in the colours of their channel. */

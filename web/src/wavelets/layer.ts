@@ -1,6 +1,6 @@
 import { type Box, Grid, sidesOf, type Triple, volumeOf } from '../box.js';
 import type { Cursor } from '../cursor.js';
-import { Cache, forEachLimited, type Pool } from '../pool.js';
+import { forEachLimited, type Means } from '../pool.js';
 import type { Part } from '../source.js';
 import { parseStreams, type Streams } from '../streams.js';
 import type { WaveletResult } from './blocks.js';
@@ -9,7 +9,8 @@ import { join, windowOf } from './transform.js';
 
 const MOST_OCTAVES = 93;
 const MOST_SYMBOLS = 2 ** 18;
-const CACHE_BYTES = 2 ** 28;
+/** Bytes of the statistics of a block. */
+const STATISTICS = 14000;
 
 interface Octave {
   readonly mask: number;
@@ -43,7 +44,6 @@ export class WaveletLayer {
   /** Shapes of the scales, the finest first. */
   readonly shapes: readonly Triple[];
   readonly masks: readonly number[];
-  private readonly blocks = new Cache<Decoded>(CACHE_BYTES, ({ symbols, statistics }) => 64 + 8 * symbols.positions.length + (statistics ? 14000 : 0));
   private trunk: Promise<WaveletResult | undefined> | undefined;
   private readonly fetched = new Map<number, Promise<Uint8Array>>();
 
@@ -51,15 +51,15 @@ export class WaveletLayer {
     private readonly part: Part,
     private readonly head: Head,
     shape: Triple,
-    private readonly pool: Pool,
+    private readonly means: Means,
   ) {
     this.shapes = [shape, ...head.octaves.map((octave) => octave.low)];
     this.masks = head.octaves.map((octave) => octave.mask);
   }
 
-  static async open(part: Part, shape: Triple, pool: Pool): Promise<WaveletLayer> {
+  static async open(part: Part, shape: Triple, means: Means): Promise<WaveletLayer> {
     const head = await part.parseHead((cursor) => parseHead(cursor, shape, part.length));
-    return new WaveletLayer(part, head, shape, pool);
+    return new WaveletLayer(part, head, shape, means);
   }
 
   /** The region at a scale, in voxels' units before offset and scale of the item: what is stored there, over its gain. */
@@ -118,7 +118,7 @@ export class WaveletLayer {
       const { symbols } = await this.block(k, index);
       this.scatter(symbols, grid.box(index), bands, boxes, filled);
     };
-    await forEachLimited(wanted, 2 * this.pool.width, place, signal);
+    await forEachLimited(wanted, 2 * this.means.pool.width, place, signal);
     return new Map(bands.map((orientation, i) => [orientation, filled[i]!]));
   }
 
@@ -160,7 +160,7 @@ export class WaveletLayer {
   /** Ask for the bytes of a block that is not decoded yet: what is asked for together is fetched in fewer requests. */
   private fetchAhead(k: number, index: number): void {
     const stream = this.head.octaves[k]!.first + index;
-    if (this.fetched.has(stream) || this.blocks.has(`${k} ${index}`)) return;
+    if (this.fetched.has(stream) || this.means.cache.has(this.keyOf(k, index))) return;
     const bytes = this.readStream(stream);
     this.fetched.set(stream, bytes);
     bytes.catch(() => this.fetched.delete(stream));
@@ -195,11 +195,16 @@ export class WaveletLayer {
     const order = octaves.map((_, k) => k).slice(trunk).reverse();
     const blocks = order.map((k) => this.shapeOf(k, 0));
     const masks = order.map((k) => octaves[k]!.mask);
-    return this.pool.run({ kind: 'wavelets', stream, blocks, masks, parent: undefined, statistics: undefined });
+    return this.means.pool.run({ kind: 'wavelets', stream, blocks, masks, parent: undefined, statistics: undefined });
   }
 
   private block(k: number, index: number): Promise<Decoded> {
-    return this.blocks.get(`${k} ${index}`, () => this.decodeBlock(k, index));
+    const sizeOf = ({ symbols }: Decoded): number => 8 * symbols.positions.length + STATISTICS;
+    return this.means.cache.get(this.keyOf(k, index), () => this.decodeBlock(k, index), sizeOf);
+  }
+
+  private keyOf(k: number, index: number): string {
+    return `${this.means.name} ${k} ${index}`;
   }
 
   private async decodeBlock(k: number, index: number): Promise<Decoded> {
@@ -212,7 +217,7 @@ export class WaveletLayer {
     const [stream, above] = await Promise.all([this.streamOf(k, index), this.block(k + 1, at)]);
     if (stream.length === 0) return { symbols: EMPTY, statistics: above.statistics };
     const parent: Parent = { shape: this.shapeOf(k + 1, at), symbols: above.symbols, first, mask };
-    const result = await this.pool.run({
+    const result = await this.means.pool.run({
       kind: 'wavelets', stream, blocks: [this.shapeOf(k, index)], masks: [octaves[k]!.mask], parent, statistics: above.statistics,
     });
     return { symbols: result.symbols[0]!, statistics: result.statistics };
