@@ -17,11 +17,11 @@ class Plain {
   readonly n: bigint[];
   readonly w: bigint[];
 
-  constructor(private readonly stream: Uint8Array, contexts: number, sets: number, weight: number) {
+  constructor(private readonly stream: Uint8Array, contexts: number, weights: readonly number[]) {
     for (let i = 0; i < 4; i++) this.word = this.word * 256n + BigInt(stream[i] ?? 0);
     this.p = Array<bigint>(contexts).fill(32768n);
     this.n = Array<bigint>(contexts).fill(0n);
-    this.w = Array<bigint>(7 * sets).fill(BigInt(weight));
+    this.w = weights.map(BigInt);
   }
 
   decide(inputs: readonly number[], set: number): number {
@@ -55,20 +55,31 @@ class Plain {
   }
 }
 
-for (const weight of [19660, 2 ** 24 - 5000, -(2 ** 24)]) {
-  test(`decisions are those of the page, from weights of ${weight} on`, () => {
+const LIMIT = 2 ** 24;
+const STARTS = {
+  'as a trunk starts': () => 19660,
+  // Weights of both signs hold one another, so that some are driven over their limits.
+  'at their limits': (i: number) => (i % 2 ? -1 : 1) * (LIMIT - 700 * (i % 7)),
+};
+
+for (const [name, start] of Object.entries(STARTS)) {
+  test(`decisions are those of the page, from weights ${name}`, () => {
     const random = new Random(11);
-    // Runs of equal bytes drive probabilities and weights to their limits.
+    // Runs of equal bytes drive probabilities and weights.
     const stream = Uint8Array.from({ length: 6000 }, (_, i) => (i % 500 < 300 ? (i % 1000 < 500 ? 0 : 255) : random.below(256)));
-    const statistics = freshStatistics(70, 2, weight);
+    const weights = Array.from({ length: 14 }, (_, i) => start(i));
+    const statistics = { ...freshStatistics(70, 2, 0), weights: Float64Array.from(weights) };
     const fast = new MixingDecoder(stream, statistics);
-    const plain = new Plain(stream, 70, 2, weight);
+    const plain = new Plain(stream, 70, weights);
+    let limited = 0;
     for (let i = 0; i < 20000; i++) {
       const inputs = Array.from({ length: 7 }, (_, k) => 10 * k + random.below(i % 3 ? 2 : 10));
       const set = random.below(2);
       const [c0, c1, c2, c3, c4, c5, c6] = inputs as [number, number, number, number, number, number, number];
       assert.equal(fast.decide(c0, c1, c2, c3, c4, c5, c6, set), plain.decide(inputs, set), `decision ${i}`);
+      if (plain.w.some((weight) => weight === BigInt(LIMIT) || weight === BigInt(-LIMIT))) limited++;
     }
+    assert.equal(limited > 100, name === 'at their limits');
     assert.deepEqual([...statistics.weights], plain.w.map(Number));
     assert.deepEqual([...statistics.contexts], plain.p.map((p, i) => Number(p * 256n + plain.n[i]!)));
   });
