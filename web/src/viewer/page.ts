@@ -59,7 +59,9 @@ class Page implements Listener {
   }
 
   private note(text: string): void {
-    this.notes.replaceChildren(...[...this.notes.children].filter((child) => child.textContent !== 'Reading…'), el('p', {}, [text]));
+    // What is wrong with a file is often wrong in every view.
+    const others = [...this.notes.children].filter(({ textContent }) => textContent !== 'Reading…' && textContent !== text);
+    this.notes.replaceChildren(...others, el('p', {}, [text]));
   }
 
   opened(file: number, opened: Parameters<Listener['opened']>[1]): void {
