@@ -26,6 +26,8 @@ export interface Scale {
 
 /** How many samples the coarsest scale has along its longest axis, where there are no octaves that say it. */
 const COARSEST = 64;
+/** Voxels that are decoded at once for means of them. */
+const MOST_AVERAGED = 2 ** 26;
 /** What is decoded and kept, of all items together. */
 const CACHE_BYTES = 2 ** 28;
 /** The first read of a file: the head of most, and the coarse octaves of many. */
@@ -210,6 +212,8 @@ export class Volume {
       box[2 * axis]! << halvings[axis]!,
       Math.min(this.shape[axis]!, box[2 * axis + 1]! << halvings[axis]!),
     ]) as unknown as Box;
+    if (volumeOf(sidesOf(fine)) > MOST_AVERAGED)
+      throw new RequestError('so large a part of a file without coarse scales would have to be decoded whole; ask for less of it');
     const voxels = await this.voxels(item, fine, signal);
     const [n0, n1, n2] = sidesOf(fine);
     const [, m1, m2] = sidesOf(box);

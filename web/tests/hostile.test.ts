@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { FormatError, UnsupportedError, Volume } from '../src/index.js';
+import { FormatError, RequestError, UnsupportedError, Volume } from '../src/index.js';
 import { inflate } from '../src/inflate.js';
 import { edited, parts, Random, sealed, withSegment } from './reseal.js';
 
@@ -80,4 +80,11 @@ test('a deflate bomb stops at its limit', () => {
   const stored = Uint8Array.from([1, 0xff, 0xff, 0, 0, ...new Uint8Array(65535)]);
   assert.throws(() => inflate(stored, 1000), FormatError);
   assert.equal(inflate(stored, 65535).length, 65535);
+});
+
+test('what is asked for is bounded, too', async () => {
+  const volume = await Volume.open(golden('v1-detail-zyx-u2.tinc'));
+  await assert.rejects(volume.voxels(1), RequestError);
+  await assert.rejects(volume.voxels(0, [0, 1, 0, 1, 0, volume.shape[2] + 1]), RequestError);
+  await assert.rejects(volume.samples(0, 99, [0, 1, 0, 1, 0, 1]), RequestError);
 });

@@ -6,6 +6,8 @@ import type { Answer, OpenFile, Request, Wanted } from './protocol.js';
 
 /** Samples of a plane that are decoded at once for the first look, and of a projection. */
 const QUICK_PLANE = 2 ** 12;
+/** After so long a coarse plane is better than the last one. */
+const PATIENCE_MS = 150;
 const QUICK_PROJECTION = 2 ** 18;
 const SHARP_PROJECTION = 2 ** 25;
 const HISTOGRAM = 2 ** 16;
@@ -28,6 +30,8 @@ class Reader {
   private readonly running = new Map<string, AbortController>();
   /** Planes that are being decoded: projections wait for them. */
   private busy = 0;
+  /** Views that show something: they are not made coarse for the moment that a sharp plane takes. */
+  private readonly shown = new Set<string>();
   private turn: Promise<void> = Promise.resolve();
 
   constructor(private readonly pool: Pool) {
@@ -84,8 +88,18 @@ class Reader {
       const planeSize = (scale: number): number => volumeOf(scales[scale]!.shape) / scales[scale]!.shape[wanted.axis]!;
       let quick = scales[0]!.means ? wanted.scale : scales.findIndex((_, scale) => planeSize(scale) <= QUICK_PLANE);
       if (quick < 0) quick = scales.length - 1;
-      if (quick > wanted.scale) await this.sendPlane(key, wanted, quick, across(wholeBox(scales[quick]!.shape), wanted, scales[quick]!), signal);
-      await this.inTurn(() => this.sendPlane(key, wanted, wanted.scale, wanted.box, signal));
+      const coarse = (): Promise<void> => this.sendPlane(key, wanted, quick, across(wholeBox(scales[quick]!.shape), wanted, scales[quick]!), signal);
+      const isFirst = !this.shown.has(key);
+      this.shown.add(key);
+      if (isFirst && quick > wanted.scale) await coarse();
+      let done = false;
+      const sharp = this.inTurn(() => this.sendPlane(key, wanted, wanted.scale, wanted.box, signal)).finally(() => (done = true));
+      sharp.catch(() => undefined); // it is awaited below, unless the coarse one is not wanted any more
+      if (!isFirst && quick > wanted.scale) {
+        await Promise.race([sharp, new Promise((resolve) => setTimeout(resolve, PATIENCE_MS))]);
+        if (!done) await coarse();
+      }
+      await sharp;
     } finally {
       this.busy--;
     }

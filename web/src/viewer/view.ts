@@ -110,6 +110,7 @@ export class View {
 
   take(key: string, wanted: Wanted, picture: Picture): void {
     if (this.asked.get(key) !== JSON.stringify(wanted)) return;
+    if (!picture.last && !this.busy.has(key)) return; // the sharp one was faster
     const before = this.pictures.get(key) ?? [];
     // A sharp picture lies over the coarse one that came before it for the same plane.
     const under = picture.last && picture.scale < (before.at(-1)?.picture.scale ?? -1) ? before.slice(-1) : [];
