@@ -122,6 +122,11 @@ export class Model {
     return [this.comparison === 'second' ? 1 : this.comparison === 'flicker' ? this.flicker : 0];
   }
 
+  /** The file that is spoken of beside the views. */
+  get described(): number {
+    return this.comparison === 'second' ? 1 : 0;
+  }
+
   start(): void {
     const { axes, shape, items, metadata } = this.frame;
     const count = axes.includes('c') ? shape[axes.indexOf('c')]! : 1;

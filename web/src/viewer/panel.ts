@@ -250,7 +250,7 @@ export class Panel {
 
   private showQuality(): void {
     const { model } = this;
-    const file = model.shown[0]!;
+    const file = model.described;
     const { frame } = model.files[file]!;
     const quality = model.quality(file);
     const sentences = trustText(frame, quality, model.item());
@@ -278,7 +278,7 @@ export class Panel {
     for (const show of this.shownBy) show();
     this.showContrast();
     this.drawHistogram();
-    const item = model.item() + 1e6 * model.shown[0]!;
+    const item = model.item() + 1e6 * model.described;
     if (item !== this.item) {
       this.item = item;
       this.showQuality();
