@@ -47,7 +47,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = [(shape, measure(mirrored(vessel, shape), Path(folder))) for shape in SHAPES]
     print(f"{rows[0][1]['product']}, {rows[0][1]['workers']} workers, load {os.getloadavg()[0]:.1f}\n")
-    print("| shape | file | page without it | first picture | first sharp plane | a plane, alone | its processor time | the next one |")
+    columns = "shape", "file", "page without it", "first picture", "first sharp plane", "a plane, alone"
+    print("| " + " | ".join((*columns, "its processor time", "the next one")) + " |")
     print("|---|---|---|---|---|---|---|---|")
     for shape, said in rows:
         times = " | ".join(f"{median(said[key]):.0f}" for key in ("first", "sharp", "plane", "cpu", "next"))  # type: ignore[call-overload]
