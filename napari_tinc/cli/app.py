@@ -1,4 +1,4 @@
-"""The command line: compress, advise, decompress, cut, info, check, demo, compare."""
+"""The command line: compress, advise, decompress, cut, info, check, demo, compare, share."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ from napari_tinc.cli.options import (
     WithinName,
     parse_region,
 )
+from napari_tinc.cli.share import share
 from napari_tinc.cli.terminal import end_if_asked, listen, print_result, reporting, run_showing, say
 from napari_tinc.encode.batch import SUFFIX, Job, Options, compress_file, find_jobs
 from napari_tinc.errors import InputError
@@ -345,6 +346,7 @@ def demo(
 
 app.command()(compare)
 app.command()(advise)
+app.command()(share)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from collections.abc import Callable
@@ -135,7 +136,7 @@ def test_a_plane_of_a_gigavoxel_file_costs_what_lies_in_it(
         assert 32 * z - 4 <= 512 / 2 ** (level + 1) <= 32 * z + 36, "it holds the plane, or filters reach from it"
 
 
-def test_an_ome_zarr_is_a_source_like_any_other_and_results_are_exported_as_one(
+def test_an_ome_zarr_is_a_source_like_any_other_and_results_are_exported_as_one_and_as_a_page(
     tinc_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from napari_tinc.files import read_volume, write_volume
@@ -165,6 +166,11 @@ def test_an_ome_zarr_is_a_source_like_any_other_and_results_are_exported_as_one(
     np.testing.assert_array_equal(exported.data, result.decode())
     assert exported.metadata.voxel_size == (1, 2, 0.5, 0.5)
     assert exported.metadata.display.translate == (0, 5, 6.5, -7)
+    page = tmp_path / "cells.html"
+    monkeypatch.setattr("qtpy.QtWidgets.QFileDialog.getSaveFileName", lambda *args: (str(page), ""))
+    widget.card.buttons["share"].click()
+    qtbot.waitUntil(lambda: page.exists(), timeout=60_000)
+    assert base64.b64encode(result.to_bytes()) in page.read_bytes()
     WorkerBase.await_workers(10_000)
 
 

@@ -76,6 +76,7 @@ class Result:
             "table": self._table,
             "codecs": self._codecs,
             "zarr": self._export,
+            "share": self._share,
         }
         actions[key](parent)
 
@@ -98,7 +99,12 @@ class Result:
     def _export(self, parent: QWidget) -> None:
         target = ask_path(parent, "Export decoded volume", self._name, ".zarr", "OME-Zarr")
         if target is not None:
-            Export(parent, self.volume, target)
+            Export(parent, target, _export_steps(self.volume, target))
+
+    def _share(self, parent: QWidget) -> None:
+        target = ask_path(parent, "Share as web page", self._name, ".html", "web page")
+        if target is not None:
+            Export(parent, target, _share_steps(self.volume, self._name, target))
 
     @property
     def _name(self) -> str:
@@ -137,22 +143,23 @@ class Result:
 
 
 class Export(QObject):
-    """Decode a volume and write it in a thread, with a bar in napari's activity dock.
+    """Write a volume in another form in a thread, with a bar in napari's activity dock.
 
     Parameters
     ----------
     parent : QWidget
         Keeps the export.
-    volume : CompressedVolume
     target : Path
-        May not be there yet.
+        What is written.
+    steps : generator
+        Writes it.
     """
 
-    def __init__(self, parent: QWidget, volume: CompressedVolume, target: Path) -> None:
+    def __init__(self, parent: QWidget, target: Path, steps: Generator[None, None, None]) -> None:
         super().__init__(parent)
         self._target = target
         self._bar = progress(total=0, desc=f"Export {target.name}")
-        worker.follow(worker.guarded, (_export_steps(volume, target),), self._on_step, self._on_end, self._on_finished)
+        worker.follow(worker.guarded, (steps,), self._on_step, self._on_end, self._on_finished)
 
     def _on_step(self, _: Any) -> None:
         self._bar.refresh()
@@ -175,3 +182,16 @@ def _export_steps(volume: CompressedVolume, target: Path) -> Generator[None, Non
     decoded = volume.decode()
     yield None
     write_volume(target, decoded, volume.metadata)
+
+
+def _share_steps(volume: CompressedVolume, name: str, target: Path) -> Generator[None, None, None]:
+    from napari_tinc.share import Shareable, write_page
+
+    yield None
+    file = Shareable.of(f"{name}.tinc", volume.to_bytes())
+    if not file.decoded:
+        raise InputError(
+            "expected a result of wavelets or without loss, got one with a network, which web pages cannot decode; "
+            "compress again with model wavelet"
+        )
+    write_page(target, [file], overwrite=True)

@@ -32,13 +32,17 @@ from napari_tinc.plugin.window.plain import plain_label
 BUTTONS = {
     "save": ("Save…", "Write the compressed volume to a .tinc file"),
     "zarr": ("Export OME-Zarr…", "Decode the volume and write it as OME-Zarr, for programs that cannot read .tinc"),
+    "share": (
+        "Share as web page…",
+        "Write one HTML file that shows the volume in any browser, for people who have neither napari nor Python",
+    ),
     "difference": ("Difference", "Show original minus decoded; press again to remove it"),
     "compare": ("Side by side", "Show original and result side by side; press again for the single view"),
     "table": ("Octant table", "List the octants, worst first; click a row to go there; press again to close the list"),
     "codecs": ("Compare codecs…", "Try other settings and codecs on the same layer, at the same ratio"),
 }
 NEEDS_ORIGINAL = ("difference", "compare", "codecs")
-_ALWAYS = ("save", "zarr")
+_ALWAYS = ("save", "zarr", "share")
 _OVERLAY_TIP = "Show for each octant how well it is kept, or how many bytes it takes"
 _PICTURE = 80  # pixels
 _TITLES = ("original", "decoded", "error")

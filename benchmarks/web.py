@@ -1,0 +1,59 @@
+"""How large web pages are, and how fast they show a volume: ``python benchmarks/web.py VESSEL.tif``.
+
+The volume, 100 voxels a side, is mirrored to planes of 512 × 512 and to 400 voxels a side (64 million), compressed 64
+times, and shared as pages; ``web/tests/bench.ts`` opens them in a headless Chromium. Needs node, Chromium, and
+``npm ci && node build.mjs tests`` in ``web/``. Prints a table in Markdown; times are medians, in milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import tifffile
+
+from napari_tinc import Target, compress
+from napari_tinc.share import Shareable, write_page
+
+BENCH = Path(__file__).parents[1] / "web/build/tests/bench.mjs"
+SHAPES = (100, 512, 512), (400, 400, 400)
+RATIO = 64
+
+
+def mirrored(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    extra = [(0, new - old) for old, new in zip(volume.shape, shape, strict=True)]
+    return np.pad(volume, extra, mode="symmetric")
+
+
+def measure(volume: np.ndarray, folder: Path) -> dict[str, object]:
+    compressed = compress(volume, Target.ratio(RATIO), preset="fast", model="wavelet")
+    file = folder / "volume.tinc"
+    compressed.save(file, overwrite=True)
+    data = compressed.to_bytes()
+    page = write_page(folder / "volume.html", [Shareable.read(file)], overwrite=True)
+    command = ["node", BENCH, file, folder / "volume.html"]
+    said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return said | {"bytes": len(data), "page": page, "overhead": page - 4 * -(-len(data) // 3)}
+
+
+def main() -> None:
+    vessel = tifffile.imread(sys.argv[1])
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [(shape, measure(mirrored(vessel, shape), Path(folder))) for shape in SHAPES]
+    print(f"{rows[0][1]['product']}, {rows[0][1]['workers']} workers, load {os.getloadavg()[0]:.1f}\n")
+    columns = "shape", "file", "page without it", "first picture", "first sharp plane", "a plane, alone"
+    print("| " + " | ".join((*columns, "its processor time", "the next one")) + " |")
+    print("|---|---|---|---|---|---|---|---|")
+    for shape, said in rows:
+        times = " | ".join(f"{median(said[key]):.0f}" for key in ("first", "sharp", "plane", "cpu", "next"))  # type: ignore[call-overload]
+        print(f"| {' × '.join(map(str, shape))} | {said['bytes']:,} | {said['overhead']:,} | {times} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+import type { Triple } from '../box.js';
+
+/** Where a block is in its tile. */
+export interface Placed {
+  readonly corner: Triple;
+  readonly sides: Triple;
+}
+
+const LONG = 8;
+
+/** Put the prediction of a block in its place, from the voxels around it as they are now. */
+export function predict(voxels: Float32Array, shape: Triple, block: Placed, mode: number): void {
+  if (mode === 0) fillWithMean(voxels, shape, block);
+  else if (mode === 1) blend(voxels, shape, block);
+  else continueAlong(voxels, shape, block, mode - 2);
+}
+
+function stridesOf(shape: Triple): Triple {
+  return [shape[1] * shape[2], shape[2], 1];
+}
+
+function firstOf(strides: Triple, corner: Triple): number {
+  return corner[0] * strides[0] + corner[1] * strides[1] + corner[2];
+}
+
+function fillWithMean(voxels: Float32Array, shape: Triple, { corner, sides }: Placed): void {
+  const strides = stridesOf(shape);
+  const first = firstOf(strides, corner);
+  let sum = 0, count = 0;
+  for (let a = 0; a < 3; a++) {
+    if (corner[a] === 0) continue;
+    const b = a === 0 ? 1 : 0, c = a === 2 ? 1 : 2;
+    for (let y = 0; y < sides[b]!; y++)
+      for (let z = 0; z < sides[c]!; z++) sum += voxels[first - strides[a]! + y * strides[b]! + z * strides[c]!]!;
+    count += sides[b]! * sides[c]!;
+  }
+  const mean = count ? sum / count : 0;
+  for (let z = 0; z < sides[0]; z++)
+    for (let y = 0; y < sides[1]; y++) {
+      const row = first + z * strides[0] + y * strides[1];
+      voxels.fill(mean, row, row + sides[2]);
+    }
+}
+
+function blend(voxels: Float32Array, shape: Triple, { corner, sides }: Placed): void {
+  const strides = stridesOf(shape);
+  const first = firstOf(strides, corner);
+  for (let z = 0; z < sides[0]; z++)
+    for (let y = 0; y < sides[1]; y++)
+      for (let x = 0; x < sides[2]; x++) {
+        const at = first + z * strides[0] + y * strides[1] + x;
+        let sum = 0, weight = 0;
+        if (corner[0]) {
+          sum += voxels[at - (z + 1) * strides[0]]! / (z + 1);
+          weight += 1 / (z + 1);
+        }
+        if (corner[1]) {
+          sum += voxels[at - (y + 1) * strides[1]]! / (y + 1);
+          weight += 1 / (y + 1);
+        }
+        if (corner[2]) {
+          sum += voxels[at - (x + 1)]! / (x + 1);
+          weight += 1 / (x + 1);
+        }
+        voxels[at] = weight ? sum / weight : 0;
+      }
+}
+
+function continueAlong(voxels: Float32Array, shape: Triple, { corner, sides }: Placed, code: number): void {
+  const a = Math.floor(code / 81), b = a === 0 ? 1 : 0, c = a === 2 ? 1 : 2;
+  const s = Math.floor((code % 81) / 9) - 4, t = (code % 9) - 4;
+  const strides = stridesOf(shape);
+  const depth = sides[a]!, height = sides[b]!, width = sides[c]!;
+  const smooth = Math.max(...sides) >= LONG;
+  // The face, with as much around it as directions and the smoothing reach.
+  const marginB = 2 * depth + 2, marginC = marginB;
+  const rows = height + 2 * marginB, columns = width + 2 * marginC;
+  const lastB = b < a ? corner[b]! + height - 1 : shape[b]! - 1;
+  const lastC = c < a ? corner[c]! + width - 1 : shape[c]! - 1;
+  const base = Math.max(0, corner[a]! - 1) * strides[a]!;
+  const raw = new Float32Array(rows * columns);
+  for (let y = 0; y < rows; y++) {
+    const row = base + Math.min(lastB, Math.max(0, corner[b]! + y - marginB)) * strides[b]!;
+    for (let z = 0; z < columns; z++) raw[y * columns + z] = voxels[row + Math.min(lastC, Math.max(0, corner[c]! + z - marginC)) * strides[c]!]!;
+  }
+  let face = raw;
+  if (smooth) {
+    face = new Float32Array(rows * columns);
+    for (let y = 1; y < rows - 1; y++)
+      for (let z = 1; z < columns - 1; z++) {
+        const i = y * columns + z;
+        face[i] = 0.5 * raw[i]! + 0.125 * (raw[i - columns]! + raw[i + columns]! + raw[i - 1]! + raw[i + 1]!);
+      }
+  }
+  const first = firstOf(strides, corner);
+  for (let d = 1; d <= depth; d++) {
+    const down = Math.floor((-d * s) / 2), right = Math.floor((-d * t) / 2);
+    const halfB = (d * s) & 1 ? columns : 0, halfC = (d * t) & 1;
+    for (let y = 0; y < height; y++) {
+      let i = (y + down + marginB) * columns + right + marginC;
+      let at = first + (d - 1) * strides[a]! + y * strides[b]!;
+      for (let z = 0; z < width; z++, i++, at += strides[c]!)
+        voxels[at] = 0.25 * (face[i]! + face[i + halfB]! + face[i + halfC]! + face[i + halfB + halfC]!);
+    }
+  }
+}
+
+/** Rows of cosines: [frequency · n + place], times the gain of the frequency. */
+const COSINES = /* @__PURE__ */ [1, 2, 4, 8, 16, 32].map((n) =>
+  Float64Array.from({ length: n * n }, (_, i) => {
+    const frequency = Math.floor(i / n);
+    return Math.sqrt((frequency ? 2 : 1) / n) * Math.cos((Math.PI * ((i % n) + 0.5) * frequency) / n);
+  }),
+);
+
+/** The inverse cosine transform of a block, axis by axis; its arrays serve one block after another. */
+export class Correction {
+  private readonly coefficients = new Float64Array(32 ** 3);
+  private readonly other = new Float64Array(32 ** 3);
+
+  /** Room for the coefficients of a block, all 0. */
+  clear([n0, n1, n2]: Triple): Float64Array {
+    return this.coefficients.fill(0, 0, n0 * n1 * n2);
+  }
+
+  /** Add what the coefficients in a box of the block stand for. */
+  add(voxels: Float32Array, shape: Triple, { corner, sides }: Placed, box: Triple): void {
+    const [n0, n1, n2] = sides;
+    const strides = stridesOf(shape);
+    // Along axis 2 for the rows that have coefficients, then along 1, then 0.
+    transform(this.coefficients, this.other, box[0], n1 * n2, box[1], n2, n2, box[2], 1);
+    transform(this.other, this.coefficients, box[0], n1 * n2, n2, 1, n1, box[1], n2);
+    transform(this.coefficients, this.other, n1, n2, n2, 1, n0, box[0], n1 * n2);
+    const first = firstOf(strides, corner);
+    for (let z = 0; z < n0; z++)
+      for (let y = 0; y < n1; y++) {
+        const row = first + z * strides[0] + y * strides[1];
+        const from = (z * n1 + y) * n2;
+        for (let x = 0; x < n2; x++) voxels[row + x]! += this.other[from + x]!;
+      }
+  }
+}
+
+/** Lines of `n` places `step` apart, of which the first `used` frequencies are not 0, for outer × inner lines. */
+function transform(
+  from: Float64Array, to: Float64Array, outer: number, outerStep: number, inner: number, innerStep: number, n: number, used: number, step: number,
+): void {
+  const cosines = COSINES[31 - Math.clz32(n)]!;
+  for (let o = 0; o < outer; o++)
+    for (let i = 0; i < inner; i++) {
+      const first = o * outerStep + i * innerStep;
+      for (let place = 0; place < n; place++) {
+        let sum = 0;
+        for (let frequency = 0; frequency < used; frequency++) sum += from[first + frequency * step]! * cosines[frequency * n + place]!;
+        to[first + place * step] = sum;
+      }
+    }
+}

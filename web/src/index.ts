@@ -1,0 +1,10 @@
+export { FormatError, type FormatCode, RequestError, UnsupportedError } from './errors.js';
+export type { Box, Triple } from './box.js';
+export type { Dtype, Frame, Item, Segment } from './frame.js';
+export type { Display, Metadata } from './metadata.js';
+export { type Extent, Quality } from './quality.js';
+export type { Pool } from './pool.js';
+export { BytesSource, HttpSource, type Source } from './source.js';
+export { inlinePool } from './tasks.js';
+export { type Scale, Volume, type Voxels } from './volume.js';
+export { serveTasks, WorkerPool } from './workers.js';

@@ -1,0 +1,5 @@
+/** The bundled worker as text; build.mjs makes it. */
+declare module 'tinc:worker' {
+  const code: string;
+  export default code;
+}

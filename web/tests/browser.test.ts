@@ -1,0 +1,212 @@
+// The pages in a real browser. tests/test_share.py makes them, and what is expected of them, and runs this.
+import assert from 'node:assert/strict';
+import { createReadStream, existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { after, before, test } from 'node:test';
+import { HttpSource, Volume } from '../src/index.js';
+import { Chromium, findChromium, type Tab } from './chromium.js';
+import { itemOf, valuesOf } from './expected.js';
+import { readNpz } from './npz.js';
+
+const FOLDER = process.env['TINC_PAGES'];
+const GOLDEN = new URL('../../../tests/golden/', import.meta.url);
+const skip = FOLDER ? false : 'TINC_PAGES names no folder';
+let browser: Chromium;
+
+before(() => {
+  if (skip) return;
+  const binary = findChromium();
+  assert.ok(binary, 'expected a Chromium on this machine; CHROMIUM may name one');
+  browser = new Chromium(binary);
+});
+after(() => browser?.close());
+
+async function openPage(name: string, options: Parameters<Chromium['open']>[1] = {}): Promise<Tab> {
+  const tab = await browser.open(name.startsWith('http') ? name : `file://${FOLDER}/${name}`, options);
+  await tab.until("document.querySelector('aside')");
+  return tab;
+}
+
+const decoded = "document.body.dataset.sharpPicture && !document.querySelector('.view[data-busy]')";
+const textOf = (selector: string): string => `document.querySelector(${JSON.stringify(selector)})?.textContent`;
+
+test('every golden file is decoded in the browser as it is in Python', { skip }, async () => {
+  const tab = await browser.open('about:blank');
+  await tab.evaluate(`${readFileSync(new URL('in_browser.js', import.meta.url), 'utf8')};0`);
+  for (const name of readdirSync(GOLDEN).filter((each) => each.endsWith('.tinc'))) {
+    const file = readFileSync(new URL(name, GOLDEN));
+    const said = await tab.evaluate<{ error?: string; step: number; items?: (number | string)[][] }>(`decode('${file.toString('base64')}')`);
+    const { frame, decodable } = await Volume.open(new Uint8Array(file));
+    if (!decodable) {
+      assert.equal(said.error, 'UnsupportedError', name);
+      continue;
+    }
+    assert.equal(said.error, undefined, name);
+    const { dtype, bytes } = readNpz(new URL(name.replace('.tinc', '.npz'), GOLDEN)).get('decoded')!;
+    said.items!.forEach((voxels, item) => {
+      const { minimum, maximum } = frame.items[item]!;
+      const tolerance = frame.model === 4 || frame.model === 32 ? 0 : dtype[1] === 'f' ? 1e-5 * (maximum - minimum) : 1;
+      const values = itemOf(frame, valuesOf(dtype, bytes), item);
+      assert.equal(voxels.length, Math.ceil(values.length / said.step));
+      voxels.forEach((voxel, i) => {
+        const [told, expected] = [Number(voxel), Number(values[i * said.step])];
+        assert.ok(Object.is(told, expected) || Math.abs(told - expected) <= tolerance, `${name}: ${told}, expected ${expected}`);
+      });
+    });
+  }
+  await tab.close();
+});
+
+test('a slice on the screen has the pixels that Python computes', { skip }, async () => {
+  const tab = await openPage('volume.html');
+  await tab.until(decoded);
+  for (const key of ['2', 'c']) await tab.press(key);
+  await tab.evaluate("[...document.querySelectorAll('button')].find((each) => each.textContent === 'full').click()");
+  await tab.evaluate("new Promise((resolve) => setTimeout(resolve, 300))");
+  await tab.until(decoded);
+  const { width, height, pixels } = await tab.evaluate<{ width: number; height: number; pixels: string }>(`(() => {
+    const canvas = document.querySelector('[data-view=xy] canvas');
+    const { width, height } = canvas;
+    const { data } = canvas.getContext('2d').getImageData(0, 0, width, height);
+    let reds = '';
+    for (let i = 0; i < data.length; i += 4) reds += String.fromCharCode(data[i]);
+    return { width, height, pixels: btoa(reds) };
+  })()`);
+  const reds = Buffer.from(pixels, 'base64');
+  const { frame } = await Volume.open(new Uint8Array(readFileSync(`${FOLDER}/volume.tinc`)));
+  const { dtype, shape, bytes } = readNpz(new URL(`file://${FOLDER}/volume.npz`)).get('decoded')!;
+  const voxels = valuesOf(dtype, bytes) as ArrayLike<number>;
+  const [planes, rows, columns] = shape as [number, number, number];
+  const { minimum, maximum } = frame.items[0]!;
+  const zoom = 0.96 * Math.min(width / columns, height / rows);
+  assert.ok(zoom > 3, 'voxels are squares on the screen');
+  let compared = 0;
+  for (let y = 0; y < rows; y++)
+    for (let x = 0; x < columns; x++) {
+      const column = Math.floor(width / 2 + (x + 0.5 - columns / 2) * zoom), row = Math.floor(height / 2 + (y + 0.5 - rows / 2) * zoom);
+      // The scale bar covers the lower left corner.
+      if (row > height - 40 && column < 200) continue;
+      const value = voxels[((planes >> 1) * rows + y) * columns + x]!;
+      const expected = (255 * (value - minimum)) / (maximum - minimum);
+      const got = reds[row * width + column]!;
+      assert.ok(Math.abs(got - expected) <= 1.5, `voxel ${y}, ${x}: ${got}, expected ${expected}`);
+      compared++;
+    }
+  assert.ok(compared > 0.9 * rows * columns);
+  const middle = voxels[((planes >> 1) * rows + (rows >> 1)) * columns + (columns >> 1)]!;
+  const shown = Number((await tab.evaluate<string>(textOf('.cursor b'))).replaceAll(',', ''));
+  assert.ok(Math.abs(shown - middle) <= Math.max(1, middle / 100), `${shown}, expected ${middle}`);
+  assert.deepEqual(tab.complaints(), []);
+  await tab.close();
+});
+
+test('octants, their numbers and the weakest of them are those of the file', { skip }, async () => {
+  const tab = await openPage('volume.html');
+  await tab.until(decoded);
+  const volume = await Volume.open(new Uint8Array(readFileSync(`${FOLDER}/volume.tinc`)));
+  const quality = (await volume.quality(0))!;
+  const worst = Math.min(...Array.from({ length: quality.octants }, (_, octant) => quality.psnr(octant)));
+  assert.equal(await tab.evaluate(textOf('.worst b')), `${worst.toFixed(1)} dB`);
+  const before = await tab.evaluate<string>(textOf('.cursor span'));
+  await tab.evaluate("document.querySelector('.worst button').click()");
+  await tab.until(`${textOf('.cursor span')} !== ${JSON.stringify(before)}`);
+  assert.equal(await tab.evaluate(textOf('.legend:not([hidden]) span')), 'weak');
+  await tab.close();
+});
+
+test('what a file says of itself is text, whatever it says', { skip }, async () => {
+  const tab = await openPage('hostile.html');
+  await tab.until(decoded);
+  const { frame } = await Volume.open(new Uint8Array(readFileSync(`${FOLDER}/hostile.tinc`)));
+  assert.equal(await tab.evaluate(textOf('h1')), frame.metadata.name);
+  assert.match(frame.metadata.name, /<\/script>/);
+  assert.equal(await tab.evaluate("document.querySelectorAll('img, iframe, a, body script:not([type]):nth-of-type(n + 9)').length"), 0);
+  assert.equal(await tab.evaluate('typeof globalThis.pwned'), 'undefined');
+  await tab.close();
+});
+
+test('the page cannot use a network, and says so in its policy', { skip }, async () => {
+  const tab = await openPage('volume.html');
+  const refused = await tab.evaluate<string>("fetch('https://example.org/').then(() => 'fetched', (error) => error.name)");
+  assert.equal(refused, 'TypeError');
+  assert.match(await tab.evaluate<string>("document.querySelector('meta[http-equiv]').content"), /default-src 'none'.*connect-src 'none'/);
+  await tab.close();
+});
+
+test('two files are compared, side by side and by flicker', { skip }, async () => {
+  const tab = await openPage('two.html');
+  await tab.until(decoded);
+  await tab.evaluate("[...document.querySelectorAll('button')].find((each) => each.textContent === 'side by side').click()");
+  await tab.evaluate('new Promise((resolve) => setTimeout(resolve, 300))');
+  await tab.until(decoded);
+  const halves = await tab.evaluate<[number, number]>(`(() => {
+    const canvas = document.querySelector('[data-view=xy] canvas');
+    const { width, height } = canvas;
+    const sum = (left) => canvas.getContext('2d').getImageData(left, height / 2, width / 2, 1).data.reduce((total, value) => total + value, 0);
+    return [sum(0), sum(width / 2)];
+  })()`);
+  assert.ok(halves[0] > 0 && halves[1] > 0);
+  assert.deepEqual(tab.complaints(), []);
+  await tab.close();
+});
+
+test('a file with a network says that it cannot be shown, and shows what can be', { skip }, async () => {
+  const tab = await openPage('network.html');
+  assert.match(await tab.evaluate<string>(textOf('.notes')), /neural network/);
+  assert.match(await tab.evaluate<string>(textOf('aside')), /Weakest octants.*dB/s);
+  await tab.close();
+});
+
+test('an image, time points and a narrow screen with touch are shown', { skip }, async () => {
+  for (const name of ['image.html', 'time.html']) {
+    const tab = await openPage(name, { width: 390, height: 780, dark: true, touch: true });
+    await tab.until(decoded);
+    assert.deepEqual(tab.complaints(), []);
+    await tab.close();
+  }
+});
+
+/** A server that answers range requests, and counts the bytes of .tinc files. */
+function serve(sent: { bytes: number; requests: number }): Promise<Server> {
+  const server = createServer((request, response) => {
+    const path = `${FOLDER}/folder${request.url === '/' ? '/index.html' : request.url}`;
+    if (!existsSync(path)) return void response.writeHead(404).end();
+    const range = /bytes=(\d+)-(\d+)/.exec(request.headers.range ?? '');
+    const { size } = statSync(path);
+    if (!range) return void createReadStream(path).pipe(response.writeHead(200, { 'Content-Type': 'text/html' }));
+    const start = Number(range[1]), end = Math.min(size - 1, Number(range[2]));
+    sent.bytes += end - start + 1;
+    sent.requests++;
+    response.writeHead(206, { 'Content-Range': `bytes ${start}-${end}/${size}` });
+    return void createReadStream(path, { start, end }).pipe(response);
+  });
+  return new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(server)));
+}
+
+test('of a file beside the page no more is fetched than a view needs', { skip }, async (context) => {
+  const sent = { bytes: 0, requests: 0 };
+  const server = await serve(sent);
+  context.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  const { size } = statSync(`${FOLDER}/folder/volume.tinc`);
+  const volume = await Volume.open(new HttpSource(`${address}volume.tinc`));
+  await volume.voxels(0, [150, 151, 0, 160, 0, 160]);
+  assert.ok(sent.bytes > 0.1 * size && sent.bytes < 0.35 * size, `one plane took ${sent.bytes} of ${size} bytes`);
+  sent.bytes = sent.requests = 0;
+  const tab = await openPage(address);
+  await tab.until(decoded);
+  // Three planes through the middle meet 19 of 27 blocks of the finest octave, which are the largest ones.
+  assert.ok(sent.bytes > 0.3 * size && sent.bytes < 0.95 * size, `${sent.bytes} of ${size} bytes`);
+  assert.ok(sent.requests < 40, `${sent.requests} requests`);
+  const before = sent.bytes;
+  await tab.press('2');
+  await tab.evaluate("document.querySelector('[data-view=xy] canvas').focus()");
+  await tab.press('PageDown');
+  await tab.until(decoded);
+  assert.ok(sent.bytes - before < 0.05 * size, 'the next plane is in the same blocks');
+  await tab.close();
+});
