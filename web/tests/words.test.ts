@@ -26,6 +26,15 @@ test('nothing is promised that the file does not say', async () => {
   assert.match(await words('v1-constant-i2'), /All voxels have one value/);
 });
 
+test('what was cut from another file has bounds, and nothing measured', async () => {
+  const volume = await open('v1-detail-zyx-u2');
+  const provenance = { ...volume.frame.metadata.provenance, cut_from: '8103 bytes, 34.52 dB' };
+  const cut: typeof volume.frame = Object.create(volume.frame, { metadata: { value: { ...volume.frame.metadata, provenance } } });
+  const words = trustText(cut, await volume.quality(0), 0).join(' ');
+  assert.match(words, /Against the original it has at least [\d.]+ dB/);
+  assert.doesNotMatch(words, /Measured/);
+});
+
 test('the summary of octants is the quality of the whole', async () => {
   const volume = await open('v1-detail-zyx-u2');
   const quality = (await volume.quality(0))!;

@@ -95,9 +95,10 @@ export function trustText(frame: Frame, quality: Quality | undefined, item: numb
   if (promised === 0 || worstPsnr === Infinity) return ['Nothing was lost: every voxel is what it was.'];
   if (typeof promised === 'number') sentences.push(`It is guaranteed that no voxel is off by more than ${numberText(promised)}.`);
   const percent = numberText((100 * largestError) / range);
-  sentences.push(
-    `Measured against the original when the file was made: ${decibelsText(psnr)} over all voxels, and no voxel off by more than ${numberText(largestError)} (${percent}\u00a0% of the range).`,
-  );
+  const found = `${decibelsText(psnr)} over all voxels, and no voxel off by more than ${numberText(largestError)} (${percent}\u00a0% of the range).`;
+  // Of a file that was cut from another one, the original was not at hand: what it says are bounds.
+  const cut = frame.metadata.provenance['cut_from'] !== undefined;
+  sentences.push(cut ? `Cut from a larger file. Against the original it has at least ${found}` : `Measured against the original when the file was made: ${found}`);
   if (quality.octants > 1 && worstPsnr < psnr - 1) {
     const { start, stop } = quality.extent(worst);
     const place = start.map((first, axis) => `${frame.spatialAxes[axis]} ${first}–${stop[axis]! - 1}`).join(', ');
