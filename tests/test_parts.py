@@ -67,7 +67,7 @@ def test_scales_that_are_complete_decode_as_from_the_whole_file(vessel: tuple[Ar
 def test_a_beginning_is_told_from_a_file_and_from_a_cut_one(vessel: tuple[Array, bytes], tmp_path: Path) -> None:
     _, content = vessel
     path = beginning(content, len(content) // 2, tmp_path)
-    with pytest.raises(FormatError, match=r"are missing; fetch it again, or open it with partial=True"):
+    with pytest.raises(FormatError, match=r"are missing; fetch it again, or take what it holds with partial=True"):
         CompressedVolume.open(path)
     volume = CompressedVolume.open(path, partial=True)
     assert volume.nbytes == len(content)

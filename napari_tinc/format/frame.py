@@ -112,7 +112,7 @@ def parse(data: bytes | memoryview) -> Frame:
     if surplus < 0:
         raise FormatError(
             f"truncated: expected {len(view) - surplus} bytes, got {len(view)}: {-surplus} are missing; "
-            "fetch it again, or open it with partial=True for what it holds"
+            "fetch it again, or take what it holds with partial=True or --partial"
         )
     if surplus > 0:
         raise FormatError(

@@ -108,7 +108,7 @@ def open_ranged(read: Read, size: int, partial: bool = False) -> tuple[Header, t
     if size < whole and not partial:
         raise FormatError(
             f"truncated: expected {whole} bytes, got {size}: {whole - size} are missing; fetch it again, "
-            "or open it with partial=True for what it holds"
+            "or take what it holds with partial=True or --partial"
         )
     segments = []
     for entry in entries:
