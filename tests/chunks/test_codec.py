@@ -270,13 +270,13 @@ def test_only_the_boxes_that_are_asked_for_are_decoded(brain: Array, monkeypatch
 def test_a_corner_of_a_large_chunk_decodes_a_part_of_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     array, decoded = blobs((32, 128, 128)), []
     made = create(MemoryStore(), array, array.shape, TincCodec(step=60))
-    read = WaveletLayer._stream
+    decode = WaveletLayer._decode
 
-    def spied(layer: WaveletLayer, octave: int, cell: Any) -> bytes:
+    def spied(layer: WaveletLayer, octave: int, cell: Any, *others: Any) -> Any:
         decoded.append((octave, cell))
-        return read(layer, octave, cell)
+        return decode(layer, octave, cell, *others)
 
-    monkeypatch.setattr(WaveletLayer, "_stream", spied)
+    monkeypatch.setattr(WaveletLayer, "_decode", spied)
     corner = made[:8, :8, :8]
     few = len(decoded)
     np.testing.assert_array_equal(made[:][:8, :8, :8], corner)
