@@ -19,7 +19,7 @@ from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import u16, varint
 from napari_tinc.geometry.octree import Octree, choose_splits
 from napari_tinc.geometry.pyramid import BlockCache, dyadic_splits
-from napari_tinc.quantiser import step_of
+from napari_tinc.quantiser import STEP_CODES, step_of
 from napari_tinc.wavelets import coefficients, search
 from napari_tinc.wavelets.blocks import CodedWavelets, Pyramid, WaveletHead, WaveletLayer
 from napari_tinc.wavelets.likely import next_code
@@ -429,6 +429,11 @@ def test_the_largest_symbols_of_any_step_are_finite_voxels(step_code: int) -> No
         voxels = whole(detail)
     assert np.isfinite(voxels).all()
     assert np.abs(voxels).max() <= 100 * coefficients.LARGEST * step_of(step_code)
+
+
+def test_beyond_the_coarsest_and_the_finest_step_none_is_proposed() -> None:
+    for tried, expected in (({STEP_CODES - 1: 5.0}, STEP_CODES - 1), ({7: -5.0}, 7)):
+        assert next_code(tried, lambda code: -code / 192, 0.0, 7) == expected
 
 
 @pytest.mark.parametrize("room", [1e5, 5e5, 2e6, 6e6])

@@ -124,7 +124,7 @@ def next_code(tried: Mapping[int, float], expected: Callable[[int], float], leve
     def is_below(code: int) -> bool:
         return bool(trusted(code) + off(code) <= level)
 
-    return low + bisect_left(range(low, max(low, high)), True, key=is_below)
+    return min(low + bisect_left(range(low, max(low, high)), True, key=is_below), STEP_CODES - 1)
 
 
 __all__ = ["LAMBDA", "Likely", "next_code"]
