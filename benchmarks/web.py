@@ -7,10 +7,10 @@ times, and shared as pages; ``web/tests/bench.ts`` opens them in a headless Chro
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -43,9 +43,14 @@ def measure(volume: np.ndarray, folder: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    vessel = tifffile.imread(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("volume", type=Path)
+    parser.add_argument("--shape", nargs=3, type=int, help="one shape instead of the two of the table")
+    arguments = parser.parse_args()
+    vessel = tifffile.imread(arguments.volume)
+    shapes = (tuple(arguments.shape),) if arguments.shape else SHAPES
     with tempfile.TemporaryDirectory() as folder:
-        rows = [(shape, measure(mirrored(vessel, shape), Path(folder))) for shape in SHAPES]
+        rows = [(shape, measure(mirrored(vessel, shape), Path(folder))) for shape in shapes]
     print(f"{rows[0][1]['product']}, {rows[0][1]['workers']} workers, load {os.getloadavg()[0]:.1f}\n")
     columns = "shape", "file", "page without it", "first picture", "first sharp plane", "a plane, alone"
     print("| " + " | ".join((*columns, "its processor time", "the next one")) + " |")

@@ -41,6 +41,7 @@ QUICK = {
     "cuts.py": "VOLUMES/a.tif --sources 4 --factors 2",
     "noise_cost.py": "VOLUMES/a.tif --ratio 8",
     "reading.py": "--side 64 --chunks 4096",
+    "speed_peers.py": "--short --peers sperr --ratio 32",
     "strategies.py": "VOLUMES/a.tif --ratios 12 --strategies even/equal@1 --time-limit 0.2 --output strategies.csv",
     "advice.py": "--shape 16 40 40 --seeds 7 --exposures 1 --only vessel --output advice.csv",
 }
@@ -52,8 +53,8 @@ LONG = {
     "plugin_latency.py": "--small",
     "scale.py": "--megavoxels 1",
     "speed.py": "--shrink 4",
-    "speed_peers.py": "--short --peers sperr --ratio 32",
     "step_sizes.py": "VOLUMES/a.tif --ratio 12 --bits 6",
+    "web.py": "VOLUMES/a.tif --shape 32 64 64",
     "threads.py": "--busy 0 --threads 1 --waiting passive --seconds 0.2",
 }
 USED = {
