@@ -8,7 +8,8 @@ from numbers import Real
 
 from napari_tinc.errors import BudgetError, InputError
 
-_KINDS = ("ratio", "bytes", "bits_per_voxel", "psnr", "ssim", "step", "max_error")
+_SIZES = ("ratio", "bytes", "bits_per_voxel")
+_KINDS = (*_SIZES, "psnr", "ssim", "step", "max_error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,11 @@ class Target:
         """
         return cls("max_error", value)
 
+    @property
+    def is_size(self) -> bool:
+        """Whether it is a budget of bytes, in one unit or another, and no quality."""
+        return self.kind in _SIZES
+
     def budget(self, nbytes: int, voxels: int) -> int:
         """Bytes that the whole file may take.
 
@@ -99,14 +105,13 @@ class Target:
         BudgetError
             If the target is a PSNR, or asks for a file that is not smaller than the array.
         """
-        budgets = {
+        if not self.is_size:
+            raise BudgetError(f"expected a target that is a size, got {self.kind}: use ratio, bytes or bits per voxel")
+        budget = {
             "ratio": nbytes / self.value,
             "bytes": self.value,
             "bits_per_voxel": self.value * voxels / 8,
-        }
-        if self.kind not in budgets:
-            raise BudgetError(f"expected a target that is a size, got {self.kind}: use ratio, bytes or bits per voxel")
-        budget = budgets[self.kind]
+        }[self.kind]
         if budget >= nbytes:
             raise BudgetError(
                 f"expected a file smaller than the volume ({nbytes} bytes), got {budget:.0f}: raise the ratio"

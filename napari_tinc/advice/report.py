@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,14 +15,9 @@ from napari_tinc.advice.trials import Tried
 from napari_tinc.figure import svg
 from napari_tinc.measures.downstream import TITLES
 from napari_tinc.pixels import png_url, rows_of
+from napari_tinc.system.pages import templates
 
-_PAGES = Environment(
-    loader=PackageLoader(__package__, "."),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_PAGES = templates(__package__)
 _WHERE = {"here": "in the region", "everywhere": "in blocks from everywhere", "structure": "where there is structure"}
 _RESIDUAL = {
     "bias": "mean",

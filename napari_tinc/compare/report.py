@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from napari_tinc.compare import pictures
@@ -19,18 +18,13 @@ from napari_tinc.compare.results import DEFAULT_BAR, Result
 from napari_tinc.errors import InputError
 from napari_tinc.figure import svg
 from napari_tinc.measures.noise import note_of, note_text, sampled_noise
+from napari_tinc.system.pages import templates
 
 # All slices together: base64 adds a third, and the whole report stays well below 5 MB.
 _SLICE_BYTES = 2_200_000
 _LARGEST_SIDE = 256
 
-_PAGES = Environment(
-    loader=PackageLoader(__package__, "."),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_PAGES = templates(__package__)
 
 # Column, title, format, whether more is better (None: neither).
 Column = tuple[str, str, str, bool | None]

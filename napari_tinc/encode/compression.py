@@ -156,16 +156,16 @@ def _compress(
     original = Original.prepare(voxels, metadata, weights)
     if settings.provenance and not original.is_constant and _expected_bytes(target, original) >= _NOTED_BYTES:
         settings = settings.noted("noise", original.noise_note)
-    if settings.provenance and target.kind not in ("psnr", "ssim", "step", "max_error"):
+    if settings.provenance and target.is_size:
         return (yield from _timed(fill_steps(original, target, settings, should_stop), original, settings, should_stop))
     return (yield from fill_steps(original, target, settings, should_stop))
 
 
 def _expected_bytes(target: Target, original: Original) -> float:
     """Bytes of the file, roughly where the target does not say."""
-    if target.kind in ("psnr", "ssim", "step", "max_error"):
-        return original.items.nbytes / _USUAL_RATIO
-    return target.budget(original.items.nbytes, original.items.size)
+    if target.is_size:
+        return target.budget(original.items.nbytes, original.items.size)
+    return original.items.nbytes / _USUAL_RATIO
 
 
 def fill_steps(original: Original, target: Target, settings: Settings, should_stop: ShouldStop | None = None) -> Steps:

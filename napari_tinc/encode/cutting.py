@@ -70,7 +70,7 @@ def cut_steps(volume: CompressedVolume, target: Target) -> Generator[Progress, N
     BudgetError
         If no file can be so small.
     """
-    if target.kind in ("psnr", "ssim", "step", "max_error"):
+    if not target.is_size:
         raise InputError(f"expected a ratio or a number of bytes to cut to, got a target of {target.kind}")
     header = volume.header
     if header.model in (frames.MODEL_CONSTANT, frames.MODEL_EXACT):

@@ -239,22 +239,21 @@ def fit(residuals: Sequence[Residual], room: int, near: WaveletHead | None = Non
         return likely.code_of_size(share * room, finest)
 
     best: Fit | None = None
-    chosen = 0
     items, likely, finest, code = yield from _begun(residuals, code_of, near)
     tried: dict[int, float] = {}  # logarithms of sizes over what there is room for
     for number in range(TRIES):
         attempt = yield from _encode(items, code, number)
         tried[code] = math.log2(attempt.nbytes / room)
         if attempt.nbytes <= room and (best is None or attempt.nbytes >= best.nbytes):
-            best, chosen = attempt, code
+            best = attempt
         if best is not None and best.nbytes >= _FILL * room:
             break
         code = next_code(tried, lambda code: _log2(likely.cost(code)[0] / room), _GOAL, finest)
         if code in tried:
             break
         if best is not None and best.nbytes >= _NEARLY * room:  # near the noise a step gains much less than bytes
-            gain = _log2(likely.cost(chosen)[1] / likely.cost(code)[1])
-            if gain < _LEAST_GAIN:
+            now, then = (_log2(likely.cost(at)[1]) for at in (best.layers[0].head.step_code, code))
+            if now - then < _LEAST_GAIN:
                 break
     return best
 
