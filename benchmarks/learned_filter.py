@@ -5,7 +5,8 @@
 For the files of ``fast`` and ``balanced`` (before it tries networks): PSNR in dB over the volume's own range of the
 file that fills the budget, and of a smaller file with the network, of no more bytes in all. The network takes the
 decoded voxels, filtered (``after``) or not (``instead`` of the restoration filter), and says what is to be added to
-them. ``vessel`` and ``neuron`` are the samples of these names, simulated with 17 million voxels and more.
+them. ``vessel`` and ``neuron`` are the samples of these names, simulated with 17 million voxels and more;
+``vessel-clean`` and ``neuron-clean`` are without noise.
 """
 
 from __future__ import annotations
@@ -257,16 +258,19 @@ def rows(name: str, voxels: np.ndarray, ratio: float, given: argparse.Namespace)
 
 def read(name: str) -> np.ndarray:
     """A file, or a large simulated sample."""
-    if name == "vessel":
-        return samples.vessel_tree((256, 256, 256)).noisy
-    if name == "neuron":
-        return samples.neuron_phantom((128, 384, 384)).noisy
-    return tifffile.imread(name)
+    sample, _, clean = name.partition("-")
+    if sample == "vessel":
+        phantom = samples.vessel_tree((256, 256, 256))
+    elif sample == "neuron":
+        phantom = samples.neuron_phantom((128, 384, 384))
+    else:
+        return tifffile.imread(name)
+    return np.rint(phantom.clean).astype(np.uint16) if clean else phantom.noisy
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("volumes", nargs="+", help="files, or the samples vessel and neuron")
+    parser.add_argument("volumes", nargs="+", help="files, or samples: vessel, neuron, vessel-clean, neuron-clean")
     parser.add_argument("--ratios", nargs="+", type=float, default=[64, 256])
     parser.add_argument("--bases", nargs="+", choices=["fast", "balanced"], default=["fast", "balanced"])
     parser.add_argument("--places", nargs="+", choices=["after", "instead"], default=["after"])
@@ -278,6 +282,9 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, help="a table that rows are added to")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    applied(
+        np.zeros((1, 1, 1), np.float32), initial(1, 1, 2), 1.0, argparse.Namespace(layers=1, inputs="both")
+    )  # compiles
     for name in given.volumes:
         for ratio in given.ratios:
             for row in rows(Path(name).stem, read(name), ratio, given):
