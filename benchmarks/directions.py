@@ -1,9 +1,9 @@
-"""What directions add to wavelets: both files of preset ``balanced``, before any network is tried.
+"""What directions and a post-filter add to wavelets: files of preset ``balanced``, before networks are trained.
 
     python benchmarks/directions.py VOLUMES --ratios 64 256 --output results/directions.csv
 
 PSNR in dB over the volume's own range, measured on what the file decodes to, of the file of wavelets (that of preset
-``fast``) and of the one that is kept; seconds of the processor,
+``fast``), of the one that is kept, and of that with a post-filter, or again without if it does not pay; seconds of the processor,
 without the time to load or compile.
 """
 
@@ -25,6 +25,7 @@ from napari_tinc.encode import framing, masking, measuring
 from napari_tinc.encode.attempts import Attempt
 from napari_tinc.encode.directing import with_directions
 from napari_tinc.encode.original import Original
+from napari_tinc.encode.postfiltering import with_postfilters
 from napari_tinc.settings import Settings
 from napari_tinc.system.steps import complete
 
@@ -55,7 +56,10 @@ def row(name: str, voxels: np.ndarray, ratio: float) -> dict[str, Any]:
     between = time.process_time()
     best = complete(with_directions(original, settings, budget, plain))
     ended = time.process_time()
+    filtered = complete(with_postfilters(settings, budget, best))
+    finished = time.process_time()
     nbytes, values, seconds = decoded(best, original)
+    filtered_bytes, filtered_values, filtered_seconds = decoded(filtered, original)
     layouts = [coded.layout for coded in best.content.directions if coded is not None]
     return {
         "volume": name,
@@ -70,6 +74,11 @@ def row(name: str, voxels: np.ndarray, ratio: float) -> dict[str, Any]:
         "wavelets_s": round(between - started, 1),
         "directions_s": round(ended - between, 1),
         "decode_s": round(seconds, 2),
+        "postfilter": any(filtered.content.postfilters),
+        "postfiltered_dB": psnr(filtered_values),
+        "postfiltered_bytes": filtered_bytes,
+        "postfilter_s": round(finished - ended, 1),
+        "postfiltered_decode_s": round(filtered_seconds, 2),
     }
 
 

@@ -1,7 +1,7 @@
 """Layers: what adds to the voxels of an item, and how their sum becomes intensities.
 
-``voxels = round(offset + scale · restore(Σ layers))``, clipped to the original's range; outside of a mask they are the
-background. Nobody above knows what a layer is made of.
+``voxels = round(offset + scale · filter(restore(Σ layers)))``, clipped to the original's range; outside of
+a mask they are the background. Nobody above knows what a layer is made of.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from napari_tinc.format import (
     KIND_DIRECTIONAL,
     KIND_EXACT,
     KIND_MASK,
+    KIND_POSTFILTER,
     KIND_PREDICTED,
     KIND_RESTORATION,
     KIND_WAVELETS,
@@ -43,6 +44,7 @@ from napari_tinc.limits import LIMITS
 from napari_tinc.masks.coder import INSIDE, MIXED, OUTSIDE
 from napari_tinc.masks.mask import Mask
 from napari_tinc.masks.payload import parse_mask
+from napari_tinc.postfilter import REACH, PostFilter, channels_of, parse_postfilter, postfilter_size
 from napari_tinc.predictive.item import CorrectedItem, PredictedItem
 from napari_tinc.predictive.payload import parse_corrections, parse_predicted
 from napari_tinc.restoration import RADIUS, Restoration, around, bins_of, parse_restoration, restoration_size
@@ -50,7 +52,9 @@ from napari_tinc.system.forks import with_fresh_locks
 from napari_tinc.wavelets.blocks import WaveletLayer
 from napari_tinc.wavelets.payload import open_wavelets, parse_wavelets
 
-_WIDE = (KIND_WAVELETS, KIND_RESTORATION, KIND_MASK, KIND_DIRECTIONAL, KIND_PREDICTED, KIND_CORRECTIONS)
+_WIDE = (
+    KIND_WAVELETS, KIND_RESTORATION, KIND_MASK, KIND_DIRECTIONAL, KIND_PREDICTED, KIND_CORRECTIONS, KIND_POSTFILTER
+)  # fmt: skip
 # A network may overshoot a float32 volume's range by far before it is clipped: leave room below float32's largest.
 _LARGEST_NARROW_RANGE = 1e30
 
@@ -95,7 +99,7 @@ class Item(Protocol):
 
 @dataclass(frozen=True)
 class ItemDecoder:
-    """Decodes regions of one item from layers, and a restoration filter.
+    """Decodes regions of one item from layers, a restoration filter and a post-filter.
 
     Parameters
     ----------
@@ -106,6 +110,8 @@ class ItemDecoder:
     layers : sequence of Layer
     restoration : Restoration or None
     mask : Mask or None
+    postfilter : PostFilter or None
+        Applied after the restoration filter.
     """
 
     shape: tuple[int, ...]
@@ -113,6 +119,7 @@ class ItemDecoder:
     layers: Sequence[Layer]
     restoration: Restoration | None
     mask: Mask | None = None
+    postfilter: PostFilter | None = None
 
     def decode(self, bounds: Bounds, scale: float, out: npt.NDArray[Any]) -> None:
         """Fill an array of the original's dtype and the shape of the bounds with intensities."""
@@ -151,18 +158,15 @@ class ItemDecoder:
     def normalised(self, bounds: Bounds, scale: float) -> Floats32:
         """Return what the file says of a region, before the mapping to intensities.
 
-        The restoration filter is left out of samples coarser than voxels, and interpolated between them.
+        Filters are left out of samples coarser than voxels, and what they change is interpolated between voxels.
         """
-        if self.restoration is None or scale < 1:
+        if (self.restoration is None and self.postfilter is None) or scale < 1:
             return self.unrestored(bounds, scale)
         if scale == 1:
-            restored = self.restoration.apply(self.surrounded(bounds))
-            return restored.reshape([stop - start for start, stop in bounds])
+            return self._filtered(bounds)
         grids = self._grids(bounds, scale)
         near = neighbours(grids, self.shape)
-        voxels = self.surrounded(near)
-        moved = self.restoration.apply(voxels) - voxels[(slice(RADIUS, -RADIUS),) * 3]
-        moved = moved.reshape([stop - start for start, stop in near])
+        moved = self._filtered(near) - self.unrestored(near, 1.0)
         return self.unrestored(bounds, scale) + interpolate(moved, near, grids)
 
     def surrounded(self, bounds: Bounds) -> Floats32:
@@ -174,28 +178,47 @@ class ItemDecoder:
             Normalised, not filtered, with two neighbours on every side, see
             :meth:`napari_tinc.restoration.Restoration.apply`; z is 1 for an image.
         """
-        grown, beyond = around(bounds, self.shape)
-        flat = 3 - len(bounds)
-        values = self.unrestored(grown, 1.0)
-        values = values.reshape((1,) * flat + values.shape)
-        return np.pad(values, [(RADIUS, RADIUS)] * flat + beyond, mode="edge")
+        return self._surrounded(bounds, RADIUS, lambda grown: self.unrestored(grown, 1.0))
+
+    def surrounded_restored(self, bounds: Bounds) -> Floats32:
+        """Return voxels as the post-filter needs them: as :meth:`surrounded` does, but restored."""
+        return self._surrounded(bounds, REACH, self._restored)
+
+    def _surrounded(self, bounds: Bounds, reach: int, evaluate: Callable[[Bounds], Floats32]) -> Floats32:
+        grown, beyond = around(bounds, self.shape, reach)
+        return np.pad(evaluate(grown).reshape(_in_three(grown)), [(reach, reach)] * (3 - len(bounds)) + beyond, "edge")
+
+    def _restored(self, bounds: Bounds) -> Floats32:
+        """Return voxels of a region after the restoration filter."""
+        if self.restoration is None:
+            return self.unrestored(bounds, 1.0)
+        return self.restoration.apply(self.surrounded(bounds)).reshape([stop - start for start, stop in bounds])
+
+    def _filtered(self, bounds: Bounds) -> Floats32:
+        """Return voxels of a region after both filters."""
+        if self.postfilter is None:
+            return self._restored(bounds)
+        return self.postfilter.apply(self.surrounded_restored(bounds)).reshape([stop - start for start, stop in bounds])
 
     def region_bytes(self, bounds: Bounds, scale: float) -> int:
         """Bytes of the segments of layers and mask that a region needs."""
         masked = 0 if self.mask is None else self.mask.region_bytes(bounds, scale)
-        if self.restoration is not None and scale >= 1:
+        reach = (0 if self.restoration is None else RADIUS) + (0 if self.postfilter is None else REACH)
+        if reach and scale >= 1:
             if scale > 1:
                 bounds = neighbours(self._grids(bounds, scale), self.shape)
-            bounds, scale = around(bounds, self.shape)[0], 1.0
+            bounds, scale = around(bounds, self.shape, reach)[0], 1.0
         return masked + sum(layer.region_bytes(bounds, scale) for layer in self.layers)
 
     def leaf_bytes(self, tree: Octree) -> npt.NDArray[np.float64]:
-        """Bytes of every leaf, of all layers, the mask and the filter."""
+        """Bytes of every leaf, of all layers, the mask and the filters."""
         spent = np.zeros(tree.leaves)
         for part in (*self.layers, *(() if self.mask is None else (self.mask,))):
             spent += part.leaf_bytes(tree)
         if self.restoration is not None:
             spent += restoration_size(bins_of(self.restoration)) / tree.leaves
+        if self.postfilter is not None:
+            spent += postfilter_size(channels_of(self.postfilter)) / tree.leaves
         return spent
 
     def _grids(self, bounds: Bounds, scale: float) -> list[npt.NDArray[np.float64]]:
@@ -212,6 +235,11 @@ class ItemDecoder:
         for layer in others:
             values += layer.values(bounds, scale)
         return values
+
+
+def _in_three(bounds: Bounds) -> list[int]:
+    """Sides of a region with three axes; those of an image are the last two."""
+    return [1] * (3 - len(bounds)) + [stop - start for start, stop in bounds]
 
 
 def _box_around(marked: npt.NDArray[np.bool_]) -> tuple[slice, ...] | None:
@@ -287,7 +315,10 @@ class Decoders:
             return PredictedItem.of(predicted, self._tree.shape, limits, self._cache, len(payload))
         weights = self._frame.get(KIND_RESTORATION, item, 0)
         restoration = None if weights is None else parse_restoration(weights)
-        decoder = ItemDecoder(self._tree.shape, limits, self._layers(item), restoration, self._mask(item, limits))
+        learnt = self._frame.get(KIND_POSTFILTER, item, 0)
+        postfilter = None if learnt is None else parse_postfilter(learnt)
+        mask = self._mask(item, limits)
+        decoder = ItemDecoder(self._tree.shape, limits, self._layers(item), restoration, mask, postfilter)
         moved = self._frame.get(KIND_CORRECTIONS, item, 0)
         if moved is None:
             return decoder

@@ -19,11 +19,12 @@ from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.wavelets.blocks import CodedWavelets, WaveletLayer
 from napari_tinc.wavelets.payload import open_wavelets
 
-_LEFT_OUT = (frames.KIND_RESTORATION, frames.KIND_MASK, frames.KIND_CORRECTIONS)
+_LEFT_OUT = (frames.KIND_RESTORATION, frames.KIND_MASK, frames.KIND_CORRECTIONS, frames.KIND_POSTFILTER)
 _NAMES = {
     frames.KIND_RESTORATION: "restoration filter",
     frames.KIND_MASK: "mask",
     frames.KIND_CORRECTIONS: "corrections",
+    frames.KIND_POSTFILTER: "post-filter",
 }
 _OF_THE_WHOLE = ("psnr", "max_error")
 

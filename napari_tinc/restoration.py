@@ -165,10 +165,10 @@ class Moments:
         return weights, np.where(upper, np.maximum(gains, 0).sum(-1), -np.inf)
 
 
-def around(bounds: Bounds, shape: tuple[int, ...]) -> tuple[Bounds, list[tuple[int, int]]]:
+def around(bounds: Bounds, shape: tuple[int, ...], reach: int = RADIUS) -> tuple[Bounds, list[tuple[int, int]]]:
     """Return the bounds of a region with its neighbours, and how many of these lie beyond the volume on every side."""
-    grown = tuple((max(0, a - RADIUS), min(n, b + RADIUS)) for (a, b), n in zip(bounds, shape, strict=True))
-    beyond = [(RADIUS - a + lo, RADIUS - hi + b) for (a, b), (lo, hi) in zip(bounds, grown, strict=True)]
+    grown = tuple((max(0, a - reach), min(n, b + reach)) for (a, b), n in zip(bounds, shape, strict=True))
+    beyond = [(reach - a + lo, reach - hi + b) for (a, b), (lo, hi) in zip(bounds, grown, strict=True)]
     return grown, beyond
 
 

@@ -33,7 +33,6 @@ QUICK = {
     "lab/time_to_quality.py": "VOLUMES --presets fast --ratios 12 --results times.csv",
     "lab/time_to_quality.py --draw": "--results times.csv",
     "directions.py": "VOLUMES/a.tif --ratios 12",
-    "learned_filter.py": "VOLUMES/a.tif --ratios 12 --seconds 1 --places after instead --output learned.csv",
     "masks.py": f"VOLUMES/a.tif --against {BENCHMARKS.parent} --ratios 12",
     "parameter_coding.py": "GOLDEN/v1-mixed-zyx-u2.tinc GOLDEN/v1-detail-yx-u1.tinc",
     "presets.py": "VOLUMES --presets fast --ratios 12 --results presets.csv",

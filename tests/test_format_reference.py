@@ -26,6 +26,7 @@ from reference_network import (
     tucker_output,
     volumes_decode,
 )
+from reference_postfilter import postfiltered
 from reference_predictive import correction, predicted
 from reference_restoration import restored
 from reference_wavelets import DetailDecoder, detail_output
@@ -40,6 +41,7 @@ from napari_tinc.format import (
     KIND_EXACT,
     KIND_MASK,
     KIND_PARAMETERS,
+    KIND_POSTFILTER,
     KIND_PREDICTED,
     KIND_QUALITY,
     KIND_RESTORATION,
@@ -97,6 +99,9 @@ def decode(frame: Frame, block_parameters: int = 2**16) -> Array:
         payload = frame.get(KIND_RESTORATION, item, 0)
         if payload is not None:
             output = restored(payload, output)
+        payload = frame.get(KIND_POSTFILTER, item, 0)
+        if payload is not None:
+            output = postfiltered(payload, output)
         span = limits.maximum - limits.minimum
         offset, scale = limits.minimum + limits.offset_code / 65535 * span, span * 2 ** (-limits.scale_code / 16)
         voxels = np.clip(offset + scale * output, limits.minimum, limits.maximum)

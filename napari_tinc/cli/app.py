@@ -294,11 +294,13 @@ def info(source: CompressedSource, as_json: AsJson = False) -> None:
         model = frames.MODELS[header.model]
         if header.model != frames.MODEL_WAVELETS and frames.KIND_WAVELETS in kinds:
             model = f"{model}+wavelet"
-        said |= {"model": model, "levels": 1 + len(header.splits), "octants": octants}
         if frames.KIND_DIRECTIONAL in kinds:
             model = "directional"
+        said |= {"model": model, "levels": 1 + len(header.splits), "octants": octants}
         masks = kinds.count(frames.KIND_MASK)
         said |= {"masks": masks} if masks else {}
+        postfilters = kinds.count(frames.KIND_POSTFILTER)
+        said |= {"post-filters": postfilters} if postfilters else {}
         said |= {"between levels": _strategy(frames.BETWEEN, header.between)}
         said |= {"within a level": _strategy(frames.WITHIN, header.within)}
         said |= _noise(header.provenance.get("noise"), as_json)

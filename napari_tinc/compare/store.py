@@ -30,7 +30,19 @@ _CHUNK_VOXELS = 1 << 22
 # Rooms and modules that compressed bytes, or what is measured of them, depend on.
 _DECIDING = (
     *("arrays", "directional", "encode", "format", "geometry", "masks", "measures", "networks", "predictive"),
-    *("choices", "decoding", "exact", "kernels", "layers", "limits", "mixing", "quality", "restoration", "settings"),
+    *(
+        "choices",
+        "decoding",
+        "exact",
+        "kernels",
+        "layers",
+        "limits",
+        "mixing",
+        "postfilter",
+        "quality",
+        "restoration",
+        "settings",
+    ),
     *("partial", "quantiser", "target", "volume", "wavelets"),
     *("compare/container", "compare/measures", "compare/memory", "compare/peers", "compare/video", "compare/worker"),
 )

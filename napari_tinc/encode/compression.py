@@ -32,6 +32,7 @@ from napari_tinc.encode.directing import with_directions
 from napari_tinc.encode.masking import promising, with_wavelets
 from napari_tinc.encode.original import Original
 from napari_tinc.encode.plan import NETWORK_SHARE, ShouldStop
+from napari_tinc.encode.postfiltering import with_postfilters
 from napari_tinc.encode.similarity import reach_ssim
 from napari_tinc.encode.trial import TRAINING_STEPS
 from napari_tinc.errors import BudgetError, InputError
@@ -298,7 +299,8 @@ def _best_attempt(original: Original, settings: Settings, budget: int, should_st
         logger.warning("no networks are tried, for %d voxels are too many to train on in memory", original.items.size)
         best = yield from with_wavelets(original, settings, budget)
         return (yield from with_directions(original, settings, budget, best))
-    return (yield from _best_of_all(original, settings, budget, should_stop))
+    best = yield from _best_of_all(original, settings, budget, should_stop)
+    return (yield from with_postfilters(settings, budget, best, should_stop))
 
 
 def _best_of_all(original: Original, settings: Settings, budget: int, should_stop: ShouldStop | None) -> Attempts:

@@ -26,6 +26,7 @@ from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.layers import Item, ItemDecoder, Layer
 from napari_tinc.masks.mask import Mask
 from napari_tinc.masks.payload import pack_mask, packed_mask_size
+from napari_tinc.postfilter import PostFilter, channels_of, pack_postfilter, postfilter_size
 from napari_tinc.predictive.item import CorrectedItem, PredictedItem
 from napari_tinc.predictive.payload import (
     Corrections,
@@ -66,6 +67,8 @@ class Content:
         One per item, None for an item of one value; empty unless nothing else is in the file.
     corrections : sequence of Corrections or None
         One per item, None where no voxel needs one; empty without any.
+    postfilters : sequence of PostFilter or None
+        One per item, None where one does not pay; empty without any.
     blocks : BlockCache
         What was decoded of it; filters and measurement need the same.
     """
@@ -76,6 +79,7 @@ class Content:
     directions: Sequence[CodedDirections | None] = ()
     predicted: Sequence[Predicted | None] = ()
     corrections: Sequence[Corrections | None] = ()
+    postfilters: Sequence[PostFilter | None] = ()
     blocks: BlockCache = field(default_factory=lambda: BlockCache())
     _layers: dict[CodedWavelets | CodedDirections, Layer] = field(default_factory=dict)
 
@@ -188,6 +192,10 @@ def _segments(plan: Plan, content: Content) -> Iterator[tuple[int, int, int, int
         if moved is not None:
             size, pack = packed_corrections_size(moved, kind), partial(pack_corrections, moved, kind)
             yield frames.KIND_CORRECTIONS, 0, item, size, pack
+    for item, learnt in enumerate(content.postfilters):
+        if learnt is not None:
+            size = postfilter_size(channels_of(learnt))
+            yield frames.KIND_POSTFILTER, 0, item, size, partial(pack_postfilter, learnt)
 
 
 def constant(original: Original, provenance: bool = True) -> bytes:
@@ -254,7 +262,8 @@ def decoders(plan: Plan, content: Content) -> Callable[[int], ItemDecoder]:
         restoration = content.restorations[item] if content.restorations else None
         coded_mask = plan.original.masks[item] if plan.original.masks else None
         mask = None if coded_mask is None else Mask(coded_mask, content.blocks)
-        return ItemDecoder(plan.original.spatial, plan.original.ranges[item], layers, restoration, mask)
+        postfilter = content.postfilters[item] if content.postfilters else None
+        return ItemDecoder(plan.original.spatial, plan.original.ranges[item], layers, restoration, mask, postfilter)
 
     return decoder
 

@@ -7,15 +7,17 @@ python tests/golden/make.py
 """
 
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 
 from napari_tinc import CompressedVolume, Metadata, Target, compress
-from napari_tinc.encode import directing, filters, framing, trial
-from napari_tinc.format import VERSION
+from napari_tinc.encode import directing, filters, framing, postfiltering, trial
+from napari_tinc.format import KIND_POSTFILTER, VERSION, Segment, pack, parse
 from napari_tinc.masks import mask as masks
+from napari_tinc.postfilter import PostFilter, pack_postfilter
 from napari_tinc.predictive import blocks as predictive
 from napari_tinc.wavelets import search
 
@@ -61,6 +63,7 @@ def directional(array: np.ndarray, target: Target, **settings: object) -> Compre
         mock.patch.object(trial, "promised_gain", nothing_promised),
         mock.patch.object(filters, "_SHARE", 0),  # it would leave equal neighbours to rounding
         mock.patch.multiple(directing, _ROW_VOXELS=2**12, MAX_TILE=2**12),
+        mock.patch.object(postfiltering, "_SHARE", 0),
     ):
         return compress(array, target, preset="balanced", device="cpu", **settings)
 
@@ -68,6 +71,26 @@ def directional(array: np.ndarray, target: Target, **settings: object) -> Compre
 def nothing_promised(*_: object) -> Generator[None, None, float]:
     yield from ()
     return 0.0
+
+
+def postfiltered(array: np.ndarray, target: Target, **settings: object) -> CompressedVolume:
+    """The same with post-filters of two channels."""
+    with (
+        mock.patch.object(trial, "promised_gain", nothing_promised),
+        mock.patch.multiple(postfiltering, CHANNELS=2, _STEPS={"balanced": 400}),
+    ):
+        return compress(array, target, preset="balanced", device="cpu", **settings)
+
+
+def with_any_filter(volume: CompressedVolume) -> CompressedVolume:
+    """The same file, with a post-filter of the second channel that nobody has trained."""
+    frame, rng = parse(volume.to_bytes()), np.random.default_rng(0)
+    weights = rng.integers(-7, 8, (3, 81)).astype("i1").reshape(3, 3, 27)
+    steps, biases = rng.uniform(0.01, 0.05, (2, 3)).astype("f4")
+    chosen = PostFilter(0.0625, steps, biases, weights[:, :2], 0.03125, -0.125, weights[:, 2])
+    return CompressedVolume(
+        pack(replace(frame, segments=(*frame.segments, Segment(KIND_POSTFILTER, 1, 0, pack_postfilter(chosen)))))
+    )
 
 
 def exact(array: np.ndarray, metadata: Metadata) -> CompressedVolume:
@@ -130,8 +153,12 @@ if __name__ == "__main__":
         )
     beams = (slanted(23, 31, 29) * 4000 + 100).astype("u2")
     save("directional-zyx-u2", lambda: directional(beams, Target.size(1800)))
+    save(
+        "postfiltered-zyx-u2", lambda: postfiltered((slanted(29, 31, 33) * 4000 + 100).astype("u2"), Target.size(2500))
+    )
     crossed = np.stack([slanted(70, 60), 1 - slanted(70, 60) ** 2]).astype("f4") * 3 - 1
     save(
         "directional-cyx-f4",
         lambda: directional(crossed, Target.size(2500), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3)),
     )
+    save("postfiltered-cyx-f4", lambda: with_any_filter(CompressedVolume.open(HERE / "v1-restored-cyx-f4.tinc")))

@@ -32,6 +32,7 @@ export type FormatCode =
   | 'wavelets'
   | 'directions'
   | 'restoration'
+  | 'postfilter'
   | 'mask'
   | 'exact'
   | 'predicted'

@@ -8,6 +8,7 @@ import { Cache, type Means, type Pool } from './pool.js';
 import { type Bins, checkLargest, fromNumbers, parseBins } from './predictive/bins.js';
 import { Numbers, parseNumbersHead } from './predictive/layer.js';
 import { Quality } from './quality.js';
+import { parsePostFilter, type PostFilter, postfilter, postfilterBox } from './postfilter.js';
 import { parseRestoration, restorationBox, type Restoration, restore } from './restoration.js';
 import { BytesSource, Part, type Source } from './source.js';
 import { inlinePool } from './tasks.js';
@@ -37,6 +38,7 @@ interface Layers {
   readonly wavelets?: WaveletLayer | undefined;
   readonly directions?: DirectionalLayer | undefined;
   readonly restoration?: Restoration | undefined;
+  readonly postfilter?: PostFilter | undefined;
   readonly mask?: Mask | undefined;
   readonly exact?: Part | undefined;
   readonly predicted?: { readonly bins: Bins; readonly numbers: Numbers } | undefined;
@@ -172,16 +174,18 @@ export class Volume {
     const { minimum, maximum, offset, scale } = items[item]!;
     const size = volumeOf(sidesOf(box));
     if (minimum === maximum) return new Float64Array(size).fill(minimum);
-    const { wavelets, directions, restoration, mask, predicted, corrections } = await this.layersOf(item);
+    const { wavelets, directions, restoration, postfilter: learnt, mask, predicted, corrections } = await this.layersOf(item);
     if (predicted) return rounded(fromNumbers(predicted.bins, await predicted.numbers.region(box, signal), dtype, items[item]!), dtype);
-    const wide = restoration ? restorationBox(box, this.shape) : box;
+    const near = learnt ? postfilterBox(box, this.shape) : box;
+    const wide = restoration ? restorationBox(near, this.shape) : near;
     const layer = wavelets ?? directions!;
     const [raw, states, moves] = await Promise.all([
       layer instanceof WaveletLayer ? layer.region(0, wide, signal) : layer.region(wide, signal),
       mask?.states(0, box, signal),
       corrections?.numbers.region(box, signal),
     ]);
-    const sums = restoration ? restore(restoration, raw, wide, box, this.shape) : raw;
+    const restored = restoration ? restore(restoration, raw, wide, near, this.shape) : raw;
+    const sums = learnt ? postfilter(learnt, restored, near, box, this.shape) : restored;
     const values = new Float64Array(size);
     for (let i = 0; i < size; i++) values[i] = Math.min(maximum, Math.max(minimum, offset + scale * sums[i]!));
     if (states) for (let i = 0; i < size; i++) if (states[i] === OUTSIDE) values[i] = mask!.background;
@@ -246,6 +250,7 @@ export class Volume {
     const wavelets = this.part(item, Kind.wavelets, 'wavelets');
     const directions = this.part(item, Kind.directions, 'directions');
     const restoration = this.part(item, Kind.restoration, 'restoration');
+    const learnt = this.part(item, Kind.postfilter, 'postfilter');
     const mask = this.part(item, Kind.mask, 'mask');
     const predicted = this.part(item, Kind.predicted, 'predicted');
     const corrections = this.part(item, Kind.corrections, 'corrections');
@@ -253,6 +258,7 @@ export class Volume {
       wavelets: wavelets && (await WaveletLayer.open(wavelets, shape, means('wavelets'))),
       directions: directions && (await DirectionalLayer.open(directions, shape, means('directions'))),
       restoration: restoration && parseRestoration(await restoration.readAll()),
+      postfilter: learnt && parsePostFilter(await learnt.readAll()),
       mask: mask && (await Mask.open(mask, shape, dtype, items[item]!, means('mask'))),
       exact: this.part(item, Kind.exact, 'exact'),
       predicted: predicted && (await openPredicted(predicted, shape, dtype, means('predicted'))),

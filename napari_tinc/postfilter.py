@@ -1,0 +1,193 @@
+"""A small convolutional network that corrects what was decoded: trained for one item, and stored with it.
+
+Two layers: C channels of what 3 x 3 x 3 neighbours say, rectified, and one sum of these, again over 3 x 3 x 3
+neighbours. In video coding the like is a neural-network post-filter (ITU-T H.274). It needs no torch to be applied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_tinc.arrays.scratch import Bounds, boxes
+from napari_tinc.errors import FormatError
+from napari_tinc.format.cursor import integer
+from napari_tinc.kernels import compiled
+from napari_tinc.system.threads import block_threads
+
+Floats32 = npt.NDArray[np.float32]
+Symbols = npt.NDArray[np.int8]
+
+# Voxels on every side that an output depends on: one a layer.
+REACH = 2
+TAPS, CENTRE = 27, 13
+MAX_CHANNELS = 32
+# Weights are multiples of a step, in half a byte.
+LARGEST_WEIGHT = 7
+_HEAD, _CHANNEL = 12, 48
+_PART_VOXELS = 2**16
+
+
+@dataclass(frozen=True, eq=False)
+class PostFilter:
+    """A post-filter of one item.
+
+    Parameters
+    ----------
+    scale : float
+        Of what goes in and comes out: about the root mean squared error that it was trained to lower.
+    steps, biases : ndarray of float32, shape (C,)
+        Of the weights of the first layer's channels.
+    first : ndarray of int8, shape (C, 2, 27)
+        -7 … 7: weights of the first layer, of values and of compressed values, by place in the order of z, y and x.
+        Those of values in the centre follow from the others: the channel sees differences.
+    last_step, last_bias : float
+    last : ndarray of int8, shape (C, 27)
+        Weights of the second layer.
+    """
+
+    scale: float
+    steps: Floats32
+    biases: Floats32
+    first: Symbols
+    last_step: float
+    last_bias: float
+    last: Symbols
+
+    def apply(self, values: Floats32) -> Floats32:
+        """Filter the inner part of a volume.
+
+        Parameters
+        ----------
+        values : ndarray of float32, shape (z + 4, y + 4, x + 4)
+            With two neighbours on every side; beyond the end of a volume its last voxels are repeated.
+
+        Returns
+        -------
+        ndarray of float32, shape (z, y, x)
+        """
+        first = self.first.astype(np.int32)
+        first[:, 0, CENTRE] = 0
+        first[:, 0, CENTRE] = -first[:, 0].sum(1)
+        with np.errstate(over="ignore"):  # only what a hostile file says
+            weights = first.astype(np.float32) * self.steps[:, None, None]
+            last = self.last.astype(np.float32) * np.float32(self.last_step)
+        out = np.empty([side - 2 * REACH for side in values.shape], np.float32)
+
+        def filtered(box: Bounds) -> None:
+            part = values[tuple(slice(start, stop + 2 * REACH) for start, stop in box)]
+            inner = tuple(slice(start, stop) for start, stop in box)
+            with np.errstate(over="ignore", invalid="ignore"):
+                seen = np.empty((2, *part.shape), np.float32)
+                np.divide(part, np.float32(self.scale), out=seen[0])
+                compress(seen[0], seen[1])
+                hidden = _convolved(seen, weights.reshape(-1, 2, 3, 3, 3), self.biases)
+                np.maximum(hidden, 0, out=hidden)
+                moved = _convolved(hidden, last.reshape(1, -1, 3, 3, 3), np.array([self.last_bias], np.float32))[0]
+                moved *= np.float32(self.scale)
+                moved += part[(slice(REACH, -REACH),) * 3]
+            out[inner] = np.nan_to_num(moved, copy=False)
+
+        for _ in block_threads().map(filtered, list(boxes(tuple((0, side) for side in out.shape), _PART_VOXELS))):
+            pass
+        return out
+
+
+def compress(values: Floats32, out: Floats32) -> None:
+    """Compress large values: x / (1 + |x|)^(3/4), by operations that are rounded alike everywhere."""
+    np.abs(values, out=out)
+    out += 1
+    root = np.sqrt(out)
+    np.sqrt(root, out=out)
+    out *= root
+    np.divide(values, out, out=out)
+
+
+def _convolved(values: Floats32, weights: Floats32, biases: Floats32) -> Floats32:
+    out = np.empty((len(weights), *(side - 2 for side in values.shape[1:])), np.float32)
+    _convolve(values, weights, biases, out)
+    return out
+
+
+@compiled
+def _convolve(values, weights, biases, out):  # type: ignore[no-untyped-def]
+    """Convolve (channels, z, y, x), a row at a time."""
+    for channel in range(out.shape[0]):
+        for z in range(out.shape[1]):
+            for y in range(out.shape[2]):
+                row = out[channel, z, y]
+                row[:] = biases[channel]
+                for source in range(values.shape[0]):
+                    for dz in range(3):
+                        for dy in range(3):
+                            line, three = values[source, z + dz, y + dy], weights[channel, source, dz, dy]
+                            left, middle, right = three[0], three[1], three[2]
+                            for x in range(row.size):
+                                row[x] += left * line[x] + middle * line[x + 1] + right * line[x + 2]
+
+
+def postfilter_size(channels: int) -> int:
+    """Bytes of a post-filter segment."""
+    return _HEAD + channels * _CHANNEL
+
+
+def pack_postfilter(filtering: PostFilter) -> bytes:
+    """Store a post-filter: scale, step and bias of the last layer; step, bias and weights of every channel."""
+    parts = [np.array([filtering.scale, filtering.last_step, filtering.last_bias], "<f4").tobytes()]
+    for step, bias, first, last in zip(filtering.steps, filtering.biases, filtering.first, filtering.last, strict=True):
+        stored = np.concatenate([np.delete(first[0], CENTRE), first[1], last]) + 8
+        parts += [np.array([step, bias], "<f4").tobytes(), (stored[::2] + 16 * stored[1::2]).astype(np.uint8).tobytes()]
+    return b"".join(parts)
+
+
+def parse_postfilter(payload: bytes) -> PostFilter:
+    """Invert :func:`pack_postfilter`.
+
+    Raises
+    ------
+    FormatError
+        If the payload is not a post-filter.
+    """
+    channels = (len(payload) - _HEAD) // _CHANNEL
+    integer("channels of a post-filter", channels, 1, MAX_CHANNELS)
+    if len(payload) != postfilter_size(channels):
+        raise FormatError(
+            f"expected {postfilter_size(channels)} bytes of {channels} channels, got {len(payload)}: damaged file"
+        )
+    head = np.frombuffer(payload, "<f4", 3).astype(np.float32)
+    body = np.frombuffer(payload, np.uint8, offset=_HEAD).reshape(channels, _CHANNEL)
+    floats = np.ascontiguousarray(body[:, :8]).view("<f4").astype(np.float32)
+    if not (np.isfinite(head).all() and np.isfinite(floats).all() and head[0] > 0):
+        raise FormatError("expected finite numbers and a scale above 0 in a post-filter: damaged file")
+    stored = (
+        np.stack([body[:, 8:] & 15, body[:, 8:] >> 4], -1).reshape(channels, 2 * (_CHANNEL - 8)).astype(np.int8) - 8
+    )
+    if (stored < -LARGEST_WEIGHT).any():
+        raise FormatError("expected weights of -7 to 7 in a post-filter, got -8: damaged file")
+    first = np.zeros((channels, 2, TAPS), np.int8)
+    first[:, 0] = np.insert(stored[:, : TAPS - 1], CENTRE, 0, axis=1)
+    first[:, 1] = stored[:, TAPS - 1 : 2 * TAPS - 1]
+    last = np.ascontiguousarray(stored[:, 2 * TAPS - 1 :])
+    scale, last_step, last_bias = map(float, head)
+    return PostFilter(scale, floats[:, 0].copy(), floats[:, 1].copy(), first, last_step, last_bias, last)
+
+
+def channels_of(filtering: PostFilter) -> int:
+    """Channels of a post-filter."""
+    return len(filtering.first)
+
+
+__all__ = [
+    "CENTRE",
+    "LARGEST_WEIGHT",
+    "REACH",
+    "TAPS",
+    "PostFilter",
+    "channels_of",
+    "compress",
+    "pack_postfilter",
+    "parse_postfilter",
+    "postfilter_size",
+]
