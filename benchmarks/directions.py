@@ -3,8 +3,8 @@
     python benchmarks/directions.py VOLUMES --ratios 64 256 --output results/directions.csv
 
 PSNR in dB over the volume's own range, measured on what the file decodes to, of the file of wavelets (that of preset
-``fast``), of the one that is kept, and of that with a post-filter, or again without if it does not pay; seconds of the processor,
-without the time to load or compile.
+``fast``), of the one that is kept, and of that with a post-filter, or again without if it does not pay; seconds of the
+processor, without the time to load or compile.
 """
 
 from __future__ import annotations

@@ -121,11 +121,17 @@ def _convolve(values, weights, biases, out):  # type: ignore[no-untyped-def]
                 row[:] = biases[channel]
                 for source in range(values.shape[0]):
                     for dz in range(3):
-                        for dy in range(3):
-                            line, three = values[source, z + dz, y + dy], weights[channel, source, dz, dy]
-                            left, middle, right = three[0], three[1], three[2]
-                            for x in range(row.size):
-                                row[x] += left * line[x] + middle * line[x + 1] + right * line[x + 2]
+                        taps, plane = weights[channel, source, dz], values[source, z + dz]
+                        above, line, below = plane[y], plane[y + 1], plane[y + 2]
+                        a0, a1, a2 = taps[0, 0], taps[0, 1], taps[0, 2]
+                        b0, b1, b2 = taps[1, 0], taps[1, 1], taps[1, 2]
+                        c0, c1, c2 = taps[2, 0], taps[2, 1], taps[2, 2]
+                        for x in range(row.size):
+                            row[x] += (
+                                (a0 * above[x] + a1 * above[x + 1] + a2 * above[x + 2])
+                                + (b0 * line[x] + b1 * line[x + 1] + b2 * line[x + 2])
+                                + (c0 * below[x] + c1 * below[x + 1] + c2 * below[x + 2])
+                            )
 
 
 def postfilter_size(channels: int) -> int:

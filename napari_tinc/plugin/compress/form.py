@@ -28,8 +28,8 @@ TOOLTIPS = {
     "size": "Size of the volume and of the file it will become.",
     "output": "One file, or an OME-Zarr of many small files, for volumes larger than memory: made chunk by chunk, in "
     "the background. If it was not finished, compress into the same name again to go on.",
-    "preset": "fast takes seconds and suits most images. balanced and best first run a short trial. If networks "
-    "may improve the quality, they train for minutes; if not, they make the same file as fast.",
+    "preset": "fast takes seconds and suits most images. balanced and best also try directions and a post-filter, "
+    "for about a minute. If a short trial finds that networks may improve the quality, they train for minutes.",
     "model": "What the file consists of. wavelet: wavelet coefficients, in seconds. "
     + "".join(f"{family.name}: {family.summary}. " for family in FAMILIES.values())
     + "With +wavelet: also wavelet coefficients of what it leaves over. auto: the best of wavelets and tinc.",
