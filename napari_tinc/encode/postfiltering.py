@@ -25,7 +25,7 @@ CHANNELS = 8
 # Of a file, what post-filters may take.
 _SHARE = 0.08
 # Steps of training, of all items together, by preset.
-_STEPS = {"balanced": 600, "best": 1800}
+_STEPS = {"balanced": 1000, "best": 3000}
 _LEAST_STEPS = 150
 # Of a large item, how many pieces are trained on, each of so many voxels.
 _PIECES, _PIECE_VOXELS = 64, 2**17
