@@ -72,18 +72,16 @@ def with_directions(original: Original, settings: Settings, budget: int, other: 
     return best
 
 
-def _filled(
-    plan: Plan, code: int, budget: int, layouts: Sequence[Layout] = (), prices: Sequence[Prices] = ()
-) -> Attempts:
-    """Find the step that fills a file; layouts and prices are those of a file of nearly that size."""
+def _filled(plan: Plan, code: int, budget: int, near: Sequence[Layout] = ()) -> Attempts:
+    """Find the step that fills a file; ``near`` are the layouts of one of nearly that size."""
     original = plan.original
     residuals = [original.residual(item) for item in range(len(original.items))]
     coded = varied(residuals)
-    layouts = layouts or (yield from relay(_layouts(coded, code), _told))
+    layouts = near or (yield from relay(_layouts(coded, code), _told))
     head = framing.size(plan, Content()) + framing.PROVENANCE_SLACK
     tried: dict[int, float] = {}
     best: tuple[int, Content, float, int] | None = None
-    prices = prices or [Prices.guessed() for _ in coded]
+    prices = [Prices.guessed() for _ in coded]
     for _ in range(_TRIES):
         fits = []
         for one, layout, price in zip(coded, layouts, prices, strict=True):
@@ -103,7 +101,7 @@ def _filled(
     if best is None:
         raise BudgetError(f"the blocks do not fit in {budget} bytes: raise the budget")
     _, content, error, chosen = best
-    return Attempt(plan, content, error, error, lambda size: _filled(plan, chosen, size, layouts, prices))
+    return Attempt(plan, content, error, error, lambda size: _filled(plan, chosen, size, layouts))
 
 
 def _layouts(residuals: Sequence[Residual], code: int) -> Generator[None, None, list[Layout]]:
