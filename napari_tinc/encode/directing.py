@@ -72,28 +72,32 @@ def with_directions(original: Original, settings: Settings, budget: int, other: 
     return best
 
 
-def _filled(plan: Plan, code: int, budget: int, near: Sequence[Layout] = ()) -> Attempts:
-    """Find the step that fills a file; ``near`` are the layouts of one of nearly that size."""
+def _filled(
+    plan: Plan, code: int, budget: int, layouts: Sequence[Layout] = (), prices: Sequence[Prices] = ()
+) -> Attempts:
+    """Find the step that fills a file; layouts and prices are those of a file of nearly that size."""
     original = plan.original
     residuals = [original.residual(item) for item in range(len(original.items))]
     coded = varied(residuals)
-    layouts = near or (yield from relay(_layouts(coded, code), _told))
+    layouts = layouts or (yield from relay(_layouts(coded, code), _told))
     head = framing.size(plan, Content()) + framing.PROVENANCE_SLACK
     tried: dict[int, float] = {}
     best: tuple[int, Content, float, int] | None = None
-    prices = [Prices.guessed() for _ in coded]
+    paid = prices or [Prices.guessed() for _ in coded]
+    best_paid = paid
     for _ in range(_TRIES):
         fits = []
-        for one, layout, price in zip(coded, layouts, prices, strict=True):
+        for one, layout, price in zip(coded, layouts, paid, strict=True):
             steps = search.fit_step(one.read, one.weights, layout, code, price)
             fits.append((yield from relay(steps, _told)))
-        prices = [fit.prices for fit in fits]
         found = iter(fits)
         content = Content(directions=[None if one is None else next(found).coded for one in residuals])
         size = framing.size(plan, content) + framing.PROVENANCE_SLACK
         tried[code] = math.log2((size - head) / max(1, budget - head))
         if size <= budget and (best is None or size >= best[0]):
-            best = size, content, sum(fit.error for fit in fits), code
+            best, best_paid = (size, content, sum(fit.error for fit in fits), code), paid
+        if not prices:  # given ones are kept: to learn them again and again drifts to ever fewer symbols
+            paid = [fit.prices for fit in fits]
         following = next_code(tried, lambda code: -code / _CODES_PER_OCTAVE, math.log2((1 + _FILL) / 2))
         if (best is not None and best[0] - head >= _FILL * (budget - head)) or following in tried:
             break
@@ -101,7 +105,7 @@ def _filled(plan: Plan, code: int, budget: int, near: Sequence[Layout] = ()) -> 
     if best is None:
         raise BudgetError(f"the blocks do not fit in {budget} bytes: raise the budget")
     _, content, error, chosen = best
-    return Attempt(plan, content, error, error, lambda size: _filled(plan, chosen, size, layouts))
+    return Attempt(plan, content, error, error, lambda size: _filled(plan, chosen, size, layouts, best_paid))
 
 
 def _layouts(residuals: Sequence[Residual], code: int) -> Generator[None, None, list[Layout]]:
