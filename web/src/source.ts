@@ -75,9 +75,13 @@ export class HttpSource implements Source {
   private async fetchRange(start: number, stop: number): Promise<Uint8Array> {
     const response = await this.fetcher(this.url, { headers: { Range: `bytes=${start}-${stop - 1}` } });
     if (response.status === 206) {
-      const total = /\/(\d+)$/.exec(response.headers.get('Content-Range') ?? '');
-      if (total) this.size = Number(total[1]);
-      return new Uint8Array(await response.arrayBuffer());
+      // A server of another origin may keep this header to itself.
+      const range = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(response.headers.get('Content-Range') ?? '');
+      if (range && range[2] !== '*') this.size = Number(range[2]);
+      const bytes = new Uint8Array(await response.arrayBuffer());
+      if ((range && Number(range[1]) !== start) || bytes.length > stop - start)
+        throw new Error(`expected bytes ${start} to ${stop} of ${this.url}, got others: the server answered another range`);
+      return bytes;
     }
     if (response.status === 200) {
       this.whole = new Uint8Array(await response.arrayBuffer());

@@ -35,6 +35,18 @@ test('a server without ranges is asked once, and the volume is the same', async 
   assert.equal(asked.length, 1);
 });
 
+test('an answer of another range is an error', async () => {
+  const shifted = (by: number, more: number): typeof fetch =>
+    ((_: string, { headers }: { headers: { Range: string } }) => {
+      const [start, last] = headers.Range.slice(6).split('-').map(Number) as [number, number];
+      const body = FILE.slice(start, last + 1 + more);
+      return Promise.resolve(new Response(body, { status: 206, headers: { 'Content-Range': `bytes ${start + by}-${last}/*` } }));
+    }) as unknown as typeof fetch;
+  await assert.rejects(new HttpSource('brain.tinc', shifted(1, 0)).read(10, 20), /brain\.tinc.*another range/);
+  await assert.rejects(new HttpSource('brain.tinc', shifted(0, 5)).read(10, 20), /brain\.tinc.*another range/);
+  assert.deepEqual(await new HttpSource('brain.tinc', shifted(0, 0)).read(10, 20), FILE.slice(10, 20));
+});
+
 test('an answer without the file is an error that says which', async () => {
   await assert.rejects(Volume.open(new HttpSource('brain.tinc', server(404).fetcher)), /brain\.tinc.*404/);
 });
