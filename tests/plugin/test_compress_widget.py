@@ -361,7 +361,7 @@ def test_closing_the_dock_ends_the_compression(opened, qtbot):
     viewer.window.remove_dock_widget(widget)
     qtbot.waitUntil(lambda: not WorkerBase._worker_set, timeout=SECONDS)
     assert widget.model.state is State.IDLE
-    assert [layer.name for layer in viewer.layers] == ["waves"]
+    qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == ["waves"], timeout=SECONDS)
     viewer.add_image(waves())  # a widget that is gone does not listen any more
     widget.deleteLater()
 
