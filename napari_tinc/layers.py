@@ -38,7 +38,7 @@ from napari_tinc.format import (
     RangedSegment,
 )
 from napari_tinc.geometry.octree import Octree
-from napari_tinc.geometry.pyramid import BlockCache
+from napari_tinc.geometry.pyramid import BlockCache, overlap, slices_of
 from napari_tinc.geometry.sampling import Floats32, interpolate, neighbours, sample_positions
 from napari_tinc.limits import LIMITS
 from napari_tinc.masks.coder import INSIDE, MIXED, OUTSIDE
@@ -163,11 +163,11 @@ class ItemDecoder:
         if (self.restoration is None and self.postfilter is None) or scale < 1:
             return self.unrestored(bounds, scale)
         if scale == 1:
-            return self._filtered(bounds)
+            return self._filtered(bounds)[0]
         grids = self._grids(bounds, scale)
         near = neighbours(grids, self.shape)
-        moved = self._filtered(near) - self.unrestored(near, 1.0)
-        return self.unrestored(bounds, scale) + interpolate(moved, near, grids)
+        filtered, plain = self._filtered(near)
+        return self.unrestored(bounds, scale) + interpolate(filtered - plain, near, grids)
 
     def surrounded(self, bounds: Bounds) -> Floats32:
         """Return voxels as the restoration filter needs them.
@@ -178,27 +178,31 @@ class ItemDecoder:
             Normalised, not filtered, with two neighbours on every side, see
             :meth:`napari_tinc.restoration.Restoration.apply`; z is 1 for an image.
         """
-        return self._surrounded(bounds, RADIUS, lambda grown: self.unrestored(grown, 1.0))
+        grown, beyond = around(bounds, self.shape)
+        return _padded(self.unrestored(grown, 1.0), beyond, RADIUS)
 
     def surrounded_restored(self, bounds: Bounds) -> Floats32:
         """Return voxels as the post-filter needs them: as :meth:`surrounded` does, but restored."""
-        return self._surrounded(bounds, REACH, self._restored)
+        grown, beyond = around(bounds, self.shape, REACH)
+        return _padded(self._restored(grown)[0], beyond, REACH)
 
-    def _surrounded(self, bounds: Bounds, reach: int, evaluate: Callable[[Bounds], Floats32]) -> Floats32:
-        grown, beyond = around(bounds, self.shape, reach)
-        return np.pad(evaluate(grown).reshape(_in_three(grown)), [(reach, reach)] * (3 - len(bounds)) + beyond, "edge")
-
-    def _restored(self, bounds: Bounds) -> Floats32:
-        """Return voxels of a region after the restoration filter."""
+    def _restored(self, bounds: Bounds) -> tuple[Floats32, Floats32]:
+        """Return voxels of a region after the restoration filter, and before."""
         if self.restoration is None:
-            return self.unrestored(bounds, 1.0)
-        return self.restoration.apply(self.surrounded(bounds)).reshape([stop - start for start, stop in bounds])
+            plain = self.unrestored(bounds, 1.0)
+            return plain, plain
+        voxels, sides = self.surrounded(bounds), [stop - start for start, stop in bounds]
+        plain = voxels[(slice(RADIUS, -RADIUS),) * 3].reshape(sides)
+        return self.restoration.apply(voxels).reshape(sides), plain
 
-    def _filtered(self, bounds: Bounds) -> Floats32:
-        """Return voxels of a region after both filters."""
+    def _filtered(self, bounds: Bounds) -> tuple[Floats32, Floats32]:
+        """Return voxels of a region after both filters, and before."""
         if self.postfilter is None:
             return self._restored(bounds)
-        return self.postfilter.apply(self.surrounded_restored(bounds)).reshape([stop - start for start, stop in bounds])
+        grown, beyond = around(bounds, self.shape, REACH)
+        restored, plain = self._restored(grown)
+        filtered = self.postfilter.apply(_padded(restored, beyond, REACH))
+        return filtered.reshape([stop - start for start, stop in bounds]), plain[overlap(slices_of(bounds), grown)]
 
     def region_bytes(self, bounds: Bounds, scale: float) -> int:
         """Bytes of the segments of layers and mask that a region needs."""
@@ -237,9 +241,10 @@ class ItemDecoder:
         return values
 
 
-def _in_three(bounds: Bounds) -> list[int]:
-    """Sides of a region with three axes; those of an image are the last two."""
-    return [1] * (3 - len(bounds)) + [stop - start for start, stop in bounds]
+def _padded(values: Floats32, beyond: list[tuple[int, int]], reach: int) -> Floats32:
+    """Return a region with three axes, its last voxels repeated beyond the volume, and across the plane of an image."""
+    flat = 3 - values.ndim
+    return np.pad(values.reshape((1,) * flat + values.shape), [(reach, reach)] * flat + beyond, mode="edge")
 
 
 def _box_around(marked: npt.NDArray[np.bool_]) -> tuple[slice, ...] | None:

@@ -62,15 +62,14 @@ class PostFilter:
         Parameters
         ----------
         values : ndarray of float32, shape (z + 4, y + 4, x + 4)
-            With two neighbours on every side; beyond the end of a volume its last voxels are repeated.
+            As for :meth:`napari_tinc.restoration.Restoration.apply`.
 
         Returns
         -------
         ndarray of float32, shape (z, y, x)
         """
         first = self.first.astype(np.int32)
-        first[:, 0, CENTRE] = 0
-        first[:, 0, CENTRE] = -first[:, 0].sum(1)
+        first[:, 0, CENTRE] -= first[:, 0].sum(1)
         with np.errstate(over="ignore"):  # only what a hostile file says
             weights = first.astype(np.float32) * self.steps[:, None, None]
             last = self.last.astype(np.float32) * np.float32(self.last_step)

@@ -34,7 +34,6 @@ from napari_tinc.system.steps import complete, relay
 
 Floats = npt.NDArray[np.float32]
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("v1-postfiltered-*.tinc"))
-INNER = (slice(REACH, -REACH),) * 3
 
 
 def noise(*shape: int, seed: int = 0) -> Floats:
@@ -179,7 +178,6 @@ def pieces_of(sharp: Floats, soft: Floats) -> list[Piece]:
 
 
 def trained(pieces: list[Piece], steps: int = 300) -> PostFilter | None:
-    torch.manual_seed(1)
     return complete(train_filter(pieces, 8, steps, 0, "cpu", lambda: 0.0))
 
 

@@ -82,9 +82,8 @@ def _filled(
     layouts = layouts or (yield from relay(_layouts(coded, code), _told))
     head = framing.size(plan, Content()) + framing.PROVENANCE_SLACK
     tried: dict[int, float] = {}
-    best: tuple[int, Content, float, int] | None = None
+    best: tuple[int, Content, float, int, Sequence[Prices]] | None = None
     paid = prices or [Prices.guessed() for _ in coded]
-    best_paid = paid
     for _ in range(_TRIES):
         fits = []
         for one, layout, price in zip(coded, layouts, paid, strict=True):
@@ -95,7 +94,7 @@ def _filled(
         size = framing.size(plan, content) + framing.PROVENANCE_SLACK
         tried[code] = math.log2((size - head) / max(1, budget - head))
         if size <= budget and (best is None or size >= best[0]):
-            best, best_paid = (size, content, sum(fit.error for fit in fits), code), paid
+            best = size, content, sum(fit.error for fit in fits), code, paid
         if not prices:  # given ones are kept: to learn them again and again drifts to ever fewer symbols
             paid = [fit.prices for fit in fits]
         following = next_code(tried, lambda code: -code / _CODES_PER_OCTAVE, math.log2((1 + _FILL) / 2))
@@ -104,8 +103,8 @@ def _filled(
         code = following
     if best is None:
         raise BudgetError(f"the blocks do not fit in {budget} bytes: raise the budget")
-    _, content, error, chosen = best
-    return Attempt(plan, content, error, error, lambda size: _filled(plan, chosen, size, layouts, best_paid))
+    _, content, error, chosen, known = best
+    return Attempt(plan, content, error, error, lambda size: _filled(plan, chosen, size, layouts, known))
 
 
 def _layouts(residuals: Sequence[Residual], code: int) -> Generator[None, None, list[Layout]]:

@@ -18,7 +18,7 @@ from napari_tinc.restoration import MAX_BINS, Moments, Restoration, restoration_
 
 # Of a file, what the filters may take.
 _SHARE = 0.03
-# Of a larger volume, how many voxels its filter is fitted to, in pieces from all over it.
+# Of a larger volume, how many voxels its filters are fitted to, in pieces from all over it.
 _VOXELS = 2**23
 
 
@@ -29,9 +29,11 @@ def affordable(budget: int, items: int) -> int:
 
 def reserve(bins: int, items: int) -> int:
     """Bytes to set aside for filters of so many bins."""
-    if not bins:
-        return 0
-    size = restoration_size(bins)
+    return room_for(restoration_size(bins), items) if bins else 0
+
+
+def room_for(size: int, items: int) -> int:
+    """Bytes that a segment of this size takes in every item."""
     row = 1 + len(varint(items)) + 1 + len(varint(size)) + 4  # of the segment table, whose length may need one more
     return items * (size + row) + 1
 
@@ -67,7 +69,7 @@ def restore(
             chosen.append(None)
             continue
         moments, seen = Moments(), 0
-        pieces = _some(list(boxes(tuple((0, n) for n in residual.shape), LIMITS.voxels)))
+        pieces = some_pieces(residual.shape, LIMITS.voxels)
         for number, box in enumerate(pieces):
             yield Progress.unmeasured("coding", item * len(pieces) + number, len(original.items) * len(pieces))
             values = decoders(item).surrounded(box[3 - len(original.spatial) :])
@@ -82,10 +84,11 @@ def restore(
     return replace(content, restorations=tuple(chosen)), error
 
 
-def _some(pieces: list[Bounds]) -> list[Bounds]:
-    """Pick pieces from all over a large volume, the same ones every time."""
-    order = np.random.default_rng(0).permutation(len(pieces))
-    return [pieces[i] for i in np.sort(order[: _VOXELS // LIMITS.voxels])]
+def some_pieces(shape: tuple[int, ...], voxels: int, seed: int = 0) -> list[Bounds]:
+    """Cut a volume into pieces of at most so many voxels; of a large one, pick some from all over it."""
+    pieces = list(boxes(tuple((0, n) for n in shape), voxels))
+    order = np.random.default_rng(seed).permutation(len(pieces))
+    return [pieces[i] for i in np.sort(order[: _VOXELS // voxels])]
 
 
-__all__ = ["affordable", "reserve", "restore"]
+__all__ = ["affordable", "reserve", "restore", "room_for", "some_pieces"]

@@ -10,12 +10,10 @@ from functools import partial
 
 import numpy as np
 
-from napari_tinc.arrays.scratch import boxes
-from napari_tinc.encode import framing, measuring
+from napari_tinc.encode import filters, framing, measuring
 from napari_tinc.encode.attempts import Attempt, Attempts, restored
 from napari_tinc.encode.plan import ShouldStop
 from napari_tinc.errors import BudgetError
-from napari_tinc.format.cursor import varint
 from napari_tinc.postfilter import PostFilter, postfilter_size
 from napari_tinc.progress import Progress
 from napari_tinc.settings import Settings
@@ -27,8 +25,8 @@ _SHARE = 0.08
 # Steps of training, of all items together, by preset.
 _STEPS = {"balanced": 1000, "best": 3000}
 _LEAST_STEPS = 150
-# Of a large item, how many pieces are trained on, each of so many voxels.
-_PIECES, _PIECE_VOXELS = 64, 2**17
+# Of the pieces of an item that are trained on, the largest.
+_PIECE_VOXELS = 2**17
 # Of a time limit, what post-filters may take.
 _TIME_SHARE = 0.25
 
@@ -47,27 +45,21 @@ def with_postfilters(settings: Settings, budget: int, best: Attempt, should_stop
         Asked before every step of training.
     """
     original, items = best.plan.original, len(best.plan.original.items)
-    room, steps = items * _row(items), _STEPS[settings.preset] // items
+    room, steps = filters.room_for(postfilter_size(CHANNELS), items), _STEPS[settings.preset] // items
     if room > _SHARE * budget or steps < _LEAST_STEPS or not best.error:
         return best
-    filters = yield from _trained(settings, best, steps, should_stop)
-    if not any(filters):
+    learnt = yield from _trained(settings, best, steps, should_stop)
+    if not any(learnt):
         return best
     try:
         smaller = yield from restored(best.again, original, 0, budget - room)
     except BudgetError:
         return best
-    content = replace(smaller.content, postfilters=tuple(filters))
+    content = replace(smaller.content, postfilters=tuple(learnt))
     error = yield from measuring.squared_error(framing.decoders(smaller.plan, content), original)
     # Measured as the other is: what coefficients tell of the error is off by a few percent.
     before = yield from measuring.squared_error(framing.decoders(best.plan, best.content), original)
     return replace(smaller, content=content, error=error) if error < before else replace(best, error=before)
-
-
-def _row(items: int) -> int:
-    """Bytes of a post-filter and its row in the segment table, whose length may need one more."""
-    size = postfilter_size(CHANNELS)
-    return size + 1 + len(varint(items)) + 1 + len(varint(size)) + 4 + 1
 
 
 def _trained(
@@ -83,14 +75,10 @@ def _trained(
         if residual is None:
             chosen.append(None)
             continue
-        places = list(boxes(tuple((0, n) for n in residual.shape), _PIECE_VOXELS))
-        order = np.random.default_rng(settings.seed).permutation(len(places))[:_PIECES]
         pieces = []
-        for number in np.sort(order):
-            box = places[number]
-            weights = (
-                np.ones([b - a for a, b in box], np.float32) if residual.weights is None else residual.weights(box)
-            )
+        for box in filters.some_pieces(residual.shape, _PIECE_VOXELS, settings.seed):
+            same = np.broadcast_to(np.float32(1), [b - a for a, b in box])
+            weights = same if residual.weights is None else residual.weights(box)
             values = decoders(item).surrounded_restored(box[3 - len(original.spatial) :])
             pieces.append(Piece(values, residual.read(box), weights))
             yield Progress.unmeasured("coding", item, items)

@@ -100,7 +100,7 @@ def train_filter(
             here = tuple(slice(a, a + side) for a, side in zip(at, sides, strict=True))
             around = tuple(slice(a, a + side + 2 * REACH) for a, side in zip(at, sides, strict=True))
             values.append(piece.values[around])
-            targets.append(piece.wanted[here] - piece.values[around][inner])
+            targets.append(piece.wanted[here] - values[-1][inner])
             weights.append(piece.weights[here])
         made = (torch.from_numpy(np.stack(parts)).to(on)[:, None] for parts in (values, targets, weights))
         shown, missing, important = made

@@ -20,6 +20,7 @@ export const PREDICTIVE = 32;
 export const Kind = {
   quality: 0, parameters: 1, wavelets: 2, restoration: 3, mask: 4, exact: 5, directions: 6, predicted: 7, corrections: 8, postfilter: 9,
 } as const;
+const KINDS = Object.keys(Kind).length;
 
 const MAGIC = [0x89, 0x54, 0x4e, 0x43, 0x0d, 0x0a, 0x1a, 0x0a];
 const VERSION = 1;
@@ -223,7 +224,7 @@ function parseTable(cursor: Cursor, items: number, levels: number, end: number):
   let before: Segment | undefined;
   return Array.from({ length: count }, () => {
     const kind = cursor.byte();
-    if (kind > Kind.postfilter) throw new FormatError('table', `expected a known kind of segment, got ${kind}`);
+    if (kind >= KINDS) throw new FormatError('table', `expected a known kind of segment, got ${kind}`);
     const item = cursor.varint(items - 1, 'the item of a segment');
     const level = cursor.varint(kind === Kind.parameters ? levels : 0, 'the level of a segment');
     const length = cursor.varint(MOST_LENGTH - offset, 'the length of a segment');
@@ -249,16 +250,16 @@ function checkSegments(segments: readonly Segment[], model: number, items: reado
     : model === PREDICTIVE ? [Kind.quality, Kind.predicted]
     : model === WAVELET ? [Kind.quality, Kind.wavelets, Kind.restoration, Kind.mask, Kind.directions, Kind.corrections, Kind.postfilter]
     : [Kind.quality, Kind.parameters, Kind.wavelets, Kind.restoration, Kind.mask, Kind.postfilter];
-  const counts = new Uint32Array(items.length * 10);
+  const counts = new Uint32Array(items.length * KINDS);
   for (const { kind, item, level, length } of segments) {
     if (!allowed.includes(kind)) throw new FormatError('table', `expected no segment of kind ${kind} with model ${MODELS[model]}`);
     if (kind === Kind.parameters && model !== TINC && level) throw new FormatError('table', 'expected parameters at level 0 only');
     if (kind === Kind.quality && length !== 2 + 3 * leaves)
       throw new FormatError('quality', `expected ${2 + 3 * leaves} bytes of quality, got ${length}`);
-    counts[item * 10 + kind]!++;
+    counts[item * KINDS + kind]!++;
   }
   const need = (item: number, kind: number, count: number): void => {
-    if (counts[item * 10 + kind] !== count) throw new FormatError('table', `item ${item} lacks a segment of kind ${kind}`);
+    if (counts[item * KINDS + kind] !== count) throw new FormatError('table', `item ${item} lacks a segment of kind ${kind}`);
   };
   const filtered = segments.some(({ kind }) => kind === Kind.restoration || kind === Kind.postfilter);
   if (filtered && segments.some((segment) => segment.kind === Kind.corrections))
@@ -270,7 +271,7 @@ function checkSegments(segments: readonly Segment[], model: number, items: reado
     if (network) need(i, Kind.parameters, model === TINC ? levels + 1 : 1);
     if (item.minimum === item.maximum) return undefined;
     if (model === PREDICTIVE) need(i, Kind.predicted, 1);
-    if (model === WAVELET && counts[i * 10 + Kind.wavelets]! + counts[i * 10 + Kind.directions]! !== 1)
+    if (model === WAVELET && counts[i * KINDS + Kind.wavelets]! + counts[i * KINDS + Kind.directions]! !== 1)
       throw new FormatError('table', `expected wavelets or directions for item ${i}`);
     return undefined;
   });

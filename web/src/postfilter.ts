@@ -1,8 +1,8 @@
-import { type Box, grown, sidesOf, type Triple, volumeOf } from './box.js';
+import { type Box, sidesOf, type Triple, volumeOf } from './box.js';
 import { FormatError } from './errors.js';
 
 /** Voxels beyond a region that its post-filter looks at. */
-const REACH = 2;
+export const POSTFILTER_REACH = 2;
 const HEAD = 12;
 const CHANNEL = 48;
 const TAPS = 27;
@@ -60,11 +60,11 @@ export function postfilter(filter: PostFilter, samples: Float32Array, from: Box,
   const { scale, biases, first, last, lastBias } = filter;
   const inner = sidesOf(region);
   const source = sidesOf(from);
-  const sides: Triple = [inner[0] + 2 * REACH, inner[1] + 2 * REACH, inner[2] + 2 * REACH];
+  const sides: Triple = [inner[0] + 2 * POSTFILTER_REACH, inner[1] + 2 * POSTFILTER_REACH, inner[2] + 2 * POSTFILTER_REACH];
   // Where a coordinate of the region with its whole margin lies; beyond an end, the last voxel.
   const places = [0, 1, 2].map((axis) =>
     Int32Array.from({ length: sides[axis]! }, (_, i) =>
-      Math.min(shape[axis]! - 1, Math.max(0, region[2 * axis]! + i - REACH)) - from[2 * axis]!,
+      Math.min(shape[axis]! - 1, Math.max(0, region[2 * axis]! + i - POSTFILTER_REACH)) - from[2 * axis]!,
     ),
   ) as [Int32Array, Int32Array, Int32Array];
   const values = new Float32Array(volumeOf(sides));
@@ -91,7 +91,7 @@ export function postfilter(filter: PostFilter, samples: Float32Array, from: Box,
   at = 0;
   for (let z = 0; z < inner[0]; z++)
     for (let y = 0; y < inner[1]; y++) {
-      let p = ((z + REACH) * sides[1] + y + REACH) * sides[2] + REACH;
+      let p = ((z + POSTFILTER_REACH) * sides[1] + y + POSTFILTER_REACH) * sides[2] + POSTFILTER_REACH;
       for (let x = 0; x < inner[2]; x++, p++, at++) filtered[at] = scale * (values[p]! + moved[at]!);
     }
   return filtered;
@@ -111,8 +111,4 @@ function convolve(
         for (let x = 0; x < n2; x++) out[row + x]! += weight * values[line + x]!;
       }
     }
-}
-
-export function postfilterBox(region: Box, shape: Triple): Box {
-  return grown(region, REACH, shape);
 }

@@ -1,4 +1,4 @@
-import { type Box, grown, sidesOf, type Triple, volumeOf } from './box.js';
+import { type Box, sidesOf, type Triple, volumeOf } from './box.js';
 import { FormatError } from './errors.js';
 
 /** Voxels beyond a region that its filter looks at. */
@@ -73,8 +73,4 @@ export function restore(filter: Restoration, samples: Float32Array, from: Box, r
       }
     }
   return restored;
-}
-
-export function restorationBox(region: Box, shape: Triple): Box {
-  return grown(region, RESTORATION_REACH, shape);
 }

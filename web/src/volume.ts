@@ -1,4 +1,4 @@
-import { type Box, sidesOf, type Triple, volumeOf, wholeBox } from './box.js';
+import { type Box, grown, sidesOf, type Triple, volumeOf, wholeBox } from './box.js';
 import { DirectionalLayer } from './directional/layer.js';
 import { RequestError, UnsupportedError } from './errors.js';
 import { CONSTANT, type Dtype, EXACT, type Frame, halfToNumber, headSize, Kind, MODELS, parseFrame, PREDICTIVE, WAVELET } from './frame.js';
@@ -8,8 +8,8 @@ import { Cache, type Means, type Pool } from './pool.js';
 import { type Bins, checkLargest, fromNumbers, parseBins } from './predictive/bins.js';
 import { Numbers, parseNumbersHead } from './predictive/layer.js';
 import { Quality } from './quality.js';
-import { parsePostFilter, type PostFilter, postfilter, postfilterBox } from './postfilter.js';
-import { parseRestoration, restorationBox, type Restoration, restore } from './restoration.js';
+import { parsePostFilter, type PostFilter, postfilter, POSTFILTER_REACH } from './postfilter.js';
+import { parseRestoration, RESTORATION_REACH, type Restoration, restore } from './restoration.js';
 import { BytesSource, Part, type Source } from './source.js';
 import { inlinePool } from './tasks.js';
 import { WaveletLayer } from './wavelets/layer.js';
@@ -176,8 +176,8 @@ export class Volume {
     if (minimum === maximum) return new Float64Array(size).fill(minimum);
     const { wavelets, directions, restoration, postfilter: learnt, mask, predicted, corrections } = await this.layersOf(item);
     if (predicted) return rounded(fromNumbers(predicted.bins, await predicted.numbers.region(box, signal), dtype, items[item]!), dtype);
-    const near = learnt ? postfilterBox(box, this.shape) : box;
-    const wide = restoration ? restorationBox(near, this.shape) : near;
+    const near = learnt ? grown(box, POSTFILTER_REACH, this.shape) : box;
+    const wide = restoration ? grown(near, RESTORATION_REACH, this.shape) : near;
     const layer = wavelets ?? directions!;
     const [raw, states, moves] = await Promise.all([
       layer instanceof WaveletLayer ? layer.region(0, wide, signal) : layer.region(wide, signal),
