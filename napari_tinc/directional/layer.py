@@ -47,7 +47,7 @@ class CodedDirections:
 
 
 class DirectionalLayer:
-    """The directional layer of one item, decoded region by region. Not thread-safe.
+    """The directional layer of one item, decoded region by region.
 
     Parameters
     ----------
@@ -122,9 +122,11 @@ class DirectionalLayer:
         out = np.zeros([b - a for a, b in bounds], np.float32)
         cells = [cell for cell in self._layout.meeting(bounds) if self._coded.streams[self._layout.number(cell)]]
         keys = [(self, cell) for cell in cells]
-        missing = [cell for cell in cells if not self._cache.get((self, cell))]
-        start = fresh() if missing in ([], [_FIRST]) else self._learnt()
-        for (_, cell), (values, _) in self._cache.decoded(keys, partial(self._decode, start)).items():
+        with self._cache.lock:
+            missing = [cell for cell in cells if not self._cache.get((self, cell))]
+            start = fresh() if missing in ([], [_FIRST]) else self._learnt()
+            tiles = self._cache.decoded(keys, partial(self._decode, start))
+        for (_, cell), (values, _) in tiles.items():
             assert values is not None
             box = self._layout.box(cell)
             out[overlap(slices_of(box), bounds)] = values[overlap(slices_of(bounds), box)]
