@@ -56,11 +56,13 @@ def test_an_error_and_who_stops_early_leave_nothing_in_work(cores: int) -> None:
 
     with pytest.raises(ValueError, match="two"):
         list(side_by_side(work, range(100)))
-    assert sorted(begun) == sorted(ended) and len(begun) < 20
+    assert sorted(begun) == sorted(ended)
+    assert len(begun) < 20
     early = side_by_side(work, range(3, 100))
     assert next(early) == 3
     early.close()
-    assert sorted(begun) == sorted(ended) and len(begun) < 40
+    assert sorted(begun) == sorted(ended)
+    assert len(begun) < 40
 
 
 def test_boxes_decoded_side_by_side_are_those_decoded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
