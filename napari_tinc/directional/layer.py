@@ -32,6 +32,8 @@ class CodedDirections:
     Parameters
     ----------
     layout : Layout
+    sines : bool
+        Whether blocks are corrected by sines, too: older files have cosines alone.
     step_code : int
         See :func:`napari_tinc.quantiser.step_of`.
     offsets : tuple of int
@@ -41,6 +43,7 @@ class CodedDirections:
     """
 
     layout: Layout
+    sines: bool
     step_code: int
     offsets: tuple[int, int]
     streams: tuple[bytes, ...]
@@ -136,7 +139,8 @@ class DirectionalLayer:
         coded, layout, cell = self._coded, self._layout, key[1]
         statistics = fresh() if cell == _FIRST else start.copy()
         tile = decode_tile(coded.streams[layout.number(cell)], layout, cell, statistics)
-        return rebuild(tile, layout, layout.extent(cell), *meanings(coded.step_code, coded.offsets)), None
+        decoded = rebuild(tile, layout, layout.extent(cell), coded.sines, *meanings(coded.step_code, coded.offsets))
+        return decoded, None
 
     def _learnt(self) -> Statistics:
         """Return what was learnt from the first tile, with which the others start."""
