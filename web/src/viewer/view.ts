@@ -6,7 +6,7 @@ import type { Model } from './model.js';
 import { drawCrosshair, drawOctants, drawScaleBar } from './overlays.js';
 import type { Picture, Wanted } from './protocol.js';
 
-/** Planes of no more samples than this are decoded whole; of larger ones what is in view. */
+/** Planes of no more samples than this are decoded whole; of larger ones, and of arrays of chunks, what is in view. */
 const WHOLE_PLANE = 2 ** 20;
 /** What is in view is rounded to multiples of this, so that small moves need nothing new. */
 const ROUND = 128;
@@ -164,7 +164,8 @@ export class View {
     const at = maximum ? 0 : Math.min(shape[d]! - 1, index! >> halvings[d]!);
     box[2 * d] = at;
     box[2 * d + 1] = at + 1;
-    if (!maximum && shape[h]! * shape[v]! > WHOLE_PLANE) this.crop(box, pane, shape, halvings);
+    const most = model.files[pane.file]!.frame.chunk ? 0 : WHOLE_PLANE;
+    if (!maximum && shape[h]! * shape[v]! > most) this.crop(box, pane, shape, halvings);
     const wanted: Wanted = { file: pane.file, item, axis: d, index, scale: maximum ? 0 : scale, box: box as unknown as Box };
     const key = this.key(pane.file, channel);
     const words = JSON.stringify(wanted);
