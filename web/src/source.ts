@@ -72,7 +72,7 @@ export class HttpSource implements Source {
         stop = Math.max(stop, wanted[i]!.stop);
       }
       const { start } = group[0]!;
-      this.fetch(start, stop - start).then(
+      this.bytesOf(start, stop - start).then(
         (bytes) => group.forEach((each) => each.resolve(bytes.subarray(each.start - start, each.stop - start))),
         (reason: unknown) => group.forEach((each) => each.reject(reason)),
       );
@@ -81,11 +81,11 @@ export class HttpSource implements Source {
 
   /** The last bytes of the file. */
   readLast(count: number): Promise<Uint8Array> {
-    return this.fetch(undefined, count);
+    return this.bytesOf(undefined, count);
   }
 
   /** Fetch so many bytes from a place on, or the last ones; fewer only where the file ends. */
-  private async fetch(start: number | undefined, count: number): Promise<Uint8Array> {
+  private async bytesOf(start: number | undefined, count: number): Promise<Uint8Array> {
     const range = start === undefined ? `-${count}` : `${start}-${start + count - 1}`;
     const bytes = this.whole ? undefined : await this.ask(range, start, count);
     if (bytes) return bytes;

@@ -10,7 +10,8 @@ function server(status: 200 | 206 | 404, file = FILE): { asked: string[]; fetche
   const asked: string[] = [];
   const fetcher = ((_: string, { headers }: { headers: { Range: string } }) => {
     asked.push(headers.Range);
-    const [start, last] = headers.Range.slice(6).split('-').map(Number) as [number, number];
+    const [from, to] = headers.Range.slice(6).split('-') as [string, string];
+    const [start, last] = from ? [Number(from), Number(to)] : [file.length - Number(to), file.length - 1];
     const body = status === 206 ? file.slice(start, last + 1) : status === 200 ? file.slice() : null;
     return Promise.resolve(new Response(body, { status, headers: { 'Content-Range': `bytes ${start}-${Math.min(last + 1, file.length) - 1}/${file.length}` } }));
   }) as unknown as typeof fetch;
