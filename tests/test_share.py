@@ -132,6 +132,9 @@ def make_pages(folder: Path) -> None:
     volume = compress(array, Target.step(150), metadata=Metadata.default(3, "sample"))
     page("volume", [volume])
     np.savez(folder / "volume.npz", decoded=volume.decode())
+    exact = compress(structured(6, 150, 200), Target.max_error(0))  # more than one piece of a plane
+    page("exact", [exact])
+    np.savez(folder / "exact.npz", decoded=exact.decode())
     page("two", [volume, compress(array, Target.step(900))])
     page("network", [CompressedVolume.open(GOLDEN / "v1-siren-zyx-u2.tinc")])
     page("image", [compress(structured(90, 120), Target.step(100))])

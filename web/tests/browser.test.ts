@@ -100,17 +100,18 @@ async function comparePixels(tab: Tab, { values, rows, columns, minimum, maximum
   assert.ok(Math.abs(shown - middle) <= Math.max(1, middle / 100), `${shown}, expected ${middle}`);
 }
 
-test('a slice on the screen has the pixels that Python computes', { skip }, async () => {
-  const tab = await openPage('volume.html');
-  await tab.until(decoded);
-  const { minimum, maximum } = (await Volume.open(new Uint8Array(readFileSync(`${FOLDER}/volume.tinc`)))).frame.items[0]!;
-  const { dtype, shape, bytes } = readNpz(new URL(`file://${FOLDER}/volume.npz`)).get('decoded')!;
-  const [planes, rows, columns] = shape as [number, number, number];
-  const values = (valuesOf(dtype, bytes) as Uint16Array).subarray((planes >> 1) * rows * columns);
-  await comparePixels(tab, { values, rows, columns, minimum, maximum });
-  assert.deepEqual(tab.complaints(), []);
-  await tab.close();
-});
+for (const [name, what] of [['volume', 'a slice on the screen has'], ['exact', 'a file without loss is shown piece by piece, and in the end has']] as const)
+  test(`${what} the pixels that Python computes`, { skip }, async () => {
+    const tab = await openPage(`${name}.html`);
+    await tab.until(decoded);
+    const { minimum, maximum } = (await Volume.open(new Uint8Array(readFileSync(`${FOLDER}/${name}.tinc`)))).frame.items[0]!;
+    const { dtype, shape, bytes } = readNpz(new URL(`file://${FOLDER}/${name}.npz`)).get('decoded')!;
+    const [planes, rows, columns] = shape as [number, number, number];
+    const values = (valuesOf(dtype, bytes) as Uint16Array).subarray((planes >> 1) * rows * columns);
+    await comparePixels(tab, { values, rows, columns, minimum, maximum });
+    assert.deepEqual(tab.complaints(), []);
+    await tab.close();
+  });
 
 test('octants, their numbers and the weakest of them are those of the file', { skip }, async () => {
   const tab = await openPage('volume.html');

@@ -36,6 +36,8 @@ export interface Picture {
   readonly samples: Float32Array;
   /** Whether nothing better is to come. */
   readonly last: boolean;
+  /** How much of the plane is decoded, where it is shown piece by piece; the other samples are NaN. */
+  readonly share?: number;
 }
 
 export type Answer =

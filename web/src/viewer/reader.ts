@@ -3,13 +3,16 @@
 import { type Box, BytesSource, HttpSource, type Pool, type Scale, serveTasks, Volume, WorkerPool } from '../index.js';
 import { CompressedArray } from './array.js';
 import { RequestError } from '../errors.js';
-import { sidesOf, volumeOf, wholeBox } from '../box.js';
+import { copyBox, Grid, sidesOf, volumeOf, wholeBox } from '../box.js';
+import { forEachLimited } from '../pool.js';
 import type { Answer, FileSource, OpenFile, Request, Wanted } from './protocol.js';
 
 /** Samples of a plane that are decoded at once for the first look, and of a projection. */
 const QUICK_PLANE = 2 ** 12;
 /** After so long a coarse plane is better than the last one. */
 const PATIENCE_MS = 150;
+/** The sides of what is decoded and shown at a time of files without coarse scales. */
+const PIECE = 128;
 /** A coarse plane of more than this is no quick look: of an array that has few levels. */
 const MOST_COARSE = 2 ** 22;
 const QUICK_PROJECTION = 2 ** 18;
@@ -96,8 +99,9 @@ class Reader {
     try {
       const volume = this.volumes[wanted.file]!;
       const scales = await volume.scales(wanted.item);
+      if (scales[0]!.means) return await this.inTurn(() => this.pieces(key, wanted, signal));
       const planeSize = (scale: number): number => volumeOf(scales[scale]!.shape) / scales[scale]!.shape[wanted.axis]!;
-      let quick = scales[0]!.means ? wanted.scale : scales.findIndex((_, scale) => planeSize(scale) <= QUICK_PLANE);
+      let quick = scales.findIndex((_, scale) => planeSize(scale) <= QUICK_PLANE);
       if (quick < 0) quick = scales.length - 1;
       if (planeSize(quick) > MOST_COARSE) quick = wanted.scale;
       const coarse = (): Promise<void> => this.sendPlane(key, wanted, quick, across(wholeBox(scales[quick]!.shape), wanted, scales[quick]!), signal);
@@ -124,6 +128,28 @@ class Reader {
     return done;
   }
 
+  /** Of a file without coarse scales a plane is shown as far as it is decoded. */
+  private async pieces(key: string, wanted: Wanted, signal: AbortSignal): Promise<void> {
+    const { item, scale, box } = wanted;
+    const volume = this.volumes[wanted.file]!;
+    const { halvings, means } = (await volume.scales(item))[scale]!;
+    const samples = new Float32Array(volumeOf(sidesOf(box))).fill(NaN);
+    const grid = new Grid(sidesOf(box), [PIECE, PIECE, PIECE]);
+    let done = 0;
+    let sent = performance.now();
+    const decode = async (number: number): Promise<void> => {
+      const place = grid.box(number).map((at, i) => at + box[i & ~1]!) as unknown as Box;
+      copyBox(await volume.samples(item, scale, place, signal), place, samples, box);
+      if (++done === grid.length || performance.now() - sent < PATIENCE_MS) return;
+      sent = performance.now();
+      const picture = { scale, halvings, means, box, samples: samples.slice(), last: false, share: done / grid.length };
+      this.post({ kind: 'picture', key, wanted, picture }, [picture.samples.buffer]);
+    };
+    await forEachLimited(grid.meeting(wholeBox(grid.shape)), 2 * this.pool.width, decode, signal);
+    signal.throwIfAborted();
+    this.post({ kind: 'picture', key, wanted, picture: { scale, halvings, means, box, samples, last: true } }, [samples.buffer]);
+  }
+
   private async sendPlane(key: string, wanted: Wanted, scale: number, box: Box, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     const { halvings, means } = (await this.volumes[wanted.file]!.scales(wanted.item))[scale]!;
@@ -145,7 +171,7 @@ class Reader {
     const needed = volumeOf(scales[scales[0]!.means ? 0 : sharp]!.shape);
     if (this.remote.has(wanted.file) && needed > SHARP_PROJECTION)
       throw new RequestError('there is no projection, for it would fetch too much: there are no coarse scales, or the coarsest is large');
-    // And there is no quick look at them.
+    // There is no quick look at them: a maximum is shown as far as it is known.
     for (const scale of scales[0]!.means ? [sharp] : [...new Set([Math.max(sharp, fit(QUICK_PROJECTION)), sharp])])
       await this.sendProjection(key, wanted, scale, scales[scale]!, scale === sharp, signal);
   }
@@ -155,12 +181,18 @@ class Reader {
     const box = wholeBox(shape).slice() as unknown as [number, number, number, number, number, number];
     box[2 * axis + 1] = 1;
     const highest = new Float32Array(volumeOf(sidesOf(box))).fill(-Infinity);
+    let sent = performance.now();
     for (let start = 0; start < shape[axis]!; start += SLAB) {
       while (this.busy) await new Promise((resolve) => setTimeout(resolve, 30));
       signal.throwIfAborted();
       const slab = wholeBox(shape).slice() as unknown as [number, number, number, number, number, number];
       slab[2 * axis] = start;
       slab[2 * axis + 1] = Math.min(shape[axis]!, start + SLAB);
+      if (means && start && performance.now() - sent > PATIENCE_MS) {
+        sent = performance.now();
+        const picture = { scale, halvings, means, box, samples: highest.slice(), last: false, share: start / shape[axis]! };
+        this.post({ kind: 'picture', key, wanted, picture }, [picture.samples.buffer]);
+      }
       takeHighest(await this.volumes[wanted.file]!.samples(wanted.item, scale, slab, signal), sidesOf(slab), axis, highest);
     }
     signal.throwIfAborted();

@@ -268,7 +268,16 @@ export class View {
     const column = cursor[h]! - box[2 * h]!, row = cursor[v]! - box[2 * v]!;
     const width = box[2 * h + 1]! - box[2 * h]!, height = box[2 * v + 1]! - box[2 * v]!;
     if (column < 0 || row < 0 || column >= width || row >= height) return undefined;
-    return samples[h > v ? row * width + column : column * height + row];
+    const value = samples[h > v ? row * width + column : column * height + row]!;
+    return Number.isNaN(value) && !shown.picture.last ? undefined : value;
+  }
+
+  /** What is said while there is no picture, or a part of one. */
+  private progress(): string {
+    const waited = [...this.busy.keys()];
+    if (waited.some((key) => !this.pictures.has(key))) return ' · decoding';
+    const shares = waited.flatMap((key) => this.pictures.get(key)!.at(-1)!.picture.share ?? []);
+    return shares.length ? ` · ${Math.round(100 * Math.min(...shares))} %` : '';
   }
 
   private describe(): void {
@@ -276,7 +285,8 @@ export class View {
     const { cursor, shape, letters } = this.model;
     this.depth.max = String(shape[d]! - 1);
     this.depth.value = String(cursor[d]);
-    this.place.textContent = maximum ? `maximum along ${letters[d]}` : `${letters[d]} ${cursor[d]! + 1} of ${shape[d]}`;
+    const place = maximum ? `maximum along ${letters[d]}` : `${letters[d]} ${cursor[d]! + 1} of ${shape[d]}`;
+    this.place.textContent = place + this.progress();
     this.element.toggleAttribute('data-busy', this.busy.size > 0);
   }
 }
