@@ -104,6 +104,47 @@ def ended(written: bytes, coder: Array) -> bytes:
     return (written + tail).rstrip(b"\0")
 
 
+@part(inline="always")
+def predict(model):  # type: ignore[no-untyped-def]
+    """Mix what the contexts say in the logistic domain; return the probability of a one in 65536ths."""
+    total, row = np.int64(0), model.row
+    for i in range(INPUTS):
+        stretched = np.int64(_STRETCH[np.uint64(model.states[model.contexts[i]] >> 12)])
+        model.stretched[i] = stretched
+        total += stretched * np.int64(model.weights[row, i])
+    clipped: Any = max(-2047, min(2047, total >> 16))
+    return np.int64(_SQUASH[np.uint64(clipped + 2048)])
+
+
+@part(inline="always")
+def learn(model, bit, mixed):  # type: ignore[no-untyped-def]
+    """Move the weights along the gradient of the bit's cost, and every probability towards the bit."""
+    error, row = ((bit << 16) - mixed) * _LEARNING_RATE >> 4, model.row
+    # Compiled once for each bit, this is faster than a choice for every probability.
+    if bit:
+        for i in range(INPUTS):
+            _learn_weight(model, row, i, error)
+            context = model.contexts[i]
+            state = np.int64(model.states[context])
+            old, count = state >> 8, state & 255
+            raised: Any = min(_MOST, old + ((65535 - old) * np.int64(_RATES[np.uint64(count)]) >> 16))
+            model.states[context] = raised << 8 | (count + (count < _SATURATED))
+    else:
+        for i in range(INPUTS):
+            _learn_weight(model, row, i, error)
+            context = model.contexts[i]
+            state = np.int64(model.states[context])
+            old, count = state >> 8, state & 255
+            lowered: Any = max(_LEAST, old + (-old * np.int64(_RATES[np.uint64(count)]) >> 16))
+            model.states[context] = lowered << 8 | (count + (count < _SATURATED))
+
+
+@part(inline="always")
+def _learn_weight(model, row, i, error):  # type: ignore[no-untyped-def]
+    weight = model.weights[row, i] + ((model.stretched[i] * error + 0x8000) >> 16)
+    model.weights[row, i] = max(-_LARGEST_WEIGHT, min(_LARGEST_WEIGHT, weight))
+
+
 @part()
 def put(coder, buffer, bit, probability):  # type: ignore[no-untyped-def]
     """Narrow the interval to the side of ``bit``; leading bytes that both ends share are written."""
@@ -123,55 +164,34 @@ def put(coder, buffer, bit, probability):  # type: ignore[no-untyped-def]
     coder[0], coder[1] = low, high
 
 
-@part()
-def get(coder, stream, probability):  # type: ignore[no-untyped-def]
-    """Invert `put`; past the end the stream goes on with zeros."""
-    low, high, word = coder[0], coder[1], coder[3]
+@part(inline="always")
+def taken(low, high, word, probability):  # type: ignore[no-untyped-def]
+    """Invert `put`: return a bit, and the interval narrowed to its side; `refilled` comes next."""
     width = high - low
     middle = low + (width >> 16) * probability + (((width & 0xFFFF) * probability) >> 16)
     if word <= middle:
-        bit = 1
-        high = middle
-    else:
-        bit = 0
-        low = middle + 1
+        return np.int64(1), low, middle
+    return np.int64(0), middle + 1, high
+
+
+@part(inline="always")
+def refilled(low, high, read, word, stream):  # type: ignore[no-untyped-def]
+    """Read while both ends of the interval share their leading byte; past the end the stream goes on with zeros."""
     while ((low ^ high) & 0xFF000000) == 0:
         low = (low << 8) & 0xFFFFFFFF
         high = ((high << 8) & 0xFFFFFFFF) | 255
-        following = stream[coder[2]] if coder[2] < stream.size else 0
-        coder[2] += 1
+        following = np.int64(stream[read]) if read < stream.size else np.int64(0)
+        read += 1
         word = ((word << 8) & 0xFFFFFFFF) | following
-    coder[0], coder[1], coder[3] = low, high, word
+    return low, high, read, word
+
+
+@part()
+def get(coder, stream, probability):  # type: ignore[no-untyped-def]
+    """Read a bit of a known probability."""
+    bit, low, high = taken(coder[0], coder[1], coder[3], probability)
+    coder[0], coder[1], coder[2], coder[3] = refilled(low, high, coder[2], coder[3], stream)
     return bit
-
-
-@part()
-def predict(model):  # type: ignore[no-untyped-def]
-    """Mix what the contexts say in the logistic domain; return the probability of a one in 65536ths."""
-    total, row = np.int64(0), model.row
-    for i in range(INPUTS):
-        stretched = np.int64(_STRETCH[np.uint64(model.states[model.contexts[i]] >> 12)])
-        model.stretched[i] = stretched
-        total += stretched * np.int64(model.weights[row, i])
-    clipped: Any = max(-2047, min(2047, total >> 16))
-    return np.int64(_SQUASH[np.uint64(clipped + 2048)])
-
-
-@part()
-def learn(model, bit, mixed):  # type: ignore[no-untyped-def]
-    """Move the weights along the gradient of the bit's cost, and every probability towards the bit."""
-    error = ((bit << 16) - mixed) * _LEARNING_RATE >> 4
-    row = model.row
-    for i in range(INPUTS):
-        weight = model.weights[row, i] + ((model.stretched[i] * error + 0x8000) >> 16)
-        model.weights[row, i] = max(-_LARGEST_WEIGHT, min(_LARGEST_WEIGHT, weight))
-        context = model.contexts[i]
-        state = np.int64(model.states[context])
-        old, count = state >> 8, state & 255
-        rate = np.int64(_RATES[np.uint64(count)])
-        # One limit is enough: compiled twice, this is faster than once with both.
-        new: Any = min(_MOST, old + ((65535 - old) * rate >> 16)) if bit else max(_LEAST, old + (-old * rate >> 16))
-        model.states[context] = new << 8 | (count + (count < _SATURATED))
 
 
 @part()
@@ -186,12 +206,14 @@ def encode(coder, buffer, model, bit):  # type: ignore[no-untyped-def]
 def decode(coder, stream, model):  # type: ignore[no-untyped-def]
     """Read a decision, and learn from it."""
     mixed = predict(model)
-    bit = get(coder, stream, mixed)
+    bit, low, high = taken(coder[0], coder[1], coder[3], mixed)
     learn(model, bit, mixed)
+    coder[0], coder[1], coder[2], coder[3] = refilled(low, high, coder[2], coder[3], stream)
     return bit
 
 
 __all__ = [
     "CONTEXTS", "EVEN", "INPUTS", "SETS", "Array", "Statistics", "beginning", "decode", "encode", "ended",
-    "get", "learn", "opened", "predict", "put",
+    "get", "learn", "opened", "predict", "put", "refilled",
+    "taken",
 ]  # fmt: skip

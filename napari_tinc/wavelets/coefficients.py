@@ -21,19 +21,21 @@ from napari_tinc.mixing import (
     Array,
     Statistics,
     beginning,
-    decode,
     ended,
-    get,
     learn,
     opened,
     predict,
     put,
+    refilled,
+    taken,
 )
 
 LARGEST = 2**24
 # Kinds of decisions: whether a symbol is 0, whether it is 1, the bits of what is left; and whether a cell has any.
 # Not plain numbers, which would have numba compile what takes a kind once for each.
 _SYMBOL, _FLAG = np.int64(0), np.int64(5)
+# Unsigned: an index that may be negative is looked at for it.
+_ONE, _TWO = np.uint64(1), np.uint64(2)
 _LAST_KIND = 4
 _MOST_ONES = 25
 _CELL = 4
@@ -236,18 +238,24 @@ class Decoder:
 
 
 @compiled
-def dequantise(symbols, values, step, first, others):  # type: ignore[no-untyped-def]
-    """Write what symbols stand for: ``first`` for ones, ``step`` times the magnitude less ``others`` beyond."""
-    for i in range(symbols.size):
-        symbol = symbols[i]
-        if symbol == 0:
-            values[i] = 0
-            continue
-        size = first if abs(symbol) == 1 else abs(symbol) * step - others
-        values[i] = size if symbol > 0 else -size
+def dequantise(symbols, begin, values, place, sides, step, first, others):  # type: ignore[no-untyped-def]
+    """Write into zeros what symbols stand for: ``first`` for ones, ``step`` times the magnitude less ``others`` beyond.
+
+    Of all bands those of a box of these ``sides``, which begins at ``begin`` in symbols, and in values at ``place``.
+    """
+    for band in range(len(symbols)):
+        for z in range(sides[0]):
+            for y in range(sides[1]):
+                line = symbols[band, begin[0] + z, begin[1] + y, begin[2] : begin[2] + sides[2]]
+                out = values[band, place[0] + z, place[1] + y, place[2] : place[2] + sides[2]]
+                for x in range(sides[2]):
+                    symbol = np.int64(line[x])
+                    if symbol:
+                        size = first if abs(symbol) == 1 else abs(symbol) * step - others
+                        out[x] = size if symbol > 0 else -size
 
 
-@part()
+@part(inline="always")
 def _look_up(model, kind, orientation, same, parent, sibling, faces):  # type: ignore[no-untyped-def]
     """Say which context every input uses, and which weights mix them."""
     same, parent, sibling = np.uint64(same), np.uint64(parent), np.uint64(sibling)
@@ -266,7 +274,7 @@ def _look_up(model, kind, orientation, same, parent, sibling, faces):  # type: i
     model.row = np.uint64(kind * _SETS) + np.uint64(total >= 4) + np.uint64(total >= 9)
 
 
-@part()
+@part(inline="always")
 def _next_kind(model):  # type: ignore[no-untyped-def]
     """Go on to the next decision about the same coefficient."""
     for i in range(INPUTS):
@@ -275,23 +283,37 @@ def _next_kind(model):  # type: ignore[no-untyped-def]
 
 
 @part()
-def _per_band(total, band):  # type: ignore[no-untyped-def]
+def _share(band):  # type: ignore[no-untyped-def]
+    """2**32 by the number of bands before, rounded up."""
+    return (2**32 + band - 1) // band if band > 0 else 0
+
+
+@part(inline="always")
+def _per_band(total, band, share):  # type: ignore[no-untyped-def]
     """Twice what the bands before have, by their number, rounded up; without a division, for sums below 2**16."""
-    return (2 * np.int64(total) + band - 1) * ((2**32 + band - 1) // band) >> 32 if band > 0 else 0
+    return (2 * np.int64(total) + band - 1) * share >> 32
 
 
-@part()
-def _look_at_cell(model, over, cells, orientation, band, z, y, x):  # type: ignore[no-untyped-def]
+@part(inline="always")
+def _look_at_cell(model, over, cells, orientation, band, share, z, y, x):  # type: ignore[no-untyped-def]
     west, north, up = cells[z, y, x, _WEST], cells[z, y, x, _NORTH], cells[z, y, x, _UP]
     faces = _THREE[west] + 3 * _THREE[north] + 9 * _THREE[up]
-    sibling = _per_band(cells[z, y, x, _BEFORE], band)
+    sibling = _per_band(cells[z, y, x, _BEFORE], band, share)
     _look_up(model, _FLAG, orientation, west + north + up, over[band, z, y, x], sibling, faces)
 
 
 @part()
-def _look_at(model, ahead, beside, above, shifts, orientation, band, z, y, x):  # type: ignore[no-untyped-def]
-    seen, sibling = ahead[z + 1, y + 1, x + 1], _per_band(beside[z + 1, y + 1, x + 1], band)
-    parent = above[band, (z >> shifts[0]) + 2, (y >> shifts[1]) + 2, (x >> shifts[2]) + 2]
+def _predict_cell(model, over, cells, orientation, band, share, z, y, x):  # type: ignore[no-untyped-def]
+    _look_at_cell(model, over, cells, orientation, band, share, z, y, x)
+    return predict(model)
+
+
+@part(inline="always")
+def _look_at(model, ahead, beside, above, shifts, orientation, band, share, z, y, x):  # type: ignore[no-untyped-def]
+    z, y, x = np.uint64(z), np.uint64(y), np.uint64(x)
+    seen, sibling = ahead[z + _ONE, y + _ONE, x + _ONE], _per_band(beside[z + _ONE, y + _ONE, x + _ONE], band, share)
+    z, y, x = z >> np.uint64(shifts[0]), y >> np.uint64(shifts[1]), x >> np.uint64(shifts[2])
+    parent = above[np.uint64(band), z + _TWO, y + _TWO, x + _TWO]
     _look_up(model, _SYMBOL, orientation, seen >> 5, parent, sibling, seen & 31)
 
 
@@ -379,24 +401,6 @@ def _more(magnitude, ones):  # type: ignore[no-untyped-def]
 
 
 @part()
-def _decode_symbol(coder, stream, model):  # type: ignore[no-untyped-def]
-    """Is it 0, is its magnitude 1, an Elias-gamma code of the rest, its sign."""
-    ones = 0
-    while ones < _MOST_ONES and decode(coder, stream, model):
-        ones += 1
-        if ones <= _LAST_KIND:
-            _next_kind(model)
-    if ones == 0:
-        return 0
-    magnitude = 1
-    if ones > 1:
-        for _ in range(ones - 2):
-            magnitude = 2 * magnitude + get(coder, stream, EVEN)
-        magnitude += 1
-    return -magnitude if get(coder, stream, EVEN) else magnitude
-
-
-@part()
 def _bits(probability):  # type: ignore[no-untyped-def]
     return _BITS[np.uint64(probability >> 4)]
 
@@ -408,7 +412,7 @@ def _take_down(cell, bit, probability):  # type: ignore[no-untyped-def]
     cell.decided += 1
 
 
-@part()
+@part(inline="always")
 def _learn_for_now(model, cell, bit, mixed):  # type: ignore[no-untyped-def]
     """Learn from a decision; unless the cell is kept for sure, take down how to forget it."""
     if cell.kept == 0:
@@ -465,27 +469,58 @@ def _promise(values, weights, band, z0, z1, y0, y1, x0, x1, price):  # type: ign
 
 @compiled
 def _decode_block(coder, stream, models, orientations, known, symbols):  # type: ignore[no-untyped-def]
-    """Fill a block of zeros with its symbols: band by band, cell of 4 x 4 x 4 by cell."""
+    """Fill a block of zeros with its symbols: band by band, cell of 4 x 4 x 4 by cell.
+
+    Of a symbol: is it 0, is its magnitude 1, an Elias-gamma code of the rest, its sign. All decisions are taken at one
+    place of the code, so that the compiler puts there what takes them, and keeps the coder's state at hand.
+    """
     ahead, beside, coming, above, over, cells, shifts = known
     model = models[0]
+    low, high, read, word = coder[0], coder[1], coder[2], coder[3]
     bands, depth, height, width = symbols.shape
     for band in range(bands):
-        orientation = orientations[band]
+        orientation, share = orientations[band], _share(band)
         for cz in range(cells.shape[0] - 1):
             for cy in range(cells.shape[1] - 1):
                 for cx in range(cells.shape[2] - 1):
-                    _look_at_cell(model, over, cells, orientation, band, cz, cy, cx)
-                    if not decode(coder, stream, model):
-                        continue
-                    for z in range(cz * _CELL, min(cz * _CELL + _CELL, depth)):
-                        for y in range(cy * _CELL, min(cy * _CELL + _CELL, height)):
-                            for x in range(cx * _CELL, min(cx * _CELL + _CELL, width)):
-                                _look_at(model, ahead, beside, above, shifts, orientation, band, z, y, x)
-                                symbol = _decode_symbol(coder, stream, model)
-                                if symbol:
-                                    symbols[band, z, y, x] = symbol
-                                    _found(ahead, coming, cells, z, y, x, abs(symbol), 1)
+                    y0, x0 = cy * _CELL, cx * _CELL
+                    z1, y1, x1 = min(cz * _CELL + _CELL, depth), min(y0 + _CELL, height), min(x0 + _CELL, width)
+                    # Before the cell's first symbol comes whether it has any.
+                    z, y, x, ones = cz * _CELL, y0, x0 - 1, 0
+                    _look_at_cell(model, over, cells, orientation, band, share, cz, cy, cx)
+                    while z < z1:
+                        mixed = predict(model)
+                        bit, low, high = taken(low, high, word, mixed)
+                        learn(model, bit, mixed)
+                        low, high, read, word = refilled(low, high, read, word, stream)
+                        if x < x0:
+                            if bit == 0:
+                                break
+                        else:
+                            ones += bit
+                            if bit and ones < _MOST_ONES:
+                                if ones <= _LAST_KIND:
+                                    _next_kind(model)
+                                continue
+                            if ones:
+                                magnitude = np.int64(ones > 1)
+                                # The last bit is the sign.
+                                for _ in range(max(ones - 1, 1)):
+                                    bit, low, high = taken(low, high, word, EVEN)
+                                    low, high, read, word = refilled(low, high, read, word, stream)
+                                    magnitude = 2 * magnitude + bit
+                                magnitude = (magnitude >> 1) + 1
+                                symbols[band, z, y, x] = -magnitude if bit else magnitude
+                                _found(ahead, coming, cells, z, y, x, magnitude, 1)
+                                ones = 0
+                        x += 1
+                        if x == x1:
+                            x, y = x0, y + 1
+                            if y == y1:
+                                y, z = y0, z + 1
+                        _look_at(model, ahead, beside, above, shifts, orientation, band, share, z, y, x)
         _next_band(ahead, beside, coming, cells)
+    coder[0], coder[1], coder[2], coder[3] = low, high, read, word
 
 
 @part()
@@ -533,14 +568,13 @@ def _encode_block(  # type: ignore[no-untyped-def]
     one = weights.size == 1
     bands, depth, height, width = symbols.shape
     for band in range(bands):
-        orientation = orientations[band]
+        orientation, share = orientations[band], _share(band)
         for cz in range(cells.shape[0] - 1):
             for cy in range(cells.shape[1] - 1):
                 for cx in range(cells.shape[2] - 1):
                     z0, y0, x0 = cz * _CELL, cy * _CELL, cx * _CELL
                     z1, y1, x1 = min(z0 + _CELL, depth), min(y0 + _CELL, height), min(x0 + _CELL, width)
-                    _look_at_cell(model, over, cells, orientation, band, cz, cy, cx)
-                    mixed, gain = predict(model), 0.0
+                    mixed, gain = _predict_cell(model, over, cells, orientation, band, share, cz, cy, cx), 0.0
                     cost = lagrangian * (_bits(mixed) - _bits(65536 - mixed))  # of using it
                     # Cells that cannot gain half the bits that symbols would take if all had one context are not tried:
                     # neighbours may tell as much. Before the coder knows, what it has to learn is not a cell's cost.
@@ -559,7 +593,7 @@ def _encode_block(  # type: ignore[no-untyped-def]
                             for y in range(y0, y1):
                                 for x in range(x0, x1):
                                     weight = weights[0, 0, 0, 0] if one else weights[0, z, y, x]
-                                    _look_at(model, ahead, beside, above, shifts, orientation, band, z, y, x)
+                                    _look_at(model, ahead, beside, above, shifts, orientation, band, share, z, y, x)
                                     value = values[band, z, y, x]
                                     symbol, bits = _quantise_symbol(model, cell, value, lagrangian / max(weight, 1e-6))
                                     gain -= lagrangian * bits
@@ -568,8 +602,7 @@ def _encode_block(  # type: ignore[no-untyped-def]
                                         size = abs(symbol)
                                         gain += weight * size * (2 * abs(value) - size)
                                         _found(ahead, coming, cells, z, y, x, size, 1)
-                        _look_at_cell(model, over, cells, orientation, band, cz, cy, cx)
-                        predict(model)
+                        _predict_cell(model, over, cells, orientation, band, share, cz, cy, cx)
                     used = tried and cells[cz, cy, cx, _FOUND] > 0 and (cell.kept > 0 or gain > cost or not knows)
                     put(coder, buffer, np.int64(used), mixed)
                     learn(model, np.int64(used), mixed)
