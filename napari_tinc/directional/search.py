@@ -46,7 +46,7 @@ Read = Callable[[Bounds], Floats32]
 LAMBDA = 0.07
 # What decisions cost about, in bits: a split or none, a mode that a neighbour has and another one, a block without
 # symbols, and the box of one with some.
-_SPLIT_BITS, _SAME_BITS, _OTHER_BITS, _NONE_BITS, _BOX_BITS = 0.7, 1.5, 6.5, 0.4, 4.0
+_SPLIT_BITS, _SAME_BITS, _OTHER_BITS, _NONE_BITS, _BOX_BITS = 0.7, 1.5, 9.0, 0.4, 8.5
 # Of the squared error of a prediction, what its mode must save to be worth a bit.
 _MODE_WEIGHT = 1.5
 # What is no farther than so many times the least error is transformed, too.
