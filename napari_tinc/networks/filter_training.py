@@ -21,7 +21,7 @@ CROP, BATCH, RATE = 32, 4, 1e-2
 # Of the training, the part whose weights are rounded.
 _ROUNDED = 0.3
 # Where training is looked at first, and what the error must have fallen by until then, as a share.
-_LOOK, _PROMISING = 0.15, 0.005
+_LOOK, _PROMISING = 0.25, 0.005
 _AVERAGE = 0.98
 # Steps that are tried for a channel's weights, over the one that reaches its largest weight.
 _SHARES = torch.linspace(0.4, 1, 13)
