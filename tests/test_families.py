@@ -142,6 +142,10 @@ class _Toy:
     def leaves(self, bounds: Bounds, scale: float) -> None:
         return None
 
+    @property
+    def parts(self) -> list[tuple[slice, ...]]:
+        return [tuple(slice(0, n) for n in self.tree.shape)]
+
     def node_parameters(self, level: int) -> npt.NDArray[np.int64]:
         return np.full(self.items, self.parameters // self.items)
 
