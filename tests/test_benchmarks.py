@@ -26,6 +26,7 @@ QUICK = {
     "detail_speed.py": "--shape 32 64 64 --ratio 32",
     "families.py": "VOLUMES --ratios 12 --models wavelet siren --time-limit 0.2 --results families.csv",
     "families.py --table": "--results families.csv",
+    "families.py --draw a": "--results families.csv --time-limit 0.2",
     "gaps.py": "--voxels 0.1",
     "gpu.py": "--device cpu --small",
     "lab/run.py": "VOLUMES --recipes fast detail-no-filter sperr --ratios 12 24 --results lab.csv",
@@ -40,6 +41,8 @@ QUICK = {
     "rate_model.py": "VOLUMES --ratios 12",
     "cuts.py": "VOLUMES/a.tif --sources 4 --factors 2",
     "noise_cost.py": "VOLUMES/a.tif --ratio 8",
+    "pruning.py": "--side 24 --ratios 64 --steps 20 --results pruning.csv",
+    "pruning.py --table": "--results pruning.csv",
     "reading.py": "--side 64 --chunks 4096",
     "speed_peers.py": "--short --peers sperr --ratio 32",
     "strategies.py": "VOLUMES/a.tif --ratios 12 --strategies even/equal@1 --time-limit 0.2 --output strategies.csv",
@@ -48,6 +51,7 @@ QUICK = {
 # Runs that take a minute or more.
 LONG = {
     "cluster.py": "speed kills large --side 96 --chunk 32 --kill-side 64 --kills 2 --megavoxels 16",
+    "doors.py": "VOLUMES --models tucker",
     "autocast.py": "VOLUMES/a.tif --ratio 12",
     "compare_views.py": "--candidates detail sperr --rounds 1",
     "plugin_latency.py": "--small",
