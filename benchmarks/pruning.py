@@ -4,11 +4,12 @@
     python benchmarks/pruning.py --table
 
 M. Bussler's thesis (TUM, 2023) prunes latent grids and reports 1.3 to 3 dB at equal counts of parameters. Here a file
-is counted in bytes, and its coder takes next to nothing for a zero. Every variant trains for as many steps, which cost
-nearly the same, in three phases as in the thesis: what is to be pruned is learnt in the first 60 %, then it is 0. A cell
-of a grid is pruned with all of its features; ``finer`` plans a grid of twice as many latents, half of which are to go.
-``rate`` is the family ``grid`` as it ships, ``plain`` the same without its penalty on bits. The first volume is a made
-one, smooth as a simulation is: noise with the spectrum of turbulence. Appends to ``benchmarks/results/pruning.csv``.
+is counted in bytes, and its coder takes next to nothing for a zero. Every variant trains for as many steps, which
+cost nearly the same, in three phases as in the thesis: what is to be pruned is learnt in the first 60 %, then it is
+0. A cell of a grid is pruned with all of its features; ``finer`` plans a grid of twice as many latents, half of which
+are to go. ``rate`` is the family ``grid`` as it ships, ``plain`` the same without its penalty on bits. The first
+volume is a made one, smooth as a simulation is: noise with the spectrum of turbulence. Appends to
+``benchmarks/results/pruning.csv``.
 """
 
 from __future__ import annotations
