@@ -229,11 +229,11 @@ def haar(side: int) -> Tensor:
     return torch.from_numpy(matrix.astype(np.float32))
 
 
-GRID_VARIANTS = (
-    *("rate", "plain", "magnitude 50 %", "magnitude 50 % finer", "smallify", "variational", "mask", "mask finer"),
-    "wavelets",
-)
-SIREN_VARIANTS = ("plain", "magnitude 25 %")
+VARIANTS = {
+    "grid": ("rate", "plain", "magnitude 50 %", "magnitude 50 % finer", "smallify", "variational", "mask", "mask finer",
+             "wavelets"),
+    "siren": ("plain", "magnitude 25 %"),
+}  # fmt: skip
 
 
 def trained(volume: npt.NDArray[np.generic], ratio: float, model: str, variant: str, steps: int) -> dict[str, object]:
@@ -263,10 +263,10 @@ def table(results: Path) -> None:
         )
         print(f"\n{model}\n")
         variants = list(dict.fromkeys(own.variant))
-        print("| volume | ratio | " + " | ".join(variants) + " |\n|---|---|" + "---|" * len(variants))
-        for (volume, ratio), some in cells.groupby(["volume", "ratio"], sort=False):
+        print("| volume | ratio | steps | " + " | ".join(variants) + " |\n|---|---|---|" + "---|" * len(variants))
+        for (volume, ratio, steps), some in cells.groupby(["volume", "ratio", "steps"], sort=False):
             found = dict(zip(some.variant, some.cell, strict=True))
-            print(f"| `{volume}` | {ratio:g} | " + " | ".join(found.get(v, "") for v in variants) + " |")
+            print(f"| `{volume}` | {ratio:g} | {steps} | " + " | ".join(found.get(v, "") for v in variants) + " |")
 
 
 def main() -> None:
@@ -274,7 +274,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--volumes", nargs="*", default=[], help="how their names begin")
     parser.add_argument("--ratios", nargs="+", type=float, default=[64, 256])
-    parser.add_argument("--side", type=int, default=96, help="of the made volume")
+    parser.add_argument("--models", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--side", type=int, default=96, help="of the made volume; 0 leaves it out")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--table", action="store_true", help="print what is there and run nothing")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -282,7 +283,7 @@ def main() -> None:
     if args.table:
         table(args.results)
         return
-    volumes = {"simulated": simulated(args.side)}
+    volumes = {"simulated": simulated(args.side)} if args.side else {}
     for name in args.volumes:
         path = next(args.folder.glob(f"{name}*.tif"))
         volumes[path.stem] = middle(tifffile.imread(path), 2**20)
@@ -292,8 +293,8 @@ def main() -> None:
             writer.writeheader()
         for name, volume in volumes.items():
             for ratio in args.ratios:
-                for model, variants in (("grid", GRID_VARIANTS), ("siren", SIREN_VARIANTS)):
-                    for variant in variants:
+                for model in args.models:
+                    for variant in VARIANTS[model]:
                         row = dict(zip(COLUMNS, (name, ratio, model, variant, args.steps), strict=False))
                         row |= trained(volume, ratio, model, variant, args.steps)
                         writer.writerow(row)

@@ -49,6 +49,7 @@ from napari_tinc.predictive.item import CorrectedItem, PredictedItem
 from napari_tinc.predictive.payload import parse_corrections, parse_predicted
 from napari_tinc.restoration import RADIUS, Restoration, around, bins_of, parse_restoration, restoration_size
 from napari_tinc.system.forks import with_fresh_locks
+from napari_tinc.system.threads import side_by_side
 from napari_tinc.wavelets.blocks import WaveletLayer
 from napari_tinc.wavelets.payload import open_wavelets, parse_wavelets
 
@@ -63,7 +64,7 @@ _LARGEST_NARROW_RANGE = 1e30
 
 
 class Layer(Protocol):
-    """What adds to the voxels of one item."""
+    """What adds to the voxels of one item. Several threads may ask for regions of it."""
 
     def values(self, bounds: Bounds, scale: float) -> Floats32:
         """Evaluate a region.
@@ -88,7 +89,7 @@ class Layer(Protocol):
 
 
 class Item(Protocol):
-    """Decodes regions of one item."""
+    """Decodes regions of one item. Several threads may ask for regions of it."""
 
     def decode(self, bounds: Bounds, scale: float, out: npt.NDArray[Any]) -> None:
         """Fill an array of the original's dtype and the shape of the bounds with intensities."""
@@ -132,13 +133,17 @@ class ItemDecoder:
             return
         narrow = out.dtype.itemsize < 4 or (out.dtype == np.float32 and limits.span < _LARGEST_NARROW_RANGE)
         wide = np.dtype(np.float32 if narrow else np.float64)
-        # Boxes are nearly cubes: they have least surface, beyond which wavelets reach.
-        for box in boxes(bounds, LIMITS.voxels):
+
+        def decoded(box: Bounds) -> None:
             place = tuple(slice(a - first, b - first) for (a, b), (first, _) in zip(box, bounds, strict=True))
             if self.mask is None:
                 out[place] = to_intensities(self.normalised(box, scale), limits, wide, out.dtype)
             else:
                 self._decode_inside(self.mask, box, scale, wide, out[place])
+
+        # Boxes are nearly cubes: they have least surface, beyond which wavelets reach.
+        for _ in side_by_side(decoded, boxes(bounds, LIMITS.voxels)):
+            pass
 
     def _decode_inside(
         self, mask: Mask, bounds: Bounds, scale: float, wide: np.dtype[Any], out: npt.NDArray[Any]

@@ -200,7 +200,7 @@ class Tile:
             magnitude += 1
         return -magnitude if self.stream.bit(32768) else magnitude
 
-    def voxels(self, step: float, offsets: bytes) -> npt.NDArray[np.float64]:
+    def voxels(self, step: float, offsets: bytes, sines: bool) -> npt.NDArray[np.float64]:
         values = np.zeros(self.padded)
         layer = 2 ** self.codes[0]
         started = 0
@@ -217,9 +217,13 @@ class Tile:
                     size = abs(symbol) - offsets[abs(symbol) > 1] / 256
                     spectrum[q] = math.copysign(size * step, symbol)
                 for axis, n in enumerate(leaf.sides):
-                    cosines = np.cos(np.pi * np.outer(np.arange(n) + 0.5, np.arange(n)) / n) * math.sqrt(2 / n)
-                    cosines[:, 0] /= math.sqrt(2)
-                    spectrum = np.moveaxis(np.tensordot(cosines, spectrum, (1, axis)), 0, axis)
+                    if sines and (leaf.mode == 1 or leaf.family == 3 + axis):
+                        waves = np.sin(np.pi * np.outer(np.arange(n) + 1, 2 * np.arange(n) + 1) / (2 * n + 1))
+                        waves *= 2 / math.sqrt(2 * n + 1)
+                    else:
+                        waves = np.cos(np.pi * np.outer(np.arange(n) + 0.5, np.arange(n)) / n) * math.sqrt(2 / n)
+                        waves[:, 0] /= math.sqrt(2)
+                    spectrum = np.moveaxis(np.tensordot(waves, spectrum, (1, axis)), 0, axis)
                 block = block + spectrum
             values[tuple(slice(p, p + s) for p, s in zip(leaf.at, leaf.sides, strict=True))] = block
         return values[tuple(slice(0, n) for n in self.extent)]
@@ -268,7 +272,8 @@ class Tile:
 def directional_output(payload: bytes, spatial: tuple[int, ...]) -> npt.NDArray[np.float64]:
     """All voxels of a directional layer, normalised."""
     reader, shape = Reader(payload), (1,) * (3 - len(spatial)) + spatial
-    codes = tuple(reader.take(3))
+    first, *others = reader.take(3)
+    codes, sines = (first % 128, *others), first >= 128
     tiles = tuple(reader.varint() * 2**c for c in codes)
     step = float(np.float32(2 ** (int.from_bytes(reader.take(2), "little") / 256 - 40)))
     offsets = reader.take(2)
@@ -282,5 +287,5 @@ def directional_output(payload: bytes, spatial: tuple[int, ...]) -> npt.NDArray[
         if stream:
             knowledge = learnt if not any(cell) else learnt.copy()
             tile = Tile(tuple(b.stop - b.start for b in box), codes, stream, knowledge)
-            output[tuple(box)] = tile.voxels(step, offsets)
+            output[tuple(box)] = tile.voxels(step, offsets, sines)
     return output.reshape(spatial)

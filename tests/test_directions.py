@@ -213,7 +213,7 @@ def test_any_bytes_decode_to_something() -> None:
     layout = Layout((13, 22, 19), (3, 3, 3), (2, 2, 3))
     for _ in range(30):
         streams = tuple(draw.integers(0, 256, draw.integers(0, 40), np.uint8).tobytes() for _ in range(layout.tiles))
-        coded = CodedDirections(layout, code_of(0.1), (26, 13), streams)
+        coded = CodedDirections(layout, bool(draw.integers(2)), code_of(0.1), (26, 13), streams)
         assert np.isfinite(DirectionalLayer(coded, BlockCache()).values(whole(layout.shape), 1.0)).all()
 
 

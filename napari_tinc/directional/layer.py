@@ -32,6 +32,8 @@ class CodedDirections:
     Parameters
     ----------
     layout : Layout
+    sines : bool
+        Whether blocks are corrected by sines, too: older files have cosines alone.
     step_code : int
         See :func:`napari_tinc.quantiser.step_of`.
     offsets : tuple of int
@@ -41,13 +43,14 @@ class CodedDirections:
     """
 
     layout: Layout
+    sines: bool
     step_code: int
     offsets: tuple[int, int]
     streams: tuple[bytes, ...]
 
 
 class DirectionalLayer:
-    """The directional layer of one item, decoded region by region. Not thread-safe.
+    """The directional layer of one item, decoded region by region.
 
     Parameters
     ----------
@@ -122,9 +125,11 @@ class DirectionalLayer:
         out = np.zeros([b - a for a, b in bounds], np.float32)
         cells = [cell for cell in self._layout.meeting(bounds) if self._coded.streams[self._layout.number(cell)]]
         keys = [(self, cell) for cell in cells]
-        missing = [cell for cell in cells if not self._cache.get((self, cell))]
-        start = fresh() if missing in ([], [_FIRST]) else self._learnt()
-        for (_, cell), (values, _) in self._cache.decoded(keys, partial(self._decode, start)).items():
+        with self._cache.lock:
+            missing = [cell for cell in cells if not self._cache.get((self, cell))]
+            start = fresh() if missing in ([], [_FIRST]) else self._learnt()
+            tiles = self._cache.decoded(keys, partial(self._decode, start))
+        for (_, cell), (values, _) in tiles.items():
             assert values is not None
             box = self._layout.box(cell)
             out[overlap(slices_of(box), bounds)] = values[overlap(slices_of(bounds), box)]
@@ -134,7 +139,8 @@ class DirectionalLayer:
         coded, layout, cell = self._coded, self._layout, key[1]
         statistics = fresh() if cell == _FIRST else start.copy()
         tile = decode_tile(coded.streams[layout.number(cell)], layout, cell, statistics)
-        return rebuild(tile, layout, layout.extent(cell), *meanings(coded.step_code, coded.offsets)), None
+        decoded = rebuild(tile, layout, layout.extent(cell), coded.sines, *meanings(coded.step_code, coded.offsets))
+        return decoded, None
 
     def _learnt(self) -> Statistics:
         """Return what was learnt from the first tile, with which the others start."""

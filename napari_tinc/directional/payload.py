@@ -9,6 +9,9 @@ from napari_tinc.directional.layout import LEAST_CODE, MAX_TILE, MAX_VOXELS, ROO
 from napari_tinc.format.cursor import Cursor, integer, u16, varint
 from napari_tinc.quantiser import STEP_CODES
 
+# A bit of the first side code: whether blocks are corrected by sines, too.
+_SINES = 0x80
+
 
 def pack_directions(coded: CodedDirections) -> bytes:
     """Store a directional layer: how it is cut and quantised, the lengths of its streams, the streams."""
@@ -22,7 +25,13 @@ def packed_directions_size(coded: CodedDirections) -> int:
 
 def _head(coded: CodedDirections) -> bytes:
     layout = coded.layout
-    parts = [bytes(layout.root_codes), *map(varint, layout.roots), u16(coded.step_code), bytes(coded.offsets)]
+    first, *others = layout.root_codes
+    parts = [
+        bytes([first | _SINES * coded.sines, *others]),
+        *map(varint, layout.roots),
+        u16(coded.step_code),
+        bytes(coded.offsets),
+    ]
     return b"".join([*parts, *(varint(len(stream)) for stream in coded.streams)])
 
 
@@ -37,9 +46,9 @@ def parse_directions(payload: bytes, spatial: tuple[int, ...]) -> CodedDirection
     cursor = Cursor(payload, 0, "a directional segment")
     shape = (1,) * (3 - len(spatial)) + spatial
     integer("voxels of an item with directions", math.prod(shape), 1, MAX_VOXELS)
+    first, *others = (cursor.u8("the side of a root block") for _ in shape)
     codes = tuple(
-        integer("side code of a root block", cursor.u8("the side of a root block"), ROOT_CODES[0], ROOT_CODES[-1])
-        for _ in shape
+        integer("side code of a root block", code, ROOT_CODES[0], ROOT_CODES[-1]) for code in (first & ~_SINES, *others)
     )
     integer("longest side code of a root block", max(codes), LEAST_CODE, ROOT_CODES[-1])
     roots = tuple(
@@ -50,7 +59,7 @@ def parse_directions(payload: bytes, spatial: tuple[int, ...]) -> CodedDirection
     integer("voxels of a tile", math.prod(layout.tile_sides), 1, MAX_TILE)
     step_code = integer("step code", cursor.u16("the step code"), 0, STEP_CODES - 1)
     offsets = cursor.u8("a reconstruction offset"), cursor.u8("a reconstruction offset")
-    return CodedDirections(layout, step_code, offsets, cursor.streams(layout.tiles))
+    return CodedDirections(layout, bool(first & _SINES), step_code, offsets, cursor.streams(layout.tiles))
 
 
 __all__ = ["pack_directions", "packed_directions_size", "parse_directions"]

@@ -29,22 +29,32 @@ MOST_MARGIN = STEEPEST // 2 * LONGEST + 1
 _FACE = LONGEST + 2 * MOST_MARGIN
 
 
-def _bases() -> Array:
-    """Orthonormal cosines by logarithm of their number, frequency and place."""
-    bases = np.zeros((6, LONGEST, LONGEST), np.float32)
+def _bases() -> tuple[Array, Array]:
+    """Orthonormal cosines, and sines that start at 0 one place before the first.
+
+    By logarithm of their number, frequency and place: DCT-II and DST-VII.
+    """
+    cosines, sines = np.zeros((2, 6, LONGEST, LONGEST), np.float32)
     for code in range(6):
         n = 2**code
         for k in range(n):
             gain = math.sqrt((1 if k == 0 else 2) / n)
-            bases[code, k, :n] = [gain * math.cos(math.pi * (i + 0.5) * k / n) for i in range(n)]
-    return bases
+            cosines[code, k, :n] = [gain * math.cos(math.pi * (i + 0.5) * k / n) for i in range(n)]
+            gain, turns = 2 / math.sqrt(2 * n + 1), (2 * k + 1) / (2 * n + 1)
+            sines[code, k, :n] = [gain * math.sin(math.pi * (i + 1) * turns) for i in range(n)]
+    return cosines, sines
 
 
-BASES = _bases()
-TURNED_BASES = np.ascontiguousarray(BASES.transpose(0, 2, 1))
+_COSINES, _SINES = _bases()
+# Of what a prediction leaves over where it says the less the farther from a face, see `basis_of`, and of the rest.
+# Older files know nothing but cosines.
+BASES, OLDER_BASES = np.stack([_COSINES, _SINES]), np.stack([_COSINES, _COSINES])
+TURNED_BASES = np.ascontiguousarray(BASES.swapaxes(2, 3))
 
 
-def rebuild(tile: Tile, layout: Layout, extent: tuple[int, ...], step: float, first: float, others: float) -> Array:
+def rebuild(
+    tile: Tile, layout: Layout, extent: tuple[int, ...], sines: bool, step: float, first: float, others: float
+) -> Array:
     """Decode a tile.
 
     Parameters
@@ -53,6 +63,8 @@ def rebuild(tile: Tile, layout: Layout, extent: tuple[int, ...], step: float, fi
     layout : Layout
     extent : tuple of int
         Voxels of the tile that are inside the volume.
+    sines : bool
+        Whether blocks are corrected by sines, too.
     step, first, others : float
         What symbols stand for: ``first`` for magnitude 1, ``step`` times the magnitude less ``others`` beyond.
 
@@ -62,8 +74,8 @@ def rebuild(tile: Tile, layout: Layout, extent: tuple[int, ...], step: float, fi
     """
     values = np.zeros(tile.symbols.shape, np.float32)
     _rebuild(
-        values, tile.levels, tile.modes, tile.extents, tile.symbols, layout.codes, np.array(extent), BASES,
-        np.float32(step), np.float32(first), np.float32(others),
+        values, tile.levels, tile.modes, tile.extents, tile.symbols, layout.codes, np.array(extent),
+        BASES if sines else OLDER_BASES, np.float32(step), np.float32(first), np.float32(others),
     )  # fmt: skip
     return values[tuple(slice(0, n) for n in extent)]
 
@@ -211,13 +223,23 @@ def turn(basis, source, out, axis, depth, height, width, size):  # type: ignore[
 
 
 @part()
-def synthesise(bases, codes, box, values, spare):  # type: ignore[no-untyped-def]
+def basis_of(mode, axis):  # type: ignore[no-untyped-def]
+    """Kind of an axis's basis: sines along the one of a direction, and along all of a blend; else cosines.
+
+    The error of such a prediction grows from the face on, as sines do (Yeo et al., *Mode-Dependent Transforms for
+    Coding Directional Intra Prediction Residuals*, IEEE Trans. Circuits and Systems for Video Technology 22, 2012).
+    """
+    return np.int64(mode == SMOOTH or (mode >= DIRECTIONS and (mode - DIRECTIONS) // SLOPES**2 == axis))
+
+
+@part()
+def synthesise(bases, mode, codes, box, values, spare):  # type: ignore[no-untyped-def]
     """Turn a block of coefficients, 0 outside of a box, into voxels, in place."""
     depth, height, width = 1 << codes[0], 1 << codes[1], 1 << codes[2]
     a, b, c = 1 << box[0], 1 << box[1], 1 << box[2]
-    turn(bases[codes[2]], values, spare, 2, a, b, c, width)
-    turn(bases[codes[1]], spare, values, 1, a, b, width, height)
-    turn(bases[codes[0]], values, spare, 0, a, height, width, depth)
+    turn(bases[basis_of(mode, 2), codes[2]], values, spare, 2, a, b, c, width)
+    turn(bases[basis_of(mode, 1), codes[1]], spare, values, 1, a, b, width, height)
+    turn(bases[basis_of(mode, 0), codes[0]], values, spare, 0, a, height, width, depth)
     for i in range(depth):
         for j in range(height):
             for k in range(width):
@@ -279,7 +301,7 @@ def _rebuild(values, levels, modes, extents, symbols, codes, inside, bases, step
                                     if symbol:
                                         size = first if abs(symbol) == 1 else abs(symbol) * step - others
                                     block[i, j, k] = size if symbol > 0 else -size
-                        synthesise(bases, codes[level], box, block, spare)
+                        synthesise(bases, mode, codes[level], box, block, spare)
                     for i in range(depth):
                         for j in range(height):
                             for k in range(width):
@@ -303,5 +325,6 @@ def push_children(stack, count, codes, level, z, y, x):  # type: ignore[no-untyp
 
 __all__ = [
     "BASES", "DIRECTIONS", "LONGEST", "MEAN", "MODES", "SLOPES", "SMOOTH", "SMOOTHED", "STEEPEST", "TURNED_BASES",
-    "blend", "extend", "fill_layer", "halve", "look", "margin_of", "push_children", "rebuild", "synthesise", "turn",
+    "basis_of", "blend", "extend", "fill_layer", "halve", "look", "margin_of", "push_children", "rebuild", "synthesise",
+    "turn",
 ]  # fmt: skip

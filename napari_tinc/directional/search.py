@@ -23,6 +23,7 @@ from napari_tinc.directional.prediction import (
     SMOOTHED,
     STEEPEST,
     TURNED_BASES,
+    basis_of,
     blend,
     extend,
     fill_layer,
@@ -153,7 +154,7 @@ def fit_step(
         error += missed
         counts += counted
         yield
-    return Fit(CodedDirections(layout, step_code, OFFSETS, tuple(streams)), error, Prices.counted(counts))
+    return Fit(CodedDirections(layout, True, step_code, OFFSETS, tuple(streams)), error, Prices.counted(counts))
 
 
 def _search_tile(
@@ -390,13 +391,13 @@ def _try(  # type: ignore[no-untyped-def]
     else:
         _extended(decoded, z, y, x, code, mode, face, halves, predicted)
     _difference(wanted, cares, z, y, x, predicted, block, depth, height, width)
-    turn(turned_bases[code[0]], block, spare, 0, depth, height, width, depth)
-    turn(turned_bases[code[1]], spare, block, 1, depth, height, width, height)
-    turn(turned_bases[code[2]], block, spare, 2, depth, height, width, width)
+    turn(turned_bases[basis_of(mode, 0), code[0]], block, spare, 0, depth, height, width, depth)
+    turn(turned_bases[basis_of(mode, 1), code[1]], spare, block, 1, depth, height, width, height)
+    turn(turned_bases[basis_of(mode, 2), code[2]], block, spare, 2, depth, height, width, width)
     cost = _quantise(spare, depth, height, width, used, unused, lagrangian, found, box)
     _copy(predicted, block, depth, height, width)
     if box[0] >= 0:
-        synthesise(bases, code, box, spare, predicted)
+        synthesise(bases, mode, code, box, spare, predicted)
         for i in range(depth):
             for j in range(height):
                 for k in range(width):

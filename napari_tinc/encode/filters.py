@@ -15,6 +15,7 @@ from napari_tinc.format.cursor import varint
 from napari_tinc.limits import LIMITS
 from napari_tinc.progress import Progress
 from napari_tinc.restoration import MAX_BINS, Moments, Restoration, restoration_size
+from napari_tinc.system.threads import side_by_side
 
 # Of a file, what the filters may take.
 _SHARE = 0.03
@@ -70,9 +71,11 @@ def restore(
             continue
         moments, seen = Moments(), 0
         pieces = some_pieces(residual.shape, LIMITS.voxels)
-        for number, box in enumerate(pieces):
+        inner = [box[3 - len(original.spatial) :] for box in pieces]
+        for number, (box, values) in enumerate(
+            zip(pieces, side_by_side(decoders(item).surrounded, inner), strict=True)
+        ):
             yield Progress.unmeasured("coding", item * len(pieces) + number, len(original.items) * len(pieces))
-            values = decoders(item).surrounded(box[3 - len(original.spatial) :])
             weights = np.ones((1, 1, 1), np.float32) if residual.weights is None else residual.weights(box)
             wanted = residual.read(box)
             moments.add(values, wanted, weights)

@@ -23,6 +23,7 @@ from napari_tinc.masks.payload import packed_mask_size
 from napari_tinc.progress import Progress
 from napari_tinc.settings import Settings
 from napari_tinc.system.steps import relay
+from napari_tinc.system.threads import side_by_side
 from napari_tinc.wavelets.residual import Residual
 from napari_tinc.wavelets.search import Fit
 from napari_tinc.wavelets.transform import REACH
@@ -149,11 +150,15 @@ def _differences(
     """Which voxels are not the background, and how far from it they are, normalised."""
     limits, voxels = original.ranges[item], original.items[item].reshape(residual.shape)
     inside, differences = zeros(residual.shape, np.bool_), zeros(residual.shape, np.float32)
-    for box in boxes(tuple((0, side) for side in residual.shape), LIMITS.voxels):
+
+    def compare(box: Bounds) -> None:
         place = tuple(slice(a, b) for a, b in box)
         inside[place] = voxels[place] != background
         values = residual.read(box) - np.float32((background - limits.offset) / limits.scale)
         differences[place] = np.where(inside[place], values, 0)
+
+    for _ in side_by_side(compare, boxes(tuple((0, side) for side in residual.shape), LIMITS.voxels)):
+        pass
     return inside, differences
 
 

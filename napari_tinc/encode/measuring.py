@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from napari_tinc.arrays.scratch import boxes
+from napari_tinc.arrays.scratch import Bounds, boxes
 from napari_tinc.encode.original import Original
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.layers import Item, ItemDecoder
@@ -15,6 +16,7 @@ from napari_tinc.limits import LIMITS
 from napari_tinc.measures import metrics
 from napari_tinc.progress import Progress
 from napari_tinc.quality import Quality, pack_quality, threshold_value
+from napari_tinc.system.threads import side_by_side
 
 
 class Measured(NamedTuple):
@@ -43,12 +45,9 @@ def measure(decoders: Callable[[int], Item], original: Original, tree: Octree) -
     for index, (item, limits) in enumerate(zip(original.items, original.ranges, strict=True)):
         code = original.threshold_codes[index]
         total = metrics.OctantErrors(edges, threshold_value(code, limits.minimum, limits.maximum))
-        for number, box in enumerate(pieces):
+        for number, (box, decoded) in enumerate(_decoded(decoders(index), pieces, original)):
             yield Progress.unmeasured("measuring", index * len(pieces) + number, len(original.items) * len(pieces))
-            voxels = item[tuple(slice(a, b) for a, b in box)]
-            decoded = np.empty_like(voxels)
-            decoders(index).decode(box, 1.0, decoded)
-            total.add(voxels, decoded, box)
+            total.add(item[tuple(slice(a, b) for a, b in box)], decoded, box)
         squared += float(total.squares.sum())
         largest = max(largest, float(total.max_error.max()))
         psnr = metrics.psnr_from_mse(total.mse, limits.span)[order]
@@ -65,16 +64,24 @@ def squared_error(decoders: Callable[[int], ItemDecoder], original: Original) ->
     for index, (item, limits) in enumerate(zip(original.items, original.ranges, strict=True)):
         if not limits.span:
             continue
-        for number, box in enumerate(pieces):
+        for number, (box, decoded) in enumerate(_decoded(decoders(index), pieces, original)):
             yield Progress.unmeasured("measuring", index * len(pieces) + number, len(original.items) * len(pieces))
-            voxels = item[tuple(slice(a, b) for a, b in box)]
-            decoded = np.empty_like(voxels)
-            decoders(index).decode(box, 1.0, decoded)
-            errors = np.subtract(voxels, decoded, dtype=np.float64)
+            errors = np.subtract(item[tuple(slice(a, b) for a, b in box)], decoded, dtype=np.float64)
             errors /= limits.scale
             weights = 1.0 if original.weights is None else original.voxel_weights(index, box)
             total += float(np.vdot(errors * weights, errors))
     return total
+
+
+def _decoded(item: Item, pieces: list[Bounds], original: Original) -> Iterator[tuple[Bounds, npt.NDArray[Any]]]:
+    """Decode pieces of an item, ahead of who measures them."""
+
+    def decoded(box: Bounds) -> tuple[Bounds, npt.NDArray[Any]]:
+        voxels = np.empty([b - a for a, b in box], original.items.dtype)
+        item.decode(box, 1.0, voxels)
+        return box, voxels
+
+    return side_by_side(decoded, pieces)
 
 
 __all__ = ["Measured", "measure", "squared_error"]

@@ -19,6 +19,9 @@ _PASSES, _SWEEPS = 4, 6
 # Bits of an outline per pair of neighbours on different sides: 0.4 to 1, by how smooth it is. Jumps of fewer steps are
 # not worth an outline.
 _BITS_PER_PAIR, _SMALL_JUMP = 0.6, 1 / 8
+# Voxels whose neighbours are asked.
+_ASKED = 2**22
+_LARGE = 1e100
 # Weights of neighbours by how many axes they differ along: the length of the outline hardly depends on its direction.
 _FACE, _EDGE, _CORNER = 1.0, 2**-0.5, 3**-0.5
 
@@ -39,8 +42,9 @@ def discontinuity(differences: Floats32, step: float) -> tuple[float, float]:
         A jump costs as many bits as it has in steps. A mask costs per pair of neighbours on different sides, but those
         hardly differ that a simpler outline leaves out.
     """
-    spent, pairs = _look_across(differences, np.float32(step), np.float32(_SMALL_JUMP * step))
-    return float(spent), _BITS_PER_PAIR * int(pairs)
+    stride = -(-differences.size // _ASKED)
+    spent, pairs = _look_across(differences, stride, np.float32(step), np.float32(_SMALL_JUMP * step))
+    return stride * float(spent), stride * _BITS_PER_PAIR * int(pairs)
 
 
 def simplified(inside: Inside, differences: Floats32, price: float) -> Inside:
@@ -103,12 +107,15 @@ def _extend(values: Floats32, known: Floats32) -> None:
 
 
 @compiled
-def _look_across(differences, step, least):  # type: ignore[no-untyped-def]
-    """Bits of all jumps between the background and others, and how many pairs jump by at least so much."""
+def _look_across(differences, stride, step, least):  # type: ignore[no-untyped-def]
+    """Bits of jumps between the background and others, and how many pairs jump by at least so much.
+
+    Of every so many rows, counted along the first two axes.
+    """
     depth, height, width = differences.shape
-    bits, pairs = 0.0, 0
+    bits, pairs, product = 0.0, 0, 1.0
     for z in range(depth):
-        for y in range(height):
+        for y in range(z % stride, height, stride):
             for x in range(width):
                 own = differences[z, y, x]
                 for axis in range(3):
@@ -117,9 +124,12 @@ def _look_across(differences, step, least):  # type: ignore[no-untyped-def]
                         other = differences[az, ay, ax]
                         if (own == 0) != (other == 0):
                             jump = abs(own - other)
-                            bits += math.log2(1 + (jump / step) * (jump / step)) / 2
+                            # The sum of logarithms, by one of their product as long as there is no overflow.
+                            product *= 1 + (jump / step) * (jump / step)
+                            if product > _LARGE:
+                                bits, product = bits + math.log2(product) / 2, 1.0
                             pairs += jump >= least
-    return bits, pairs
+    return bits + math.log2(product) / 2, pairs
 
 
 @compiled

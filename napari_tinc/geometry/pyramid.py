@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from threading import RLock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -169,10 +170,16 @@ class BlockCache:
     ----------
     limit : int
         Bytes that the blocks may take; a single one is always kept.
+
+    Attributes
+    ----------
+    lock : RLock
+        For who asks for blocks, and decodes those that are not here: several threads that want the same one would
+        each decode it. Blocks themselves are decoded side by side.
     """
 
     def __init__(self, limit: int = 2**27) -> None:
-        self._limit, self.nbytes = limit, 0
+        self._limit, self.nbytes, self.lock = limit, 0, RLock()
         self._blocks: OrderedDict[object, Block] = OrderedDict()
 
     def get(self, key: object) -> Block | None:
@@ -183,11 +190,12 @@ class BlockCache:
 
     def decoded(self, keys: Sequence[Key], decode: Callable[[Key], Block]) -> dict[Key, Block]:
         """Return blocks by their keys; those that are not here are decoded side by side, and kept."""
-        found = {key: block for key in keys if (block := self.get(key))}
-        missing = [key for key in keys if key not in found]
-        for key, block in zip(missing, block_threads().map(decode, missing), strict=True):
-            self.put(key, block)
-            found[key] = block
+        with self.lock:
+            found = {key: block for key in keys if (block := self.get(key))}
+            missing = [key for key in keys if key not in found]
+            for key, block in zip(missing, block_threads().map(decode, missing), strict=True):
+                self.put(key, block)
+                found[key] = block
         return found
 
     def put(self, key: object, block: Block) -> None:

@@ -147,7 +147,7 @@ def _surrounded(states: States, box: Sequence[slice]) -> States:
 
 
 class Mask:
-    """The mask of one item, decoded region by region. Not thread-safe.
+    """The mask of one item, decoded region by region.
 
     Parameters
     ----------
@@ -180,7 +180,8 @@ class Mask:
         """
         octave, places = self._places(bounds, scale)
         around = tuple((int(place[0]), int(place[-1]) + 1) for place in places)
-        states = self._region(octave, around)[0]
+        with self._cache.lock:
+            states = self._region(octave, around)[0]
         if states.shape != tuple(map(len, places)):
             states = states[np.ix_(*(place - place[0] for place in places))]
         return states.reshape([b - a for a, b in bounds])

@@ -237,8 +237,12 @@ def otsu_threshold(volume: Array) -> float:
     # Counted on a scale from 0 to 1: floats may be so close together that bins between them have no width.
     origin, extent = float(low) - margin, float(high) - float(low) + 2 * margin
     counts = np.zeros(bins, np.int64)
+    narrow = integer and volume.dtype.itemsize < 8 and bins == int(high) - int(low) + 1
     for slab in slabs(volume.shape, LIMITS.voxels // 2):
-        counts += np.histogram((np.asarray(volume[slab], np.float64) - origin) / extent, bins, (0.0, 1.0))[0]
+        if narrow:
+            counts += np.bincount(volume[slab].ravel().astype(np.int64) - int(low), minlength=bins)
+        else:
+            counts += np.histogram((np.asarray(volume[slab], np.float64) - origin) / extent, bins, (0.0, 1.0))[0]
     centers = (np.arange(bins) + 0.5) / bins
     upper_edge = float(threshold_otsu(hist=(counts, centers))) + 0.5 / bins  # type: ignore[no-untyped-call]
     return origin + upper_edge * extent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,7 @@ class NetworkLayer:
         self, network: Network, parameters: Parameters, item: int, segments: Sequence[payload.CodedLevel] = ()
     ) -> None:
         self._network, self._parameters, self._item, self._segments = network, parameters, item, segments
+        self._lock = Lock()
 
     @property
     def parts(self) -> list[Box]:
@@ -43,7 +45,7 @@ class NetworkLayer:
 
     def values(self, bounds: Bounds, scale: float) -> Floats32:
         """Evaluate a region, see :class:`napari_tinc.layers.Layer`."""
-        with one_core_free():
+        with self._lock, one_core_free():  # torch has threads of its own
             return self._network.decode(self._parameters, self._item, bounds, scale)
 
     def region_bytes(self, bounds: Bounds, scale: float) -> int:

@@ -182,7 +182,7 @@ def _used(classes: int, depth: int) -> list[int]:
 
 
 class NumberBlocks:
-    """Decodes regions of a volume of whole numbers. Not thread-safe.
+    """Decodes regions of a volume of whole numbers.
 
     Parameters
     ----------

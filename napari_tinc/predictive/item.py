@@ -17,6 +17,7 @@ from napari_tinc.limits import LIMITS
 from napari_tinc.predictive.bins import Bins
 from napari_tinc.predictive.blocks import NumberBlocks
 from napari_tinc.predictive.payload import Corrections, Predicted
+from napari_tinc.system.threads import side_by_side
 
 
 class Inner(Protocol):
@@ -54,13 +55,17 @@ class PredictedItem:
 
     def decode(self, bounds: Bounds, scale: float, out: npt.NDArray[Any]) -> None:
         """Fill an array of the shape of the bounds; at other scales than 1 with the nearest voxels."""
-        for box in boxes(bounds, LIMITS.voxels):
+
+        def decoded(box: Bounds) -> None:
             place = tuple(slice(a - first, b - first) for (a, b), (first, _) in zip(box, bounds, strict=True))
             grids = nearest_voxels(box, scale, self.shape)
             around = _around(grids)
             numbers = self.blocks.region(_in_space(around)).reshape([b - a for a, b in around])
             near = np.ix_(*(grid - first for grid, (first, _) in zip(grids, around, strict=True)))
             out[place] = self.bins.values(numbers[near], self.limits, out.dtype)
+
+        for _ in side_by_side(decoded, boxes(bounds, LIMITS.voxels)):
+            pass
 
     def region_bytes(self, bounds: Bounds, scale: float) -> int:
         """Bytes of the blocks that a region needs."""

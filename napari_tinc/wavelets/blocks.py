@@ -98,14 +98,13 @@ class WaveletHead:
         """Quantisation step."""
         return step_of(self.step_code)
 
-    def dequantise(self, symbols: Symbols) -> Floats32:
-        """Coefficients that symbols stand for."""
+    def dequantise(
+        self, symbols: Symbols, begin: Sequence[int], values: Floats32, place: Sequence[int], sides: Sequence[int]
+    ) -> None:
+        """Write the coefficients that symbols stand for, see :func:`napari_tinc.wavelets.coefficients.dequantise`."""
         first, others = ((1 - self.offsets[0] / 256) * self.step, self.offsets[1] / 256 * self.step)
-        values = np.empty(symbols.shape, np.float32)
-        coefficients.dequantise(
-            np.ascontiguousarray(symbols, np.int32).ravel(), values.ravel(), self.step, first, others
-        )
-        return values
+        corners = (tuple(begin), values, tuple(place), tuple(sides))
+        coefficients.dequantise(symbols, *corners, self.step, first, others)
 
 
 @dataclass(frozen=True)
@@ -143,11 +142,11 @@ class CodedWavelets:
 
 def narrowed(symbols: Symbols) -> Symbols:
     """Keep symbols in as few bytes as hold them: nearly all blocks fit in one per symbol."""
-    return symbols.astype(np.min_scalar_type(-int(np.abs(symbols).max()) - 1))
+    return symbols.astype(np.min_scalar_type(-max(int(symbols.max()), -int(symbols.min())) - 1))
 
 
 class WaveletLayer:
-    """The wavelets of one item, decoded region by region. Not thread-safe.
+    """The wavelets of one item, decoded region by region.
 
     Parameters
     ----------
@@ -257,12 +256,15 @@ class WaveletLayer:
         codes = pyramid.orientations(octave).tolist()
         values = np.zeros((len(codes), *(b - a for a, b in bounds)), np.float32)
         cells = self.pyramid.meeting(bounds)
-        for cell, (decoded, _) in zip(cells, self._blocks(octave, cells), strict=True):
+        with self._cache.lock:
+            blocks = self._blocks(octave, cells)
+        for cell, (decoded, _) in zip(cells, blocks, strict=True):
             if decoded is None:
                 continue
             box = pyramid.box(octave, cell)
-            out = overlap(slices_of(bounds), bounds_of(box))
-            values[(slice(None), *overlap(box, bounds))] = head.dequantise(decoded[(slice(None), *out)])
+            own, place = overlap(slices_of(bounds), bounds_of(box)), overlap(box, bounds)
+            sides = [s.stop - s.start for s in own]
+            head.dequantise(decoded, [s.start for s in own], values, [s.start for s in place], sides)
         shape = pyramid.shapes[octave]
         bands: Bands = {}
         for code, band in zip(codes, values, strict=True):

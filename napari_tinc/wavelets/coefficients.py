@@ -238,15 +238,21 @@ class Decoder:
 
 
 @compiled
-def dequantise(symbols, values, step, first, others):  # type: ignore[no-untyped-def]
-    """Write what symbols stand for: ``first`` for ones, ``step`` times the magnitude less ``others`` beyond."""
-    for i in range(symbols.size):
-        symbol = symbols[i]
-        if symbol == 0:
-            values[i] = 0
-            continue
-        size = first if abs(symbol) == 1 else abs(symbol) * step - others
-        values[i] = size if symbol > 0 else -size
+def dequantise(symbols, begin, values, place, sides, step, first, others):  # type: ignore[no-untyped-def]
+    """Write into zeros what symbols stand for: ``first`` for ones, ``step`` times the magnitude less ``others`` beyond.
+
+    Of all bands those of a box of these ``sides``, which begins at ``begin`` in symbols, and in values at ``place``.
+    """
+    for band in range(len(symbols)):
+        for z in range(sides[0]):
+            for y in range(sides[1]):
+                line = symbols[band, begin[0] + z, begin[1] + y, begin[2] : begin[2] + sides[2]]
+                out = values[band, place[0] + z, place[1] + y, place[2] : place[2] + sides[2]]
+                for x in range(sides[2]):
+                    symbol = np.int64(line[x])
+                    if symbol:
+                        size = first if abs(symbol) == 1 else abs(symbol) * step - others
+                        out[x] = size if symbol > 0 else -size
 
 
 @part(inline="always")

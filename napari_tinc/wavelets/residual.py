@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_tinc.arrays import scratch
 from napari_tinc.limits import LIMITS
+from napari_tinc.system.threads import side_by_side
 from napari_tinc.wavelets import transform as wavelet
 from napari_tinc.wavelets.transform import Axes, Floats32
 
@@ -60,7 +61,8 @@ def split(
     halves = tuple((n + 1) // 2 if axis in axes else n for axis, n in enumerate(shape))
     low, bands = scratch.zeros(halves, np.float32), scratch.zeros((len(orientations), *halves), np.float32)
     into = {0: low} | dict(zip(orientations, bands, strict=True))
-    for box in scratch.boxes(tuple((0, n) for n in halves), LIMITS.voxels // 2 ** len(axes)):
+
+    def transformed(box: scratch.Bounds) -> None:
         around = tuple(
             (max(0, 2 * a - wavelet.REACH), min(n, 2 * b + wavelet.REACH)) if axis in axes else (a, b)
             for axis, ((a, b), n) in enumerate(zip(box, shape, strict=True))
@@ -72,6 +74,8 @@ def split(
             inner = part[tuple(slice(first, first + b - a) for first, (a, b) in zip(begins, box, strict=True))]
             place = tuple(slice(a, a + n) for (a, _), n in zip(box, inner.shape, strict=True))
             into[orientation][place] = inner
+
+    for _ in side_by_side(transformed, scratch.boxes(tuple((0, n) for n in halves), LIMITS.voxels // 2 ** len(axes))):
         yield
     return low, bands
 

@@ -180,10 +180,11 @@ def _join_lines(low: Any, high: Any, rows: Any) -> None:
         _lift_line(odd, even, -_GAMMA, 1)
         _lift_line(even, odd, -_BETA, 0)
         _lift_line(odd, even, -_ALPHA, 1)
-        for i in range(even.size):
-            rows[o, 2 * i] = even[i]
         for i in range(odd.size):
+            rows[o, 2 * i] = even[i]
             rows[o, 2 * i + 1] = odd[i]
+        if even.size > odd.size:
+            rows[o, 2 * odd.size] = even[odd.size]
 
 
 __all__ = ["MARGIN", "REACH", "Axes", "Bands", "forward", "inverse", "needed", "orientations"]

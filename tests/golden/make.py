@@ -62,7 +62,7 @@ def directional(array: np.ndarray, target: Target, **settings: object) -> Compre
     with (
         mock.patch.object(trial, "promised_gain", nothing_promised),
         mock.patch.object(filters, "_SHARE", 0),  # it would leave equal neighbours to rounding
-        mock.patch.multiple(directing, _ROW_VOXELS=2**12, MAX_TILE=2**12),
+        mock.patch.multiple(directing, _ROW_VOXELS=2**12, MAX_TILE=2**13),
         mock.patch.object(postfiltering, "_SHARE", 0),
     ):
         return compress(array, target, preset="balanced", device="cpu", **settings)
@@ -153,7 +153,8 @@ if __name__ == "__main__":
             "masked-cyx-f4", lambda: detail(halves, Target.size(6000), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3))
         )
     beams = (slanted(23, 31, 29) * 4000 + 100).astype("u2")
-    save("directional-zyx-u2", lambda: directional(beams, Target.size(1800)))
+    save("directional-zyx-u2", lambda: directional(beams, Target.size(1800)))  # both were made before there were sines
+    save("sines-zyx-u2", lambda: directional(beams, Target.size(1700)))
     save(
         "postfiltered-zyx-u2", lambda: postfiltered((slanted(29, 31, 33) * 4000 + 100).astype("u2"), Target.size(2500))
     )
@@ -161,5 +162,9 @@ if __name__ == "__main__":
     save(
         "directional-cyx-f4",
         lambda: directional(crossed, Target.size(2500), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3)),
+    )
+    save(
+        "sines-cyx-f4",
+        lambda: directional(crossed, Target.size(2400), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3)),
     )
     save("postfiltered-cyx-f4", lambda: with_any_filter(CompressedVolume.open(HERE / "v1-restored-cyx-f4.tinc")))

@@ -113,7 +113,15 @@ const COSINES = /* @__PURE__ */ [1, 2, 4, 8, 16, 32].map((n) =>
   }),
 );
 
-/** The inverse cosine transform of a block, axis by axis; its arrays serve one block after another. */
+/** Rows of sines, which are 0 one place before the first. */
+const SINES = /* @__PURE__ */ [1, 2, 4, 8, 16, 32].map((n) =>
+  Float64Array.from({ length: n * n }, (_, i) => {
+    const turns = (2 * Math.floor(i / n) + 1) / (2 * n + 1);
+    return (2 / Math.sqrt(2 * n + 1)) * Math.sin(Math.PI * ((i % n) + 1) * turns);
+  }),
+);
+
+/** The inverse transform of a block, axis by axis; its arrays serve one block after another. */
 export class Correction {
   private readonly coefficients = new Float64Array(32 ** 3);
   private readonly other = new Float64Array(32 ** 3);
@@ -123,14 +131,14 @@ export class Correction {
     return this.coefficients.fill(0, 0, n0 * n1 * n2);
   }
 
-  /** Add what the coefficients in a box of the block stand for. */
-  add(voxels: Float32Array, shape: Triple, { corner, sides }: Placed, box: Triple): void {
+  /** Add what the coefficients in a box of the block stand for: of cosines, or of sines along some axes. */
+  add(voxels: Float32Array, shape: Triple, { corner, sides }: Placed, box: Triple, sines: readonly boolean[]): void {
     const [n0, n1, n2] = sides;
     const strides = stridesOf(shape);
     // Along axis 2 for the rows that have coefficients, then along 1, then 0.
-    transform(this.coefficients, this.other, box[0], n1 * n2, box[1], n2, n2, box[2], 1);
-    transform(this.other, this.coefficients, box[0], n1 * n2, n2, 1, n1, box[1], n2);
-    transform(this.coefficients, this.other, n1, n2, n2, 1, n0, box[0], n1 * n2);
+    transform(this.coefficients, this.other, sines[2]!, box[0], n1 * n2, box[1], n2, n2, box[2], 1);
+    transform(this.other, this.coefficients, sines[1]!, box[0], n1 * n2, n2, 1, n1, box[1], n2);
+    transform(this.coefficients, this.other, sines[0]!, n1, n2, n2, 1, n0, box[0], n1 * n2);
     const first = firstOf(strides, corner);
     for (let z = 0; z < n0; z++)
       for (let y = 0; y < n1; y++) {
@@ -143,15 +151,15 @@ export class Correction {
 
 /** Lines of `n` places `step` apart, of which the first `used` frequencies are not 0, for outer × inner lines. */
 function transform(
-  from: Float64Array, to: Float64Array, outer: number, outerStep: number, inner: number, innerStep: number, n: number, used: number, step: number,
+  from: Float64Array, to: Float64Array, sines: boolean, outer: number, outerStep: number, inner: number, innerStep: number, n: number, used: number, step: number,
 ): void {
-  const cosines = COSINES[31 - Math.clz32(n)]!;
+  const waves = (sines ? SINES : COSINES)[31 - Math.clz32(n)]!;
   for (let o = 0; o < outer; o++)
     for (let i = 0; i < inner; i++) {
       const first = o * outerStep + i * innerStep;
       for (let place = 0; place < n; place++) {
         let sum = 0;
-        for (let frequency = 0; frequency < used; frequency++) sum += from[first + frequency * step]! * cosines[frequency * n + place]!;
+        for (let frequency = 0; frequency < used; frequency++) sum += from[first + frequency * step]! * waves[frequency * n + place]!;
         to[first + place * step] = sum;
       }
     }

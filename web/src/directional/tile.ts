@@ -13,6 +13,8 @@ export interface DirectionsTask {
   readonly stream: Uint8Array;
   /** Logarithms of a root block's sides. */
   readonly codes: Triple;
+  /** Whether blocks are corrected by sines, too. */
+  readonly sines: boolean;
   /** Voxels of the tile that are inside the volume. */
   readonly extent: Triple;
   readonly step: number;
@@ -264,7 +266,9 @@ class Tile {
           const value = (size - offsets[size === 1 ? 0 : 1] / 256) * step;
           coefficients[(i * sides[1] + j) * sides[2] + k] = coder.bit() ? -value : value;
         }
-    this.correction.add(this.voxels, shape, block, [b0, b1, b2]);
+    const { mode } = block;
+    const sines = [0, 1, 2].map((a) => this.task.sines && (mode === 1 || Math.floor((mode - 2) / 81) === a));
+    this.correction.add(this.voxels, shape, block, [b0, b1, b2], sines);
   }
 
   /** Twice the magnitude at the same place of a neighbour, and those at the six places next to it there. */

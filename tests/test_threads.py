@@ -1,0 +1,77 @@
+"""Work that threads share."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from napari_tinc import CompressedVolume, Target, compress, samples
+from napari_tinc.limits import LIMITS
+from napari_tinc.system import threads
+from napari_tinc.system.threads import side_by_side
+
+
+@pytest.fixture(params=[1, 2, 5])
+def cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(threads, "usable_cores", lambda: request.param)
+    return request.param
+
+
+def test_results_come_in_order_and_few_are_in_work(cores: int) -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    def work(number: int) -> int:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.02 if number % 3 else 0.05)
+        with lock:
+            now -= 1
+        return number * number
+
+    assert list(side_by_side(work, range(20))) == [n * n for n in range(20)]
+    assert most <= (1 if cores == 1 else cores + 1)
+
+
+def test_boxes_in_boxes_do_not_wait_for_each_other(cores: int) -> None:
+    found = side_by_side(lambda n: sum(side_by_side(lambda m: n * m, range(4))), range(30))
+    assert list(found) == [6 * n for n in range(30)]
+
+
+def test_an_error_and_who_stops_early_leave_nothing_in_work(cores: int) -> None:
+    begun: list[int] = []
+    ended: list[int] = []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        time.sleep(0.02)
+        ended.append(number)
+        if number == 2:
+            raise ValueError("two")
+        return number
+
+    with pytest.raises(ValueError, match="two"):
+        list(side_by_side(work, range(100)))
+    assert sorted(begun) == sorted(ended)
+    assert len(begun) < 20
+    early = side_by_side(work, range(3, 100))
+    assert next(early) == 3
+    early.close()
+    assert sorted(begun) == sorted(ended)
+    assert len(begun) < 40
+
+
+def test_boxes_decoded_side_by_side_are_those_decoded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = samples.neuron_phantom((48, 64, 64)).noisy
+    volume[:, :20] = 0  # a mask, too
+    monkeypatch.setattr(LIMITS, "voxels", 2**13)
+    data = compress(volume, Target.ratio(20)).to_bytes()
+    decoded = []
+    for number in (1, 4):
+        monkeypatch.setattr(threads, "usable_cores", lambda number=number: number)
+        decoded.append(CompressedVolume(data).decode())
+    np.testing.assert_array_equal(*decoded)
