@@ -1,6 +1,6 @@
 """Does pruning pay at equal bytes? Smallify, variational dropout, masks and magnitudes, and latents as wavelets.
 
-    OMP_NUM_THREADS=1 python benchmarks/pruning.py VOLUMES --volumes vessel_lightsheet nuclei
+    OMP_NUM_THREADS=1 python benchmarks/pruning.py VOLUMES --volumes vessel_lightsheet nuclei --ratios 64
     python benchmarks/pruning.py --table
 
 M. Bussler's thesis (TUM, 2023) prunes latent grids and reports 1.3 to 3 dB at equal counts of parameters. Here a file
@@ -283,7 +283,7 @@ def main() -> None:
     if args.table:
         table(args.results)
         return
-    volumes = {"simulated": simulated(args.side)} if args.side else {}
+    volumes = {f"simulated_{args.side}": simulated(args.side)} if args.side else {}
     for name in args.volumes:
         path = next(args.folder.glob(f"{name}*.tif"))
         volumes[path.stem] = middle(tifffile.imread(path), 2**20)
