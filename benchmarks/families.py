@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/families.py VOLUMES --ratios 64 256 --time-limit 15
     python benchmarks/families.py --table
-    python benchmarks/families.py --draw nuclei vessel_lightsheet mri_gd_brain
+    python benchmarks/families.py --draw nuclei mri_gd_brain --ratios 16 32 128 512
 
 Trains every family for ``--time-limit`` seconds, which are of the clock: on a busy machine they are worth less. Of a
 volume larger than ``--voxels`` its middle is taken. Appends to ``benchmarks/results/families.csv`` and goes on where it
@@ -80,10 +80,10 @@ def circumstances() -> dict[str, object]:
     return {"commit": commit, "threads": torch.get_num_threads(), "seed": SEED}
 
 
-def draw(results: Path, volumes: list[str], limit: float) -> None:
+def draw(results: Path, volumes: list[str], ratios: list[float], limit: float) -> None:
     """Draw PSNR against ratio, a panel per volume."""
     rows = pd.read_csv(results)
-    rows = rows[rows.limit_s == limit].groupby(KEYS, sort=False).last().reset_index()
+    rows = rows[(rows.limit_s == limit) & rows.ratio.isin(ratios)].groupby(KEYS, sort=False).last().reset_index()
     figure, panels = pyplot.subplots(
         1, len(volumes), figsize=(4 * len(volumes), 3.6), squeeze=False, layout="constrained"
     )
@@ -94,7 +94,6 @@ def draw(results: Path, volumes: list[str], limit: float) -> None:
             style = "k-o" if model == WAVELET else f"C{number - 1}-"
             panel.plot(curve.ratio, curve.psnr_dB, style, markersize=3, linewidth=1.2, label=model)
         panel.set_xscale("log", base=2)
-        ratios = sorted(set(own.ratio))
         panel.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
         panel.set(title=name, xlabel="ratio", ylabel="PSNR (dB)")
         panel.grid(alpha=0.3)
@@ -134,7 +133,7 @@ def main() -> None:
         table(args.results)
         return
     if args.draw:
-        draw(args.results, args.draw, args.time_limit)
+        draw(args.results, args.draw, args.ratios, args.time_limit)
         return
     paths = [p for p in sorted(args.folder.glob("*.tif")) if not any(word in p.stem for word in ("mask", "clean"))]
     chosen = [p for p in paths if not args.volumes or any(p.stem.startswith(name) for name in args.volumes)]
