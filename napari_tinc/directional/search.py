@@ -46,11 +46,15 @@ Read = Callable[[Bounds], Floats32]
 LAMBDA = 0.07
 # What decisions cost about, in bits: a split or none, a mode that a neighbour has and another one, a block without
 # symbols, and the box of one with some.
-_SPLIT_BITS, _SAME_BITS, _OTHER_BITS, _NONE_BITS, _BOX_BITS = 0.7, 1.5, 6.5, 0.4, 4.0
+_SPLIT_BITS, _SAME_BITS, _OTHER_BITS, _NONE_BITS, _BOX_BITS = 0.7, 1.5, 9.0, 0.4, 8.5
 # Of the squared error of a prediction, what its mode must save to be worth a bit.
 _MODE_WEIGHT = 1.5
 # What is no farther than so many times the least error is transformed, too.
-_NEAR = 1.4
+_NEAR = 2.0
+# Modes of a block that are transformed: the mean, the blend, one direction an axis; those of the blocks at its three
+# faces, which cost few bits, and of the one that it is a part of.
+_FOUND = DIRECTIONS + 3
+_CANDIDATES = _FOUND + 4
 # Reconstruction offsets of symbols of magnitude 1, and of larger ones: they must be known before the first symbol is.
 OFFSETS = (26, 13)
 _FIRST, _OTHERS = OFFSETS[0] / 256, OFFSETS[1] / 256
@@ -354,12 +358,13 @@ def _extended(decoded, z, y, x, code, mode, face, halves, predicted):  # type: i
 
 @part()
 def _choose(  # type: ignore[no-untyped-def]
-    wanted, cares, decoded, modes, z, y, x, code, place, lagrangian, face, halves, predicted, block, spare, chosen
-):
-    """Choose the modes that are worth a transform: the mean, which is smooth to it, and what has little error."""
+    wanted, cares, decoded, modes, z, y, x, code, place, above, lagrangian, face, halves, predicted, block, spare,
+    chosen,
+):  # fmt: skip
+    """Choose the modes that are worth a transform: the mean, what has little error, and what costs few bits."""
     depth, height, width = 1 << code[0], 1 << code[1], 1 << code[2]
     partly = _is_partly(cares, z, y, x, depth, height, width)
-    errors = np.empty(len(chosen), np.float32)
+    errors = np.empty(_FOUND, np.float32)
     for mode in (MEAN, SMOOTH):
         blend(decoded, mode, z, y, x, depth, height, width, predicted)
         bits = np.float32(lagrangian * _MODE_WEIGHT * _mode_bits(modes, mode, place[0], place[1], place[2]))
@@ -374,9 +379,22 @@ def _choose(  # type: ignore[no-untyped-def]
                 block, np.float32(_NEAR) * least,
             )  # fmt: skip
             least = min(least, errors[DIRECTIONS + axis])
-    for i in range(1, len(chosen)):
+    for i in range(1, _FOUND):
         if errors[i] > np.float32(_NEAR) * least:
             chosen[i] = -1
+    for n in range(_FOUND, _CANDIDATES):
+        a, b, c = place[0] - np.int64(n == _FOUND), place[1] - np.int64(n == _FOUND + 1), place[2]
+        c -= np.int64(n == _FOUND + 2)
+        mode = above
+        if n < _CANDIDATES - 1:
+            mode = np.int64(modes[a, b, c]) if a >= 0 and b >= 0 and c >= 0 else np.int64(-1)
+        axis = (mode - DIRECTIONS) // SLOPES**2 if mode >= DIRECTIONS else np.int64(-1)
+        if axis >= 0 and (z, y, x)[axis] == 0:
+            mode = np.int64(-1)
+        for i in range(n):
+            if chosen[i] == mode:
+                mode = np.int64(-1)
+        chosen[n] = mode
 
 
 @part()
@@ -457,7 +475,7 @@ def _search(  # type: ignore[no-untyped-def]
     predicted = np.empty((longest, longest, longest), np.float32)
     block, spare = np.empty_like(predicted), np.empty_like(predicted)
     found, box = np.empty(predicted.shape, np.int16), np.empty(3, np.int64)
-    place, chosen = np.empty(3, np.int64), np.empty(DIRECTIONS + 3, np.int64)
+    place, chosen = np.empty(3, np.int64), np.empty(_CANDIDATES, np.int64)
     deepest, smallest = len(codes) - 1, codes[len(codes) - 1]
     for root_z in range(0, wanted.shape[0], 1 << codes[0, 0]):
         fill_layer(decoded, root_z, 1 << codes[0, 0])
@@ -471,9 +489,10 @@ def _search(  # type: ignore[no-untyped-def]
                         z, y, x = state[level, 0], state[level, 1], state[level, 2]
                         for axis in range(3):
                             place[axis] = state[level, axis] >> smallest[axis]
+                        above = state[level - 1, 4] if level else np.int64(-1)
                         _choose(
-                            wanted, cares, decoded, modes, z, y, x, code, place, lagrangian, face, halves, predicted,
-                            block, spare, chosen,
+                            wanted, cares, decoded, modes, z, y, x, code, place, above, lagrangian, face, halves,
+                            predicted, block, spare, chosen,
                         )  # fmt: skip
                         costs[level, 0], costs[level, 1] = math.inf, lagrangian * _SPLIT_BITS
                         for mode in chosen:
