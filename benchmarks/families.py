@@ -99,6 +99,7 @@ def draw(results: Path, volumes: list[str], ratios: list[float], limit: float) -
         panel.grid(alpha=0.3)
     panels[0][-1].legend(fontsize=7)
     figure.savefig(results.with_suffix(".png"), dpi=110)
+    print(results.with_suffix(".png"))
 
 
 def table(results: Path) -> None:
