@@ -13,12 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
+from click.testing import Result
 from hostile import constant_frame
 from typer.testing import CliRunner
 
 from napari_tinc import CompressedVolume, FormatError, InputError, Metadata, Target, compress
+from napari_tinc.chunks.array import Options, compress_array
+from napari_tinc.chunks.image import of_array
+from napari_tinc.chunks.view import CompressedArray
 from napari_tinc.cli.app import app
-from napari_tinc.share import MOST_EMBEDDED, Shareable, write_folder, write_page
+from napari_tinc.quality import parse_quality
+from napari_tinc.share import MOST_EMBEDDED, Shareable, ShareableArray, write_folder, write_page
 from napari_tinc.share import page as pages
 
 ROOT = Path(__file__).parents[1]
@@ -126,6 +132,9 @@ def make_pages(folder: Path) -> None:
     volume = compress(array, Target.step(150), metadata=Metadata.default(3, "sample"))
     page("volume", [volume])
     np.savez(folder / "volume.npz", decoded=volume.decode())
+    exact = compress(structured(6, 150, 200), Target.max_error(0))  # more than one piece of a plane
+    page("exact", [exact])
+    np.savez(folder / "exact.npz", decoded=exact.decode())
     page("two", [volume, compress(array, Target.step(900))])
     page("network", [CompressedVolume.open(GOLDEN / "v1-siren-zyx-u2.tinc")])
     page("image", [compress(structured(90, 120), Target.step(100))])
@@ -135,6 +144,104 @@ def make_pages(folder: Path) -> None:
     page("hostile", [compress(array[:16, :32, :32], Target.step(100), metadata=named)])
     large = compress(structured(160, 160, 160), Target.step(100))
     write_folder(folder / "folder", [Shareable.of("volume.tinc", large.to_bytes())])
+    # Two channels, two levels, chunks of zeros in every shard; and chunks that are files.
+    channels = np.stack([structured(30, 52, 269, seed=i) for i in range(2)])
+    channels[..., 96:128] = 0
+    make_array(folder, "array", channels, "czyx", shard=64)
+    make_array(folder, "chunks", channels[0, :, :, :80], "zyx", shard=32)
+
+
+def make_array(folder: Path, name: str, array: np.ndarray, axes: str, shard: int) -> Path:
+    """Write an OME-Zarr and its page into the folder `name`, and the voxels of its levels beside it."""
+    store = folder / f"{name}.ome.zarr"
+    image = of_array(array, replace(Metadata.default(array.ndim, name), axes=axes))
+    for _ in compress_array(image, store, Options(Target.step(150), chunk=32, shard=shard)):
+        pass
+    made = CompressedArray.open(store)
+    assert made is not None
+    write_folder(folder / name, [ShareableArray.read(store)])
+    levels = {str(number): level[:] for number, level in enumerate(made.levels)}
+    np.savez(folder / f"{name}.npz", range=np.array(made.value_ranges[0]), **levels)
+    return store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an OME-Zarr of 2 × 2 × 2 chunks, of which one holds zeros."""
+    array = structured(40, 40, 40)
+    array[:32, :32, :32] = 0
+    return make_array(tmp_path_factory.mktemp("array"), "small", array, "zyx", shard=32)
+
+
+def test_an_array_is_copied_beside_its_page_or_left_where_it_is(store: Path, tmp_path: Path) -> None:
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["share", *arguments, "--json"])
+
+    site = tmp_path / "site"
+    said = json.loads(run(str(store), str(site)).output)
+    copied = {path.relative_to(site / store.name): path.read_bytes() for path in files_of(site / store.name)}
+    assert copied == {path.relative_to(store): path.read_bytes() for path in files_of(store)}
+    assert said["bytes"] == sum(path.stat().st_size for path in files_of(site))
+    assert "exists" in run(str(store), str(site)).output
+    before = (site / store.name / "zarr.json").stat().st_ino
+    assert run(str(site / store.name), str(site), "--overwrite").exit_code == 0
+    assert (site / store.name / "zarr.json").stat().st_ino == before
+    refused = run(str(store), str(tmp_path / "out.html"))
+    assert refused.exit_code != 0
+    assert "expected a folder for the page of an OME-Zarr" in refused.output
+    assert not (tmp_path / "out.html").exists()
+
+
+def files_of(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_page_is_told_of_an_array_what_its_manifest_knows(store: Path) -> None:
+    said = ShareableArray.read(store).description
+    array = CompressedArray.open(store)
+    assert array is not None
+    quality = parse_quality(base64.b64decode(said["quality"][0]), 8)
+    psnr = array.manifest.psnr().ravel()
+    assert np.isinf(quality.psnr[0])
+    np.testing.assert_allclose(quality.psnr[1:], psnr[1:], atol=0.25)
+    span = np.ptp(said["items"][0])
+    assert (span * 10 ** (-quality.peak / 20) >= array.manifest.field("largest").ravel()).all()
+    (level,) = said["levels"]
+    assert base64.b64decode(level["empty"]) == b"\x01"
+    assert (level["shape"], level["chunk"], level["halvings"]) == ((40, 40, 40), (32, 32, 32), [0, 0, 0])
+    assert "inside" not in level
+
+
+def test_arrays_that_pages_do_not_show_are_refused_or_said_to_be(store: Path, tmp_path: Path) -> None:
+    def changed(name: str, file: str, old: str, new: str) -> Path:
+        copy = tmp_path / name
+        shutil.copytree(store, copy)
+        text = (copy / file).read_text()
+        assert old in text
+        (copy / file).write_text(text.replace(old, new))
+        return copy
+
+    network = changed("network.zarr", "zarr.json", '"model": "auto"', '"model": "siren"')
+    assert not ShareableArray.read(network).decoded
+    with pytest.raises(FormatError, match="as napari-tinc writes them"):
+        ShareableArray.read(changed("keys.zarr", "0/zarr.json", '"separator": "/"', '"separator": "."'))
+    with pytest.raises(FormatError, match="version"):
+        ShareableArray.read(changed("version.zarr", "zarr.json", '"version": 1', '"version": 2'))
+    zarr.create_array(tmp_path / "plain.zarr", data=np.zeros((4, 4)))
+    with pytest.raises(InputError, match="compress it first"):
+        ShareableArray.read(tmp_path / "plain.zarr")
+    array = structured(40, 40, 40)
+    thirds = replace(of_array(array, Metadata.default(3)), levels=(array, array[::3, ::3, ::3]))
+    thirds.attributes["ome"]["multiscales"][0]["datasets"] *= 2
+    thirds.attributes["ome"]["multiscales"][0]["datasets"][1] = {
+        "path": "1",
+        "coordinateTransformations": [{"type": "scale", "scale": [3.0] * 3}],
+    }
+    uneven = replace(thirds, shapes=((40, 40, 40), (14, 14, 14)))
+    for _ in compress_array(uneven, tmp_path / "thirds.zarr", Options(Target.step(150), chunk=32)):
+        pass
+    with pytest.raises(InputError, match="half the size"):
+        ShareableArray.read(tmp_path / "thirds.zarr")
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node: scripts/test provides it")
@@ -144,7 +251,7 @@ def test_pages_show_volumes_in_a_real_browser(tmp_path: Path) -> None:
         pytest.skip("needs `node build.mjs tests` in web/: scripts/test does it")
     make_pages(tmp_path)
     environment = os.environ | {"TINC_PAGES": str(tmp_path)}
-    command = ["node", "--test", "--test-timeout=60000", script]
+    command = ["node", "--test", "--test-timeout=60000", script, script.with_name("array.test.mjs")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

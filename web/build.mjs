@@ -4,9 +4,30 @@
 // node build.mjs library the modules of the package
 import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import asc from 'assemblyscript/asc';
 import { build } from 'esbuild';
 
-const common = { bundle: true, format: 'esm', target: 'es2022', logLevel: 'warning', charset: 'utf8' };
+/** The WebAssembly of assembly/mixing.ts, as bytes in the code. */
+const embedMixing = {
+  name: 'mixing',
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /^tinc:mixing$/ }, () => ({ path: 'mixing', namespace: 'tinc-mixing' }));
+    onLoad({ filter: /.*/, namespace: 'tinc-mixing' }, async () => ({ contents: await compileMixing(), loader: 'binary' }));
+  },
+};
+
+async function compileMixing() {
+  const options = ['-O3', '--enable', 'simd', '--runtime', 'stub', '--noAssert', '--initialMemory', '3', '--maximumMemory', '3'];
+  let binary;
+  const { error, stderr } = await asc.main(['mixing.ts', '-o', 'mixing.wasm', ...options], {
+    readFile: (name) => (name === 'mixing.ts' ? readFileSync('assembly/mixing.ts', 'utf8') : null),
+    writeFile: (_, data) => void (binary = data),
+  });
+  if (error) throw new Error(`${error.message}\n${stderr}`);
+  return binary;
+}
+
+const common = { bundle: true, format: 'esm', target: 'es2022', logLevel: 'warning', charset: 'utf8', plugins: [embedMixing] };
 const TEMPLATE = '../napari_tinc/share/page.html';
 
 const sha256 = (text) => createHash('sha256').update(text).digest('base64');
@@ -27,7 +48,7 @@ const embedWorker = {
 
 async function buildTemplate() {
   // A script ends at its first "</script": in a string of the code it is spelt otherwise.
-  const script = (await bundle({ entryPoints: ['src/viewer/page.ts'], plugins: [embedWorker] })).replaceAll('</script', '<\\/script');
+  const script = (await bundle({ entryPoints: ['src/viewer/page.ts'], plugins: [embedMixing, embedWorker] })).replaceAll('</script', '<\\/script');
   const style = await bundle({ entryPoints: ['src/viewer/page.css'] });
   const page = readFileSync('src/viewer/page.html', 'utf8');
   const parts = { SCRIPT_HASH: sha256(script), STYLE_HASH: sha256(style), SCRIPT: script, STYLE: style };
@@ -42,7 +63,7 @@ async function buildTests() {
     ...common, platform: 'node', packages: 'external', outdir: 'build/tests', outExtension: { '.js': '.mjs' },
     entryPoints: tests.map((name) => `tests/${name}`),
   });
-  writeFileSync('build/tests/in_browser.js', await bundle({ entryPoints: ['tests/in_browser.ts'], plugins: [embedWorker] }));
+  writeFileSync('build/tests/in_browser.js', await bundle({ entryPoints: ['tests/in_browser.ts'], plugins: [embedMixing, embedWorker] }));
 }
 
 const [task] = process.argv.slice(2);

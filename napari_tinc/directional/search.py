@@ -385,16 +385,15 @@ def _choose(  # type: ignore[no-untyped-def]
     for n in range(_FOUND, _CANDIDATES):
         a, b, c = place[0] - np.int64(n == _FOUND), place[1] - np.int64(n == _FOUND + 1), place[2]
         c -= np.int64(n == _FOUND + 2)
-        mode = above
+        cheap = above
         if n < _CANDIDATES - 1:
-            mode = np.int64(modes[a, b, c]) if a >= 0 and b >= 0 and c >= 0 else np.int64(-1)
-        axis = (mode - DIRECTIONS) // SLOPES**2 if mode >= DIRECTIONS else np.int64(-1)
-        if axis >= 0 and (z, y, x)[axis] == 0:
-            mode = np.int64(-1)
+            cheap = np.int64(modes[a, b, c]) if a >= 0 and b >= 0 and c >= 0 else np.int64(-1)
+        if cheap >= DIRECTIONS and (z, y, x)[(cheap - DIRECTIONS) // SLOPES**2] == 0:
+            cheap = np.int64(-1)
         for i in range(n):
-            if chosen[i] == mode:
-                mode = np.int64(-1)
-        chosen[n] = mode
+            if chosen[i] == cheap:
+                cheap = np.int64(-1)
+        chosen[n] = cheap
 
 
 @part()

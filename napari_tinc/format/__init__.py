@@ -6,6 +6,7 @@ multiple of the bytes it was given, and raises `FormatError` for whatever is wro
 """
 
 from napari_tinc.choices import WITHIN
+from napari_tinc.format.fields import pack_metadata
 from napari_tinc.format.frame import MAGIC, VERSION, Frame, SegmentReport, check, pack, packed_size, parse, read
 from napari_tinc.format.header import (
     BETWEEN,
@@ -20,6 +21,7 @@ from napari_tinc.format.header import (
     MODELS,
     Header,
     ItemRange,
+    validate_metadata,
 )
 from napari_tinc.format.ranged import RangedSegment, RangedStreams, open_ranged
 from napari_tinc.format.table import (
@@ -71,8 +73,10 @@ __all__ = [
     "check",
     "open_ranged",
     "pack",
+    "pack_metadata",
     "packed_size",
     "parse",
     "read",
+    "validate_metadata",
     "write_atomic",
 ]

@@ -83,20 +83,20 @@ def write_header(header: Header) -> bytes:
         parts += [u16(item.offset_code), bytes([item.scale_code])]
     masks = [sum(split << axis for axis, split in enumerate(level)) for level in header.splits]
     parts += [bytes([len(masks), *masks]), bytes([header.model]), varint(len(header.plan)), header.plan]
-    extra = deflate_json(_fields_of(header))
+    extra = pack_metadata(header.metadata, header.provenance)
     parts += [bytes([header.between << 4 | header.within]), varint(len(extra)), extra]
     return b"".join(parts)
 
 
-def _fields_of(header: Header) -> dict[str, Any]:
-    """Return what is not the default: a budget may be 512 bytes for the whole file."""
-    metadata, default = header.metadata, Metadata.default(len(header.shape))
+def pack_metadata(metadata: Metadata, provenance: Mapping[str, Any]) -> bytes:
+    """Deflate what is not the default: a budget may be 512 bytes for the whole file."""
+    default = Metadata.default(len(metadata.axes))
     fields = {
         "voxel_size": [] if metadata.voxel_size == default.voxel_size else [float(v) for v in metadata.voxel_size],
         "units": [] if metadata.units == default.units else list(metadata.units),
         "channel_names": list(metadata.channel_names),
         "name": metadata.name,
         "display": {key: value for key, value in asdict(metadata.display).items() if value},
-        "provenance": dict(header.provenance),
+        "provenance": dict(provenance),
     }
-    return {key: value for key, value in fields.items() if value}
+    return deflate_json({key: value for key, value in fields.items() if value})

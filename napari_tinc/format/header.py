@@ -155,7 +155,7 @@ def validate(header: Header) -> None:
         raise FormatError(f"model 0 (constant): expected minimum = maximum in every item, got a range; {REMEDY}")
     integer("between-levels strategy", header.between, 0, 15)
     integer("within-level strategy", header.within, 0, 15)
-    _validate_metadata(header.metadata, dict(zip(header.metadata.axes, header.shape, strict=True)).get("c", 1))
+    validate_metadata(header.metadata, dict(zip(header.metadata.axes, header.shape, strict=True)).get("c", 1))
     _validate_provenance(header.provenance)
 
 
@@ -220,7 +220,8 @@ def _validate_splits(header: Header) -> None:
     integer("number of leaves in all items", leaves, 1, largest)
 
 
-def _validate_metadata(metadata: Metadata, channels: int) -> None:
+def validate_metadata(metadata: Metadata, channels: int) -> None:
+    """Check that there are as many sizes, units, names and colours as axes or channels; raises `FormatError`."""
     ndim = len(metadata.axes)
     if len(metadata.voxel_size) != ndim:
         raise FormatError(f"metadata voxel_size: expected {ndim} numbers, got {len(metadata.voxel_size)}; {REMEDY}")

@@ -4,6 +4,7 @@
 no node; the tests prove that it is what the sources give.
 """
 
+from napari_tinc.share.array import ShareableArray
 from napari_tinc.share.page import MOST_EMBEDDED, Shareable, write_folder, write_page
 
-__all__ = ["MOST_EMBEDDED", "Shareable", "write_folder", "write_page"]
+__all__ = ["MOST_EMBEDDED", "Shareable", "ShareableArray", "write_folder", "write_page"]

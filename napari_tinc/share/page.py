@@ -7,6 +7,7 @@ import html
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -15,7 +16,8 @@ from urllib.parse import quote
 
 from napari_tinc import format as frames
 from napari_tinc.errors import InputError
-from napari_tinc.system.output import check_output, write_atomic
+from napari_tinc.share.array import ShareableArray
+from napari_tinc.system.output import check_output, replacing, write_atomic
 
 # The only marks of the template that are left for Python; all are replaced at once, so what a file says is never one.
 _MARK = re.compile("@@(TITLE|FILES|DATA|CONNECT)@@")
@@ -45,6 +47,11 @@ class Shareable:
     data: bytes
     title: str
     decoded: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the frame."""
+        return len(self.data)
 
     @classmethod
     def of(cls, name: str, data: bytes) -> Shareable:
@@ -81,12 +88,12 @@ def write_page(path: str | os.PathLike[str], files: Sequence[Shareable], overwri
         The files are too large to be embedded, or the page cannot be written.
     """
     check_output(path, overwrite)
-    size = sum(len(file.data) for file in files)
+    size = sum(file.nbytes for file in files)
     if size > MOST_EMBEDDED:
         raise InputError(
             f"expected files of at most {MOST_EMBEDDED} bytes in one page, got {size}; share into a folder instead"
         )
-    listed = [{"name": file.name, "bytes": len(file.data), "element": f"data-{i}"} for i, file in enumerate(files)]
+    listed = [{"name": file.name, "bytes": file.nbytes, "element": f"data-{i}"} for i, file in enumerate(files)]
     data = "\n".join(
         f'<script type="application/octet-stream" id="data-{i}">{base64.b64encode(file.data).decode("ascii")}</script>'
         for i, file in enumerate(files)
@@ -96,15 +103,19 @@ def write_page(path: str | os.PathLike[str], files: Sequence[Shareable], overwri
     return len(page)
 
 
-def write_folder(folder: str | os.PathLike[str], files: Sequence[Shareable], overwrite: bool = False) -> int:
+def write_folder(
+    folder: str | os.PathLike[str], files: Sequence[Shareable | ShareableArray], overwrite: bool = False
+) -> int:
     """Write a folder for a web server: the page, and the files beside it, of which it fetches what a view needs.
 
     Parameters
     ----------
     folder : str or PathLike
         The folder to write into; it is made if there is none.
-    files, overwrite
-        As for `write_page`.
+    files : sequence of Shareable or ShareableArray
+        As for `write_page`. An array that lies in the folder is left as it is.
+    overwrite : bool
+        Whether existing files may be replaced.
 
     Returns
     -------
@@ -124,14 +135,29 @@ def write_folder(folder: str | os.PathLike[str], files: Sequence[Shareable], ove
         place.mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"expected to make the folder {place}, got {error.strerror}; choose another name") from error
-    for name in names:
+    missing = [file for file in files if not (isinstance(file, ShareableArray) and _same(place / file.name, file.path))]
+    for name in (_PAGE, *(file.name for file in missing)):
         check_output(place / name, overwrite)
-    for file in files:
-        write_atomic(place / file.name, file.data, overwrite)
-    listed = [{"name": file.name, "bytes": len(file.data), "url": quote(file.name)} for file in files]
-    page = _filled(files[0].title, listed, "", "'self'")
+    for file in missing:
+        if isinstance(file, Shareable):
+            write_atomic(place / file.name, file.data, overwrite)
+        else:
+            with replacing(place / file.name, overwrite) as partial:
+                shutil.copytree(file.path, partial)
+    page = _filled(files[0].title, [_listed(file) for file in files], "", "'self'")
     write_atomic(place / _PAGE, page, overwrite)
-    return len(page) + sum(len(file.data) for file in files)
+    return len(page) + sum(file.nbytes for file in files)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and one.samefile(other)
+
+
+def _listed(file: Shareable | ShareableArray) -> dict[str, object]:
+    """Say what the page is told of a file beside it."""
+    if isinstance(file, Shareable):
+        return {"name": file.name, "bytes": file.nbytes, "url": quote(file.name)}
+    return {"name": file.name, "bytes": file.nbytes, "url": f"{quote(file.name)}/", "array": file.description}
 
 
 def _filled(title: str, files: Sequence[Mapping[str, object]], data: str, connect: str) -> bytes:

@@ -53,20 +53,27 @@ export interface Segment {
   readonly crc: number;
 }
 
-export interface Frame {
+/** What a file, or an array of chunks, says of itself. */
+export interface Described {
   readonly dtype: Dtype;
   readonly axes: string;
   readonly shape: readonly number[];
   readonly spatialAxes: string;
   readonly spatialShape: readonly number[];
-  readonly items: readonly Item[];
+  readonly items: readonly Pick<Item, 'minimum' | 'maximum'>[];
   /** Per level of the octree, a mask of the spatial axes that it halves. */
   readonly splits: readonly number[];
+  /** Of an array: how large its chunks are, which are its octants. */
+  readonly chunk?: readonly number[];
   readonly leaves: number;
   readonly model: number;
   readonly metadata: Metadata;
-  readonly segments: readonly Segment[];
   readonly size: number;
+}
+
+export interface Frame extends Described {
+  readonly items: readonly Item[];
+  readonly segments: readonly Segment[];
 }
 
 /** How many bytes from the start hold the header and its checksum; undefined if more of the file is needed to say. */

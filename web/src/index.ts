@@ -1,6 +1,6 @@
 export { FormatError, type FormatCode, RequestError, UnsupportedError } from './errors.js';
 export type { Box, Triple } from './box.js';
-export type { Dtype, Frame, Item, Segment } from './frame.js';
+export type { Described, Dtype, Frame, Item, Segment } from './frame.js';
 export type { Display, Metadata } from './metadata.js';
 export { type Extent, Quality } from './quality.js';
 export type { Pool } from './pool.js';

@@ -1,4 +1,4 @@
-import type { Frame } from './frame.js';
+import type { Described } from './frame.js';
 
 /** First voxel and the one behind the last, per spatial axis of the file. */
 export interface Extent {
@@ -13,7 +13,7 @@ export class Quality {
   /** The bytes are those of the quality segment, three for every octant: nothing else is held. */
   constructor(
     private readonly bytes: Uint8Array,
-    private readonly frame: Frame,
+    private readonly frame: Described,
     item: number,
   ) {
     const { minimum, maximum } = frame.items[item]!;
@@ -43,7 +43,8 @@ export class Quality {
   }
 
   extent(octant: number): Extent {
-    const { spatialShape, splits } = this.frame;
+    const { spatialShape, splits, chunk } = this.frame;
+    if (chunk) return chunkExtent(octant, spatialShape, chunk);
     const place = spatialShape.map(() => 0);
     const halved = spatialShape.map(() => 0);
     // From the deepest level up: the last split axis of a level is the lowest bit of a child's number.
@@ -58,6 +59,17 @@ export class Quality {
     const cut = (axis: number, index: number): number => Math.floor((index * spatialShape[axis]!) / 2 ** halved[axis]!);
     return { start: place.map((index, axis) => cut(axis, index)), stop: place.map((index, axis) => cut(axis, index + 1)) };
   }
+}
+
+/** Chunks are numbered row by row. */
+function chunkExtent(number: number, shape: readonly number[], chunk: readonly number[]): Extent {
+  const start = shape.map(() => 0);
+  for (let axis = shape.length - 1, rest = number; axis >= 0; axis--) {
+    const count = Math.ceil(shape[axis]! / chunk[axis]!);
+    start[axis] = (rest % count) * chunk[axis]!;
+    rest = Math.floor(rest / count);
+  }
+  return { start, stop: start.map((first, axis) => Math.min(shape[axis]!, first + chunk[axis]!)) };
 }
 
 function decibels(code: number): number {

@@ -25,6 +25,8 @@ export class BytesSource implements Source {
 
 /** Reads that are less than this apart are one request: a round trip costs more than such a gap. */
 const GAP = 2 ** 15;
+/** A file of a server that does not know ranges is kept whole; pages embed no more either. */
+const MOST_WHOLE = 2 ** 28;
 
 interface Wanted {
   readonly start: number;
@@ -44,6 +46,11 @@ export class HttpSource implements Source {
     private readonly url: string,
     private readonly fetcher: typeof fetch = (...request) => fetch(...request),
   ) {}
+
+  /** Bytes that are kept. */
+  get held(): number {
+    return this.whole?.length ?? 0;
+  }
 
   read(start: number, stop: number): Promise<Uint8Array> {
     if (start >= stop) return Promise.resolve(new Uint8Array(0));
@@ -65,30 +72,99 @@ export class HttpSource implements Source {
         stop = Math.max(stop, wanted[i]!.stop);
       }
       const { start } = group[0]!;
-      this.fetchRange(start, stop).then(
+      this.bytesOf(start, stop - start).then(
         (bytes) => group.forEach((each) => each.resolve(bytes.subarray(each.start - start, each.stop - start))),
         (reason: unknown) => group.forEach((each) => each.reject(reason)),
       );
     }
   }
 
-  private async fetchRange(start: number, stop: number): Promise<Uint8Array> {
-    const response = await this.fetcher(this.url, { headers: { Range: `bytes=${start}-${stop - 1}` } });
-    if (response.status === 206) {
-      // A server of another origin may keep this header to itself.
-      const range = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(response.headers.get('Content-Range') ?? '');
-      if (range && range[2] !== '*') this.size = Number(range[2]);
-      const bytes = new Uint8Array(await response.arrayBuffer());
-      if ((range && Number(range[1]) !== start) || bytes.length > stop - start)
-        throw new Error(`expected bytes ${start} to ${stop} of ${this.url}, got others: the server answered another range`);
-      return bytes;
-    }
+  /** The last bytes of the file. */
+  readLast(count: number): Promise<Uint8Array> {
+    return this.bytesOf(undefined, count);
+  }
+
+  /** Fetch so many bytes from a place on, or the last ones; fewer only where the file ends. */
+  private async bytesOf(start: number | undefined, count: number): Promise<Uint8Array> {
+    const range = start === undefined ? `-${count}` : `${start}-${start + count - 1}`;
+    const bytes = this.whole ? undefined : await this.ask(range, start, count);
+    if (bytes) return bytes;
+    return start === undefined ? this.whole!.slice(-count) : this.whole!.subarray(start, start + count);
+  }
+
+  /** The bytes of a range; undefined where a server knows no ranges: then the whole file is kept. */
+  private async ask(range: string, start: number | undefined, count: number): Promise<Uint8Array | undefined> {
+    const response = await this.fetcher(this.url, { headers: { Range: `bytes=${range}` } });
     if (response.status === 200) {
-      this.whole = new Uint8Array(await response.arrayBuffer());
+      this.whole = await readBody(response, MOST_WHOLE, this.url);
       this.size = this.whole.length;
-      return this.whole.subarray(start, stop);
+      return undefined;
     }
-    throw new Error(`expected bytes ${start} to ${stop} of ${this.url}, got the answer ${response.status}`);
+    const fail = (got: string): never => {
+      throw new Error(`expected bytes ${range} of ${this.url}, got ${got}`);
+    };
+    if (response.status !== 206) fail(`the answer ${response.status}`);
+    const said = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(response.headers.get('Content-Range') ?? '');
+    if (!said) return fail('an answer that does not say which bytes it has; a server of another origin has to expose the header Content-Range');
+    const [first, last, size] = said.slice(1).map(Number) as [number, number, number];
+    if (this.size !== undefined && this.size !== size) fail(`a file of ${size} bytes instead of ${this.size}: it was replaced; load the page again`);
+    const expected = start ?? Math.max(0, size - count);
+    if (first !== expected || last + 1 !== Math.min(size, expected + count)) fail(`bytes ${first}-${last}: the server answered another range`);
+    const bytes = await readBody(response, count, this.url);
+    if (bytes.length !== last + 1 - first) fail(`${bytes.length} bytes: the answer is not what the server says it is`);
+    this.size = size;
+    return bytes;
+  }
+}
+
+/** The body of an answer, which a server may make as long as it likes: no more than so many bytes of it are taken. */
+async function readBody(response: Response, most: number, url: string): Promise<Uint8Array> {
+  const reader = response.body!.getReader();
+  const pieces: Uint8Array[] = [];
+  let size = 0;
+  for (let next = await reader.read(); !next.done; next = await reader.read()) {
+    pieces.push(next.value);
+    size += next.value.length;
+    if (size > most) {
+      void reader.cancel();
+      throw new Error(`expected at most ${most} bytes of ${url}, got more; a web server that knows range requests sends only what is asked for`);
+    }
+  }
+  const body = new Uint8Array(size);
+  let at = 0;
+  for (const piece of pieces) {
+    body.set(piece, at);
+    at += piece.length;
+  }
+  return body;
+}
+
+/** A file of which the first bytes have been read. */
+export class Begun implements Source {
+  constructor(
+    private readonly source: Source,
+    private readonly start: Uint8Array,
+  ) {}
+
+  get size(): number | undefined {
+    return this.source.size;
+  }
+
+  read(start: number, stop: number): Promise<Uint8Array> {
+    return stop <= this.start.length ? Promise.resolve(this.start.subarray(start, stop)) : this.source.read(start, stop);
+  }
+}
+
+/** A part of a file as a file: a chunk of a shard. */
+export class Slice implements Source {
+  constructor(
+    private readonly source: Source,
+    private readonly start: number,
+    readonly size: number,
+  ) {}
+
+  read(start: number, stop: number): Promise<Uint8Array> {
+    return this.source.read(this.start + Math.min(start, this.size), this.start + Math.min(stop, this.size));
   }
 }
 

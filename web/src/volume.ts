@@ -10,7 +10,7 @@ import { Numbers, parseNumbersHead } from './predictive/layer.js';
 import { Quality } from './quality.js';
 import { parsePostFilter, type PostFilter, postfilter, POSTFILTER_REACH } from './postfilter.js';
 import { parseRestoration, RESTORATION_REACH, type Restoration, restore } from './restoration.js';
-import { BytesSource, Part, type Source } from './source.js';
+import { Begun, BytesSource, Part, type Source } from './source.js';
 import { inlinePool } from './tasks.js';
 import { WaveletLayer } from './wavelets/layer.js';
 
@@ -30,9 +30,15 @@ const COARSEST = 64;
 /** Voxels that are decoded at once for means of them. */
 const MOST_AVERAGED = 2 ** 26;
 /** What is decoded and kept, of all items together. */
-const CACHE_BYTES = 2 ** 28;
+export const CACHE_BYTES = 2 ** 28;
 /** The first read of a file: the head of most, and the coarse octaves of many. */
 const FIRST_READ = 2 ** 16;
+
+/** Where decoded blocks are kept, and what their names begin with: volumes may share a cache. */
+export interface Kept {
+  readonly cache: Cache;
+  readonly name: string;
+}
 
 interface Layers {
   readonly wavelets?: WaveletLayer | undefined;
@@ -50,24 +56,24 @@ export class Volume {
   /** The spatial shape as three axes: behind an axis of one voxel where there are only two. */
   readonly shape: Triple;
   private readonly layers = new Map<number, Promise<Layers>>();
-  private readonly cache = new Cache(CACHE_BYTES);
   private readonly scalesOf = new Map<number, Promise<readonly Scale[]>>();
 
   private constructor(
     readonly frame: Frame,
     private readonly source: Source,
     private readonly pool: Pool,
+    private readonly kept: Kept,
   ) {
     const { spatialShape } = frame;
     this.shape = [...(spatialShape.length === 2 ? [1] : []), ...spatialShape] as unknown as Triple;
   }
 
-  static async open(source: Source | Uint8Array, pool: Pool = inlinePool): Promise<Volume> {
+  static async open(source: Source | Uint8Array, pool: Pool = inlinePool, kept: Kept = { cache: new Cache(CACHE_BYTES), name: '' }): Promise<Volume> {
     const from = source instanceof Uint8Array ? new BytesSource(source) : source;
     let start = await from.read(0, FIRST_READ);
     const size = headSize(start);
     if (size !== undefined && size > start.length) start = await from.read(0, size);
-    return new Volume(parseFrame(start, from.size), from, pool);
+    return new Volume(parseFrame(start, from.size), from instanceof BytesSource ? from : new Begun(from, start), pool, kept);
   }
 
   /** False for files that hold a network: those are not evaluated here. */
@@ -109,7 +115,7 @@ export class Volume {
     this.checkRequest(item, box, this.shape);
     if (this.frame.dtype === 'i8' || this.frame.dtype === 'u8' || this.frame.model === EXACT) {
       const { exact } = await this.layersOf(item);
-      if (exact) return cut(await this.exactVoxels(exact), this.shape, box);
+      if (exact) return cut(await this.exactVoxels(item, exact), this.shape, box);
     }
     const values = await this.values(item, box, signal);
     const voxels = makeVoxels(this.frame.dtype, values.length);
@@ -198,16 +204,12 @@ export class Volume {
     return values;
   }
 
-  private exactBytes: { part: Part; voxels: Promise<Voxels> } | undefined;
-
-  /** An item is inflated as a whole, and the last one kept. */
-  private exactVoxels(part: Part): Promise<Voxels> {
-    if (this.exactBytes?.part !== part) {
-      const { dtype } = this.frame;
-      const inflated = part.readAll().then((stream) => this.pool.run({ kind: 'exact', stream, dtype, voxels: volumeOf(this.shape) }));
-      this.exactBytes = { part, voxels: inflated.then((bytes) => fromBytes(bytes, dtype)) };
-    }
-    return this.exactBytes.voxels;
+  /** An item is inflated as a whole. */
+  private exactVoxels(item: number, part: Part): Promise<Voxels> {
+    const { dtype } = this.frame;
+    const make = async (): Promise<Voxels> =>
+      fromBytes(await this.pool.run({ kind: 'exact', stream: await part.readAll(), dtype, voxels: volumeOf(this.shape) }), dtype);
+    return this.kept.cache.get(`${this.kept.name}${item} exact`, make, (voxels) => voxels.byteLength);
   }
 
   /** Means of the voxels that the samples of a coarser volume stand for. */
@@ -246,7 +248,7 @@ export class Volume {
   private async openLayers(item: number): Promise<Layers> {
     const { dtype, items } = this.frame;
     const { shape } = this;
-    const means = (name: string): Means => ({ pool: this.pool, cache: this.cache, name: `${item} ${name}` });
+    const means = (name: string): Means => ({ pool: this.pool, cache: this.kept.cache, name: `${this.kept.name}${item} ${name}` });
     const wavelets = this.part(item, Kind.wavelets, 'wavelets');
     const directions = this.part(item, Kind.directions, 'directions');
     const restoration = this.part(item, Kind.restoration, 'restoration');

@@ -1,9 +1,9 @@
 // The pages in a real browser. tests/test_share.py makes them, and what is expected of them, and runs this.
 import assert from 'node:assert/strict';
 import { createReadStream, existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
+import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { after, before, test } from 'node:test';
+import { after, before, test, type TestContext } from 'node:test';
 import { HttpSource, Volume } from '../src/index.js';
 import { Chromium, findChromium, type Tab } from './chromium.js';
 import { itemOf, valuesOf } from './expected.js';
@@ -58,12 +58,19 @@ test('every golden file is decoded in the browser as it is in Python', { skip },
   await tab.close();
 });
 
-test('a slice on the screen has the pixels that Python computes', { skip }, async () => {
-  const tab = await openPage('volume.html');
-  await tab.until(decoded);
+interface Plane {
+  readonly values: ArrayLike<number>;
+  readonly rows: number;
+  readonly columns: number;
+  readonly minimum: number;
+  readonly maximum: number;
+}
+
+/** Show the plane across z alone and over the whole range, and compare its pixels with the voxels that Python computes. */
+async function comparePixels(tab: Tab, { values, rows, columns, minimum, maximum }: Plane): Promise<void> {
   for (const key of ['2', 'c']) await tab.press(key);
   await tab.evaluate("[...document.querySelectorAll('button')].find((each) => each.textContent === 'full').click()");
-  await tab.evaluate("new Promise((resolve) => setTimeout(resolve, 300))");
+  await tab.evaluate('new Promise((resolve) => setTimeout(resolve, 300))');
   await tab.until(decoded);
   const { width, height, pixels } = await tab.evaluate<{ width: number; height: number; pixels: string }>(`(() => {
     const canvas = document.querySelector('[data-view=xy] canvas');
@@ -74,11 +81,6 @@ test('a slice on the screen has the pixels that Python computes', { skip }, asyn
     return { width, height, pixels: btoa(reds) };
   })()`);
   const reds = Buffer.from(pixels, 'base64');
-  const { frame } = await Volume.open(new Uint8Array(readFileSync(`${FOLDER}/volume.tinc`)));
-  const { dtype, shape, bytes } = readNpz(new URL(`file://${FOLDER}/volume.npz`)).get('decoded')!;
-  const voxels = valuesOf(dtype, bytes) as ArrayLike<number>;
-  const [planes, rows, columns] = shape as [number, number, number];
-  const { minimum, maximum } = frame.items[0]!;
   const zoom = 0.96 * Math.min(width / columns, height / rows);
   assert.ok(zoom > 3, 'voxels are squares on the screen');
   let compared = 0;
@@ -87,19 +89,29 @@ test('a slice on the screen has the pixels that Python computes', { skip }, asyn
       const column = Math.floor(width / 2 + (x + 0.5 - columns / 2) * zoom), row = Math.floor(height / 2 + (y + 0.5 - rows / 2) * zoom);
       // The scale bar covers the lower left corner.
       if (row > height - 40 && column < 200) continue;
-      const value = voxels[((planes >> 1) * rows + y) * columns + x]!;
-      const expected = (255 * (value - minimum)) / (maximum - minimum);
+      const expected = (255 * (values[y * columns + x]! - minimum)) / (maximum - minimum);
       const got = reds[row * width + column]!;
       assert.ok(Math.abs(got - expected) <= 1.5, `voxel ${y}, ${x}: ${got}, expected ${expected}`);
       compared++;
     }
   assert.ok(compared > 0.9 * rows * columns);
-  const middle = voxels[((planes >> 1) * rows + (rows >> 1)) * columns + (columns >> 1)]!;
-  const shown = Number((await tab.evaluate<string>(textOf('.cursor b'))).replaceAll(',', ''));
+  const middle = values[(rows >> 1) * columns + (columns >> 1)]!;
+  const shown = Number((await tab.evaluate<string>(textOf('.cursor b'))).replaceAll(',', '').split('/')[0]);
   assert.ok(Math.abs(shown - middle) <= Math.max(1, middle / 100), `${shown}, expected ${middle}`);
-  assert.deepEqual(tab.complaints(), []);
-  await tab.close();
-});
+}
+
+for (const [name, what] of [['volume', 'a slice on the screen has'], ['exact', 'a file without loss is shown piece by piece, and in the end has']] as const)
+  test(`${what} the pixels that Python computes`, { skip }, async () => {
+    const tab = await openPage(`${name}.html`);
+    await tab.until(decoded);
+    const { minimum, maximum } = (await Volume.open(new Uint8Array(readFileSync(`${FOLDER}/${name}.tinc`)))).frame.items[0]!;
+    const { dtype, shape, bytes } = readNpz(new URL(`file://${FOLDER}/${name}.npz`)).get('decoded')!;
+    const [planes, rows, columns] = shape as [number, number, number];
+    const values = (valuesOf(dtype, bytes) as Uint16Array).subarray((planes >> 1) * rows * columns);
+    await comparePixels(tab, { values, rows, columns, minimum, maximum });
+    assert.deepEqual(tab.complaints(), []);
+    await tab.close();
+  });
 
 test('octants, their numbers and the weakest of them are those of the file', { skip }, async () => {
   const tab = await openPage('volume.html');
@@ -167,46 +179,67 @@ test('an image, time points and a narrow screen with touch are shown', { skip },
   }
 });
 
-/** A server that answers range requests, and counts the bytes of .tinc files. */
-function serve(sent: { bytes: number; requests: number }): Promise<Server> {
+/** A server of a folder that answers range requests, and counts the bytes that it sends so; it ends with the test. */
+async function serve(context: TestContext, folder: string, sent: { bytes: number; paths: string[] }): Promise<string> {
   const server = createServer((request, response) => {
-    const path = `${FOLDER}/folder${request.url === '/' ? '/index.html' : request.url}`;
+    const path = `${FOLDER}/${folder}${request.url === '/' ? '/index.html' : request.url}`;
     if (!existsSync(path)) return void response.writeHead(404).end();
-    const range = /bytes=(\d+)-(\d+)/.exec(request.headers.range ?? '');
+    const range = /bytes=(\d*)-(\d+)/.exec(request.headers.range ?? '');
     const { size } = statSync(path);
     if (!range) return void createReadStream(path).pipe(response.writeHead(200, { 'Content-Type': 'text/html' }));
-    const start = Number(range[1]), end = Math.min(size - 1, Number(range[2]));
+    const [start, end] = range[1] ? [Number(range[1]), Math.min(size - 1, Number(range[2]))] : [Math.max(0, size - Number(range[2])), size - 1];
     sent.bytes += end - start + 1;
-    sent.requests++;
+    sent.paths.push(request.url!);
     response.writeHead(206, { 'Content-Range': `bytes ${start}-${end}/${size}` });
     return void createReadStream(path, { start, end }).pipe(response);
   });
-  return new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(server)));
-}
-
-test('of a file beside the page no more is fetched than a view needs', { skip }, async (context) => {
-  const sent = { bytes: 0, requests: 0 };
-  const server = await serve(sent);
   context.after(() => {
     server.closeAllConnections();
     server.close();
   });
-  const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+}
+
+test('of a file beside the page no more is fetched than a view needs', { skip }, async (context) => {
+  const sent = { bytes: 0, paths: [] };
+  const address = await serve(context, 'folder', sent);
   const { size } = statSync(`${FOLDER}/folder/volume.tinc`);
   const volume = await Volume.open(new HttpSource(`${address}volume.tinc`));
   await volume.voxels(0, [150, 151, 0, 160, 0, 160]);
   assert.ok(sent.bytes > 0.1 * size && sent.bytes < 0.35 * size, `one plane took ${sent.bytes} of ${size} bytes`);
-  sent.bytes = sent.requests = 0;
+  sent.bytes = sent.paths.length = 0;
   const tab = await openPage(address);
   await tab.until(decoded);
   // Three planes through the middle meet 19 of 27 blocks of the finest octave, which are the largest ones.
   assert.ok(sent.bytes > 0.3 * size && sent.bytes < 0.95 * size, `${sent.bytes} of ${size} bytes`);
-  assert.ok(sent.requests < 40, `${sent.requests} requests`);
+  assert.ok(sent.paths.length < 40, `${sent.paths.length} requests`);
   const before = sent.bytes;
   await tab.press('2');
   await tab.evaluate("document.querySelector('[data-view=xy] canvas').focus()");
   await tab.press('PageDown');
   await tab.until(decoded);
   assert.ok(sent.bytes - before < 0.05 * size, 'the next plane is in the same blocks');
+  await tab.close();
+});
+
+test('of an array beside the page the chunks in view are fetched, coarse ones first, and have the pixels that Python computes', { skip }, async (context) => {
+  const sent = { bytes: 0, paths: [] as string[] };
+  const address = await serve(context, 'array', sent);
+  const tab = await openPage(address);
+  await tab.until(decoded);
+  const level = (path: string): string => path.split('/')[2]!;
+  assert.equal(level(sent.paths[0]!), '1', 'the coarse level comes first');
+  assert.ok(sent.paths.some((path) => level(path) === '0'));
+  assert.match(await tab.evaluate<string>(textOf('aside')), /Weakest chunks.*dB/s);
+  await tab.evaluate("document.querySelectorAll('.channels input')[1].click()"); // the first channel alone
+  const arrays = readNpz(new URL(`file://${FOLDER}/array.npz`));
+  const { dtype, shape, bytes } = arrays.get('0')!;
+  const [minimum, maximum] = valuesOf('<f8', arrays.get('range')!.bytes) as unknown as [number, number];
+  const [, planes, rows, columns] = shape as [number, number, number, number];
+  const values = (valuesOf(dtype, bytes) as Uint16Array).subarray((planes >> 1) * rows * columns);
+  await tab.evaluate("[...document.querySelectorAll('.channels select')].forEach((each) => { each.value = 'gray'; each.dispatchEvent(new Event('change')); })");
+  await comparePixels(tab, { values, rows, columns, minimum, maximum });
+  assert.deepEqual(tab.complaints(), []);
   await tab.close();
 });

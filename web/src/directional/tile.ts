@@ -1,5 +1,5 @@
 import type { Triple } from '../box.js';
-import { copyStatistics, freshStatistics, MixingDecoder, type Statistics } from '../mixing.js';
+import { freshStatistics, MixingDecoder, type Statistics } from '../mixing.js';
 import { Correction, type Placed, predict } from './prediction.js';
 
 const KIND_CONTEXTS = 769;
@@ -49,10 +49,10 @@ function quantised(table: Uint8Array, value: number): number {
 }
 
 export function runDirectionsTask(task: DirectionsTask): DirectionsResult {
-  const statistics = task.statistics ? copyStatistics(task.statistics) : freshStatistics(18824, 31, 19660);
-  const tile = new Tile(task, new MixingDecoder(task.stream, statistics));
+  const coder = new MixingDecoder(task.stream, task.statistics ?? freshStatistics(18824, 31, 19660));
+  const tile = new Tile(task, coder);
   if (task.stream.length) tile.decode();
-  return { voxels: tile.inside(), statistics };
+  return { voxels: tile.inside(), statistics: coder.learnt() };
 }
 
 class Tile {

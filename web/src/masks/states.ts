@@ -1,4 +1,4 @@
-import { copyStatistics, freshStatistics, MixingDecoder, type Statistics } from '../mixing.js';
+import { freshStatistics, MixingDecoder, type Statistics } from '../mixing.js';
 import { volumeOf, type Triple } from '../box.js';
 
 export const OUTSIDE = 0;
@@ -33,15 +33,14 @@ export interface MaskResult {
 }
 
 export function runMaskTask({ stream, blocks, around, statistics }: MaskTask): MaskResult {
-  const learnt = statistics ? copyStatistics(statistics) : freshStatistics(2 * KIND_CONTEXTS, 16, 19660);
-  const coder = new MixingDecoder(stream, learnt);
+  const coder = new MixingDecoder(stream, statistics ?? freshStatistics(2 * KIND_CONTEXTS, 16, 19660));
   let known = around;
   const states = blocks.map((shape) => {
     const made = divide(coder, shape, known);
     known = withMargin(made, shape.children);
     return made;
   });
-  return { states, statistics: learnt };
+  return { states, statistics: coder.learnt() };
 }
 
 /** States with one cell of margin on all sides, MIXED. */

@@ -1,4 +1,4 @@
-import { type Frame, Quality, type Scale, type Triple } from '../index.js';
+import { type Described, Quality, type Scale, type Triple } from '../index.js';
 import { CHANNEL_COLORS, type ColorName, nearestColor } from './colors.js';
 import type { OpenFile } from './protocol.js';
 
@@ -58,7 +58,7 @@ export class Model {
     return this.files[0]!;
   }
 
-  get frame(): Frame {
+  get frame(): Described {
     return this.main.frame;
   }
 

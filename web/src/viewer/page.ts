@@ -1,4 +1,6 @@
 import workerCode from 'tinc:worker';
+import type { ArrayDescription } from './array.js';
+import { decodeBase64 } from '../base64.js';
 import { Decoder, type Listener } from './decoder.js';
 import { MODELS } from '../frame.js';
 import { button, el } from './dom.js';
@@ -9,7 +11,6 @@ import { type Orientation, View } from './view.js';
 import { bytesText, dtypeText, NETWORK_TEXT, shapeText } from './words.js';
 
 const FLICKER_MS = 600;
-const BASE64_PIECE = 2 ** 16;
 
 /** What Python writes into the page about its files. */
 interface Embedded {
@@ -18,21 +19,14 @@ interface Embedded {
   /** The element with the bytes in base64, or the address of the file beside the page. */
   readonly element?: string;
   readonly url?: string;
-}
-
-function decodeBase64(text: string, size: number): Uint8Array {
-  const bytes = new Uint8Array(size);
-  for (let at = 0, out = 0; at < text.length; at += BASE64_PIECE) {
-    const piece = atob(text.slice(at, at + BASE64_PIECE));
-    for (let i = 0; i < piece.length; i++) bytes[out++] = piece.charCodeAt(i);
-  }
-  return bytes;
+  /** What is known of an array: its address is that of a folder. */
+  readonly array?: ArrayDescription;
 }
 
 function sourceOf(file: Embedded): FileSource {
-  if (file.url !== undefined) return { url: new URL(file.url, location.href).href };
+  if (file.url !== undefined) return { url: new URL(file.url, location.href).href, array: file.array };
   const element = document.getElementById(file.element!)!;
-  const bytes = decodeBase64(element.textContent.trim(), file.bytes);
+  const bytes = decodeBase64(element.textContent.trim());
   element.remove();
   return { bytes };
 }

@@ -2,7 +2,7 @@
 import { COLOR_NAMES, type ColorName } from './colors.js';
 import { button, el, select, slider } from './dom.js';
 import { COMPARISONS, type Comparison, LAYOUTS, type Layout, MEASURES, type Measure, type Model } from './model.js';
-import { bytesText, decibelsText, dtypeText, numberText, rawBytes, shapeText, trustText, unitText, worstOctants } from './words.js';
+import { bytesText, decibelsText, dtypeText, numberText, octantText, rawBytes, shapeText, trustText, unitText, worstOctants } from './words.js';
 
 const WORST = 8;
 const BINS = 128;
@@ -47,7 +47,7 @@ export class Panel {
       );
     this.element.append(
       this.section('Where to trust it', [this.trust, ...(decodable ? [this.qualityRow()] : [])]),
-      this.section('Weakest octants', [this.worst]),
+      this.section(`Weakest ${octantText(model.frame)}s`, [this.worst]),
       this.fold('File', [this.facts()]),
       this.fold('How it was made', [this.provenance()]),
       ...(decodable ? [this.fold('Mouse, touch and keys', [this.list(KEYS)])] : []),
@@ -89,10 +89,11 @@ export class Panel {
 
   private qualityRow(): HTMLElement {
     const { model } = this;
+    const octants = `${octantText(model.frame)}s`;
     const legend = el('div', { class: 'legend' }, [el('span', {}, ['weak']), el('i'), el('span', {}, ['good'])]);
     this.shownBy.push(() => legend.toggleAttribute('hidden', model.measure === 'off'));
-    const choice = this.choice<Measure>('octants in the views', MEASURES, () => model.measure, (option) => (model.measure = option));
-    return el('div', {}, [el('p', { class: 'label' }, ['Octants in the views']), choice, legend]);
+    const choice = this.choice<Measure>(`${octants} in the views`, MEASURES, () => model.measure, (option) => (model.measure = option));
+    return el('div', {}, [el('p', { class: 'label' }, [`Quality of ${octants} in the views`]), choice, legend]);
   }
 
   private timeRow(): HTMLElement {

@@ -1,7 +1,8 @@
-import type { Box, Frame, Scale, Triple } from '../index.js';
+import type { ArrayDescription } from './array.js';
+import type { Box, Described, Scale, Triple } from '../index.js';
 
-/** A file of the page: embedded bytes, or an address that answers range requests. */
-export type FileSource = { readonly bytes: Uint8Array } | { readonly url: string };
+/** A file of the page: embedded bytes, or an address that answers range requests; or the address of a folder with an array. */
+export type FileSource = { readonly bytes: Uint8Array } | { readonly url: string; readonly array?: ArrayDescription | undefined };
 
 /** What a plane, or a projection, is asked of. */
 export interface Wanted {
@@ -21,7 +22,7 @@ export type Request =
   | { readonly kind: 'histogram' | 'scales'; readonly file: number; readonly item: number };
 
 export interface OpenFile {
-  readonly frame: Frame;
+  readonly frame: Described;
   readonly decodable: boolean;
   readonly quality: readonly (Uint8Array | undefined)[];
 }
@@ -35,6 +36,8 @@ export interface Picture {
   readonly samples: Float32Array;
   /** Whether nothing better is to come. */
   readonly last: boolean;
+  /** How much of the plane is decoded, where it is shown piece by piece; the other samples are NaN. */
+  readonly share?: number;
 }
 
 export type Answer =

@@ -1,16 +1,24 @@
 // The worker that holds the files of the page. It decides what is decoded and in which order; blocks are decoded by the
 // workers that it is given channels to.
 import { type Box, BytesSource, HttpSource, type Pool, type Scale, serveTasks, Volume, WorkerPool } from '../index.js';
-import { sidesOf, volumeOf, wholeBox } from '../box.js';
-import type { Answer, OpenFile, Request, Wanted } from './protocol.js';
+import { CompressedArray } from './array.js';
+import { RequestError } from '../errors.js';
+import { copyBox, Grid, sidesOf, volumeOf, wholeBox } from '../box.js';
+import { forEachLimited } from '../pool.js';
+import type { Answer, FileSource, OpenFile, Request, Wanted } from './protocol.js';
 
 /** Samples of a plane that are decoded at once for the first look, and of a projection. */
 const QUICK_PLANE = 2 ** 12;
 /** After so long a coarse plane is better than the last one. */
 const PATIENCE_MS = 150;
+/** The sides of what is decoded and shown at a time of files without coarse scales. */
+const PIECE = 128;
+/** A coarse plane of more than this is no quick look: of an array that has few levels. */
+const MOST_COARSE = 2 ** 22;
 const QUICK_PROJECTION = 2 ** 18;
 const SHARP_PROJECTION = 2 ** 25;
 const HISTOGRAM = 2 ** 16;
+const HISTOGRAM_SIDE = 512;
 /** Planes of a projection that are decoded between two looks at what else is wanted. */
 const SLAB = 32;
 
@@ -24,7 +32,7 @@ self.onmessage = ({ data }: MessageEvent<{ serve?: MessagePort; blocks?: Message
 };
 
 class Reader {
-  private volumes: Volume[] = [];
+  private volumes: (Volume | CompressedArray)[] = [];
   /** Files on a server: a sharp projection would fetch all of them. */
   private readonly remote = new Set<number>();
   private readonly running = new Map<string, AbortController>();
@@ -58,14 +66,20 @@ class Reader {
     }
   }
 
-  private async open(file: number, source: { bytes: Uint8Array } | { url: string }): Promise<void> {
+  private async open(file: number, source: FileSource): Promise<void> {
     if ('url' in source) this.remote.add(file);
-    const volume = await Volume.open('bytes' in source ? new BytesSource(source.bytes) : new HttpSource(source.url), this.pool);
+    const volume = await this.openSource(source);
     this.volumes[file] = volume;
     const items = volume.frame.items.map((_, item) => item);
     const quality = await Promise.all(items.map((item) => volume.qualityBytes(item)));
     const opened: OpenFile = { frame: volume.frame, decodable: volume.decodable, quality: quality.map((bytes) => bytes?.slice()) };
     this.post({ kind: 'opened', file, opened });
+  }
+
+  private openSource(source: FileSource): Promise<Volume> | CompressedArray {
+    if ('bytes' in source) return Volume.open(new BytesSource(source.bytes), this.pool);
+    if (source.array) return new CompressedArray(source.url, source.array, this.pool);
+    return Volume.open(new HttpSource(source.url), this.pool);
   }
 
   private async scales(file: number, item: number): Promise<void> {
@@ -85,9 +99,11 @@ class Reader {
     try {
       const volume = this.volumes[wanted.file]!;
       const scales = await volume.scales(wanted.item);
+      if (scales[0]!.means) return await this.inTurn(() => this.pieces(key, wanted, signal));
       const planeSize = (scale: number): number => volumeOf(scales[scale]!.shape) / scales[scale]!.shape[wanted.axis]!;
-      let quick = scales[0]!.means ? wanted.scale : scales.findIndex((_, scale) => planeSize(scale) <= QUICK_PLANE);
+      let quick = scales.findIndex((_, scale) => planeSize(scale) <= QUICK_PLANE);
       if (quick < 0) quick = scales.length - 1;
+      if (planeSize(quick) > MOST_COARSE) quick = wanted.scale;
       const coarse = (): Promise<void> => this.sendPlane(key, wanted, quick, across(wholeBox(scales[quick]!.shape), wanted, scales[quick]!), signal);
       const isFirst = !this.shown.has(key);
       this.shown.add(key);
@@ -112,6 +128,28 @@ class Reader {
     return done;
   }
 
+  /** Of a file without coarse scales a plane is shown as far as it is decoded. */
+  private async pieces(key: string, wanted: Wanted, signal: AbortSignal): Promise<void> {
+    const { item, scale, box } = wanted;
+    const volume = this.volumes[wanted.file]!;
+    const { halvings, means } = (await volume.scales(item))[scale]!;
+    const samples = new Float32Array(volumeOf(sidesOf(box))).fill(NaN);
+    const grid = new Grid(sidesOf(box), [PIECE, PIECE, PIECE]);
+    let done = 0;
+    let sent = performance.now();
+    const decode = async (number: number): Promise<void> => {
+      const place = grid.box(number).map((at, i) => at + box[i & ~1]!) as unknown as Box;
+      copyBox(await volume.samples(item, scale, place, signal), place, samples, box);
+      if (++done === grid.length || performance.now() - sent < PATIENCE_MS) return;
+      sent = performance.now();
+      const picture = { scale, halvings, means, box, samples: samples.slice(), last: false, share: done / grid.length };
+      this.post({ kind: 'picture', key, wanted, picture }, [picture.samples.buffer]);
+    };
+    await forEachLimited(grid.meeting(wholeBox(grid.shape)), 2 * this.pool.width, decode, signal);
+    signal.throwIfAborted();
+    this.post({ kind: 'picture', key, wanted, picture: { scale, halvings, means, box, samples, last: true } }, [samples.buffer]);
+  }
+
   private async sendPlane(key: string, wanted: Wanted, scale: number, box: Box, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     const { halvings, means } = (await this.volumes[wanted.file]!.scales(wanted.item))[scale]!;
@@ -129,7 +167,11 @@ class Reader {
       return found < 0 ? scales.length - 1 : found;
     };
     const sharp = Math.max(wanted.scale, fit(this.remote.has(wanted.file) ? QUICK_PROJECTION : SHARP_PROJECTION));
-    // Means of voxels need all of them: there is no quick look.
+    // Means of voxels need all of them.
+    const needed = volumeOf(scales[scales[0]!.means ? 0 : sharp]!.shape);
+    if (this.remote.has(wanted.file) && needed > SHARP_PROJECTION)
+      throw new RequestError('there is no projection, for it would fetch too much: there are no coarse scales, or the coarsest is large');
+    // There is no quick look at them: a maximum is shown as far as it is known.
     for (const scale of scales[0]!.means ? [sharp] : [...new Set([Math.max(sharp, fit(QUICK_PROJECTION)), sharp])])
       await this.sendProjection(key, wanted, scale, scales[scale]!, scale === sharp, signal);
   }
@@ -139,12 +181,18 @@ class Reader {
     const box = wholeBox(shape).slice() as unknown as [number, number, number, number, number, number];
     box[2 * axis + 1] = 1;
     const highest = new Float32Array(volumeOf(sidesOf(box))).fill(-Infinity);
+    let sent = performance.now();
     for (let start = 0; start < shape[axis]!; start += SLAB) {
       while (this.busy) await new Promise((resolve) => setTimeout(resolve, 30));
       signal.throwIfAborted();
       const slab = wholeBox(shape).slice() as unknown as [number, number, number, number, number, number];
       slab[2 * axis] = start;
       slab[2 * axis + 1] = Math.min(shape[axis]!, start + SLAB);
+      if (means && start && performance.now() - sent > PATIENCE_MS) {
+        sent = performance.now();
+        const picture = { scale, halvings, means, box, samples: highest.slice(), last: false, share: start / shape[axis]! };
+        this.post({ kind: 'picture', key, wanted, picture }, [picture.samples.buffer]);
+      }
       takeHighest(await this.volumes[wanted.file]!.samples(wanted.item, scale, slab, signal), sidesOf(slab), axis, highest);
     }
     signal.throwIfAborted();
@@ -158,8 +206,13 @@ class Reader {
     if (scale < 0) scale = scales.length - 1;
     const { shape } = scales[scale]!;
     const box = wholeBox(shape).slice() as unknown as [number, number, number, number, number, number];
-    // Of a volume without coarse scales the plane in the middle has to do.
-    if (scale === 0) [box[0], box[1]] = [shape[0] >> 1, (shape[0] >> 1) + 1];
+    // Of a volume without a scale that is so coarse, the middle has to do.
+    const most = volumeOf(shape) <= HISTOGRAM ? shape : [1, HISTOGRAM_SIDE, HISTOGRAM_SIDE];
+    shape.forEach((side, axis) => {
+      const kept = Math.min(side, most[axis]!);
+      box[2 * axis] = (side - kept) >> 1;
+      box[2 * axis + 1] = box[2 * axis]! + kept;
+    });
     const samples = (await volume.samples(item, scale, box)).slice();
     this.post({ kind: 'histogram', file, item, samples }, [samples.buffer]);
   }

@@ -6,7 +6,7 @@ import type { Model } from './model.js';
 import { drawCrosshair, drawOctants, drawScaleBar } from './overlays.js';
 import type { Picture, Wanted } from './protocol.js';
 
-/** Planes of no more samples than this are decoded whole; of larger ones what is in view. */
+/** Planes of no more samples than this are decoded whole; of larger ones, and of arrays of chunks, what is in view. */
 const WHOLE_PLANE = 2 ** 20;
 /** What is in view is rounded to multiples of this, so that small moves need nothing new. */
 const ROUND = 128;
@@ -164,7 +164,8 @@ export class View {
     const at = maximum ? 0 : Math.min(shape[d]! - 1, index! >> halvings[d]!);
     box[2 * d] = at;
     box[2 * d + 1] = at + 1;
-    if (!maximum && shape[h]! * shape[v]! > WHOLE_PLANE) this.crop(box, pane, shape, halvings);
+    const most = model.files[pane.file]!.frame.chunk ? 0 : WHOLE_PLANE;
+    if (!maximum && shape[h]! * shape[v]! > most) this.crop(box, pane, shape, halvings);
     const wanted: Wanted = { file: pane.file, item, axis: d, index, scale: maximum ? 0 : scale, box: box as unknown as Box };
     const key = this.key(pane.file, channel);
     const words = JSON.stringify(wanted);
@@ -267,7 +268,16 @@ export class View {
     const column = cursor[h]! - box[2 * h]!, row = cursor[v]! - box[2 * v]!;
     const width = box[2 * h + 1]! - box[2 * h]!, height = box[2 * v + 1]! - box[2 * v]!;
     if (column < 0 || row < 0 || column >= width || row >= height) return undefined;
-    return samples[h > v ? row * width + column : column * height + row];
+    const value = samples[h > v ? row * width + column : column * height + row]!;
+    return Number.isNaN(value) && !shown.picture.last ? undefined : value;
+  }
+
+  /** What is said while there is no picture, or a part of one. */
+  private progress(): string {
+    const waited = [...this.busy.keys()];
+    if (waited.some((key) => !this.pictures.has(key))) return ' · decoding';
+    const shares = waited.flatMap((key) => this.pictures.get(key)!.at(-1)!.picture.share ?? []);
+    return shares.length ? ` · ${Math.round(100 * Math.min(...shares))} %` : '';
   }
 
   private describe(): void {
@@ -275,7 +285,8 @@ export class View {
     const { cursor, shape, letters } = this.model;
     this.depth.max = String(shape[d]! - 1);
     this.depth.value = String(cursor[d]);
-    this.place.textContent = maximum ? `maximum along ${letters[d]}` : `${letters[d]} ${cursor[d]! + 1} of ${shape[d]}`;
+    const place = maximum ? `maximum along ${letters[d]}` : `${letters[d]} ${cursor[d]! + 1} of ${shape[d]}`;
+    this.place.textContent = place + this.progress();
     this.element.toggleAttribute('data-busy', this.busy.size > 0);
   }
 }

@@ -1,5 +1,5 @@
 // What the page says in words and numbers. Plain functions of the file's own data.
-import type { Frame, Quality } from '../index.js';
+import type { Described, Quality } from '../index.js';
 
 const SHORT_UNITS: Readonly<Record<string, string>> = {
   nanometer: 'nm', micrometer: 'µm', micron: 'µm', um: 'µm', millimeter: 'mm', centimeter: 'cm', meter: 'm', angstrom: 'Å', second: 's', millisecond: 'ms', minute: 'min',
@@ -33,7 +33,12 @@ export function decibelsText(psnr: number): string {
   return Number.isFinite(psnr) ? `${psnr.toFixed(1)} dB` : 'exact';
 }
 
-export function shapeText(frame: Frame): string {
+/** What the quality of a file is known of. */
+export function octantText(frame: Described): string {
+  return frame.chunk ? 'chunk' : 'octant';
+}
+
+export function shapeText(frame: Described): string {
   return frame.shape.map((side, i) => `${frame.axes[i]} ${side}`).join(' × ');
 }
 
@@ -41,7 +46,7 @@ export function dtypeText(dtype: string): string {
   return dtype === 'b1' ? 'booleans' : `${8 * Number(dtype[1])}-bit ${KINDS[dtype[0]!]}`;
 }
 
-export function rawBytes(frame: Frame): number {
+export function rawBytes(frame: Described): number {
   return frame.shape.reduce((product, side) => product * side, Number(frame.dtype[1]));
 }
 
@@ -83,7 +88,7 @@ export function worstOctants(quality: Quality, count: number): number[] {
 }
 
 /** Where to trust a file, in sentences; nothing is said that the file does not. */
-export function trustText(frame: Frame, quality: Quality | undefined, item: number): string[] {
+export function trustText(frame: Described, quality: Quality | undefined, item: number): string[] {
   const { minimum, maximum } = frame.items[item]!;
   const range = maximum - minimum;
   const promised = frame.metadata.provenance['max_error'];
@@ -102,11 +107,11 @@ export function trustText(frame: Frame, quality: Quality | undefined, item: numb
   if (quality.octants > 1 && worstPsnr < psnr - 1) {
     const { start, stop } = quality.extent(worst);
     const place = start.map((first, axis) => `${frame.spatialAxes[axis]} ${first}–${stop[axis]! - 1}`).join(', ');
-    sentences.push(`The weakest octant has ${decibelsText(worstPsnr)}: ${place}. Look there before you measure something faint.`);
-  } else if (quality.octants > 1) sentences.push('All octants are about as good as one another.');
+    sentences.push(`The weakest ${octantText(frame)} has ${decibelsText(worstPsnr)}: ${place}. Look there before you measure something faint.`);
+  } else if (quality.octants > 1) sentences.push(`All ${octantText(frame)}s are about as good as one another.`);
   sentences.push('Edges and bright structures are kept best; noise, and detail as faint as the noise, is smoothed away.');
   return sentences;
 }
 
 export const NETWORK_TEXT = (family: string): string =>
-  `This file holds a neural network (${family}). Pages cannot evaluate networks yet; napari-tinc in Python can. What the file says of itself is shown beside.`;
+  `It holds a neural network (${family}). Pages cannot evaluate networks yet; napari-tinc in Python can. What it says of itself is shown beside.`;

@@ -1,4 +1,4 @@
-import { copyStatistics, MixingDecoder, type Statistics } from '../mixing.js';
+import { MixingDecoder, type Statistics } from '../mixing.js';
 import { type BlockShape, decodeSymbols, freshCoefficients, type Parent, type Symbols } from './symbols.js';
 
 /** Work for one call: a stream, and the blocks it holds from coarse to fine; only the trunk has more than one. */
@@ -19,13 +19,12 @@ export interface WaveletResult {
 }
 
 export function runWaveletTask({ stream, blocks, masks, parent, statistics }: WaveletTask): WaveletResult {
-  const learnt = statistics ? copyStatistics(statistics) : freshCoefficients();
-  const coder = new MixingDecoder(stream, learnt);
+  const coder = new MixingDecoder(stream, statistics ?? freshCoefficients());
   let above = parent;
   const symbols = blocks.map((shape, i) => {
     const decoded = decodeSymbols(coder, shape, above);
     above = { shape, symbols: decoded, first: [0, 0, 0], mask: masks[i]! };
     return decoded;
   });
-  return { symbols, statistics: learnt };
+  return { symbols, statistics: coder.learnt() };
 }
