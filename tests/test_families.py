@@ -125,6 +125,14 @@ def test_a_base_that_is_damaged_is_not_used(monkeypatch: pytest.MonkeyPatch) -> 
         coinpp.shipped("meta")
 
 
+def test_a_program_that_has_decoded_can_train() -> None:
+    coinpp.shipped.cache_clear()
+    with torch.inference_mode():
+        base = coinpp.shipped()
+    assert not any(tensor.is_inference() for tensor in (*base.weights, *base.biases, base.turns))
+    base.linear(coinpp.patch_coordinates((3, 4, 5)))
+
+
 def test_slopes_of_the_base_are_what_a_small_modulation_changes() -> None:
     base, places = coinpp.shipped(), coinpp.patch_coordinates((3, 4, 5))
     values, slopes = base.linear(places)

@@ -128,7 +128,8 @@ class Base:
 @cache
 def shipped(device: str = "cpu") -> Base:
     """Return the base that comes with the program."""
-    with np.load(io.BytesIO(_content()), allow_pickle=False) as arrays:
+    # Whoever asks first may be decoding, and what is made in inference mode cannot be trained with later.
+    with torch.inference_mode(False), np.load(io.BytesIO(_content()), allow_pickle=False) as arrays:
         layers = range(sum(name.startswith("weight") for name in arrays))
         weights, biases = (tuple(torch.from_numpy(arrays[f"{n}_{i}"]) for i in layers) for n in ("weight", "bias"))
         return Base(weights, biases, torch.from_numpy(arrays["turns"])).to(torch.device(device))
