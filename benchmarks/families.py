@@ -1,17 +1,19 @@
 """Every family of networks at equal bytes, and the wavelets that it must beat.
 
-    OMP_NUM_THREADS=1 python benchmarks/families.py VOLUMES --ratios 64 256 --time-limit 20
+    OMP_NUM_THREADS=1 python benchmarks/families.py VOLUMES --ratios 64 256 --time-limit 15
     python benchmarks/families.py --table
+    python benchmarks/families.py --draw nuclei mri_gd_brain --ratios 16 32 128 512
 
 Trains every family for ``--time-limit`` seconds, which are of the clock: on a busy machine they are worth less. Of a
 volume larger than ``--voxels`` its middle is taken. Appends to ``benchmarks/results/families.csv`` and goes on where it
-was stopped; ``--table`` prints what is there.
+was stopped; ``--table`` prints what is there, ``--draw`` draws PSNR against ratio into ``families.png`` beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import subprocess
 import time
 from pathlib import Path
 
@@ -19,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import tifffile
+import torch
+from matplotlib import pyplot
 from strategies import middle
 
 from napari_tinc import CompressedVolume, Target, compress
@@ -30,7 +34,10 @@ from napari_tinc.measures import metrics
 
 RESULTS = Path(__file__).parent / "results" / "families.csv"
 KEYS = ["volume", "voxels", "ratio", "model", "limit_s"]
-COLUMNS = [*KEYS, "bytes", "psnr_dB", "worst_octant_dB", "encode_s", "decode_Mvoxel_s", "problem"]
+SEED = 0
+COLUMNS = [
+    *KEYS, "bytes", "psnr_dB", "worst_octant_dB", "encode_s", "decode_Mvoxel_s", "problem", "commit", "threads", "seed"
+]  # fmt: skip
 
 
 def worst_octant(volume: npt.NDArray[np.generic], decoded: npt.NDArray[np.generic]) -> float:
@@ -43,12 +50,12 @@ def worst_octant(volume: npt.NDArray[np.generic], decoded: npt.NDArray[np.generi
     return float(min(psnrs))
 
 
-def measured(volume: npt.NDArray[np.generic], ratio: float, model: str, limit: float) -> dict[str, object]:
+def measured(volume: npt.NDArray[np.generic], ratio: float, model: str, limit: float | None) -> dict[str, object]:
     axes = "zcyx" if volume.ndim == 4 else "zyx"
     metadata = Metadata(axes, (1.0,) * volume.ndim, ("",) * volume.ndim)
     began = time.perf_counter()
     try:
-        made = compress(volume, Target.ratio(ratio), model=model, time_limit=limit, metadata=metadata)
+        made = compress(volume, Target.ratio(ratio), model=model, time_limit=limit, metadata=metadata, seed=SEED)
     except TincError as error:
         return {"problem": str(error)}
     encoded = time.perf_counter() - began
@@ -64,6 +71,35 @@ def measured(volume: npt.NDArray[np.generic], ratio: float, model: str, limit: f
         "encode_s": f"{encoded:.1f}",
         "decode_Mvoxel_s": f"{volume.size / took / 1e6:.2f}",
     }
+
+
+def circumstances() -> dict[str, object]:
+    """Return what else decides a row: the commit (or what is nearest), threads and seed."""
+    git = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    return {"commit": commit, "threads": torch.get_num_threads(), "seed": SEED}
+
+
+def draw(results: Path, volumes: list[str], ratios: list[float], limit: float) -> None:
+    """Draw PSNR against ratio, a panel per volume."""
+    rows = pd.read_csv(results)
+    rows = rows[(rows.limit_s == limit) & rows.ratio.isin(ratios)].groupby(KEYS, sort=False).last().reset_index()
+    figure, panels = pyplot.subplots(
+        1, len(volumes), figsize=(4 * len(volumes), 3.6), squeeze=False, layout="constrained"
+    )
+    for panel, name in zip(panels[0], volumes, strict=True):
+        own = rows[rows.volume.str.startswith(name)].sort_values("ratio")
+        for number, model in enumerate([WAVELET, *FAMILIES]):
+            curve = own[own.model == model]
+            style = "k-o" if model == WAVELET else f"C{number - 1}-"
+            panel.plot(curve.ratio, curve.psnr_dB, style, markersize=3, linewidth=1.2, label=model)
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+        panel.set(title=name, xlabel="ratio", ylabel="PSNR (dB)")
+        panel.grid(alpha=0.3)
+    panels[0][-1].legend(fontsize=7)
+    figure.savefig(results.with_suffix(".png"), dpi=110)
+    print(results.with_suffix(".png"))
 
 
 def table(results: Path) -> None:
@@ -88,13 +124,17 @@ def main() -> None:
     parser.add_argument("--volumes", nargs="*", default=[], help="how their names begin; all if not given")
     parser.add_argument("--ratios", nargs="+", type=float, default=[64, 256])
     parser.add_argument("--models", nargs="+", default=[WAVELET, *FAMILIES])
-    parser.add_argument("--time-limit", type=float, default=20)
+    parser.add_argument("--time-limit", type=float, default=15)
     parser.add_argument("--voxels", type=int, default=2**22)
+    parser.add_argument("--draw", nargs="+", metavar="VOLUME", help="draw these and run nothing")
     parser.add_argument("--table", action="store_true", help="print what is there and run nothing")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.table:
         table(args.results)
+        return
+    if args.draw:
+        draw(args.results, args.draw, args.ratios, args.time_limit)
         return
     paths = [p for p in sorted(args.folder.glob("*.tif")) if not any(word in p.stem for word in ("mask", "clean"))]
     chosen = [p for p in paths if not args.volumes or any(p.stem.startswith(name) for name in args.volumes)]
@@ -113,7 +153,7 @@ def main() -> None:
                     if "|".join(map(str, row.values())) in done:
                         continue
                     found = measured(volume, ratio, model, args.time_limit)
-                    writer.writerow(row | found)
+                    writer.writerow(row | found | circumstances())
                     file.flush()
                     print(path.stem, ratio, model, found, flush=True)
 

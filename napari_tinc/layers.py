@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,7 @@ from napari_tinc.format import (
     ItemRange,
     RangedSegment,
 )
-from napari_tinc.geometry.octree import Octree
+from napari_tinc.geometry.octree import Box, Octree
 from napari_tinc.geometry.pyramid import BlockCache, overlap, slices_of
 from napari_tinc.geometry.sampling import Floats32, interpolate, neighbours, sample_positions
 from napari_tinc.limits import LIMITS
@@ -52,6 +52,9 @@ from napari_tinc.system.forks import with_fresh_locks
 from napari_tinc.system.threads import side_by_side
 from napari_tinc.wavelets.blocks import WaveletLayer
 from napari_tinc.wavelets.payload import open_wavelets, parse_wavelets
+
+if TYPE_CHECKING:
+    from napari_tinc.networks.layer import NetworkLayer
 
 _WIDE = (
     KIND_WAVELETS, KIND_RESTORATION, KIND_MASK, KIND_DIRECTIONAL, KIND_PREDICTED, KIND_CORRECTIONS, KIND_POSTFILTER
@@ -314,6 +317,10 @@ class Decoders:
             self._made[item] = self._decoder(item)
         return self._made[item]
 
+    def parts(self) -> list[Box]:
+        """Boxes that have parameters of a network of their own; none for a frame without networks."""
+        return [] if self._networks is None else self._networks(0).parts
+
     def _decoder(self, item: int) -> Item:
         header = self._frame.header
         if header.model == MODEL_EXACT:
@@ -363,7 +370,7 @@ class Decoders:
         return layers
 
     @cached_property
-    def _networks(self) -> Callable[[int], Layer] | None:
+    def _networks(self) -> Callable[[int], NetworkLayer] | None:
         """Make the network layer of an item; None for a frame without networks."""
         family = MODELS[self._frame.header.model]
         if family not in FAMILIES:

@@ -79,6 +79,8 @@ class Compressed(Protocol):
     def tree(self) -> Cells: ...  # noqa: D102
     @property
     def octants(self) -> tuple[Octant, ...]: ...  # noqa: D102
+    @property
+    def parts(self) -> tuple[Box, ...]: ...  # noqa: D102
     def scaled_shape(self, scale: float) -> tuple[int, ...]: ...  # noqa: D102
     def decode(self, region: Region | None = None, scale: float = 1.0) -> npt.NDArray[np.generic]: ...  # noqa: D102
     def save(self, path: str | Path, overwrite: bool = False) -> None: ...  # noqa: D102

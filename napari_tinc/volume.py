@@ -290,6 +290,14 @@ class CompressedVolume:
             ]
         return tuple(octants)
 
+    @property
+    def parts(self) -> tuple[Box, ...]:
+        """Boxes that have parameters of a network of their own, the same of every item; none without a network.
+
+        The octants of ``tinc``, the blocks of ``sci``, the whole volume of families that do not divide it.
+        """
+        return tuple(self._decoders.parts())
+
     def threshold(self, item: int = 0) -> float:
         """Where the foreground of an item begins, in intensity units: the original's Otsu threshold.
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from decimal import Context, Decimal, localcontext
 from itertools import pairwise, product
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from reference_mixing import Knowledge, Stream
 
+import napari_tinc
 from napari_tinc.format import KIND_PARAMETERS, Frame
 
 Floats = npt.NDArray[np.float64]
@@ -484,6 +488,32 @@ def sci_output(frame: Frame, item: int, block_parameters: int = 2**16) -> Floats
             hidden = np.sin(own[2 * layer] @ hidden + own[2 * layer + 1])
         place = tuple(slice(*ends) for ends in box)
         volume[place] += (own[8] @ hidden + own[9]).reshape([b - a for a, b in box])
+    return volume
+
+
+def coinpp_output(frame: Frame, item: int, block_parameters: int = 2**16) -> Floats:
+    """What the shipped base says in every patch of an item with the patch's modulations, in float64."""
+    shape = frame.header.spatial_shape
+    file = (Path(napari_tinc.__file__).parent / "data" / "coinpp.npz").read_bytes()
+    base = np.load(io.BytesIO(file), allow_pickle=False)
+    fields = Bytes(frame.header.plan)
+    side, kept = 2 ** fields.u8(), fields.varint()
+    assert fields.rest() == hashlib.sha256(file).digest()[:8]
+    sides = [min(side, n) for n in shape]
+    counts = [-(-n // s) for n, s in zip(shape, sides, strict=True)]
+    (modulations,) = read_tensors(frame.find(KIND_PARAMETERS, item, 0), [(kept, math.prod(counts))])
+    volume = np.empty(shape)
+    for number, patch in enumerate(np.ndindex(*counts)):
+        ends = [(p * s, min((p + 1) * s, n)) for p, s, n in zip(patch, sides, shape, strict=True)]
+        axes = [(2 * np.arange(b - a) - (s - 1)) / side for (a, b), s in zip(ends, sides, strict=True)]
+        axes = [np.zeros(1)] * (3 - len(shape)) + axes
+        hidden = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")])
+        added = base["turns"][:, :kept].astype(float) @ modulations[:, number]
+        for layer in range(4):
+            pushed = added[64 * layer : 64 * layer + 64, None] + base[f"bias_{layer}"][:, None]
+            hidden = np.sin(base[f"weight_{layer}"].astype(float) @ hidden + pushed)
+        said = base["weight_4"].astype(float) @ hidden + base["bias_4"]
+        volume[tuple(slice(*end) for end in ends)] = said.reshape([b - a for a, b in ends])
     return volume
 
 

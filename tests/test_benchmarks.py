@@ -48,6 +48,8 @@ QUICK = {
 # Runs that take a minute or more.
 LONG = {
     "cluster.py": "speed kills large --side 96 --chunk 32 --kill-side 64 --kills 2 --megavoxels 16",
+    "doors.py": "VOLUMES --models tucker",
+    "pruning.py": "--side 24 --ratios 64 --steps 20 --results pruning.csv",
     "autocast.py": "VOLUMES/a.tif --ratio 12",
     "compare_views.py": "--candidates detail sperr --rounds 1",
     "plugin_latency.py": "--small",

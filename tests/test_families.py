@@ -22,12 +22,13 @@ from napari_tinc import choices
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.choices import FAMILIES, Family
 from napari_tinc.encode.compression import compress
-from napari_tinc.errors import FormatError, InputError
+from napari_tinc.encode.original import Original
+from napari_tinc.errors import FormatError, InputError, TincError
 from napari_tinc.format import KIND_PARAMETERS, KIND_QUALITY, header, parse
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.sampling import sample_positions
 from napari_tinc.lazy import lazy_levels
-from napari_tinc.networks.families import load
+from napari_tinc.networks.families import coinpp, load
 from napari_tinc.networks.families.siren import SirenNetwork
 from napari_tinc.networks.families.tinc import TincNetwork
 from napari_tinc.networks.plans import allowed_parameters
@@ -111,6 +112,49 @@ def test_siren_is_what_one_level_of_tinc_says() -> None:
     assert torch.equal(siren.evaluate(drawn[0], places), level.evaluate(drawn[1], places))
 
 
+def test_a_file_of_another_base_is_refused_before_it_is_decoded() -> None:
+    plan = bytearray(load("coinpp").pack(coinpp.CoinppNetwork(Octree((8, 9, 10)), 1, 3, 5)))
+    plan[-1] ^= 1
+    with pytest.raises(FormatError, match="open it with the version that wrote it"):
+        load("coinpp").parse(bytes(plan), Octree((8, 9, 10)), 1, 10**6)
+
+
+def test_a_base_that_is_damaged_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coinpp, "BASE", bytes(8))
+    with pytest.raises(TincError, match="install napari-tinc again"):
+        coinpp.shipped("meta")
+
+
+def test_a_program_that_has_decoded_can_train() -> None:
+    coinpp.shipped.cache_clear()
+    with torch.inference_mode():
+        base = coinpp.shipped()
+    assert not any(tensor.is_inference() for tensor in (*base.weights, *base.biases, base.turns))
+    base.linear(coinpp.patch_coordinates((3, 4, 5)))
+
+
+def test_slopes_of_the_base_are_what_a_small_modulation_changes() -> None:
+    base, places = coinpp.shipped(), coinpp.patch_coordinates((3, 4, 5))
+    values, slopes = base.linear(places)
+    for number in (0, 7, base.modulations - 1):
+        changed = base.values(places.double().float(), 1e-3 * base.turns[:, number])
+        torch.testing.assert_close((changed - values) / 1e-3, slopes[:, number], atol=0.02, rtol=0.02)
+
+
+def test_modulations_start_where_the_linear_base_leaves_least_error() -> None:
+    """A volume that the linear base can say is solved for, but for what the prior holds back."""
+    network = coinpp.CoinppNetwork(Octree((16, 16, 32)), 1, 4, 6)
+    wanted = 0.1 * np.random.default_rng(0).standard_normal((6, 2)).astype(np.float32)
+    values, slopes = (part.detach().numpy() for part in coinpp.shipped().linear(network.coordinates))
+    patches = values + (slopes[:, :6] @ wanted).T
+    volume = np.concatenate(patches.reshape(2, 16, 16, 16), -1)
+    original = Original.prepare(volume, Metadata.default(3), None)
+    limits = original.ranges[0]
+    found = coinpp.solved(original, network)
+    reference = np.linalg.lstsq(slopes[:, :6], ((patches - limits.offset) / limits.scale - values).T, rcond=None)[0]
+    np.testing.assert_allclose(found[0], reference, atol=0.1 * np.abs(reference).max())
+
+
 # Three families that nobody should use. One has a tensor of rank 5 and a global grid; one is trained by planes; the
 # third has a base that comes with the program, and is in no file.
 
@@ -141,6 +185,10 @@ class _Toy:
 
     def leaves(self, bounds: Bounds, scale: float) -> None:
         return None
+
+    @property
+    def parts(self) -> list[tuple[slice, ...]]:
+        return [tuple(slice(0, n) for n in self.tree.shape)]
 
     def node_parameters(self, level: int) -> npt.NDArray[np.int64]:
         return np.full(self.items, self.parameters // self.items)

@@ -15,6 +15,7 @@ from reference_exact import exact_output
 from reference_mask import inside
 from reference_network import (
     Tree,
+    coinpp_output,
     grid_output,
     mixed_decode,
     nerv_output,
@@ -71,6 +72,7 @@ NETWORKS = {
     7: siren_output,
     8: sci_output,
     9: nerv_output,
+    10: coinpp_output,
 }
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("v1-*.tinc"))
 

@@ -39,7 +39,20 @@ from napari_tinc.format.table import crc32c
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = sorted((ROOT / "tests/golden").glob("*.tinc"))
-NETWORKS = ("deflate", "grid", "hybrid", "mixed", "nerv", "neurcomp", "sci", "siren", "tucker", "v1-yx", "v1-z")
+NETWORKS = (
+    "coinpp",
+    "deflate",
+    "grid",
+    "hybrid",
+    "mixed",
+    "nerv",
+    "neurcomp",
+    "sci",
+    "siren",
+    "tucker",
+    "v1-yx",
+    "v1-z",
+)
 DECODED = [path for path in GOLDEN if not any(word in path.stem for word in NETWORKS)]
 TRIES = int(os.environ.get("TINC_TRIES", "6"))
 MOST_VOXELS = 2**21

@@ -181,6 +181,11 @@ class CompressedArray:
             octants += [Octant(box, item, 0, *row) for box, *row in rows]
         return tuple(octants)
 
+    @property
+    def parts(self) -> tuple[Box, ...]:
+        """None: it has no network of its own."""
+        return ()
+
     def scaled_shape(self, scale: float) -> tuple[int, ...]:
         """Shape of the whole array at ``scale``; channels and time points keep their number."""
         return scaled_shape(self.shape, self.metadata.axes, scale)

@@ -154,6 +154,7 @@ class Trained:
             If even the coarsest symbols do not fit.
         """
         plan, room, bits, codes = self.plan, budget - framing.PROVENANCE_SLACK, self.bits, self.codes
+        estimate = bits
         best, best_size, best_codes = None, -1, codes
         for _ in range(_FILL_TRIES):
             payloads = payload.pack_parameters(plan.layout, self.parameters, codes)
@@ -162,11 +163,13 @@ class Trained:
                 best, best_size, best_codes = payloads, size, codes
             if _FILL * room <= size <= room:
                 break
-            bits += 8 * (0.995 * room - size)
-            codes, _ = quantization.fit_steps(plan.layout, self.parameters, self.sensitivities, bits)
+            # What is too much is taken from the estimate: the budget may be above it by more than that.
+            bits = (estimate if size > room else bits) + 8 * (0.995 * room - size)
+            codes, estimate = quantization.fit_steps(plan.layout, self.parameters, self.sensitivities, bits)
         if best is None:
             raise BudgetError(f"the parameters do not fit in {room} bytes even coarsely rounded: raise the budget")
-        for tensor in np.argwhere(best_codes > 0):  # a small file has few tensors: refine them one by one
+        steps = np.argwhere(best_codes > 0)  # a small file has few tensors: refine them one by one
+        for tensor in np.resize(steps, (max(len(steps), _FILL_TRIES), 2)) if len(steps) else ():
             if best_size >= _FILL * room:
                 break
             codes = best_codes.copy()

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tinc.format import KIND_PARAMETERS, Frame
-from napari_tinc.geometry.octree import Octree
+from napari_tinc.geometry.octree import Box, Octree
 from napari_tinc.networks import payload
 from napari_tinc.networks.device import one_core_free
 from napari_tinc.networks.families import load
@@ -37,6 +37,11 @@ class NetworkLayer:
     ) -> None:
         self._network, self._parameters, self._item, self._segments = network, parameters, item, segments
         self._lock = Lock()
+
+    @property
+    def parts(self) -> list[Box]:
+        """Boxes of voxels that have parameters of their own."""
+        return self._network.parts
 
     def values(self, bounds: Bounds, scale: float) -> Floats32:
         """Evaluate a region, see :class:`napari_tinc.layers.Layer`."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tinc.format import ItemRange
-from napari_tinc.geometry.octree import Octree
+from napari_tinc.geometry.octree import Box, Octree
 from napari_tinc.settings import Settings
 
 if TYPE_CHECKING:
@@ -182,6 +182,10 @@ class Network(Protocol):
     @property
     def provenance(self) -> Mapping[str, float]:
         """What planning has found out about the volume, to be told in the file."""
+
+    @property
+    def parts(self) -> list[Box]:
+        """Boxes of voxels that have parameters of their own."""
 
     def node_parameters(self, level: int) -> Nodes:
         """Count the parameters of every node of a level."""

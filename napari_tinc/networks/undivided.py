@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from napari_tinc.geometry.octree import Octree
+from napari_tinc.geometry.octree import Box, Octree
 from napari_tinc.networks.protocol import Array, Nodes
 
 
@@ -41,6 +41,11 @@ class UndividedNetwork(ABC):
     def nodes(self) -> tuple[int, ...]:
         """One level, of a node per item."""
         return (self.items,)
+
+    @property
+    def parts(self) -> list[Box]:
+        """The whole volume."""
+        return [tuple(slice(0, side) for side in self.tree.shape)]
 
     def node_parameters(self, level: int) -> Nodes:
         """Parameters of every item's network."""

@@ -130,6 +130,7 @@ if __name__ == "__main__":
     save("siren-zyx-u2", lambda: network(bump, Target.size(2500), model="siren"))
     save("sci-zyx-u2", lambda: network(np.where(bump > 1500, bump, 200), Target.size(2500), model="sci"))
     save("nerv-zyx-u2", lambda: network(bump, Target.size(2500), model="nerv"))
+    save("coinpp-zyx-u2", lambda: network(bump, Target.size(2500), model="coinpp"))
     save("restored-zyx-u2", lambda: detail(rough, Target.size(3500)))
     pair = np.stack([textured(90, 80), 1 - textured(90, 80) ** 2]).astype("f4") * 3 - 1
     save("restored-cyx-f4", lambda: detail(pair, Target.size(6000), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3)))

@@ -21,6 +21,19 @@ def shown(stack: Any) -> tuple[ViewerModel, Any]:
     return viewer, result
 
 
+@pytest.fixture(scope="module")
+def sparse() -> Any:
+    """A file of ``sci``: most of the volume is one value, so that blocks are not octants."""
+    from synthetic import blobs
+
+    from napari_tinc.encode.compression import compress
+    from napari_tinc.target import Target
+
+    volume = np.full((32, 64, 60), 300, "u2")
+    volume[:8, :20, :18] = blobs((8, 20, 18))
+    return compress(volume, Target.size(16000), model="sci", time_limit=0.3, device="cpu")
+
+
 def octant_at(volume: Any, *voxel: int) -> Any:
     """The definition: the octant whose box contains the voxel."""
     (found,) = [
@@ -46,6 +59,35 @@ def test_the_heat_map_shows_other_measures(shown: tuple[ViewerModel, Any], stack
     heat_map = show_quality(viewer, result, measure)[0]
     assert heat_map.data[0, 0, 0] == pytest.approx(getattr(octant_at(stack, 0, 0, 0), measure), rel=1e-6)
     assert heat_map.data[-1, -1, -1] == pytest.approx(getattr(octant_at(stack, 17, 32, 29), measure), rel=1e-6)
+
+
+@pytest.mark.parametrize("plane", [0, 5, 20])
+def test_bytes_are_shown_with_the_borders_of_the_networks_blocks(sparse: Any, plane: int) -> None:
+    viewer = ViewerModel()
+    result = add_result(viewer, sparse)
+    outlines = show_quality(viewer, result, "nbytes")[1]
+    viewer.dims.set_current_step(0, plane)
+    assert len({tuple(s.stop - s.start for s in box) for box in sparse.parts}) > 1, "the partition is no grid"
+    voxels = np.zeros(sparse.shape, int)
+    for number, box in enumerate(sparse.parts):
+        voxels[box] += number + 1
+    assert len(np.unique(voxels)) == len(sparse.parts), "they cover the volume once"
+    met = {tuple((s.start, s.stop) for s in box[1:]) for box in sparse.parts if box[0].start <= plane < box[0].stop}
+    drawn = {tuple(start[1:]) + tuple((start + along)[1:]) for start, along in outlines.data}
+    rows, columns = sparse.shape[1:]
+    assert (outlines.data[:, 0, 0] == plane).all()
+    for (top, bottom), (left, right) in met:
+        y, below = max(top - 0.5, 0), min(bottom - 0.5, rows - 1)
+        x, beside = max(left - 0.5, 0), min(right - 0.5, columns - 1)
+        assert {(y, x, below, x), (y, x, y, beside), (y, beside, below, beside), (below, x, below, beside)} <= drawn
+    assert len(outlines.data) == 4 * len(met)
+    show_quality(viewer, result, "psnr")
+    assert (
+        len(outlines.data)
+        == sum(len(edges) for edges in OctantModel(result).edges.values())
+        - 1
+        - sparse.tree.counts(sparse.tree.depth)[0]
+    ), "octants' lines go through the whole plane"
 
 
 def test_an_unknown_measure_is_refused(shown: tuple[ViewerModel, Any]) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import Cursor, integer, varint
-from napari_tinc.geometry.octree import Octree, Splits, choose_splits
+from napari_tinc.geometry.octree import Box, Octree, Splits, choose_splits
 from napari_tinc.geometry.sampling import Ints, leaves_of_region, sample_region
 from napari_tinc.networks.allocation import width_classes
 from napari_tinc.networks.leafwise import PEAK_RATE, RATE_PER_WIDTH, LeafSamples, leaf_samples, mean_psnr
@@ -161,6 +161,12 @@ class SciNetwork:
         """Return the first octant of every block."""
         nodes = math.prod(self.level_tree(group.level).counts(group.level))
         return group.numbers * self.tree.leaves // nodes
+
+    @property
+    def parts(self) -> list[Box]:
+        """The blocks, flat ones too."""
+        boxes = {level: self.level_tree(level).boxes(level) for level in {group.level for group in self.groups}}
+        return [boxes[group.level][number] for group in self.groups for number in group.numbers.tolist()]
 
     @property
     def parameters(self) -> int:

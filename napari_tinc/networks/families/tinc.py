@@ -24,7 +24,7 @@ from torch import Tensor
 
 from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import Cursor, varint
-from napari_tinc.geometry.octree import Octree, asked_splits
+from napari_tinc.geometry.octree import Box, Octree, asked_splits
 from napari_tinc.networks import allocation
 from napari_tinc.networks.allocation import segment_parameters
 from napari_tinc.networks.leafwise import LeafNetwork
@@ -101,6 +101,11 @@ class TincNetwork(LeafNetwork):
     def partition(self) -> Octree:
         """The network's leaves are those that users see."""
         return self.tree
+
+    @property
+    def parts(self) -> list[Box]:
+        """The octants."""
+        return self.tree.boxes(self.depth)
 
     @property
     def items(self) -> int:

@@ -55,6 +55,13 @@ class OctantModel:
         return dict(zip(spatial, tree.edges(tree.depth), strict=True))
 
     @cached_property
+    def parts(self) -> npt.NDArray[np.int64]:
+        """Where those parts of the volume lie that have a network of their own, shape (parts, spatial axes, 2)."""
+        boxes = result_volume(self.layer).parts
+        ends = [[(side.start, side.stop) for side in box] for box in boxes]
+        return np.array(ends, np.int64).reshape(len(boxes), len(self.edges), 2)
+
+    @cached_property
     def values(self) -> dict[str, Floats]:
         """Every measure of all octants."""
         octants = result_volume(self.layer).octants

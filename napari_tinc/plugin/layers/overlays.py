@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -184,11 +185,16 @@ class QualityOverlay:
             self.remove()
 
     def _lines(self) -> Floats:
-        """Octant borders in the plane that is shown: (lines, 2, axes), start and direction in voxels."""
+        """Borders in the plane that is shown: (lines, 2, axes), start and direction in voxels.
+
+        Bytes are shown with the borders of the network's parts, if there is one, all else with those of octants.
+        """
         dims, ndim = self._viewer.dims, len(self.model.sides)
         displayed = [axis - dims.ndim + ndim for axis in dims.displayed[-2:]]
         here = np.round(self.model.layer.world_to_data(dims.point)[-ndim:])
         here = np.clip(here, 0, np.array(self.model.sides) - 1)
+        if self.measure == "nbytes" and len(self.model.parts):
+            return part_borders(self.model, here, displayed)
         lines = []
         for axis, along in ((displayed[0], displayed[1]), (displayed[1], displayed[0])):
             if axis < 0 or axis not in self.model.edges:
@@ -199,6 +205,37 @@ class QualityOverlay:
                 line[:, axis], line[:, along] = (cut, 0), (0, self.model.sides[along] - 1)
                 lines.append(line)
         return np.array(lines).reshape(-1, 2, ndim)
+
+
+def part_borders(model: OctantModel, here: Floats, displayed: Sequence[int]) -> Floats:
+    """Borders of the parts that a plane meets: (lines, 2, axes), start and direction in voxels.
+
+    Parameters
+    ----------
+    model : OctantModel
+    here : ndarray, shape (axes,)
+        A voxel of the plane.
+    displayed : sequence of int
+        The plane's axes; those that are not spatial have no borders.
+    """
+    spatial = sorted(model.edges)
+    low = np.tile(here, (len(model.parts), 1))
+    high = low + 1
+    low[:, spatial], high[:, spatial] = model.parts[..., 0], model.parts[..., 1]
+    sliced = [axis for axis in range(len(here)) if axis not in displayed]
+    met = ((low <= here) & (here < high))[:, sliced].all(1)
+    # Half a voxel before the first voxel's centre, but for the outermost faces: no slider is stretched.
+    first, last = np.maximum(low[met] - 0.5, 0), np.minimum(high[met] - 0.5, np.array(model.sides) - 1)
+    first[:, sliced] = here[sliced]
+    lines = []
+    for axis in (axis for axis in displayed if axis in model.edges):
+        along = np.zeros_like(first)
+        along[:, axis] = (last - first)[:, axis]
+        for other in (other for other in displayed if other != axis):
+            end = first.copy()
+            end[:, other] = last[:, other]
+            lines += [np.stack([first, along], 1), np.stack([end, along], 1)]
+    return np.concatenate(lines) if lines else np.zeros((0, 2, len(model.sides)))
 
 
 def heat_map(model: OctantModel, measure: str) -> Image:
