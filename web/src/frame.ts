@@ -8,7 +8,7 @@ export type Dtype = 'u1' | 'i1' | 'u2' | 'i2' | 'u4' | 'i4' | 'f2' | 'f4' | 'f8'
 const DTYPES: readonly Dtype[] = ['u1', 'i1', 'u2', 'i2', 'u4', 'i4', 'f2', 'f4', 'f8', 'b1', 'i8', 'u8'];
 
 export const MODELS: Readonly<Record<number, string>> = {
-  0: 'constant', 1: 'tinc', 2: 'wavelet', 3: 'neurcomp', 4: 'exact', 5: 'grid', 6: 'tucker', 7: 'siren', 8: 'sci', 9: 'nerv',
+  0: 'constant', 1: 'tinc', 2: 'wavelet', 3: 'neurcomp', 4: 'exact', 5: 'grid', 6: 'tucker', 7: 'siren', 8: 'sci', 9: 'nerv', 10: 'coinpp',
   32: 'predictive',
 };
 export const CONSTANT = 0;
