@@ -111,8 +111,11 @@ def show(name: str, volume: np.ndarray, nbytes: int, decoded: np.ndarray, encode
 
 @contextmanager
 def without_threads() -> Iterator[None]:
-    """Run the jobs of block threads where they are given out, for the profiler to see."""
-    with mock.patch.object(type(threads.block_threads()), "map", lambda _, function, *jobs: map(function, *jobs)):
+    """Work on blocks and boxes where they are given out, for the profiler to see."""
+    with (
+        mock.patch.object(type(threads.block_threads()), "map", lambda _, function, *jobs: map(function, *jobs)),
+        mock.patch.object(threads, "usable_cores", lambda: 1),
+    ):
         yield
 
 

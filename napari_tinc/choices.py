@@ -40,7 +40,7 @@ FAMILIES = {
         Family("siren", 7, "one network of sine layers over the whole volume (COIN)"),
         Family("sci", 8, "an adaptive octree, a sine network for every block, none for flat ones"),
         Family("nerv", 9, "a convolutional decoder that makes a whole plane of its number, as of a video"),
-        Family("coinpp", 10, "a network that comes with the program, modulated patch by patch in seconds (COIN++)"),
+        Family("coinpp", 10, "a network that comes with the program, modulated patch by patch (COIN++)"),
     )
 }
 # The family that joins the wavelets where the user leaves the model open.
