@@ -114,7 +114,7 @@ def without_threads() -> Iterator[None]:
     """Work on blocks and boxes where they are given out, for the profiler to see."""
     with (
         mock.patch.object(type(threads.block_threads()), "map", lambda _, function, *jobs: map(function, *jobs)),
-        mock.patch.object(threads, "usable_cores", lambda: 1),
+        mock.patch.object(threads, "usable_cores", return_value=1),
     ):
         yield
 
