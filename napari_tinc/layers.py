@@ -135,7 +135,7 @@ class ItemDecoder:
         wide = np.dtype(np.float32 if narrow else np.float64)
 
         def decoded(box: Bounds) -> None:
-            place = tuple(slice(a - first, b - first) for (a, b), (first, _) in zip(box, bounds, strict=True))
+            place = overlap(slices_of(box), bounds)
             if self.mask is None:
                 out[place] = to_intensities(self.normalised(box, scale), limits, wide, out.dtype)
             else:

@@ -117,7 +117,7 @@ class DirectionalLayer:
                 counts = np.diff([*starts, values.shape[axis]]).astype(np.float32)
                 values = np.add.reduceat(values, starts, axis)
                 values /= counts.reshape([-1 if a == axis else 1 for a in range(3)])
-            out[tuple(slice(a - first, b - first) for (a, b), (first, _) in zip(box, bounds, strict=True))] = values
+            out[overlap(slices_of(box), bounds)] = values
         return out
 
     def _region(self, bounds: Bounds) -> Floats32:

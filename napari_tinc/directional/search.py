@@ -273,10 +273,19 @@ def _mismatch(  # type: ignore[no-untyped-def]
 
 
 @part()
-def _mode_bits(modes, mode, a, b, c):  # type: ignore[no-untyped-def]
-    if (c > 0 and modes[a, b, c - 1] == mode) or (b > 0 and modes[a, b - 1, c] == mode):
-        return _SAME_BITS
-    return _SAME_BITS if a > 0 and modes[a - 1, b, c] == mode else _OTHER_BITS
+def _mode_beside(modes, place, axis):  # type: ignore[no-untyped-def]
+    """Mode of the block at the face along an axis; -1 if there is none."""
+    if place[axis] == 0:
+        return np.int64(-1)
+    return np.int64(modes[place[0] - (axis == 0), place[1] - (axis == 1), place[2] - (axis == 2)])
+
+
+@part()
+def _mode_bits(modes, mode, place):  # type: ignore[no-untyped-def]
+    for axis in range(3):
+        if _mode_beside(modes, place, axis) == mode:
+            return _SAME_BITS
+    return _OTHER_BITS
 
 
 @part()
@@ -330,7 +339,7 @@ def _best_direction(  # type: ignore[no-untyped-def]
                     cared[d, u, v] = cares[z + i, y + j, x + k]
     for slopes in range(SLOPES**2):
         mode = DIRECTIONS + axis * SLOPES**2 + slopes
-        bits = np.float32(lagrangian * _MODE_WEIGHT * _mode_bits(modes, mode, place[0], place[1], place[2]))
+        bits = np.float32(lagrangian * _MODE_WEIGHT * _mode_bits(modes, mode, place))
         error = bits + _mismatch(
             turned, partly, cared, halves, margin, slopes // SLOPES - STEEPEST, slopes % SLOPES - STEEPEST, thickness,
             rows, columns, limit - bits,
@@ -367,7 +376,7 @@ def _choose(  # type: ignore[no-untyped-def]
     errors = np.empty(_FOUND, np.float32)
     for mode in (MEAN, SMOOTH):
         blend(decoded, mode, z, y, x, depth, height, width, predicted)
-        bits = np.float32(lagrangian * _MODE_WEIGHT * _mode_bits(modes, mode, place[0], place[1], place[2]))
+        bits = np.float32(lagrangian * _MODE_WEIGHT * _mode_bits(modes, mode, place))
         chosen[mode] = mode
         errors[mode] = bits + _difference(wanted, cares, z, y, x, predicted, block, depth, height, width)
     least = min(errors[MEAN], errors[SMOOTH])
@@ -383,11 +392,7 @@ def _choose(  # type: ignore[no-untyped-def]
         if errors[i] > np.float32(_NEAR) * least:
             chosen[i] = -1
     for n in range(_FOUND, _CANDIDATES):
-        a, b, c = place[0] - np.int64(n == _FOUND), place[1] - np.int64(n == _FOUND + 1), place[2]
-        c -= np.int64(n == _FOUND + 2)
-        cheap = above
-        if n < _CANDIDATES - 1:
-            cheap = np.int64(modes[a, b, c]) if a >= 0 and b >= 0 and c >= 0 else np.int64(-1)
+        cheap = _mode_beside(modes, place, n - _FOUND) if n < _CANDIDATES - 1 else above
         if cheap >= DIRECTIONS and (z, y, x)[(cheap - DIRECTIONS) // SLOPES**2] == 0:
             cheap = np.int64(-1)
         for i in range(n):
@@ -497,7 +502,7 @@ def _search(  # type: ignore[no-untyped-def]
                         for mode in chosen:
                             if mode < 0:
                                 continue
-                            bits = _mode_bits(modes, mode, place[0], place[1], place[2])
+                            bits = _mode_bits(modes, mode, place)
                             cost = lagrangian * (bits + (_SPLIT_BITS if level < deepest else 0.0)) + _try(
                                 wanted, cares, decoded, z, y, x, code, mode, bases, turned_bases, used, unused,
                                 lagrangian, face, halves, predicted, block, spare, found, box,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from napari_tinc.arrays.scratch import Bounds, boxes
 from napari_tinc.format import ItemRange
 from napari_tinc.geometry.octree import Octree
-from napari_tinc.geometry.pyramid import BlockCache
+from napari_tinc.geometry.pyramid import BlockCache, overlap, slices_of
 from napari_tinc.geometry.sampling import nearest_voxels
 from napari_tinc.limits import LIMITS
 from napari_tinc.predictive.bins import Bins
@@ -57,7 +57,7 @@ class PredictedItem:
         """Fill an array of the shape of the bounds; at other scales than 1 with the nearest voxels."""
 
         def decoded(box: Bounds) -> None:
-            place = tuple(slice(a - first, b - first) for (a, b), (first, _) in zip(box, bounds, strict=True))
+            place = overlap(slices_of(box), bounds)
             grids = nearest_voxels(box, scale, self.shape)
             around = _around(grids)
             numbers = self.blocks.region(_in_space(around)).reshape([b - a for a, b in around])
@@ -107,7 +107,7 @@ class CorrectedItem:
         if scale != 1:
             return
         for box in boxes(bounds, LIMITS.voxels):
-            place = tuple(slice(a - first, b - first) for (a, b), (first, _) in zip(box, bounds, strict=True))
+            place = overlap(slices_of(box), bounds)
             numbers = self.blocks.region(_in_space(box)).reshape([b - a for a, b in box])
             moved = np.nonzero(numbers)
             part = out[place]

@@ -103,8 +103,9 @@ class WaveletHead:
     ) -> None:
         """Write the coefficients that symbols stand for, see :func:`napari_tinc.wavelets.coefficients.dequantise`."""
         first, others = ((1 - self.offsets[0] / 256) * self.step, self.offsets[1] / 256 * self.step)
-        corners = (tuple(begin), values, tuple(place), tuple(sides))
-        coefficients.dequantise(symbols, *corners, self.step, first, others)
+        coefficients.dequantise(
+            symbols, tuple(begin), values, tuple(place), tuple(sides), self.step, first, others
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
