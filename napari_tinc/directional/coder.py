@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_tinc.directional.layout import Layout, Tile
-from napari_tinc.directional.prediction import DIRECTIONS, SLOPES, STEEPEST, push_children
+from napari_tinc.directional.prediction import DIRECTIONS, SLOPES, STEEPEST, Rules, push_children
 from napari_tinc.kernels import compiled, part
 from napari_tinc.mixing import (
     EVEN,
@@ -32,7 +32,7 @@ _MOST_ONES = 15
 _SPLIT, _MATCH, _FAMILY, _TILT, _SIDE, _ANY, _EXTENT = (np.int64(k) for k in (0, 1, 4, 8, 10, 12, 13))
 _KINDS = 16
 # Contexts of each of their first six inputs; the seventh has one.
-_WIDTH = 128
+_WIDTH = 256
 _REGION = 6 * _WIDTH + 1
 # Decisions about symbols: is it not 0, not 1, is there another bit; contexts of a kind, and where each input's start.
 _SYMBOL_KINDS, _SYMBOL_CONTEXTS = 5, 1304
@@ -61,14 +61,14 @@ def fresh() -> Statistics:
     return Statistics.fresh(_WEIGHT, _CONTEXTS, _KINDS + _SYMBOL_KINDS * _SETS)
 
 
-def encode_tile(tile: Tile, layout: Layout, extent: tuple[int, ...], statistics: Statistics) -> bytes:
+def encode_tile(tile: Tile, layout: Layout, extent: tuple[int, ...], rules: Rules, statistics: Statistics) -> bytes:
     """Return the stream of a tile, of which ``extent`` voxels are inside the volume; ``statistics`` learn from it."""
     room = tile.symbols.size // 8 + 1024
     while True:
         buffer, coder, learnt = np.empty(room, np.uint8), beginning(), statistics.copy()
         _code_tile(
             coder, buffer, learnt.model, False, tile.levels, tile.modes, tile.extents, tile.symbols, layout.codes,
-            np.array(extent),
+            np.array(extent), rules.steepest,
         )  # fmt: skip
         if coder[2] <= room:
             break
@@ -77,13 +77,15 @@ def encode_tile(tile: Tile, layout: Layout, extent: tuple[int, ...], statistics:
     return ended(buffer[: coder[2]].tobytes(), coder)
 
 
-def decode_tile(stream: bytes, layout: Layout, cell: tuple[int, int, int], statistics: Statistics) -> Tile:
+def decode_tile(
+    stream: bytes, layout: Layout, cell: tuple[int, int, int], rules: Rules, statistics: Statistics
+) -> Tile:
     """Invert :func:`encode_tile`. Any bytes decode to something, in bounded time."""
     tile, extent = Tile.empty(layout.padded(cell), layout), np.array(layout.extent(cell))
     data = np.frombuffer(stream, np.uint8).copy()
     _code_tile(
         opened(stream), data, statistics.model, True, tile.levels, tile.modes, tile.extents, tile.symbols,
-        layout.codes, extent,
+        layout.codes, extent, rules.steepest,
     )  # fmt: skip
     return tile
 
@@ -136,7 +138,7 @@ def _straight(mode):  # type: ignore[no-untyped-def]
 
 
 @part()
-def _code_mode(coder, data, model, reading, level, known, mode):  # type: ignore[no-untyped-def]
+def _code_mode(coder, data, model, reading, level, known, mode, steepest):  # type: ignore[no-untyped-def]
     """Code a mode: is it one of the neighbours', or else its family and its slopes."""
     west, north, up = known[0, 1], known[1, 1], known[2, 1]
     same = np.int64(west == north) + 2 * np.int64(north == up) + 4 * np.int64(up == west)
@@ -166,24 +168,26 @@ def _code_mode(coder, data, model, reading, level, known, mode):  # type: ignore
             near = known[n, 1] - DIRECTIONS - axis * SLOPES**2
     first = _code_slope(
         coder, data, model, reading, level, same, axis, np.int64(0), near // SLOPES if near >= 0 else np.int64(SLOPES),
-        near % SLOPES if near >= 0 else np.int64(SLOPES), (mode - DIRECTIONS) % SLOPES**2 // SLOPES,
+        near % SLOPES if near >= 0 else np.int64(SLOPES), (mode - DIRECTIONS) % SLOPES**2 // SLOPES, steepest,
     )  # fmt: skip
     second = _code_slope(
         coder, data, model, reading, level, same, axis, np.int64(1), near % SLOPES if near >= 0 else np.int64(SLOPES),
-        first, (mode - DIRECTIONS) % SLOPES,
+        first, (mode - DIRECTIONS) % SLOPES, steepest,
     )  # fmt: skip
     return DIRECTIONS + axis * SLOPES**2 + first * SLOPES + second
 
 
 @part()
-def _code_slope(coder, data, model, reading, level, same, axis, number, near, other, slope):  # type: ignore[no-untyped-def]
+def _code_slope(  # type: ignore[no-untyped-def]
+    coder, data, model, reading, level, same, axis, number, near, other, slope, steepest
+):
     """Code a slope: how steep, then to which side."""
     steep = abs(slope - STEEPEST)
     i = 0
-    while i < STEEPEST:
-        place = 4 * axis + i
+    while i < steepest:
+        place = STEEPEST * axis + i
         _ask(
-            model, _TILT + number, place, 10 * place + near, 10 * i + other, 12 * level + place, 10 * near + other,
+            model, _TILT + number, place, 14 * place + near, 14 * i + other, 18 * level + place, 14 * near + other,
             8 * i + same,
         )  # fmt: skip
         if not _decide(coder, data, model, reading, np.int64(steep > i)):
@@ -192,7 +196,7 @@ def _code_slope(coder, data, model, reading, level, same, axis, number, near, ot
     if i == 0:
         return np.int64(STEEPEST)
     _ask(
-        model, _SIDE + number, axis, 10 * axis + near, 10 * axis + other, 3 * level + axis, 10 * near + other, i
+        model, _SIDE + number, axis, 14 * axis + near, 14 * axis + other, 3 * level + axis, 14 * near + other, i
     )  # fmt: skip
     return STEEPEST + i if _decide(coder, data, model, reading, np.int64(slope > STEEPEST)) else STEEPEST - i
 
@@ -382,7 +386,9 @@ def _code_split(coder, data, model, reading, level, known, split):  # type: igno
 
 
 @compiled
-def _code_tile(coder, data, models, reading, levels, modes, extents, symbols, codes, inside):  # type: ignore[no-untyped-def]
+def _code_tile(  # type: ignore[no-untyped-def]
+    coder, data, models, reading, levels, modes, extents, symbols, codes, inside, steepest
+):
     """Read all blocks of a tile, or write them."""
     model = models[0]
     deepest, smallest = len(codes) - 1, codes[len(codes) - 1]
@@ -405,7 +411,7 @@ def _code_tile(coder, data, models, reading, levels, modes, extents, symbols, co
                         if _code_split(coder, data, model, reading, level, known, split):
                             waiting = push_children(stack, waiting, codes, level, z, y, x)
                             continue
-                    mode = _code_mode(coder, data, model, reading, level, known, np.int64(modes[a, b, c]))
+                    mode = _code_mode(coder, data, model, reading, level, known, np.int64(modes[a, b, c]), steepest)
                     for n in range(3):
                         box[n] = extents[a, b, c, n]
                     _code_extents(coder, data, model, reading, level, codes, known, _family(mode), box)

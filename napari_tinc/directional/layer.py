@@ -12,7 +12,7 @@ import numpy.typing as npt
 from napari_tinc.arrays.scratch import boxes
 from napari_tinc.directional.coder import decode_tile, fresh
 from napari_tinc.directional.layout import Layout
-from napari_tinc.directional.prediction import rebuild
+from napari_tinc.directional.prediction import Rules, rebuild
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.pyramid import Block, BlockCache, Bounds, Cell, overlap, slices_of, tile_bytes
 from napari_tinc.geometry.sampling import interpolate, neighbours, sample_positions
@@ -32,8 +32,8 @@ class CodedDirections:
     Parameters
     ----------
     layout : Layout
-    sines : bool
-        Whether blocks are corrected by sines, too: older files have cosines alone.
+    rules : Rules
+        How blocks are predicted and corrected.
     step_code : int
         See :func:`napari_tinc.quantiser.step_of`.
     offsets : tuple of int
@@ -43,7 +43,7 @@ class CodedDirections:
     """
 
     layout: Layout
-    sines: bool
+    rules: Rules
     step_code: int
     offsets: tuple[int, int]
     streams: tuple[bytes, ...]
@@ -138,8 +138,8 @@ class DirectionalLayer:
     def _decode(self, start: Statistics, key: tuple[DirectionalLayer, Cell]) -> Block:
         coded, layout, cell = self._coded, self._layout, key[1]
         statistics = fresh() if cell == _FIRST else start.copy()
-        tile = decode_tile(coded.streams[layout.number(cell)], layout, cell, statistics)
-        decoded = rebuild(tile, layout, layout.extent(cell), coded.sines, *meanings(coded.step_code, coded.offsets))
+        tile = decode_tile(coded.streams[layout.number(cell)], layout, cell, coded.rules, statistics)
+        decoded = rebuild(tile, layout, layout.extent(cell), coded.rules, *meanings(coded.step_code, coded.offsets))
         return decoded, None
 
     def _learnt(self) -> Statistics:
@@ -147,7 +147,7 @@ class DirectionalLayer:
         known = self._cache.get((self, "learnt"))
         statistics = fresh() if known is None else known[1]
         if known is None and self._coded.streams[0]:
-            decode_tile(self._coded.streams[0], self._layout, _FIRST, statistics)
+            decode_tile(self._coded.streams[0], self._layout, _FIRST, self._coded.rules, statistics)
             self._cache.put((self, "learnt"), (None, statistics))
         return statistics
 

@@ -6,11 +6,13 @@ import math
 
 from napari_tinc.directional.layer import CodedDirections
 from napari_tinc.directional.layout import LEAST_CODE, MAX_TILE, MAX_VOXELS, ROOT_CODES, Layout
+from napari_tinc.directional.prediction import RULES
+from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import Cursor, integer, u16, varint
 from napari_tinc.quantiser import STEP_CODES
 
-# A bit of the first side code: whether blocks are corrected by sines, too.
-_SINES = 0x80
+# The code of the rules is in the highest bits of the first side code.
+_RULES_SHIFT = 6
 
 
 def pack_directions(coded: CodedDirections) -> bytes:
@@ -27,7 +29,7 @@ def _head(coded: CodedDirections) -> bytes:
     layout = coded.layout
     first, *others = layout.root_codes
     parts = [
-        bytes([first | _SINES * coded.sines, *others]),
+        bytes([first | coded.rules.code << _RULES_SHIFT, *others]),
         *map(varint, layout.roots),
         u16(coded.step_code),
         bytes(coded.offsets),
@@ -47,8 +49,13 @@ def parse_directions(payload: bytes, spatial: tuple[int, ...]) -> CodedDirection
     shape = (1,) * (3 - len(spatial)) + spatial
     integer("voxels of an item with directions", math.prod(shape), 1, MAX_VOXELS)
     first, *others = (cursor.u8("the side of a root block") for _ in shape)
+    rules, first = divmod(first, 1 << _RULES_SHIFT)
+    if rules not in RULES:
+        raise FormatError(
+            f"rules of blocks: expected one of {sorted(RULES)}, got {rules}; a newer release may know them"
+        )
     codes = tuple(
-        integer("side code of a root block", code, ROOT_CODES[0], ROOT_CODES[-1]) for code in (first & ~_SINES, *others)
+        integer("side code of a root block", code, ROOT_CODES[0], ROOT_CODES[-1]) for code in (first, *others)
     )
     integer("longest side code of a root block", max(codes), LEAST_CODE, ROOT_CODES[-1])
     roots = tuple(
@@ -59,7 +66,7 @@ def parse_directions(payload: bytes, spatial: tuple[int, ...]) -> CodedDirection
     integer("voxels of a tile", math.prod(layout.tile_sides), 1, MAX_TILE)
     step_code = integer("step code", cursor.u16("the step code"), 0, STEP_CODES - 1)
     offsets = cursor.u8("a reconstruction offset"), cursor.u8("a reconstruction offset")
-    return CodedDirections(layout, bool(first & _SINES), step_code, offsets, cursor.streams(layout.tiles))
+    return CodedDirections(layout, RULES[rules], step_code, offsets, cursor.streams(layout.tiles))
 
 
 __all__ = ["pack_directions", "packed_directions_size", "parse_directions"]

@@ -9,6 +9,7 @@ with a direction in space: along z it does what displaced blocks of the plane be
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,17 +17,62 @@ from napari_tinc.directional.layout import Layout, Tile
 from napari_tinc.kernels import compiled, part
 from napari_tinc.mixing import Array
 
-# Modes: the mean, the blend, and by axis and its two slopes, in half voxels a step, the directions.
+# Modes: the mean, the blend, and by axis and its two slopes, numbered from the steepest down, the directions.
 MEAN, SMOOTH, DIRECTIONS = 0, 1, 2
-STEEPEST = 4
+STEEPEST = 6
 SLOPES = 2 * STEEPEST + 1
 MODES = DIRECTIONS + 3 * SLOPES**2
 # Faces of blocks at least this long are smoothed: what noise they have would become stripes.
 SMOOTHED = 8
 LONGEST = 32
 # How far beyond a block a direction may look back, and the neighbours that smoothing needs.
-MOST_MARGIN = STEEPEST // 2 * LONGEST + 1
-_FACE = LONGEST + 2 * MOST_MARGIN
+MOST_MARGIN = 2 * LONGEST + 2
+FACE = LONGEST + 2 * MOST_MARGIN
+# What a direction misses beside a block counts so much in its first voxel, less in every other, and that many in all.
+_CARRIED, _LESS, _REACH = np.float32(0.3), np.float32(0.35), 4
+
+
+@dataclass(frozen=True, eq=False)
+class Rules:
+    """How blocks are predicted and corrected: files keep the rules of their time.
+
+    Parameters
+    ----------
+    code : int
+        Stands for them in a file.
+    steepest : int
+        Slopes there are on either side of none.
+    slopes : ndarray of int64, shape (SLOPES,)
+        By number, in eighths of a voxel a step.
+    carries : bool
+        Whether what a direction misses beside a block is made up for within it, see :func:`carry`.
+    kinds : ndarray of int64, shape (5, 3)
+        Of a block's bases, by its family and the axis: 0 cosines, 1 sines. Families are the mean, the blend, and the
+        directions along the three axes.
+    """
+
+    code: int
+    steepest: int
+    slopes: Array
+    carries: bool
+    kinds: Array
+
+
+def _slopes(*above: int) -> Array:
+    """Place slopes around none; numbers that stand for no slope get 0."""
+    table = np.zeros(SLOPES, np.int64)
+    for number, slope in enumerate(above, 1):
+        table[STEEPEST + number], table[STEEPEST - number] = slope, -slope
+    return table
+
+
+# Sines where the error of a prediction grows with the distance from a face (Yeo et al., *Mode-Dependent Transforms for
+# Coding Directional Intra Prediction Residuals*, IEEE Trans. Circuits and Systems for Video Technology 22, 2012).
+_NOWHERE, _BLENDED = np.zeros(3, np.int64), np.ones(3, np.int64)
+_OLDEST = Rules(0, 4, _slopes(4, 8, 12, 16), False, np.zeros((5, 3), np.int64))
+_SECOND = Rules(2, 4, _OLDEST.slopes, False, np.stack([_NOWHERE, _BLENDED, *np.eye(3, dtype=np.int64)]))
+LATEST = Rules(3, 6, _slopes(1, 2, 3, 5, 8, 16), True, np.stack([_NOWHERE, *[_BLENDED] * 4]))
+RULES = {rules.code: rules for rules in (_OLDEST, _SECOND, LATEST)}
 
 
 def _bases() -> tuple[Array, Array]:
@@ -45,15 +91,12 @@ def _bases() -> tuple[Array, Array]:
     return cosines, sines
 
 
-_COSINES, _SINES = _bases()
-# Of what a prediction leaves over where it says the less the farther from a face, see `basis_of`, and of the rest.
-# Older files know nothing but cosines.
-BASES, OLDER_BASES = np.stack([_COSINES, _SINES]), np.stack([_COSINES, _COSINES])
+BASES = np.stack(_bases())
 TURNED_BASES = np.ascontiguousarray(BASES.swapaxes(2, 3))
 
 
 def rebuild(
-    tile: Tile, layout: Layout, extent: tuple[int, ...], sines: bool, step: float, first: float, others: float
+    tile: Tile, layout: Layout, extent: tuple[int, ...], rules: Rules, step: float, first: float, others: float
 ) -> Array:
     """Decode a tile.
 
@@ -63,8 +106,7 @@ def rebuild(
     layout : Layout
     extent : tuple of int
         Voxels of the tile that are inside the volume.
-    sines : bool
-        Whether blocks are corrected by sines, too.
+    rules : Rules
     step, first, others : float
         What symbols stand for: ``first`` for magnitude 1, ``step`` times the magnitude less ``others`` beyond.
 
@@ -75,7 +117,7 @@ def rebuild(
     values = np.zeros(tile.symbols.shape, np.float32)
     _rebuild(
         values, tile.levels, tile.modes, tile.extents, tile.symbols, layout.codes, np.array(extent),
-        BASES if sines else OLDER_BASES, np.float32(step), np.float32(first), np.float32(others),
+        rules.slopes, rules.carries, rules.kinds, BASES, np.float32(step), np.float32(first), np.float32(others),
     )  # fmt: skip
     return values[tuple(slice(0, n) for n in extent)]
 
@@ -107,43 +149,109 @@ def look(values, axis, z, y, x, depth, height, width, margin, face):  # type: ig
 
 
 @part()
-def halve(face, rows, columns, smoothed, halves):  # type: ignore[no-untyped-def]
-    """Smooth a face where it shall be, and interpolate it half-way along columns, rows, and both."""
-    for u in range(rows):
-        for v in range(columns):
-            if smoothed and 0 < u < rows - 1 and 0 < v < columns - 1:
-                halves[0, u, v] = np.float32(0.5) * face[u, v] + np.float32(0.125) * (
-                    face[u - 1, v] + face[u + 1, v] + face[u, v - 1] + face[u, v + 1]
-                )
-            else:
-                halves[0, u, v] = face[u, v]
-    half = np.float32(0.5)
-    for u in range(rows):
-        for v in range(columns - 1):
-            halves[1, u, v] = half * (halves[0, u, v] + halves[0, u, v + 1])
-    for u in range(rows - 1):
-        for v in range(columns):
-            halves[2, u, v] = half * (halves[0, u, v] + halves[0, u + 1, v])
-        for v in range(columns - 1):
-            halves[3, u, v] = half * (halves[1, u, v] + halves[1, u + 1, v])
+def smooth(face, rows, columns, smoothed):  # type: ignore[no-untyped-def]
+    """Average a face with what is around it; ``smoothed`` has all but its edge."""
+    for u in range(1, rows - 1):
+        for v in range(1, columns - 1):
+            smoothed[u, v] = np.float32(0.5) * face[u, v] + np.float32(0.125) * (
+                face[u - 1, v] + face[u + 1, v] + face[u, v - 1] + face[u, v + 1]
+            )
 
 
 @part()
-def extend(halves, margin, axis, first, second, thickness, rows, columns, out):  # type: ignore[no-untyped-def]
-    """Continue a face through a block: every plane shifted by its slopes more than the one before."""
-    for d in range(thickness):
-        du, dv = (d + 1) * first, (d + 1) * second
-        half = 2 * (du & 1) + (dv & 1)
-        du, dv = margin - (du >> 1) - (du & 1), margin - (dv >> 1) - (dv & 1)
+def slide(face, margin, first, second, before, rows, columns, plane):  # type: ignore[no-untyped-def]
+    """Move a face, by eighths of a voxel: what is straight beside the block, and ``before`` more at the low ends."""
+    u0, v0 = margin - before + (first >> 3), margin - before + (second >> 3)
+    below, right = np.float32(first & 7) / np.float32(8), np.float32(second & 7) / np.float32(8)
+    above, left = np.float32(1) - below, np.float32(1) - right
+    rows, columns = rows + before, columns + before
+    if below == 0 and right == 0:
         for u in range(rows):
             for v in range(columns):
-                value = halves[half, u + du, v + dv]
+                plane[u, v] = face[u0 + u, v0 + v]
+    elif below == 0:
+        for u in range(rows):
+            for v in range(columns):
+                plane[u, v] = left * face[u0 + u, v0 + v] + right * face[u0 + u, v0 + v + 1]
+    elif right == 0:
+        for u in range(rows):
+            for v in range(columns):
+                plane[u, v] = above * face[u0 + u, v0 + v] + below * face[u0 + u + 1, v0 + v]
+    else:
+        for u in range(rows):
+            for v in range(columns):
+                upper = left * face[u0 + u, v0 + v] + right * face[u0 + u, v0 + v + 1]
+                lower = left * face[u0 + u + 1, v0 + v] + right * face[u0 + u + 1, v0 + v + 1]
+                plane[u, v] = above * upper + below * lower
+
+
+@part()
+def carry(values, axis, d, z, y, x, rows, columns, plane):  # type: ignore[no-untyped-def]
+    """Make up for what a direction misses beside a block, at its other two faces: fully seen, and the same nearby.
+
+    Position-dependent combination of predictions (Pfaff et al., *Intra Prediction and Mode Coding in VVC*, IEEE Trans.
+    Circuits and Systems for Video Technology 31, 2021). ``plane`` has one row and one column before the block.
+    """
+    if (y if axis == 0 else z) > 0:
+        for v in range(columns):
+            if axis == 0:
+                seen = values[z + d, y - 1, x + v]
+            elif axis == 1:
+                seen = values[z - 1, y + d, x + v]
+            else:
+                seen = values[z - 1, y + v, x + d]
+            missed = _CARRIED * (seen - plane[0, v + 1])
+            for u in range(min(rows, _REACH)):
+                plane[u + 1, v + 1] += missed
+                missed *= _LESS
+    if (y if axis == 2 else x) > 0:
+        for u in range(rows):
+            if axis == 0:
+                seen = values[z + d, y + u, x - 1]
+            elif axis == 1:
+                seen = values[z + u, y + d, x - 1]
+            else:
+                seen = values[z + u, y - 1, x + d]
+            missed = _CARRIED * (seen - plane[u + 1, 0])
+            for v in range(min(columns, _REACH)):
+                plane[u + 1, v + 1] += missed
+                missed *= _LESS
+
+
+@part()
+def extend(  # type: ignore[no-untyped-def]
+    values, z, y, x, code, mode, slopes, carries, face, smoothed, plane, out
+):
+    """Predict a block along a direction: every plane is the face, shifted by its slopes more than the one before."""
+    axis, number = (mode - DIRECTIONS) // SLOPES**2, (mode - DIRECTIONS) % SLOPES**2
+    thickness, rows, columns, margin, seen = face_of(values, z, y, x, code, axis, face, smoothed)
+    first, second = slopes[number // SLOPES], slopes[number % SLOPES]
+    for d in range(thickness):
+        slide(seen, margin, -(d + 1) * first, -(d + 1) * second, 1, rows, columns, plane)
+        if carries:
+            carry(values, axis, d, z, y, x, rows, columns, plane)
+        for u in range(rows):
+            for v in range(columns):
                 if axis == 0:
-                    out[d, u, v] = value
+                    out[d, u, v] = plane[u + 1, v + 1]
                 elif axis == 1:
-                    out[u, d, v] = value
+                    out[u, d, v] = plane[u + 1, v + 1]
                 else:
-                    out[u, v, d] = value
+                    out[u, v, d] = plane[u + 1, v + 1]
+
+
+@part()
+def face_of(values, z, y, x, code, axis, face, smoothed):  # type: ignore[no-untyped-def]
+    """Look at the face along an axis: the block's thickness, the face's sides, the margin, and what is seen."""
+    depth, height, width = 1 << code[0], 1 << code[1], 1 << code[2]
+    thickness = 1 << code[axis]
+    margin = 2 * thickness + 2
+    rows, columns = height if axis == 0 else depth, height if axis == 2 else width
+    look(values, axis, z, y, x, depth, height, width, margin, face)
+    if max(depth, max(height, width)) < SMOOTHED:
+        return thickness, rows, columns, margin, face
+    smooth(face, rows + 2 * margin, columns + 2 * margin, smoothed)
+    return thickness, rows, columns, margin, smoothed
 
 
 @part()
@@ -223,38 +331,31 @@ def turn(basis, source, out, axis, depth, height, width, size):  # type: ignore[
 
 
 @part()
-def basis_of(mode, axis):  # type: ignore[no-untyped-def]
-    """Kind of an axis's basis: sines along the one of a direction, and along all of a blend; else cosines.
-
-    The error of such a prediction grows from the face on, as sines do (Yeo et al., *Mode-Dependent Transforms for
-    Coding Directional Intra Prediction Residuals*, IEEE Trans. Circuits and Systems for Video Technology 22, 2012).
-    """
-    return np.int64(mode == SMOOTH or (mode >= DIRECTIONS and (mode - DIRECTIONS) // SLOPES**2 == axis))
+def family_of(mode):  # type: ignore[no-untyped-def]
+    """Number of what a mode does: 0 the mean, 1 the blend, 2 to 4 the axis of a direction."""
+    return mode if mode < DIRECTIONS else DIRECTIONS + (mode - DIRECTIONS) // SLOPES**2
 
 
 @part()
-def synthesise(bases, mode, codes, box, values, spare):  # type: ignore[no-untyped-def]
+def synthesise(bases, kinds, codes, box, values, spare):  # type: ignore[no-untyped-def]
     """Turn a block of coefficients, 0 outside of a box, into voxels, in place."""
     depth, height, width = 1 << codes[0], 1 << codes[1], 1 << codes[2]
     a, b, c = 1 << box[0], 1 << box[1], 1 << box[2]
-    turn(bases[basis_of(mode, 2), codes[2]], values, spare, 2, a, b, c, width)
-    turn(bases[basis_of(mode, 1), codes[1]], spare, values, 1, a, b, width, height)
-    turn(bases[basis_of(mode, 0), codes[0]], values, spare, 0, a, height, width, depth)
+    turn(bases[kinds[2], codes[2]], values, spare, 2, a, b, c, width)
+    turn(bases[kinds[1], codes[1]], spare, values, 1, a, b, width, height)
+    turn(bases[kinds[0], codes[0]], values, spare, 0, a, height, width, depth)
     for i in range(depth):
         for j in range(height):
             for k in range(width):
                 values[i, j, k] = spare[i, j, k]
 
 
-@part()
-def margin_of(thickness):  # type: ignore[no-untyped-def]
-    """Return how far beyond a block its face is looked at."""
-    return STEEPEST // 2 * thickness + 1
-
-
 @compiled
-def _rebuild(values, levels, modes, extents, symbols, codes, inside, bases, step, first, others):  # type: ignore[no-untyped-def]
-    face, halves = np.empty((_FACE, _FACE), np.float32), np.empty((4, _FACE, _FACE), np.float32)
+def _rebuild(  # type: ignore[no-untyped-def]
+    values, levels, modes, extents, symbols, codes, inside, slopes, carries, kinds, bases, step, first, others
+):
+    face, plane = np.empty((FACE, FACE), np.float32), np.empty((LONGEST + 1, LONGEST + 1), np.float32)
+    smoothed = np.zeros_like(face)
     predicted = np.empty((LONGEST, LONGEST, LONGEST), np.float32)
     block, spare = np.empty_like(predicted), np.empty_like(predicted)
     smallest, deepest = codes[len(codes) - 1], len(codes) - 1
@@ -279,17 +380,8 @@ def _rebuild(values, levels, modes, extents, symbols, codes, inside, bases, step
                     if mode < DIRECTIONS:
                         blend(values, mode, z, y, x, depth, height, width, predicted)
                     else:
-                        axis = (mode - DIRECTIONS) // SLOPES**2
-                        slopes = (mode - DIRECTIONS) % SLOPES**2
-                        thickness = 1 << codes[level, axis]
-                        rows, columns = height if axis == 0 else depth, height if axis == 2 else width
-                        margin = margin_of(thickness)
-                        look(values, axis, z, y, x, depth, height, width, margin, face)
-                        smoothed = max(depth, max(height, width)) >= SMOOTHED
-                        halve(face, rows + 2 * margin, columns + 2 * margin, smoothed, halves)
                         extend(
-                            halves, margin, axis, slopes // SLOPES - STEEPEST, slopes % SLOPES - STEEPEST,
-                            thickness, rows, columns, predicted,
+                            values, z, y, x, codes[level], mode, slopes, carries, face, smoothed, plane, predicted
                         )  # fmt: skip
                     box = extents[place]
                     if box[0] >= 0:
@@ -301,7 +393,7 @@ def _rebuild(values, levels, modes, extents, symbols, codes, inside, bases, step
                                     if symbol:
                                         size = first if abs(symbol) == 1 else abs(symbol) * step - others
                                     block[i, j, k] = size if symbol > 0 else -size
-                        synthesise(bases, mode, codes[level], box, block, spare)
+                        synthesise(bases, kinds[family_of(mode)], codes[level], box, block, spare)
                     for i in range(depth):
                         for j in range(height):
                             for k in range(width):
@@ -324,7 +416,7 @@ def push_children(stack, count, codes, level, z, y, x):  # type: ignore[no-untyp
 
 
 __all__ = [
-    "BASES", "DIRECTIONS", "LONGEST", "MEAN", "MODES", "SLOPES", "SMOOTH", "SMOOTHED", "STEEPEST", "TURNED_BASES",
-    "basis_of", "blend", "extend", "fill_layer", "halve", "look", "margin_of", "push_children", "rebuild", "synthesise",
-    "turn",
+    "BASES", "DIRECTIONS", "FACE", "LATEST", "LONGEST", "MEAN", "MODES", "RULES", "SLOPES", "SMOOTH", "STEEPEST",
+    "TURNED_BASES", "Rules", "blend", "extend", "face_of", "family_of", "fill_layer", "push_children", "rebuild",
+    "slide", "synthesise", "turn",
 ]  # fmt: skip
