@@ -249,7 +249,8 @@ def _quantise(values, depth, height, width, used, unused, lagrangian, symbols, b
 def _mismatch(turned, partly, cared, face, margin, first, second, thickness, rows, columns, limit):  # type: ignore[no-untyped-def]
     """Squared error of a direction; beyond a limit it is not summed to the end.
 
-    What :func:`slide` does for every plane is done on the way, with all four neighbours: half the time (columns summed by themselves, as vectors, take longer).
+    What :func:`slide` does for every plane is done on the way, with all four neighbours: half the time. Columns summed
+    by themselves, as vectors, take longer.
     """
     total, one = np.float32(0), np.float32(1)
     for d in range(thickness):
