@@ -15,7 +15,9 @@ Place = tuple[int, int, int]
 Sides = tuple[int, ...]
 A, B = (1, 2, 4, 6, 9, 13, 20, 32, 64), (1, 3, 6, 12, 24, 60)
 E = (1, 2, 3, 5, 7, 10, 14, 19, 26, 36, 50, 70, 100, 160, 300)
-CONTEXTS = 16 * 769 + 5 * 1304
+CONTEXTS = 16 * 1537 + 5 * 1304
+# Slopes above 0, in eighths of a voxel, by rules.
+SLOPES = {0: (4, 8, 12, 16), 2: (4, 8, 12, 16), 3: (1, 2, 3, 5, 8, 16)}
 
 
 def quantised(edges: tuple[int, ...], number: int) -> int:
@@ -32,7 +34,7 @@ class Leaf:
 
     @property
     def family(self) -> int:
-        return 0 if self.mode < 0 else self.mode + 1 if self.mode < 2 else 3 + (self.mode - 2) // 81
+        return 0 if self.mode < 0 else self.mode + 1 if self.mode < 2 else 3 + (self.mode - 2) // 169
 
     def size(self, i: int, j: int, k: int) -> int:
         return abs(self.symbols.get((i, j, k), 0))
@@ -42,8 +44,8 @@ NONE = Leaf(-1, (0, 0, 0), (1, 1, 1))
 
 
 class Tile:
-    def __init__(self, extent: Sides, codes: Sides, stream: bytes, knowledge: Knowledge) -> None:
-        self.extent, self.codes, self.deepest = extent, codes, max(codes) - 2
+    def __init__(self, extent: Sides, codes: Sides, rules: int, stream: bytes, knowledge: Knowledge) -> None:
+        self.extent, self.codes, self.rules, self.deepest = extent, codes, rules, max(codes) - 2
         self.padded = tuple(ceil(n / 2**c) * 2**c for n, c in zip(extent, codes, strict=True))
         self.owner: dict[Place, Leaf] = {}
         self.leaves: list[Leaf] = []
@@ -55,8 +57,8 @@ class Tile:
         return tuple(2 ** max(0, c - level) for c in self.codes)
 
     def ask(self, kind: int, *views: int) -> int:
-        contexts = [769 * kind + 128 * i + view for i, view in enumerate(views)]
-        return self.stream.decision(self.knowledge, [*contexts, 769 * kind + 768], kind)
+        contexts = [1537 * kind + 256 * i + view for i, view in enumerate(views)]
+        return self.stream.decision(self.knowledge, [*contexts, 1537 * kind + 1536], kind)
 
     def block(self, level: int, at: Place) -> None:
         if any(p >= n for p, n in zip(at, self.extent, strict=True)):
@@ -96,7 +98,7 @@ class Tile:
             if leaf.mode < 0 or leaf.mode in refused:
                 continue
             refused.add(leaf.mode)
-            straight = leaf.mode >= 2 and (leaf.mode - 2) % 81 == 40
+            straight = leaf.mode >= 2 and (leaf.mode - 2) % 169 == 84
             views = (4 * same + level, 4 * leaf.family + level, 2 * leaf.family + (leaf.box is not None))
             if self.ask(1 + i, *views, 6 * same + leaf.family, 4 * straight + level, 4 * level + alike):
                 return leaf.mode
@@ -105,26 +107,26 @@ class Tile:
             family += 1
         if family < 2:
             return family
-        axis, near = family - 2, (9, 9)
+        axis, near = family - 2, (13, 13)
         for leaf in (w, n, u):
             if leaf.family == axis + 3:
-                near = divmod((leaf.mode - 2) % 81, 9)
+                near = divmod((leaf.mode - 2) % 169, 13)
         first = self.slope(0, axis, level, same, near[0], near[1])
         second = self.slope(1, axis, level, same, near[1], first)
-        return 2 + 81 * axis + 9 * first + second
+        return 2 + 169 * axis + 13 * first + second
 
     def slope(self, number: int, axis: int, level: int, same: int, near: int, other: int) -> int:
         steep = 0
-        while steep < 4:
-            r = 4 * axis + steep
-            views = (r, 10 * r + near, 10 * steep + other, 12 * level + r, 10 * near + other, 8 * steep + same)
+        while steep < len(SLOPES[self.rules]):
+            r = 6 * axis + steep
+            views = (r, 14 * r + near, 14 * steep + other, 18 * level + r, 14 * near + other, 8 * steep + same)
             if not self.ask(8 + number, *views):
                 break
             steep += 1
         if steep == 0:
-            return 4
-        views = (axis, 10 * axis + near, 10 * axis + other, 3 * level + axis, 10 * near + other, steep)
-        return 4 + steep if self.ask(10 + number, *views) else 4 - steep
+            return 6
+        views = (axis, 14 * axis + near, 14 * axis + other, 3 * level + axis, 14 * near + other, steep)
+        return 6 + steep if self.ask(10 + number, *views) else 6 - steep
 
     def box(self, leaf: Leaf, w: Leaf, n: Leaf, u: Leaf, used: int) -> tuple[int, ...] | None:
         counts = 4 * used + sum(one.level >= 0 for one in (w, n, u))
@@ -187,7 +189,7 @@ class Tile:
         ones = 0
         while ones < 15:
             kind = min(ones, 4)
-            contexts = [16 * 769 + 1304 * kind + view for view in views]
+            contexts = [16 * 1537 + 1304 * kind + view for view in views]
             if not self.stream.decision(self.knowledge, contexts, 16 + 3 * kind + (total >= 4) + (total >= 9)):
                 break
             ones += 1
@@ -200,7 +202,7 @@ class Tile:
             magnitude += 1
         return -magnitude if self.stream.bit(32768) else magnitude
 
-    def voxels(self, step: float, offsets: bytes, sines: bool) -> npt.NDArray[np.float64]:
+    def voxels(self, step: float, offsets: bytes) -> npt.NDArray[np.float64]:
         values = np.zeros(self.padded)
         layer = 2 ** self.codes[0]
         started = 0
@@ -217,7 +219,9 @@ class Tile:
                     size = abs(symbol) - offsets[abs(symbol) > 1] / 256
                     spectrum[q] = math.copysign(size * step, symbol)
                 for axis, n in enumerate(leaf.sides):
-                    if sines and (leaf.mode == 1 or leaf.family == 3 + axis):
+                    if (self.rules == 3 and leaf.mode) or (
+                        self.rules == 2 and (leaf.mode == 1 or leaf.family == 3 + axis)
+                    ):
                         waves = np.sin(np.pi * np.outer(np.arange(n) + 1, 2 * np.arange(n) + 1) / (2 * n + 1))
                         waves *= 2 / math.sqrt(2 * n + 1)
                     else:
@@ -245,7 +249,8 @@ class Tile:
             if mode == 0:
                 return np.full(sides, np.concatenate([face.ravel() for face in faces]).mean())
             return sum(f * w for f, w in zip(faces, weights, strict=True)) / sum(weights)  # type: ignore[return-value]
-        axis, first, second = (mode - 2) // 81, (mode - 2) % 81 // 9 - 4, (mode - 2) % 9 - 4
+        axis, numbers = (mode - 2) // 169, divmod((mode - 2) % 169, 13)
+        slopes = [math.copysign((0, *SLOPES[self.rules])[abs(number - 6)], number - 6) for number in numbers]
         others = [a for a in range(3) if a != axis]
         most = [n - 1 for n in self.padded]
         for passed in range(axis):  # nothing behind the block along the axes before
@@ -263,17 +268,36 @@ class Tile:
                 return look(u, v)
             return look(u, v) / 2 + (look(u - 1, v) + look(u + 1, v) + look(u, v - 1) + look(u, v + 1)) / 8
 
-        distance = steps[axis] + 1
-        doubled = [2 * steps[other] - slope * distance for other, slope in zip(others, (first, second), strict=True)]
-        (u, v), (du, dv) = (d // 2 for d in doubled), (d % 2 for d in doubled)
-        return (smoothed(u, v) + smoothed(u, v + dv) + smoothed(u + du, v) + smoothed(u + du, v + dv)) / 4
+        def slid(
+            u: npt.NDArray[np.int64], v: npt.NDArray[np.int64], d: npt.NDArray[np.int64]
+        ) -> npt.NDArray[np.float64]:
+            (u, fu), (v, fv) = (
+                (np.floor(q - d * slope / 8).astype(int), (q - d * slope / 8) % 1)
+                for q, slope in zip((u, v), slopes, strict=True)
+            )
+            upper = (1 - fv) * smoothed(u, v) + fv * smoothed(u, v + 1)
+            return (1 - fu) * upper + fu * ((1 - fv) * smoothed(u + 1, v) + fv * smoothed(u + 1, v + 1))
+
+        distance, places = steps[axis] + 1, [steps[other] for other in others]
+        block = slid(*places, distance)
+        if self.rules == 3:
+            for i, other in enumerate(others):
+                if at[other] == 0:
+                    continue
+                beside = [p + q for p, q in zip(at, steps, strict=True)]
+                beside[other] = np.full(sides, at[other] - 1)
+                before = list(places)
+                before[i] = np.full(sides, -1)
+                missed = values[tuple(beside)] - slid(*before, distance)
+                block = block + np.where(places[i] < 4, 0.3 * 0.35 ** places[i], 0) * missed
+        return block
 
 
 def directional_output(payload: bytes, spatial: tuple[int, ...]) -> npt.NDArray[np.float64]:
     """All voxels of a directional layer, normalised."""
     reader, shape = Reader(payload), (1,) * (3 - len(spatial)) + spatial
     first, *others = reader.take(3)
-    codes, sines = (first % 128, *others), first >= 128
+    codes, rules = (first % 64, *others), first // 64
     tiles = tuple(reader.varint() * 2**c for c in codes)
     step = float(np.float32(2 ** (int.from_bytes(reader.take(2), "little") / 256 - 40)))
     offsets = reader.take(2)
@@ -286,6 +310,6 @@ def directional_output(payload: bytes, spatial: tuple[int, ...]) -> npt.NDArray[
         box = [slice(i * s, min(i * s + s, n)) for i, s, n in zip(cell, tiles, shape, strict=True)]
         if stream:
             knowledge = learnt if not any(cell) else learnt.copy()
-            tile = Tile(tuple(b.stop - b.start for b in box), codes, stream, knowledge)
-            output[tuple(box)] = tile.voxels(step, offsets, sines)
+            tile = Tile(tuple(b.stop - b.start for b in box), codes, rules, stream, knowledge)
+            output[tuple(box)] = tile.voxels(step, offsets)
     return output.reshape(spatial)

@@ -16,6 +16,7 @@ from napari_tinc.directional import search
 from napari_tinc.directional.layer import CodedDirections, DirectionalLayer
 from napari_tinc.directional.layout import MAX_TILE, Layout
 from napari_tinc.directional.payload import pack_directions, parse_directions
+from napari_tinc.directional.prediction import RULES
 from napari_tinc.directional.search import Fit, Prices
 from napari_tinc.encode import directing, trial
 from napari_tinc.format import KIND_DIRECTIONAL, KIND_WAVELETS, Frame, Segment, pack, parse
@@ -184,6 +185,7 @@ HEAD = bytes([3, 3, 3, 2, 3, 3, 0, 40, 26, 13])
     ("head", "text"),
     [
         (bytes([6]) + HEAD[1:], "side code of a root block"),
+        (bytes([64 + 3]) + HEAD[1:], "rules of blocks: expected one of .* got 1"),
         (bytes([1, 1, 1]) + HEAD[3:], "longest side code of a root block"),
         (HEAD[:3] + bytes([0]) + HEAD[4:], "root blocks of a tile"),
         (HEAD[:3] + bytes([3]) + HEAD[4:], "root blocks of a tile"),
@@ -213,7 +215,7 @@ def test_any_bytes_decode_to_something() -> None:
     layout = Layout((13, 22, 19), (3, 3, 3), (2, 2, 3))
     for _ in range(30):
         streams = tuple(draw.integers(0, 256, draw.integers(0, 40), np.uint8).tobytes() for _ in range(layout.tiles))
-        coded = CodedDirections(layout, bool(draw.integers(2)), code_of(0.1), (26, 13), streams)
+        coded = CodedDirections(layout, RULES[int(draw.choice(list(RULES)))], code_of(0.1), (26, 13), streams)
         assert np.isfinite(DirectionalLayer(coded, BlockCache()).values(whole(layout.shape), 1.0)).all()
 
 

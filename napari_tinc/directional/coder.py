@@ -32,7 +32,7 @@ _MOST_ONES = 15
 _SPLIT, _MATCH, _FAMILY, _TILT, _SIDE, _ANY, _EXTENT = (np.int64(k) for k in (0, 1, 4, 8, 10, 12, 13))
 _KINDS = 16
 # Contexts of each of their first six inputs; the seventh has one.
-_WIDTH = 256
+_WIDTH = 384
 _REGION = 6 * _WIDTH + 1
 # Decisions about symbols: is it not 0, not 1, is there another bit; contexts of a kind, and where each input's start.
 _SYMBOL_KINDS, _SYMBOL_CONTEXTS = 5, 1304
@@ -187,7 +187,7 @@ def _code_slope(  # type: ignore[no-untyped-def]
     while i < steepest:
         place = STEEPEST * axis + i
         _ask(
-            model, _TILT + number, place, 14 * place + near, 14 * i + other, 18 * level + place, 14 * near + other,
+            model, _TILT + number, place, 16 * place + near, 16 * i + other, 21 * level + place, 16 * near + other,
             8 * i + same,
         )  # fmt: skip
         if not _decide(coder, data, model, reading, np.int64(steep > i)):
@@ -196,7 +196,7 @@ def _code_slope(  # type: ignore[no-untyped-def]
     if i == 0:
         return np.int64(STEEPEST)
     _ask(
-        model, _SIDE + number, axis, 14 * axis + near, 14 * axis + other, 3 * level + axis, 14 * near + other, i
+        model, _SIDE + number, axis, 16 * axis + near, 16 * axis + other, 3 * level + axis, 16 * near + other, i
     )  # fmt: skip
     return STEEPEST + i if _decide(coder, data, model, reading, np.int64(slope > STEEPEST)) else STEEPEST - i
 

@@ -19,7 +19,7 @@ from napari_tinc.mixing import Array
 
 # Modes: the mean, the blend, and by axis and its two slopes, numbered from the steepest down, the directions.
 MEAN, SMOOTH, DIRECTIONS = 0, 1, 2
-STEEPEST = 6
+STEEPEST = 7
 SLOPES = 2 * STEEPEST + 1
 MODES = DIRECTIONS + 3 * SLOPES**2
 # Faces of blocks at least this long are smoothed: what noise they have would become stripes.
@@ -71,7 +71,7 @@ def _slopes(*above: int) -> Array:
 _NOWHERE, _BLENDED = np.zeros(3, np.int64), np.ones(3, np.int64)
 _OLDEST = Rules(0, 4, _slopes(4, 8, 12, 16), False, np.zeros((5, 3), np.int64))
 _SECOND = Rules(2, 4, _OLDEST.slopes, False, np.stack([_NOWHERE, _BLENDED, *np.eye(3, dtype=np.int64)]))
-LATEST = Rules(3, 6, _slopes(1, 2, 3, 5, 8, 16), True, np.stack([_NOWHERE, *[_BLENDED] * 4]))
+LATEST = Rules(3, 7, _slopes(1, 2, 3, 4, 6, 8, 16), True, np.stack([_NOWHERE, *[_BLENDED] * 4]))
 RULES = {rules.code: rules for rules in (_OLDEST, _SECOND, LATEST)}
 
 

@@ -4,17 +4,18 @@ import { forEachLimited, type Means } from '../pool.js';
 import type { Part } from '../source.js';
 import { parseStreams, type Streams } from '../streams.js';
 import { parseStep } from '../wavelets/layer.js';
+import { RULES } from './prediction.js';
 import type { DirectionsResult } from './tile.js';
 
 const MOST_VOXELS = 2 ** 26;
 const MOST_TILE = 2 ** 22;
 /** Bytes of the statistics of a tile. */
-const STATISTICS = 77000;
+const STATISTICS = 126200;
 
 interface Head {
   readonly codes: Triple;
-  /** Whether blocks are corrected by sines, too. */
-  readonly sines: boolean;
+  /** Code of how blocks are predicted and corrected. */
+  readonly rules: number;
   readonly step: number;
   readonly offsets: readonly [number, number];
   readonly grid: Grid;
@@ -50,22 +51,24 @@ export class DirectionalLayer {
   }
 
   private async decodeTile(index: number): Promise<DirectionsResult> {
-    const { streams, grid, codes, sines, step, offsets } = this.head;
+    const { streams, grid, codes, rules, step, offsets } = this.head;
     const first = index ? (await this.tile(0)).statistics : undefined;
     const stream = await this.part.read(streams.starts[index]!, streams.stops[index]!);
-    return this.means.pool.run({ kind: 'directions', stream, codes, sines, extent: sidesOf(grid.box(index)), step, offsets, statistics: first });
+    return this.means.pool.run({ kind: 'directions', stream, codes, rules, extent: sidesOf(grid.box(index)), step, offsets, statistics: first });
   }
 }
 
 function parseHead(cursor: Cursor, shape: Triple, size: number): Head {
   if (volumeOf(shape) > MOST_VOXELS) cursor.fail('expected an item of at most 2²⁶ voxels');
   const [first, ...others] = cursor.take(3);
-  const codes = [first! & 127, ...others] as unknown as Triple;
+  const rules = first! >> 6;
+  if (!RULES[rules]) cursor.fail(`expected rules of blocks of ${Object.keys(RULES).join(', ')}, got ${rules}; a newer release may know them`);
+  const codes = [first! & 63, ...others] as unknown as Triple;
   if (Math.max(...codes) > 5 || Math.max(...codes) < 2) cursor.fail(`expected root codes of 0 to 5, one of them 2 or more, got ${codes.join(', ')}`);
   const sides = codes.map((code, a) => cursor.varint(Math.ceil(shape[a]! / 2 ** code), 'a number of root blocks', 1) * 2 ** code) as unknown as Triple;
   if (volumeOf(sides) > MOST_TILE) cursor.fail(`expected tiles of at most ${MOST_TILE} voxels`);
   const step = parseStep(cursor);
   const offsets = [cursor.byte(), cursor.byte()] as const;
   const grid = new Grid(shape, sides);
-  return { codes, sines: first! > 127, step, offsets, grid, streams: parseStreams(cursor, grid.length, size) };
+  return { codes, rules, step, offsets, grid, streams: parseStreams(cursor, grid.length, size) };
 }

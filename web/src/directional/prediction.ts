@@ -7,12 +7,43 @@ export interface Placed {
 }
 
 const LONG = 8;
+/** What a direction misses beside a block counts so much in the first voxel, less in each of the next, none beyond. */
+const CARRIED = [0.3, 0.3 * 0.35, 0.3 * 0.35 ** 2, 0.3 * 0.35 ** 3];
+
+/** How blocks are predicted and corrected; files keep the rules of their time. */
+export interface Rules {
+  /** Slopes above 0, in eighths of a voxel a step. */
+  readonly slopes: readonly number[];
+  /** Whether what a direction misses beside a block is made up for within it. */
+  readonly carries: boolean;
+  hasSines(mode: number, axis: number): boolean;
+}
+
+const HALVES = [4, 8, 12, 16] as const;
+
+/** By their code in a file. */
+export const RULES: Readonly<Record<number, Rules>> = {
+  0: { slopes: HALVES, carries: false, hasSines: () => false },
+  2: { slopes: HALVES, carries: false, hasSines: (mode, axis) => mode === 1 || axisOf(mode) === axis },
+  3: { slopes: [1, 2, 3, 5, 8, 16], carries: true, hasSines: (mode) => mode > 0 },
+};
+
+/** Axis of a direction. */
+export function axisOf(mode: number): number {
+  return Math.floor((mode - 2) / 169);
+}
+
+/** Number of a direction's slope, 6 for none. */
+export function slopeOf(mode: number, j: number): number {
+  const numbers = (mode - 2) % 169;
+  return j === 0 ? Math.floor(numbers / 13) : numbers % 13;
+}
 
 /** Put the prediction of a block in its place, from the voxels around it as they are now. */
-export function predict(voxels: Float32Array, shape: Triple, block: Placed, mode: number): void {
+export function predict(voxels: Float32Array, shape: Triple, block: Placed, mode: number, rules: Rules): void {
   if (mode === 0) fillWithMean(voxels, shape, block);
   else if (mode === 1) blend(voxels, shape, block);
-  else continueAlong(voxels, shape, block, mode - 2);
+  else continueAlong(voxels, shape, block, mode, rules);
 }
 
 function stridesOf(shape: Triple): Triple {
@@ -66,22 +97,22 @@ function blend(voxels: Float32Array, shape: Triple, { corner, sides }: Placed): 
       }
 }
 
-function continueAlong(voxels: Float32Array, shape: Triple, { corner, sides }: Placed, code: number): void {
-  const a = Math.floor(code / 81), b = a === 0 ? 1 : 0, c = a === 2 ? 1 : 2;
-  const s = Math.floor((code % 81) / 9) - 4, t = (code % 9) - 4;
+function continueAlong(voxels: Float32Array, shape: Triple, { corner, sides }: Placed, mode: number, { slopes, carries }: Rules): void {
+  const a = axisOf(mode), b = a === 0 ? 1 : 0, c = a === 2 ? 1 : 2;
+  const [s, t] = [0, 1].map((j) => Math.sign(slopeOf(mode, j) - 6) * (slopes[Math.abs(slopeOf(mode, j) - 6) - 1] ?? 0)) as [number, number];
   const strides = stridesOf(shape);
   const depth = sides[a]!, height = sides[b]!, width = sides[c]!;
   const smooth = Math.max(...sides) >= LONG;
   // The face, with as much around it as directions and the smoothing reach.
-  const marginB = 2 * depth + 2, marginC = marginB;
-  const rows = height + 2 * marginB, columns = width + 2 * marginC;
+  const margin = 2 * depth + 2;
+  const rows = height + 2 * margin, columns = width + 2 * margin;
   const lastB = b < a ? corner[b]! + height - 1 : shape[b]! - 1;
   const lastC = c < a ? corner[c]! + width - 1 : shape[c]! - 1;
   const base = Math.max(0, corner[a]! - 1) * strides[a]!;
   const raw = new Float32Array(rows * columns);
   for (let y = 0; y < rows; y++) {
-    const row = base + Math.min(lastB, Math.max(0, corner[b]! + y - marginB)) * strides[b]!;
-    for (let z = 0; z < columns; z++) raw[y * columns + z] = voxels[row + Math.min(lastC, Math.max(0, corner[c]! + z - marginC)) * strides[c]!]!;
+    const row = base + Math.min(lastB, Math.max(0, corner[b]! + y - margin)) * strides[b]!;
+    for (let z = 0; z < columns; z++) raw[y * columns + z] = voxels[row + Math.min(lastC, Math.max(0, corner[c]! + z - margin)) * strides[c]!]!;
   }
   let face = raw;
   if (smooth) {
@@ -93,15 +124,35 @@ function continueAlong(voxels: Float32Array, shape: Triple, { corner, sides }: P
       }
   }
   const first = firstOf(strides, corner);
+  // The face moved, from one row and one column before the block on.
+  const across = width + 1;
+  const moved = new Float32Array((height + 1) * across);
   for (let d = 1; d <= depth; d++) {
-    const down = Math.floor((-d * s) / 2), right = Math.floor((-d * t) / 2);
-    const halfB = (d * s) & 1 ? columns : 0, halfC = (d * t) & 1;
-    for (let y = 0; y < height; y++) {
-      let i = (y + down + marginB) * columns + right + marginC;
-      let at = first + (d - 1) * strides[a]! + y * strides[b]!;
-      for (let z = 0; z < width; z++, i++, at += strides[c]!)
-        voxels[at] = 0.25 * (face[i]! + face[i + halfB]! + face[i + halfC]! + face[i + halfB + halfC]!);
-    }
+    const below = ((-d * s) & 7) / 8, right = ((-d * t) & 7) / 8;
+    const from = (margin - 1 + ((-d * s) >> 3)) * columns + margin - 1 + ((-d * t) >> 3);
+    const down = below ? columns : 0, next = right ? 1 : 0;
+    for (let y = 0; y <= height; y++)
+      for (let z = 0, i = from + y * columns; z <= width; z++, i++) {
+        const upper = (1 - right) * face[i]! + right * face[i + next]!;
+        const lower = (1 - right) * face[i + down]! + right * face[i + down + next]!;
+        moved[y * across + z] = (1 - below) * upper + below * lower;
+      }
+    const plane = first + (d - 1) * strides[a]!;
+    if (carries && corner[b]) carry(voxels, plane - strides[b]!, strides[c]!, width, moved, 1, 1, height, across);
+    if (carries && corner[c]) carry(voxels, plane - strides[c]!, strides[b]!, height, moved, across, across, width, 1);
+    for (let y = 0; y < height; y++)
+      for (let z = 0; z < width; z++) voxels[plane + y * strides[b]! + z * strides[c]!] = moved[(y + 1) * across + z + 1]!;
+  }
+}
+
+/** Make up for what a direction misses along a face, the `count` voxels from `seen` on, in the voxels next to it. */
+function carry(
+  voxels: Float32Array, seen: number, stride: number, count: number, moved: Float32Array, first: number, along: number, reach: number, inwards: number,
+): void {
+  for (let q = 0; q < count; q++) {
+    const at = first + q * along;
+    const missed = voxels[seen + q * stride]! - moved[at]!;
+    for (let r = 0; r < Math.min(reach, CARRIED.length); r++) moved[at + (r + 1) * inwards]! += CARRIED[r]! * missed;
   }
 }
 

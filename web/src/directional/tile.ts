@@ -1,9 +1,9 @@
 import type { Triple } from '../box.js';
 import { freshStatistics, MixingDecoder, type Statistics } from '../mixing.js';
-import { Correction, type Placed, predict } from './prediction.js';
+import { axisOf, Correction, type Placed, predict, RULES, type Rules, slopeOf } from './prediction.js';
 
-const KIND_CONTEXTS = 769;
-const SYMBOLS_BASE = 12304;
+const KIND_CONTEXTS = 1537;
+const SYMBOLS_BASE = 24592;
 const SYMBOL_CONTEXTS = 1304;
 const SYMBOL_SET = 16;
 const MOST_BITS = 13;
@@ -13,8 +13,8 @@ export interface DirectionsTask {
   readonly stream: Uint8Array;
   /** Logarithms of a root block's sides. */
   readonly codes: Triple;
-  /** Whether blocks are corrected by sines, too. */
-  readonly sines: boolean;
+  /** Code of how blocks are predicted and corrected. */
+  readonly rules: number;
   /** Voxels of the tile that are inside the volume. */
   readonly extent: Triple;
   readonly step: number;
@@ -49,7 +49,7 @@ function quantised(table: Uint8Array, value: number): number {
 }
 
 export function runDirectionsTask(task: DirectionsTask): DirectionsResult {
-  const coder = new MixingDecoder(task.stream, task.statistics ?? freshStatistics(18824, 31, 19660));
+  const coder = new MixingDecoder(task.stream, task.statistics ?? freshStatistics(31112, 31, 19660));
   const tile = new Tile(task, coder);
   if (task.stream.length) tile.decode();
   return { voxels: tile.inside(), statistics: coder.learnt() };
@@ -67,12 +67,14 @@ class Tile {
   private readonly blocks: Block[] = [];
   private readonly deepest: number;
   private readonly correction = new Correction();
+  private readonly rules: Rules;
 
   constructor(
     private readonly task: DirectionsTask,
     private readonly coder: MixingDecoder,
   ) {
     const { codes, extent } = task;
+    this.rules = RULES[task.rules]!;
     this.shape = extent.map((n, a) => Math.ceil(n / 2 ** codes[a]!) * 2 ** codes[a]!) as unknown as Triple;
     this.deepest = Math.max(...codes) - 2;
     this.smallest = codes.map((code) => Math.max(0, code - this.deepest)) as unknown as Triple;
@@ -125,7 +127,7 @@ class Tile {
     block.mode = this.readMode(level, around);
     this.readBox(block, around);
     this.own(block);
-    predict(this.voxels, this.shape, block, block.mode);
+    predict(this.voxels, this.shape, block, block.mode, this.rules);
     if (block.coded) this.readSymbols(block, around);
   }
 
@@ -151,7 +153,7 @@ class Tile {
 
   private decide(kind: number, v0: number, v1: number, v2: number, v3: number, v4: number, v5: number): number {
     const k = KIND_CONTEXTS * kind;
-    return this.coder.decide(k + v0, k + 128 + v1, k + 256 + v2, k + 384 + v3, k + 512 + v4, k + 640 + v5, k + 768, kind);
+    return this.coder.decide(k + v0, k + 256 + v1, k + 512 + v2, k + 768 + v3, k + 1024 + v4, k + 1280 + v5, k + 1536, kind);
   }
 
   private isSplit(level: number, [w, n, u]: Around): boolean {
@@ -170,7 +172,7 @@ class Tile {
     for (const [i, block] of [u, n, w].entries()) {
       if (!block || refused.has(block.mode)) continue;
       const f = family(block);
-      const straight = block.mode >= 2 && slopeOf(block.mode, 0) === 0 && slopeOf(block.mode, 1) === 0 ? 4 : 0;
+      const straight = block.mode >= 2 && slopeOf(block.mode, 0) === 6 && slopeOf(block.mode, 1) === 6 ? 4 : 0;
       if (this.decide(1 + i, 4 * e + level, 4 * f + level, 2 * f + (block.coded ? 1 : 0), 6 * e + f, level + straight, 4 * level + alike)) return block.mode;
       refused.add(block.mode);
     }
@@ -179,19 +181,19 @@ class Tile {
     if (i < 2) return i;
     const axis = i - 2;
     const same = around.filter((block) => block !== undefined && block.mode >= 2 && axisOf(block.mode) === axis).at(-1);
-    const slopes: number[] = [];
+    const numbers: number[] = [];
     for (let j = 0; j < 2; j++) {
-      const g = same ? slopeOf(same.mode, j) + 4 : 9;
-      const h = j === 1 ? slopes[0]! + 4 : same ? slopeOf(same.mode, 1) + 4 : 9;
+      const g = same ? slopeOf(same.mode, j) : 13;
+      const h = j === 1 ? numbers[0]! : same ? slopeOf(same.mode, 1) : 13;
       let size = 0;
-      for (; size < 4; size++) {
-        const r = 4 * axis + size;
-        if (!this.decide(8 + j, r, 10 * r + g, 10 * size + h, 12 * level + r, 10 * g + h, 8 * size + e)) break;
+      for (; size < this.rules.slopes.length; size++) {
+        const r = 6 * axis + size;
+        if (!this.decide(8 + j, r, 14 * r + g, 14 * size + h, 18 * level + r, 14 * g + h, 8 * size + e)) break;
       }
-      if (size && !this.decide(10 + j, axis, 10 * axis + g, 10 * axis + h, 3 * level + axis, 10 * g + h, size)) size = -size;
-      slopes.push(size);
+      if (size && !this.decide(10 + j, axis, 14 * axis + g, 14 * axis + h, 3 * level + axis, 14 * g + h, size)) size = -size;
+      numbers.push(6 + size);
     }
-    return 2 + 81 * axis + 9 * (slopes[0]! + 4) + slopes[1]! + 4;
+    return 2 + 169 * axis + 13 * numbers[0]! + numbers[1]!;
   }
 
   private readBox(block: Block, around: Around): void {
@@ -266,8 +268,7 @@ class Tile {
           const value = (size - offsets[size === 1 ? 0 : 1] / 256) * step;
           coefficients[(i * sides[1] + j) * sides[2] + k] = coder.bit() ? -value : value;
         }
-    const { mode } = block;
-    const sines = [0, 1, 2].map((a) => this.task.sines && (mode === 1 || Math.floor((mode - 2) / 81) === a));
+    const sines = [0, 1, 2].map((a) => this.rules.hasSines(block.mode, a));
     this.correction.add(this.voxels, shape, block, [b0, b1, b2], sines);
   }
 
@@ -292,15 +293,6 @@ class Tile {
 
 /** W, N and U; one outside the tile is not there. */
 type Around = readonly [Block | undefined, Block | undefined, Block | undefined];
-
-function axisOf(mode: number): number {
-  return Math.floor((mode - 2) / 81);
-}
-
-function slopeOf(mode: number, j: number): number {
-  const slopes = (mode - 2) % 81;
-  return (j === 0 ? Math.floor(slopes / 9) : slopes % 9) - 4;
-}
 
 function family(block: Block | undefined): number {
   if (block === undefined) return 0;
