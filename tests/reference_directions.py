@@ -15,9 +15,9 @@ Place = tuple[int, int, int]
 Sides = tuple[int, ...]
 A, B = (1, 2, 4, 6, 9, 13, 20, 32, 64), (1, 3, 6, 12, 24, 60)
 E = (1, 2, 3, 5, 7, 10, 14, 19, 26, 36, 50, 70, 100, 160, 300)
-CONTEXTS = 16 * 1537 + 5 * 1304
+CONTEXTS = 16 * 2305 + 5 * 1304
 # Slopes above 0, in eighths of a voxel, by rules.
-SLOPES = {0: (4, 8, 12, 16), 2: (4, 8, 12, 16), 3: (1, 2, 3, 5, 8, 16)}
+SLOPES = {0: (4, 8, 12, 16), 2: (4, 8, 12, 16), 3: (1, 2, 3, 4, 6, 8, 16)}
 
 
 def quantised(edges: tuple[int, ...], number: int) -> int:
@@ -34,7 +34,7 @@ class Leaf:
 
     @property
     def family(self) -> int:
-        return 0 if self.mode < 0 else self.mode + 1 if self.mode < 2 else 3 + (self.mode - 2) // 169
+        return 0 if self.mode < 0 else self.mode + 1 if self.mode < 2 else 3 + (self.mode - 2) // 225
 
     def size(self, i: int, j: int, k: int) -> int:
         return abs(self.symbols.get((i, j, k), 0))
@@ -57,8 +57,8 @@ class Tile:
         return tuple(2 ** max(0, c - level) for c in self.codes)
 
     def ask(self, kind: int, *views: int) -> int:
-        contexts = [1537 * kind + 256 * i + view for i, view in enumerate(views)]
-        return self.stream.decision(self.knowledge, [*contexts, 1537 * kind + 1536], kind)
+        contexts = [2305 * kind + 384 * i + view for i, view in enumerate(views)]
+        return self.stream.decision(self.knowledge, [*contexts, 2305 * kind + 2304], kind)
 
     def block(self, level: int, at: Place) -> None:
         if any(p >= n for p, n in zip(at, self.extent, strict=True)):
@@ -98,7 +98,7 @@ class Tile:
             if leaf.mode < 0 or leaf.mode in refused:
                 continue
             refused.add(leaf.mode)
-            straight = leaf.mode >= 2 and (leaf.mode - 2) % 169 == 84
+            straight = leaf.mode >= 2 and (leaf.mode - 2) % 225 == 112
             views = (4 * same + level, 4 * leaf.family + level, 2 * leaf.family + (leaf.box is not None))
             if self.ask(1 + i, *views, 6 * same + leaf.family, 4 * straight + level, 4 * level + alike):
                 return leaf.mode
@@ -107,26 +107,26 @@ class Tile:
             family += 1
         if family < 2:
             return family
-        axis, near = family - 2, (13, 13)
+        axis, near = family - 2, (15, 15)
         for leaf in (w, n, u):
             if leaf.family == axis + 3:
-                near = divmod((leaf.mode - 2) % 169, 13)
+                near = divmod((leaf.mode - 2) % 225, 15)
         first = self.slope(0, axis, level, same, near[0], near[1])
         second = self.slope(1, axis, level, same, near[1], first)
-        return 2 + 169 * axis + 13 * first + second
+        return 2 + 225 * axis + 15 * first + second
 
     def slope(self, number: int, axis: int, level: int, same: int, near: int, other: int) -> int:
         steep = 0
         while steep < len(SLOPES[self.rules]):
-            r = 6 * axis + steep
-            views = (r, 14 * r + near, 14 * steep + other, 18 * level + r, 14 * near + other, 8 * steep + same)
+            r = 7 * axis + steep
+            views = (r, 16 * r + near, 16 * steep + other, 21 * level + r, 16 * near + other, 8 * steep + same)
             if not self.ask(8 + number, *views):
                 break
             steep += 1
         if steep == 0:
-            return 6
-        views = (axis, 14 * axis + near, 14 * axis + other, 3 * level + axis, 14 * near + other, steep)
-        return 6 + steep if self.ask(10 + number, *views) else 6 - steep
+            return 7
+        views = (axis, 16 * axis + near, 16 * axis + other, 3 * level + axis, 16 * near + other, steep)
+        return 7 + steep if self.ask(10 + number, *views) else 7 - steep
 
     def box(self, leaf: Leaf, w: Leaf, n: Leaf, u: Leaf, used: int) -> tuple[int, ...] | None:
         counts = 4 * used + sum(one.level >= 0 for one in (w, n, u))
@@ -189,7 +189,7 @@ class Tile:
         ones = 0
         while ones < 15:
             kind = min(ones, 4)
-            contexts = [16 * 1537 + 1304 * kind + view for view in views]
+            contexts = [16 * 2305 + 1304 * kind + view for view in views]
             if not self.stream.decision(self.knowledge, contexts, 16 + 3 * kind + (total >= 4) + (total >= 9)):
                 break
             ones += 1
@@ -249,8 +249,8 @@ class Tile:
             if mode == 0:
                 return np.full(sides, np.concatenate([face.ravel() for face in faces]).mean())
             return sum(f * w for f, w in zip(faces, weights, strict=True)) / sum(weights)  # type: ignore[return-value]
-        axis, numbers = (mode - 2) // 169, divmod((mode - 2) % 169, 13)
-        slopes = [math.copysign((0, *SLOPES[self.rules])[abs(number - 6)], number - 6) for number in numbers]
+        axis, numbers = (mode - 2) // 225, divmod((mode - 2) % 225, 15)
+        slopes = [math.copysign((0, *SLOPES[self.rules])[abs(number - 7)], number - 7) for number in numbers]
         others = [a for a in range(3) if a != axis]
         most = [n - 1 for n in self.padded]
         for passed in range(axis):  # nothing behind the block along the axes before

@@ -10,7 +10,7 @@ import type { DirectionsResult } from './tile.js';
 const MOST_VOXELS = 2 ** 26;
 const MOST_TILE = 2 ** 22;
 /** Bytes of the statistics of a tile. */
-const STATISTICS = 126200;
+const STATISTICS = 175304;
 
 interface Head {
   readonly codes: Triple;

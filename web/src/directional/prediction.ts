@@ -25,18 +25,18 @@ const HALVES = [4, 8, 12, 16] as const;
 export const RULES: Readonly<Record<number, Rules>> = {
   0: { slopes: HALVES, carries: false, hasSines: () => false },
   2: { slopes: HALVES, carries: false, hasSines: (mode, axis) => mode === 1 || axisOf(mode) === axis },
-  3: { slopes: [1, 2, 3, 5, 8, 16], carries: true, hasSines: (mode) => mode > 0 },
+  3: { slopes: [1, 2, 3, 4, 6, 8, 16], carries: true, hasSines: (mode) => mode > 0 },
 };
 
 /** Axis of a direction. */
 export function axisOf(mode: number): number {
-  return Math.floor((mode - 2) / 169);
+  return Math.floor((mode - 2) / 225);
 }
 
-/** Number of a direction's slope, 6 for none. */
+/** Number of a direction's slope, 7 for none. */
 export function slopeOf(mode: number, j: number): number {
-  const numbers = (mode - 2) % 169;
-  return j === 0 ? Math.floor(numbers / 13) : numbers % 13;
+  const numbers = (mode - 2) % 225;
+  return j === 0 ? Math.floor(numbers / 15) : numbers % 15;
 }
 
 /** Put the prediction of a block in its place, from the voxels around it as they are now. */
@@ -99,7 +99,7 @@ function blend(voxels: Float32Array, shape: Triple, { corner, sides }: Placed): 
 
 function continueAlong(voxels: Float32Array, shape: Triple, { corner, sides }: Placed, mode: number, { slopes, carries }: Rules): void {
   const a = axisOf(mode), b = a === 0 ? 1 : 0, c = a === 2 ? 1 : 2;
-  const [s, t] = [0, 1].map((j) => Math.sign(slopeOf(mode, j) - 6) * (slopes[Math.abs(slopeOf(mode, j) - 6) - 1] ?? 0)) as [number, number];
+  const [s, t] = [0, 1].map((j) => Math.sign(slopeOf(mode, j) - 7) * (slopes[Math.abs(slopeOf(mode, j) - 7) - 1] ?? 0)) as [number, number];
   const strides = stridesOf(shape);
   const depth = sides[a]!, height = sides[b]!, width = sides[c]!;
   const smooth = Math.max(...sides) >= LONG;

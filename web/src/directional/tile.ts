@@ -2,8 +2,8 @@ import type { Triple } from '../box.js';
 import { freshStatistics, MixingDecoder, type Statistics } from '../mixing.js';
 import { axisOf, Correction, type Placed, predict, RULES, type Rules, slopeOf } from './prediction.js';
 
-const KIND_CONTEXTS = 1537;
-const SYMBOLS_BASE = 24592;
+const KIND_CONTEXTS = 2305;
+const SYMBOLS_BASE = 36880;
 const SYMBOL_CONTEXTS = 1304;
 const SYMBOL_SET = 16;
 const MOST_BITS = 13;
@@ -49,7 +49,7 @@ function quantised(table: Uint8Array, value: number): number {
 }
 
 export function runDirectionsTask(task: DirectionsTask): DirectionsResult {
-  const coder = new MixingDecoder(task.stream, task.statistics ?? freshStatistics(31112, 31, 19660));
+  const coder = new MixingDecoder(task.stream, task.statistics ?? freshStatistics(43400, 31, 19660));
   const tile = new Tile(task, coder);
   if (task.stream.length) tile.decode();
   return { voxels: tile.inside(), statistics: coder.learnt() };
@@ -153,7 +153,7 @@ class Tile {
 
   private decide(kind: number, v0: number, v1: number, v2: number, v3: number, v4: number, v5: number): number {
     const k = KIND_CONTEXTS * kind;
-    return this.coder.decide(k + v0, k + 256 + v1, k + 512 + v2, k + 768 + v3, k + 1024 + v4, k + 1280 + v5, k + 1536, kind);
+    return this.coder.decide(k + v0, k + 384 + v1, k + 768 + v2, k + 1152 + v3, k + 1536 + v4, k + 1920 + v5, k + 2304, kind);
   }
 
   private isSplit(level: number, [w, n, u]: Around): boolean {
@@ -172,7 +172,7 @@ class Tile {
     for (const [i, block] of [u, n, w].entries()) {
       if (!block || refused.has(block.mode)) continue;
       const f = family(block);
-      const straight = block.mode >= 2 && slopeOf(block.mode, 0) === 6 && slopeOf(block.mode, 1) === 6 ? 4 : 0;
+      const straight = block.mode >= 2 && slopeOf(block.mode, 0) === 7 && slopeOf(block.mode, 1) === 7 ? 4 : 0;
       if (this.decide(1 + i, 4 * e + level, 4 * f + level, 2 * f + (block.coded ? 1 : 0), 6 * e + f, level + straight, 4 * level + alike)) return block.mode;
       refused.add(block.mode);
     }
@@ -183,17 +183,17 @@ class Tile {
     const same = around.filter((block) => block !== undefined && block.mode >= 2 && axisOf(block.mode) === axis).at(-1);
     const numbers: number[] = [];
     for (let j = 0; j < 2; j++) {
-      const g = same ? slopeOf(same.mode, j) : 13;
-      const h = j === 1 ? numbers[0]! : same ? slopeOf(same.mode, 1) : 13;
+      const g = same ? slopeOf(same.mode, j) : 15;
+      const h = j === 1 ? numbers[0]! : same ? slopeOf(same.mode, 1) : 15;
       let size = 0;
       for (; size < this.rules.slopes.length; size++) {
-        const r = 6 * axis + size;
-        if (!this.decide(8 + j, r, 14 * r + g, 14 * size + h, 18 * level + r, 14 * g + h, 8 * size + e)) break;
+        const r = 7 * axis + size;
+        if (!this.decide(8 + j, r, 16 * r + g, 16 * size + h, 21 * level + r, 16 * g + h, 8 * size + e)) break;
       }
-      if (size && !this.decide(10 + j, axis, 14 * axis + g, 14 * axis + h, 3 * level + axis, 14 * g + h, size)) size = -size;
-      numbers.push(6 + size);
+      if (size && !this.decide(10 + j, axis, 16 * axis + g, 16 * axis + h, 3 * level + axis, 16 * g + h, size)) size = -size;
+      numbers.push(7 + size);
     }
-    return 2 + 169 * axis + 13 * numbers[0]! + numbers[1]!;
+    return 2 + 225 * axis + 15 * numbers[0]! + numbers[1]!;
   }
 
   private readBox(block: Block, around: Around): void {
