@@ -17,7 +17,8 @@ A, B = (1, 2, 4, 6, 9, 13, 20, 32, 64), (1, 3, 6, 12, 24, 60)
 E = (1, 2, 3, 5, 7, 10, 14, 19, 26, 36, 50, 70, 100, 160, 300)
 CONTEXTS = 16 * 2305 + 5 * 1304
 # Slopes above 0, in eighths of a voxel, by rules.
-SLOPES = {0: (4, 8, 12, 16), 2: (4, 8, 12, 16), 3: (1, 2, 3, 4, 6, 8, 16)}
+SLOPES = {0: (4, 8, 12, 16), 2: (4, 8, 12, 16), 1: (1, 2, 3, 4, 6, 8, 16)}
+SLOPES[3] = SLOPES[1]
 
 
 def quantised(edges: tuple[int, ...], number: int) -> int:
@@ -219,7 +220,7 @@ class Tile:
                     size = abs(symbol) - offsets[abs(symbol) > 1] / 256
                     spectrum[q] = math.copysign(size * step, symbol)
                 for axis, n in enumerate(leaf.sides):
-                    if (self.rules == 3 and leaf.mode) or (
+                    if (self.rules in (1, 3) and leaf.mode) or (
                         self.rules == 2 and (leaf.mode == 1 or leaf.family == 3 + axis)
                     ):
                         waves = np.sin(np.pi * np.outer(np.arange(n) + 1, 2 * np.arange(n) + 1) / (2 * n + 1))

@@ -21,6 +21,7 @@ from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.choices import FAMILIES
 from napari_tinc.directional import layout as tilings
 from napari_tinc.directional.payload import pack_directions
+from napari_tinc.directional.prediction import LATEST
 from napari_tinc.directional.search import Prices, fit_step
 from napari_tinc.encode.compression import compress
 from napari_tinc.errors import FormatError
@@ -389,7 +390,7 @@ def blocks() -> bytes:
     def read(box: tuple[tuple[int, int], ...]) -> npt.NDArray[np.float32]:
         return values[tuple(slice(a, b) for a, b in box)]
 
-    fitted = complete(fit_step(read, None, layout, code_of(0.5), Prices.guessed()))
+    fitted = complete(fit_step(read, None, layout, LATEST[0], code_of(0.5), Prices.guessed()))
     assert sum(len(stream) > 0 for stream in fitted.coded.streams) > 2
     return pack_directions(fitted.coded)
 

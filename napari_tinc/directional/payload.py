@@ -7,7 +7,6 @@ import math
 from napari_tinc.directional.layer import CodedDirections
 from napari_tinc.directional.layout import LEAST_CODE, MAX_TILE, MAX_VOXELS, ROOT_CODES, Layout
 from napari_tinc.directional.prediction import RULES
-from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import Cursor, integer, u16, varint
 from napari_tinc.quantiser import STEP_CODES
 
@@ -50,10 +49,6 @@ def parse_directions(payload: bytes, spatial: tuple[int, ...]) -> CodedDirection
     integer("voxels of an item with directions", math.prod(shape), 1, MAX_VOXELS)
     first, *others = (cursor.u8("the side of a root block") for _ in shape)
     rules, first = divmod(first, 1 << _RULES_SHIFT)
-    if rules not in RULES:
-        raise FormatError(
-            f"rules of blocks: expected one of {sorted(RULES)}, got {rules}; a newer release may know them"
-        )
     codes = tuple(
         integer("side code of a root block", code, ROOT_CODES[0], ROOT_CODES[-1]) for code in (first, *others)
     )

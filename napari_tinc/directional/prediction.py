@@ -9,7 +9,7 @@ with a direction in space: along z it does what displaced blocks of the plane be
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -71,8 +71,11 @@ def _slopes(*above: int) -> Array:
 _NOWHERE, _BLENDED = np.zeros(3, np.int64), np.ones(3, np.int64)
 _OLDEST = Rules(0, 4, _slopes(4, 8, 12, 16), False, np.zeros((5, 3), np.int64))
 _SECOND = Rules(2, 4, _OLDEST.slopes, False, np.stack([_NOWHERE, _BLENDED, *np.eye(3, dtype=np.int64)]))
-LATEST = Rules(3, 7, _slopes(1, 2, 3, 4, 6, 8, 16), True, np.stack([_NOWHERE, *[_BLENDED] * 4]))
-RULES = {rules.code: rules for rules in (_OLDEST, _SECOND, LATEST)}
+_PLAIN = Rules(1, 7, _slopes(1, 2, 3, 4, 6, 8, 16), False, np.stack([_NOWHERE, *[_BLENDED] * 4]))
+_CARRYING = replace(_PLAIN, code=3, carries=True)
+RULES = {rules.code: rules for rules in (_OLDEST, _PLAIN, _SECOND, _CARRYING)}
+# What an encoder chooses from.
+LATEST = (_CARRYING, _PLAIN)
 
 
 def _bases() -> tuple[Array, Array]:

@@ -17,12 +17,12 @@ from napari_tinc.directional.prediction import (
     BASES,
     DIRECTIONS,
     FACE,
-    LATEST,
     LONGEST,
     MEAN,
     SLOPES,
     SMOOTH,
     TURNED_BASES,
+    Rules,
     blend,
     extend,
     face_of,
@@ -115,7 +115,7 @@ class Fit:
 
 
 def fit_step(
-    read: Read, read_weights: Read | None, layout: Layout, step_code: int, prices: Prices
+    read: Read, read_weights: Read | None, layout: Layout, rules: Rules, step_code: int, prices: Prices
 ) -> Generator[None, None, Fit]:
     """Make the directional layer of a step.
 
@@ -126,6 +126,7 @@ def fit_step(
     read_weights : callable or None
         Likewise whether its voxels matter, as 1 or 0; None if all do.
     layout : Layout
+    rules : Rules
     step_code : int
         See :func:`napari_tinc.quantiser.step_of`.
     prices : Prices
@@ -145,22 +146,28 @@ def fit_step(
         values, box = np.pad(read(layout.box(cell)), beyond, mode="edge"), layout.box(cell)
         cares = np.ones(layout.extent(cell), np.float32) if read_weights is None else read_weights(box)
         cares = np.pad(cares, beyond)  # nothing beyond the end of the volume matters
-        return _search_tile(values, cares, layout, layout.extent(cell), step_of(step_code), prices)
+        return _search_tile(values, cares, layout, layout.extent(cell), rules, step_of(step_code), prices)
 
     streams, error, counts, learnt = [], 0.0, np.zeros((2, _CLASSES**3)), fresh()
     cells = list(layout.cells())
     for cell, (tile, counted, missed) in zip(cells, block_threads().map(searched, cells), strict=True):
         statistics = learnt if cell == cells[0] else learnt.copy()
         used = tile.symbols.any()
-        streams.append((encode_tile(tile, layout, layout.extent(cell), LATEST, statistics) or b"\0") if used else b"")
+        streams.append((encode_tile(tile, layout, layout.extent(cell), rules, statistics) or b"\0") if used else b"")
         error += missed
         counts += counted
         yield
-    return Fit(CodedDirections(layout, LATEST, step_code, OFFSETS, tuple(streams)), error, Prices.counted(counts))
+    return Fit(CodedDirections(layout, rules, step_code, OFFSETS, tuple(streams)), error, Prices.counted(counts))
 
 
 def _search_tile(
-    values: Floats32, cares: Floats32, layout: Layout, extent: tuple[int, ...], step: float, prices: Prices
+    values: Floats32,
+    cares: Floats32,
+    layout: Layout,
+    extent: tuple[int, ...],
+    rules: Rules,
+    step: float,
+    prices: Prices,
 ) -> tuple[Tile, Array, float]:
     """Choose the blocks of a tile.
 
@@ -173,6 +180,7 @@ def _search_tile(
     layout : Layout
     extent : tuple of int
         Voxels of the tile that are inside the volume.
+    rules : Rules
     step : float
         Of the quantiser.
     prices : Prices
@@ -191,7 +199,7 @@ def _search_tile(
     whole = np.empty(sides, np.float32)
     _search(
         wanted, cares, decoded, tile.levels, tile.modes, tile.extents, tile.symbols, codes, np.array(extent),
-        LATEST.slopes, LATEST.carries, LATEST.kinds, BASES, TURNED_BASES, prices.used, prices.unused, LAMBDA, whole,
+        rules.slopes, rules.carries, rules.kinds, BASES, TURNED_BASES, prices.used, prices.unused, LAMBDA, whole,
         np.empty(sides, np.int16), np.empty((len(codes), 8), np.int64), np.empty((len(codes), 2)), counts,
     )  # fmt: skip
     inside = tuple(slice(0, n) for n in extent)

@@ -6,9 +6,11 @@ import math
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 from napari_tinc.directional import search
 from napari_tinc.directional.layout import LEAST_CODE, MAX_TILE, Layout
+from napari_tinc.directional.prediction import LATEST, Rules
 from napari_tinc.directional.search import Prices
 from napari_tinc.encode import framing, measuring
 from napari_tinc.encode.attempts import Attempt, Attempts, restored, varied
@@ -24,6 +26,7 @@ from napari_tinc.wavelets.likely import next_code
 from napari_tinc.wavelets.residual import Residual
 
 Sides = tuple[int, int, int]
+Cut = tuple[Layout, Rules]
 
 # Larger volumes are left to the wavelets, whose coarse scales cost a reader little.
 _MOST_VOXELS = 2**25
@@ -72,22 +75,20 @@ def with_directions(original: Original, settings: Settings, budget: int, other: 
     return best
 
 
-def _filled(
-    plan: Plan, code: int, budget: int, layouts: Sequence[Layout] = (), prices: Sequence[Prices] = ()
-) -> Attempts:
-    """Find the step that fills a file; layouts and prices are those of a file of nearly that size."""
+def _filled(plan: Plan, code: int, budget: int, cuts: Sequence[Cut] = (), prices: Sequence[Prices] = ()) -> Attempts:
+    """Find the step that fills a file; cuts and prices are those of a file of nearly that size."""
     original = plan.original
     residuals = [original.residual(item) for item in range(len(original.items))]
     coded = varied(residuals)
-    layouts = layouts or (yield from relay(_layouts(coded, code), _told))
+    cuts = cuts or (yield from relay(_cuts(coded, code), _told))
     head = framing.size(plan, Content()) + framing.PROVENANCE_SLACK
     tried: dict[int, float] = {}
     best: tuple[int, Content, float, int, Sequence[Prices]] | None = None
     paid = prices or [Prices.guessed() for _ in coded]
     for _ in range(_TRIES):
         fits = []
-        for one, layout, price in zip(coded, layouts, paid, strict=True):
-            steps = search.fit_step(one.read, one.weights, layout, code, price)
+        for one, (layout, rules), price in zip(coded, cuts, paid, strict=True):
+            steps = search.fit_step(one.read, one.weights, layout, rules, code, price)
             fits.append((yield from relay(steps, _told)))
         found = iter(fits)
         content = Content(directions=[None if one is None else next(found).coded for one in residuals])
@@ -104,20 +105,21 @@ def _filled(
     if best is None:
         raise BudgetError(f"the blocks do not fit in {budget} bytes: raise the budget")
     _, content, error, chosen, known = best
-    return Attempt(plan, content, error, error, lambda size: _filled(plan, chosen, size, layouts, known))
+    return Attempt(plan, content, error, error, lambda size: _filled(plan, chosen, size, cuts, known))
 
 
-def _layouts(residuals: Sequence[Residual], code: int) -> Generator[None, None, list[Layout]]:
-    """Try the root blocks on the middle of the first item, at one step; return the layout of all items."""
+def _cuts(residuals: Sequence[Residual], code: int) -> Generator[None, None, list[Cut]]:
+    """Try root blocks and rules on the middle of the first item, at one step; return those of all items."""
     shape, tried = residuals[0].shape, residuals[0].middle(_MIDDLE_VOXELS)
-    best, least = (0, 0, 0), math.inf
-    for codes in dict.fromkeys(_fitting(tried.shape, codes) for codes in _ROOTS):
-        steps = search.fit_step(tried.read, tried.weights, _cut(tried.shape, codes), code, Prices.guessed())
+    best, least = ((0, 0, 0), LATEST[0]), math.inf
+    fitting = dict.fromkeys(_fitting(tried.shape, codes) for codes in _ROOTS)
+    for codes, rules in product(fitting, LATEST):
+        steps = search.fit_step(tried.read, tried.weights, _cut(tried.shape, codes), rules, code, Prices.guessed())
         fit = yield from steps
         cost = fit.error + search.LAMBDA * step_of(code) ** 2 * 8 * fit.nbytes
         if cost < least:
-            best, least = codes, cost
-    return [_cut(shape, best)] * len(residuals)
+            best, least = (codes, rules), cost
+    return [(_cut(shape, best[0]), best[1])] * len(residuals)
 
 
 def _fitting(shape: Sides, codes: Sides) -> Sides:

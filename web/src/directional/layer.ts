@@ -4,7 +4,6 @@ import { forEachLimited, type Means } from '../pool.js';
 import type { Part } from '../source.js';
 import { parseStreams, type Streams } from '../streams.js';
 import { parseStep } from '../wavelets/layer.js';
-import { RULES } from './prediction.js';
 import type { DirectionsResult } from './tile.js';
 
 const MOST_VOXELS = 2 ** 26;
@@ -62,7 +61,6 @@ function parseHead(cursor: Cursor, shape: Triple, size: number): Head {
   if (volumeOf(shape) > MOST_VOXELS) cursor.fail('expected an item of at most 2²⁶ voxels');
   const [first, ...others] = cursor.take(3);
   const rules = first! >> 6;
-  if (!RULES[rules]) cursor.fail(`expected rules of blocks of ${Object.keys(RULES).join(', ')}, got ${rules}; a newer release may know them`);
   const codes = [first! & 63, ...others] as unknown as Triple;
   if (Math.max(...codes) > 5 || Math.max(...codes) < 2) cursor.fail(`expected root codes of 0 to 5, one of them 2 or more, got ${codes.join(', ')}`);
   const sides = codes.map((code, a) => cursor.varint(Math.ceil(shape[a]! / 2 ** code), 'a number of root blocks', 1) * 2 ** code) as unknown as Triple;

@@ -20,12 +20,14 @@ export interface Rules {
 }
 
 const HALVES = [4, 8, 12, 16] as const;
+const EIGHTHS = [1, 2, 3, 4, 6, 8, 16] as const;
 
 /** By their code in a file. */
 export const RULES: Readonly<Record<number, Rules>> = {
   0: { slopes: HALVES, carries: false, hasSines: () => false },
   2: { slopes: HALVES, carries: false, hasSines: (mode, axis) => mode === 1 || axisOf(mode) === axis },
-  3: { slopes: [1, 2, 3, 4, 6, 8, 16], carries: true, hasSines: (mode) => mode > 0 },
+  1: { slopes: EIGHTHS, carries: false, hasSines: (mode) => mode > 0 },
+  3: { slopes: EIGHTHS, carries: true, hasSines: (mode) => mode > 0 },
 };
 
 /** Axis of a direction. */
