@@ -17,7 +17,7 @@ const embedMixing = {
 };
 
 async function compileMixing() {
-  const options = ['-O3', '--enable', 'simd', '--runtime', 'stub', '--noAssert', '--initialMemory', '3', '--maximumMemory', '3'];
+  const options = ['-O3', '--enable', 'simd', '--runtime', 'stub', '--noAssert', '--initialMemory', '4', '--maximumMemory', '4'];
   let binary;
   const { error, stderr } = await asc.main(['mixing.ts', '-o', 'mixing.wasm', ...options], {
     readFile: (name) => (name === 'mixing.ts' ? readFileSync('assembly/mixing.ts', 'utf8') : null),

@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 
 from napari_tinc import CompressedVolume, Metadata, Target, compress
+from napari_tinc.directional.prediction import RULES
 from napari_tinc.encode import directing, filters, framing, postfiltering, trial
 from napari_tinc.format import KIND_POSTFILTER, VERSION, Segment, pack, parse
 from napari_tinc.masks import mask as masks
@@ -57,12 +58,12 @@ def slanted(*shape: int) -> np.ndarray:
     return np.clip(0.2 * blob(*shape) + (0.7 * tube + 0.3 * sheet).reshape(shape), 0, 1)
 
 
-def directional(array: np.ndarray, target: Target, **settings: object) -> CompressedVolume:
-    """What `balanced` makes where no network is worth a trial, in several tiles."""
+def directional(array: np.ndarray, target: Target, rules: int = 3, **settings: object) -> CompressedVolume:
+    """What `balanced` makes where no network is worth a trial, in several tiles, by these rules of blocks."""
     with (
         mock.patch.object(trial, "promised_gain", nothing_promised),
         mock.patch.object(filters, "_SHARE", 0),  # it would leave equal neighbours to rounding
-        mock.patch.multiple(directing, _ROW_VOXELS=2**12, MAX_TILE=2**13),
+        mock.patch.multiple(directing, _ROW_VOXELS=2**12, MAX_TILE=2**13, LATEST=(RULES[rules],)),
         mock.patch.object(postfiltering, "_SHARE", 0),
     ):
         return compress(array, target, preset="balanced", device="cpu", **settings)
@@ -153,8 +154,11 @@ if __name__ == "__main__":
             "masked-cyx-f4", lambda: detail(halves, Target.size(6000), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3))
         )
     beams = (slanted(23, 31, 29) * 4000 + 100).astype("u2")
-    save("directional-zyx-u2", lambda: directional(beams, Target.size(1800)))  # both were made before there were sines
+    # Made before there were sines, and these before there were slopes of less than half a voxel.
+    save("directional-zyx-u2", lambda: directional(beams, Target.size(1800)))
     save("sines-zyx-u2", lambda: directional(beams, Target.size(1700)))
+    save("slopes-zyx-u2", lambda: directional(beams, Target.size(1800), rules=1))
+    save("carried-zyx-u2", lambda: directional(beams, Target.size(1800), rules=3))
     save(
         "postfiltered-zyx-u2", lambda: postfiltered((slanted(29, 31, 33) * 4000 + 100).astype("u2"), Target.size(2500))
     )
@@ -166,5 +170,9 @@ if __name__ == "__main__":
     save(
         "sines-cyx-f4",
         lambda: directional(crossed, Target.size(2400), metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3)),
+    )
+    save(
+        "carried-cyx-f4",
+        lambda: directional(crossed, Target.size(2400), rules=3, metadata=Metadata("cyx", (1.0,) * 3, ("",) * 3)),
     )
     save("postfiltered-cyx-f4", lambda: with_any_filter(CompressedVolume.open(HERE / "v1-restored-cyx-f4.tinc")))

@@ -9,7 +9,7 @@ const RATE: usize = 24576;
 /** Sets of 7 weights and one that is 0; contexts, 256 · probability + count; a piece of the stream. */
 const WEIGHTS: usize = 25600;
 const CONTEXTS: usize = 29696;
-const STREAM: usize = 168960;
+const STREAM: usize = 204800;
 
 const MOST_COUNT: i32 = 250;
 const MOST_WEIGHT: i32 = 1 << 24;

@@ -9,7 +9,7 @@ const SQUASH_AT = 8192;
 const RATE_AT = 24576;
 const WEIGHTS_AT = 25600;
 const CONTEXTS_AT = 29696;
-const STREAM_AT = 168960;
+const STREAM_AT = 204800;
 const PIECE = 2 ** 13;
 /** A set has 7 weights and one that is 0: eight are computed as fast as seven. */
 const SET = 8;
