@@ -28,8 +28,8 @@ LONGEST = 32
 # How far beyond a block a direction may look back, and the neighbours that smoothing needs.
 MOST_MARGIN = 2 * LONGEST + 2
 FACE = LONGEST + 2 * MOST_MARGIN
-# Of what a direction misses beside a block: the share that is added to the first voxel inside, the factor from one voxel
-# to the next, and how many get some.
+# Of what a direction misses beside a block: the share that is added to the first voxel inside, the factor from one
+# voxel to the next, and how many get some.
 _CARRIED, _LESS, _REACH = np.float32(0.3), np.float32(0.35), 4
 
 
