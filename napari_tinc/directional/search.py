@@ -53,6 +53,8 @@ _NEAR = 2.0
 # faces, which cost few bits, and of the one that it is a part of.
 _FOUND = DIRECTIONS + 3
 _CANDIDATES = _FOUND + 4
+# Of the pairs of slopes, every other one is compared, as on a checkerboard, then those around the best.
+_EVERY_OTHER, _AROUND = np.arange(0, SLOPES**2, 2), np.array([-SLOPES, -1, 1, SLOPES])
 # Reconstruction offsets of symbols of magnitude 1, and of larger ones: they must be known before the first symbol is.
 OFFSETS = (26, 13)
 _FIRST, _OTHERS = OFFSETS[0] / 256, OFFSETS[1] / 256
@@ -343,7 +345,18 @@ def _best_direction(  # type: ignore[no-untyped-def]
                 turned[d, u, v] = wanted[z + i, y + j, x + k]
                 if partly:
                     cared[d, u, v] = cares[z + i, y + j, x + k]
-    for number in range(SLOPES**2):
+    centre = np.int64(-1)
+    for n in range(len(_EVERY_OTHER) + len(_AROUND)):
+        if n < len(_EVERY_OTHER):
+            number = _EVERY_OTHER[n]
+        else:
+            if n == len(_EVERY_OTHER):
+                centre = best
+            if centre < 0:
+                break
+            number = (centre - DIRECTIONS) % SLOPES**2 + _AROUND[n - len(_EVERY_OTHER)]
+            if number < 0 or number >= SLOPES**2:
+                continue
         mode = DIRECTIONS + axis * SLOPES**2 + number
         bits = np.float32(lagrangian * _MODE_WEIGHT * _mode_bits(modes, mode, place))
         error = bits + _mismatch(
