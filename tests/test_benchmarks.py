@@ -128,6 +128,35 @@ def test_no_benchmark_is_left_out() -> None:
     assert scripts == {name.split()[0] for name in QUICK} | set(LONG) | USED | {"attack.py"}
 
 
+def test_families_are_drawn_with_a_line_for_each_that_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = "volume,voxels,ratio,model,limit_s,steps,psnr_dB\n"
+    of_first = [f"first_u16,64,{ratio},{model},0,300,{40 - ratio / 16}\n"
+                for ratio in (16, 64) for model in ("wavelet", "siren", "grid")]  # fmt: skip
+    of_second = ["second_u8,64,16,wavelet,0,300,30\n", "second_u8,64,64,wavelet,0,300,20\n"]
+    not_asked_for = ["second_u8,64,16,siren,15,0,1\n", "second_u8,64,256,wavelet,0,300,2\n"]
+    results = tmp_path / "some.csv"
+    results.write_text(columns + "".join([*of_first, *of_second, *not_asked_for]))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    arguments = f"--draw first second --ratios 16 64 --steps 300 --results {results}"
+    monkeypatch.setattr(sys, "argv", ["families.py", *shlex.split(arguments)])
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    pyplot = importlib.import_module("matplotlib.pyplot")
+    try:
+        runpy.run_path(str(BENCHMARKS / "families.py"), run_name="__main__")
+        panels = pyplot.gcf().axes
+        drawn = [{line.get_label(): list(map(float, line.get_ydata())) for line in panel.lines} for panel in panels]
+        curve = [39.0, 36.0]
+        assert drawn == [{"wavelet": curve, "siren": curve, "grid": curve}, {"wavelet": [30.0, 20.0]}]
+        assert [panel.get_title() for panel in panels] == ["first", "second"]
+    finally:
+        pyplot.close("all")
+    picture = pyplot.imread(tmp_path / "some.png")
+    assert picture.std() > 0.01
+    assert capsys.readouterr().out.strip() == str(tmp_path / "some.png")
+
+
 def test_without_a_gpu_its_benchmark_says_so_in_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
