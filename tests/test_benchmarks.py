@@ -16,7 +16,8 @@ import tifffile
 from synthetic import blobs
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-# Runs of seconds, one after the other in one folder, where VOLUMES holds a small volume and GOLDEN the golden files.
+# Runs of seconds, one after the other in one folder, where VOLUMES holds a small volume, DOORS those that doors.py
+# reads by name, and GOLDEN the golden files.
 QUICK = {
     "against_authors.py": "VOLUMES/a.tif --ratio 12 --levels 1 --steps 250 --batch 1024 --preset fast --limits 0.3",
     "bounds.py": "VOLUMES --results bounds.csv",
@@ -48,7 +49,7 @@ QUICK = {
 # Runs that take a minute or more.
 LONG = {
     "cluster.py": "speed kills large --side 96 --chunk 32 --kill-side 64 --kills 2 --megavoxels 16",
-    "doors.py": "VOLUMES --models tucker",
+    "doors.py": "DOORS --doors library commands --models tucker siren --ratio 4 --time-limit 0.2 --results doors.csv",
     "pruning.py": "--side 24 --ratios 64 --steps 20 --results pruning.csv",
     "autocast.py": "VOLUMES/a.tif --ratio 12",
     "compare_views.py": "--candidates detail sperr --rounds 1",
@@ -67,6 +68,12 @@ USED = {
 }  # by others; attack.py has a test of its own
 
 
+SHAPES = {
+    "neuron_somata": (8, 24, 24), "tinc_demo": (8, 24, 24), "neuron_brainbow": (6, 3, 20, 20),
+    "neuron_phantom_64x256x256_u16": (16, 24, 24),
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where benchmarks run; those tables of theirs that are kept in the repository stay as they are."""
@@ -75,6 +82,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "GOLDEN").symlink_to(Path(__file__).parent / "golden")
     (folder / "VOLUMES").mkdir()
     tifffile.imwrite(folder / "VOLUMES" / "a.tif", blobs((16, 32, 32)), photometric="minisblack")
+    (folder / "DOORS").mkdir()
+    for name, shape in SHAPES.items():
+        tifffile.imwrite(folder / "DOORS" / f"{name}.tif", blobs(shape), photometric="minisblack")
     yield folder
     assert kept() == before
 

@@ -21,9 +21,10 @@ from torch.nn.functional import grid_sample
 from napari_tinc import choices
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.choices import FAMILIES, Family
+from napari_tinc.encode import compression
 from napari_tinc.encode.compression import compress
 from napari_tinc.encode.original import Original
-from napari_tinc.errors import FormatError, InputError, TincError
+from napari_tinc.errors import BudgetError, FormatError, InputError, TincError
 from napari_tinc.format import KIND_PARAMETERS, KIND_QUALITY, header, parse
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.sampling import sample_positions
@@ -82,6 +83,34 @@ def test_a_family_refuses_strategies_that_it_does_not_have_before_it_trains(name
     for asked in ({"between": "shallow"}, {"within": "variance"}, {"between": (1.0, 2.0)}):
         with pytest.raises(InputError, match=name):
             compressed(name, "zyx", **asked)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_takes_floats_of_any_range(name: str, dtype: str) -> None:
+    original = blobs(SHAPES["zyx"], dtype=dtype, low=-3e-4, high=2e-4)
+    volume = compress(original, Target.size(SIZE), model=name, time_limit=0.25, device="cpu", seed=3)
+    decoded = CompressedVolume(volume.to_bytes(), "cpu").decode()
+    assert decoded.dtype == original.dtype
+    assert np.square(decoded - original).mean() < 0.5 * original.var(), "it has learnt something"
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *(f"{family}+wavelet" for family in FAMILIES)])
+def test_a_budget_below_the_least_of_a_family_is_refused_before_it_trains(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = blobs(SHAPES["zyx"])
+    monkeypatch.setattr(compression, "_best_attempt", lambda *_: pytest.fail("it has begun"))
+    with pytest.raises(
+        BudgetError, match=r"^expected a budget of at least \d+ bytes for this volume, got 40$"
+    ) as refused:
+        compress(original, Target.size(40), model=name, device="cpu")
+    monkeypatch.undo()
+    least = int(str(refused.value).split("at least ")[1].split()[0])
+    with pytest.raises(BudgetError, match="at least"):
+        compress(original, Target.size(least - 1), model=name, time_limit=0.1, device="cpu")
+    made = compress(original, Target.size(least), model=name, time_limit=0.1, device="cpu")
+    assert made.nbytes <= least
 
 
 @settings(max_examples=200, deadline=None)
