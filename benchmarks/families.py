@@ -125,7 +125,7 @@ def draw(rows: pd.DataFrame, volumes: list[str], path: Path) -> None:
 
 
 def table(rows: pd.DataFrame) -> None:
-    """Print PSNR and worst octant of every model, what it takes, and which smaller files are the better ones."""
+    """Print PSNR and worst octant of every model, what it takes, who is ahead, and which smaller files are better."""
     models = list(dict.fromkeys([WAVELET, *rows.model]))
     for ratio, some in rows.groupby("ratio", sort=False):
         print(f"\nRatio {ratio:g}:\n\n| volume | " + " | ".join(models) + " |")
@@ -137,6 +137,13 @@ def table(rows: pd.DataFrame) -> None:
     for model in models:
         own = rows[rows.model == model]
         print(f"| {model} | {own.encode_s.median():.1f} | {own.decode_Mvoxel_s.median():.1f} |")
+    print("\n| model | best family | ahead of wavelets | median | ahead of siren | median |\n|---|---|---|---|---|---|")
+    cells = rows.pivot_table(index=["volume", "ratio"], columns="model", values="psnr_dB")
+    best = cells[[name for name in FAMILIES if name in cells]].idxmax(axis=1)
+    for model in models:
+        more = [(cells[model] - cells[other]).dropna() for other in (WAVELET, "siren") if other in cells]
+        said = [f"{(gain > 0).sum()} of {gain.size} | {gain.median():+.2f} dB" for gain in more]
+        print(f"| {model} | {(best == model).sum()} | {' | '.join(said)} |")
     curves = rows[rows.model.isin(FAMILIES)].pivot_table(index=["volume", "model"], columns="ratio", values="psnr_dB")
     for large, small in itertools.pairwise(curves):
         both = curves[[large, small]].dropna()
