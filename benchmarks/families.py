@@ -126,7 +126,7 @@ def draw(rows: pd.DataFrame, volumes: list[str], path: Path) -> None:
 
 def table(rows: pd.DataFrame) -> None:
     """Print PSNR and worst octant of every model, what it takes, who is ahead, and which smaller files are better."""
-    models = list(dict.fromkeys([WAVELET, *rows.model]))
+    models = sorted(rows.model.unique(), key=lambda model: model != WAVELET)
     for ratio, some in rows.groupby("ratio", sort=False):
         print(f"\nRatio {ratio:g}:\n\n| volume | " + " | ".join(models) + " |")
         print("|---|" + "---|" * len(models))
