@@ -32,6 +32,7 @@ from napari_tinc.lazy import lazy_levels
 from napari_tinc.networks.families import coinpp, load
 from napari_tinc.networks.families.siren import SirenNetwork
 from napari_tinc.networks.families.tinc import TincNetwork
+from napari_tinc.networks.layer import NetworkLayer
 from napari_tinc.networks.plans import allowed_parameters
 from napari_tinc.networks.protocol import Array, Batch, Bounds, Parameters, Phase, Request, Schedule
 from napari_tinc.networks.training import Trainer
@@ -70,6 +71,18 @@ def test_every_family_makes_a_file_that_decodes_in_parts_and_at_any_scale(name: 
     assert 0 < volume.region_bytes((0,)) <= volume.region_bytes() <= spent
 
 
+def test_a_network_alone_is_decoded_once_to_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded, values = [], NetworkLayer.values
+
+    def counted(layer: NetworkLayer, bounds: Bounds, scale: float) -> npt.NDArray[np.float32]:
+        decoded.append(bounds)
+        return values(layer, bounds, scale)
+
+    monkeypatch.setattr(NetworkLayer, "values", counted)
+    compressed("siren", "zyx")
+    assert decoded == [tuple((0, side) for side in SHAPES["zyx"])]
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_wavelets_add_to_every_family(name: str) -> None:
     volume = compressed(f"{name}+wavelet", "zyx")
@@ -100,7 +113,7 @@ def test_a_budget_below_the_least_of_a_family_is_refused_before_it_trains(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = blobs(SHAPES["zyx"])
-    monkeypatch.setattr(compression, "_best_attempt", lambda *_: pytest.fail("it has begun"))
+    monkeypatch.setattr(compression, "_best_draft", lambda *_: pytest.fail("it has begun"))
     with pytest.raises(
         BudgetError, match=r"^expected a budget of at least \d+ bytes for this volume, got 40$"
     ) as refused:
