@@ -44,6 +44,8 @@ QUICK = {
     "reading.py": "--side 64 --chunks 4096",
     "speed_peers.py": "--short --peers sperr --ratio 32",
     "strategies.py": "VOLUMES/a.tif --ratios 12 --strategies even/equal@1 --time-limit 0.2 --output strategies.csv",
+    "warm_start.py": "VOLUMES --steps 20 --seeds 1 --results warm.csv",
+    "warm_start.py --table": "--results warm.csv",
     "advice.py": "--shape 16 40 40 --seeds 7 --exposures 1 --only vessel --output advice.csv",
 }
 # Runs that take a minute or more.
