@@ -29,6 +29,8 @@ QUICK = {
     "families.py --table": "--results families.csv --ratios 12 --time-limit 0.2",
     "gaps.py": "--voxels 0.1",
     "gpu.py": "--device cpu --small",
+    "leaf_latents.py": "VOLUMES --ratios 8 --shares 0.5 --steps 20 --results latents.csv",
+    "leaf_latents.py --table": "--results latents.csv",
     "lab/run.py": "VOLUMES --recipes fast detail-no-filter sperr --ratios 12 24 --results lab.csv",
     "lab/report.py": "--recipes fast sperr --results lab.csv",
     "lab/time_to_quality.py": "VOLUMES --presets fast --ratios 12 --results times.csv",
