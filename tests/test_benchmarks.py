@@ -16,7 +16,8 @@ import tifffile
 from synthetic import blobs
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-# Runs of seconds, one after the other in one folder, where VOLUMES holds a small volume and GOLDEN the golden files.
+# Runs of seconds, one after the other in one folder, where VOLUMES holds a small volume, DOORS those that doors.py
+# reads by name, and GOLDEN the golden files.
 QUICK = {
     "against_authors.py": "VOLUMES/a.tif --ratio 12 --levels 1 --steps 250 --batch 1024 --preset fast --limits 0.3",
     "bounds.py": "VOLUMES --results bounds.csv",
@@ -25,9 +26,11 @@ QUICK = {
     "compare.py": "--strategies wavelet",
     "detail_speed.py": "--shape 32 64 64 --ratio 32",
     "families.py": "VOLUMES --ratios 12 --models wavelet siren --time-limit 0.2 --results families.csv",
-    "families.py --table": "--results families.csv",
+    "families.py --table": "--results families.csv --ratios 12 --time-limit 0.2",
     "gaps.py": "--voxels 0.1",
     "gpu.py": "--device cpu --small",
+    "leaf_latents.py": "VOLUMES --ratios 8 --shares 0.5 --steps 20 --results latents.csv",
+    "leaf_latents.py --table": "--results latents.csv",
     "lab/run.py": "VOLUMES --recipes fast detail-no-filter sperr --ratios 12 24 --results lab.csv",
     "lab/report.py": "--recipes fast sperr --results lab.csv",
     "lab/time_to_quality.py": "VOLUMES --presets fast --ratios 12 --results times.csv",
@@ -43,12 +46,14 @@ QUICK = {
     "reading.py": "--side 64 --chunks 4096",
     "speed_peers.py": "--short --peers sperr --ratio 32",
     "strategies.py": "VOLUMES/a.tif --ratios 12 --strategies even/equal@1 --time-limit 0.2 --output strategies.csv",
+    "warm_start.py": "VOLUMES --steps 20 --seeds 1 --results warm.csv",
+    "warm_start.py --table": "--results warm.csv",
     "advice.py": "--shape 16 40 40 --seeds 7 --exposures 1 --only vessel --output advice.csv",
 }
 # Runs that take a minute or more.
 LONG = {
     "cluster.py": "speed kills large --side 96 --chunk 32 --kill-side 64 --kills 2 --megavoxels 16",
-    "doors.py": "VOLUMES --models tucker",
+    "doors.py": "DOORS --doors library commands --models tucker siren --ratio 4 --time-limit 0.2 --results doors.csv",
     "pruning.py": "--side 24 --ratios 64 --steps 20 --results pruning.csv",
     "autocast.py": "VOLUMES/a.tif --ratio 12",
     "compare_views.py": "--candidates detail sperr --rounds 1",
@@ -67,6 +72,12 @@ USED = {
 }  # by others; attack.py has a test of its own
 
 
+SHAPES = {
+    "neuron_somata": (8, 24, 24), "tinc_demo": (8, 24, 24), "neuron_brainbow": (6, 3, 20, 20),
+    "neuron_phantom_64x256x256_u16": (16, 24, 24),
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where benchmarks run; those tables of theirs that are kept in the repository stay as they are."""
@@ -75,6 +86,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "GOLDEN").symlink_to(Path(__file__).parent / "golden")
     (folder / "VOLUMES").mkdir()
     tifffile.imwrite(folder / "VOLUMES" / "a.tif", blobs((16, 32, 32)), photometric="minisblack")
+    (folder / "DOORS").mkdir()
+    for name, shape in SHAPES.items():
+        tifffile.imwrite(folder / "DOORS" / f"{name}.tif", blobs(shape), photometric="minisblack")
     yield folder
     assert kept() == before
 
@@ -126,6 +140,35 @@ def test_a_longer_run_of_a_benchmark_works(script: str, folder: Path) -> None:
 def test_no_benchmark_is_left_out() -> None:
     scripts = {str(path.relative_to(BENCHMARKS)) for path in BENCHMARKS.rglob("*.py") if path.parent.name != "attacks"}
     assert scripts == {name.split()[0] for name in QUICK} | set(LONG) | USED | {"attack.py"}
+
+
+def test_families_are_drawn_with_a_line_for_each_that_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = "volume,voxels,ratio,model,limit_s,steps,psnr_dB\n"
+    of_first = [f"first_u16,64,{ratio},{model},0,300,{40 - ratio / 16}\n"
+                for ratio in (16, 64) for model in ("wavelet", "siren", "grid")]  # fmt: skip
+    of_second = ["second_u8,64,16,wavelet,0,300,30\n", "second_u8,64,64,wavelet,0,300,20\n"]
+    not_asked_for = ["second_u8,64,16,siren,15,0,1\n", "second_u8,64,256,wavelet,0,300,2\n"]
+    results = tmp_path / "some.csv"
+    results.write_text(columns + "".join([*of_first, *of_second, *not_asked_for]))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    arguments = f"--draw first second --ratios 16 64 --steps 300 --results {results}"
+    monkeypatch.setattr(sys, "argv", ["families.py", *shlex.split(arguments)])
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    pyplot = importlib.import_module("matplotlib.pyplot")
+    try:
+        runpy.run_path(str(BENCHMARKS / "families.py"), run_name="__main__")
+        panels = pyplot.gcf().axes
+        drawn = [{line.get_label(): list(map(float, line.get_ydata())) for line in panel.lines} for panel in panels]
+        curve = [39.0, 36.0]
+        assert drawn == [{"wavelet": curve, "siren": curve, "grid": curve}, {"wavelet": [30.0, 20.0]}]
+        assert [panel.get_title() for panel in panels] == ["first", "second"]
+    finally:
+        pyplot.close("all")
+    picture = pyplot.imread(tmp_path / "some.png")
+    assert picture.std() > 0.01
+    assert capsys.readouterr().out.strip() == str(tmp_path / "some.png")
 
 
 def test_without_a_gpu_its_benchmark_says_so_in_a_line(

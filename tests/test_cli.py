@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -22,7 +23,7 @@ from typer.testing import CliRunner
 
 from napari_tinc import format as frames
 from napari_tinc.arrays.metadata import Metadata
-from napari_tinc.choices import DEVICES, MODELS, PRESETS, WITHIN
+from napari_tinc.choices import DEVICES, FAMILIES, MODELS, PRESETS, WITHIN
 from napari_tinc.cli.app import app, parse_region
 from napari_tinc.errors import InputError, TrainingError
 from napari_tinc.settings import Settings
@@ -269,6 +270,16 @@ def test_a_volume_that_cannot_be_compressed_is_refused(tmp_path, calls):
     np.save(tmp_path / "mask.npy", np.zeros((4, 4, 4), bool))
     assert "bool" in refusal("compress", tmp_path / "mask.npy", tmp_path / "out.tinc")
     assert calls == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_budget_too_small_for_a_family_is_refused_before_it_trains(tmp_path, source, family):
+    result = run("compress", source, tmp_path / "out.tinc", "--bytes", 130, "--model", family)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "training" not in result.stderr
+    said = result.stderr.splitlines()[-1]
+    assert re.fullmatch(r"error: expected a budget of at least \d+ bytes for this volume, got 130", said)
+    assert not (tmp_path / "out.tinc").exists()
 
 
 def test_labels_are_refused_unless_forced(tmp_path, calls):

@@ -21,9 +21,11 @@ from torch.nn.functional import grid_sample
 from napari_tinc import choices
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.choices import FAMILIES, Family
+from napari_tinc.encode import compression
 from napari_tinc.encode.compression import compress
 from napari_tinc.encode.original import Original
-from napari_tinc.errors import FormatError, InputError, TincError
+from napari_tinc.encode.trial import TRAINING_STEPS
+from napari_tinc.errors import BudgetError, FormatError, InputError, TincError
 from napari_tinc.format import KIND_PARAMETERS, KIND_QUALITY, header, parse
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.sampling import sample_positions
@@ -31,6 +33,7 @@ from napari_tinc.lazy import lazy_levels
 from napari_tinc.networks.families import coinpp, load
 from napari_tinc.networks.families.siren import SirenNetwork
 from napari_tinc.networks.families.tinc import TincNetwork
+from napari_tinc.networks.layer import NetworkLayer
 from napari_tinc.networks.plans import allowed_parameters
 from napari_tinc.networks.protocol import Array, Batch, Bounds, Parameters, Phase, Request, Schedule
 from napari_tinc.networks.training import Trainer
@@ -69,6 +72,18 @@ def test_every_family_makes_a_file_that_decodes_in_parts_and_at_any_scale(name: 
     assert 0 < volume.region_bytes((0,)) <= volume.region_bytes() <= spent
 
 
+def test_a_network_alone_is_decoded_once_to_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded, values = [], NetworkLayer.values
+
+    def counted(layer: NetworkLayer, bounds: Bounds, scale: float) -> npt.NDArray[np.float32]:
+        decoded.append(bounds)
+        return values(layer, bounds, scale)
+
+    monkeypatch.setattr(NetworkLayer, "values", counted)
+    compressed("siren", "zyx")
+    assert decoded == [tuple((0, side) for side in SHAPES["zyx"])]
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_wavelets_add_to_every_family(name: str) -> None:
     volume = compressed(f"{name}+wavelet", "zyx")
@@ -82,6 +97,34 @@ def test_a_family_refuses_strategies_that_it_does_not_have_before_it_trains(name
     for asked in ({"between": "shallow"}, {"within": "variance"}, {"between": (1.0, 2.0)}):
         with pytest.raises(InputError, match=name):
             compressed(name, "zyx", **asked)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_takes_floats_of_any_range(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TRAINING_STEPS, "fast", 300)  # as good on a busy machine
+    original = blobs(SHAPES["zyx"], dtype="f4", low=-3e-4, high=2e-4)
+    volume = compress(original, Target.size(SIZE), model=name, device="cpu", seed=3)
+    decoded = CompressedVolume(volume.to_bytes(), "cpu").decode()
+    assert decoded.dtype == original.dtype
+    assert np.square(decoded - original).mean() < 0.5 * original.var(), "it has learnt something"
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *(f"{family}+wavelet" for family in FAMILIES)])
+def test_a_budget_below_the_least_of_a_family_is_refused_before_it_trains(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = blobs(SHAPES["zyx"])
+    monkeypatch.setattr(compression, "_best_draft", lambda *_: pytest.fail("it has begun"))
+    with pytest.raises(
+        BudgetError, match=r"^expected a budget of at least \d+ bytes for this volume, got 40$"
+    ) as refused:
+        compress(original, Target.size(40), model=name, device="cpu")
+    monkeypatch.undo()
+    least = int(str(refused.value).split("at least ")[1].split()[0])
+    with pytest.raises(BudgetError, match="at least"):
+        compress(original, Target.size(least - 1), model=name, time_limit=0.1, device="cpu")
+    made = compress(original, Target.size(least), model=name, time_limit=0.1, device="cpu")
+    assert made.nbytes <= least
 
 
 @settings(max_examples=200, deadline=None)

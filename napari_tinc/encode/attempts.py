@@ -39,19 +39,25 @@ _LEFT = 0.003
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """A file that lacks only its measured quality, and the error left: with its filters, and without them."""
+class Draft:
+    """A file that lacks only its measured quality."""
 
     plan: Plan
     content: Content
-    error: float
-    unfiltered: float
-    again: Callable[[int], Attempts]  # makes it in another number of bytes, without training, without filters
 
     @property
     def nbytes(self) -> int:
         """Size of the file, but for a few bytes of its measured quality."""
         return framing.size(self.plan, self.content)
+
+
+@dataclass(frozen=True)
+class Attempt(Draft):
+    """A file to be compared with others, and the error left: with its filters, and without them."""
+
+    error: float
+    unfiltered: float
+    again: Callable[[int], Attempts]  # makes it in another number of bytes, without training, without filters
 
     @property
     def heads(self) -> list[WaveletHead]:
@@ -180,6 +186,25 @@ def with_network(original: Original, settings: Settings, budget: int, training: 
 
 def with_network_unfiltered(original: Original, settings: Settings, budget: int, training: Training) -> Attempts:
     """Train a network that takes its share of the bytes; a wavelet layer fills what is left of the budget."""
+    network_bytes = int(training.share * budget)
+    trained = yield from _trained(original, settings, network_bytes, training)
+    if network_bytes == budget:
+        return (yield from _rounded(trained, budget))
+    return (yield from _fill_wavelets(trained.plan, trained.fill(network_bytes), budget))
+
+
+def with_network_alone(
+    original: Original, settings: Settings, budget: int, training: Training
+) -> Generator[Progress, None, Draft]:
+    """Fill a file with a network, whose error takes a decoder to know and is not needed."""
+    trained = yield from _trained(original, settings, budget, training)
+    return Draft(trained.plan, Content(trained.fill(budget)))
+
+
+def _trained(
+    original: Original, settings: Settings, network_bytes: int, training: Training
+) -> Generator[Progress, None, Trained]:
+    """Train a network for so many bytes."""
     from napari_tinc.encode.training import plan_network, train  # loads torch
     from napari_tinc.networks.device import one_core_free
 
@@ -188,11 +213,7 @@ def with_network_unfiltered(original: Original, settings: Settings, budget: int,
         yield Progress.unmeasured("preparing", 0, 1)
         return (yield from train(plan, network_bytes, training.steps, training.should_stop, training.shown))
 
-    network_bytes = int(training.share * budget)
-    trained = yield from relay(steps(), lambda progress: progress, one_core_free)
-    if network_bytes == budget:
-        return (yield from _rounded(trained, budget))
-    return (yield from _fill_wavelets(trained.plan, trained.fill(network_bytes), budget))
+    return (yield from relay(steps(), lambda progress: progress, one_core_free))
 
 
 def smallest_budget(original: Original, settings: Settings) -> int:
@@ -295,12 +316,14 @@ def _told(number: int) -> Progress:
 __all__ = [
     "Attempt",
     "Attempts",
+    "Draft",
     "Training",
     "at_step_of",
     "restored",
     "smallest_budget",
     "varied",
     "with_network",
+    "with_network_alone",
     "with_network_unfiltered",
     "with_wavelets_alone",
     "with_wavelets_of_error",

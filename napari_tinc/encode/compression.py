@@ -20,10 +20,11 @@ from napari_tinc.encode import framing, measuring, speeds, trial
 from napari_tinc.encode.attempts import (
     Attempt,
     Attempts,
+    Draft,
     Training,
     smallest_budget,
     with_network,
-    with_network_unfiltered,
+    with_network_alone,
     with_wavelets_of_error,
     with_wavelets_of_step,
 )
@@ -270,8 +271,8 @@ def _run(
         raise BudgetError(f"expected a budget of at least {smallest} bytes for this volume, got {budget}")
     yield Progress.unmeasured("preparing", 0, 1)
     for slack in _SLACKS:
-        attempt = yield from _best_attempt(original, settings, budget - slack, should_stop)
-        content, plan = attempt.content, attempt.plan
+        best = yield from _best_draft(original, settings, budget - slack, should_stop)
+        content, plan = best.content, best.plan
         psnr, quality, _ = yield from measuring.measure(framing.decoders(plan, content), original, plan.tree)
         packed = framing.frame(plan, content, psnr, quality)
         if len(packed) <= budget:
@@ -284,12 +285,14 @@ def _fits_training(original: Original) -> bool:
     return fits_memory(4 * original.items.size)
 
 
-def _best_attempt(original: Original, settings: Settings, budget: int, should_stop: ShouldStop | None) -> Attempts:
+def _best_draft(
+    original: Original, settings: Settings, budget: int, should_stop: ShouldStop | None
+) -> Generator[Progress, None, Draft]:
     """Make the file in the ways that the settings allow, and return the one with the least error."""
     family, long = family_of(settings.model), TRAINING_STEPS[settings.preset]
     if family is not None and not has_wavelets(settings.model):
         training = Training(family, 1.0, long, should_stop)
-        return (yield from with_network_unfiltered(original, settings, budget, training))
+        return (yield from with_network_alone(original, settings, budget, training))
     if family is not None:
         training = Training(family, NETWORK_SHARE, long, should_stop)
         return (yield from with_network(original, settings, budget, training))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 from superqt.utils import WorkerBase
 
 from napari_tinc import samples
+from napari_tinc.choices import FAMILIES
 from napari_tinc.encode import compression as story
 from napari_tinc.encode.trial import TRAINING_STEPS
 from napari_tinc.errors import TrainingError
@@ -406,6 +408,20 @@ def test_a_failure_is_shown_and_one_can_start_again(opened, qtbot, monkeypatch, 
     monkeypatch.setitem(TRAINING_STEPS, "fast", 40)
     widget.compress_button.click()
     wait_for(qtbot, widget, State.DONE)
+
+
+@pytest.mark.usefixtures("slow")
+def test_every_family_says_before_it_trains_that_a_budget_is_too_small_for_it(opened, qtbot, notices):
+    _, widget = opened()
+    for name in FAMILIES:
+        states = states_of(widget)
+        widget.form.write(model=name, target_value=72)  # more than any file of the volume takes, but no network
+        assert widget.compress_button.isEnabled(), widget.form.fields["size"].value
+        widget.compress_button.click()
+        wait_for(qtbot, widget, State.FAILED)
+        assert State.TRAINING not in states
+        assert re.search(r"expected a budget of at least \d+ bytes for this volume, got 160$", notices[-1])
+        assert "expected a budget of at least" in widget.status.text()
 
 
 @pytest.mark.usefixtures("slow")
