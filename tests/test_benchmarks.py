@@ -31,6 +31,7 @@ QUICK = {
     "gpu.py": "--device cpu --small",
     "leaf_latents.py": "VOLUMES --ratios 8 --shares 0.5 --steps 20 --results latents.csv",
     "leaf_latents.py --table": "--results latents.csv",
+    "learned_synthesis.py": "VOLUMES --volumes a --ratios 3 --seconds 0.3",
     "lab/run.py": "VOLUMES --recipes fast detail-no-filter sperr --ratios 12 24 --results lab.csv",
     "lab/report.py": "--recipes fast sperr --results lab.csv",
     "lab/time_to_quality.py": "VOLUMES --presets fast --ratios 12 --results times.csv",
