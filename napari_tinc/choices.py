@@ -34,13 +34,13 @@ FAMILIES = {
     family.name: family
     for family in (
         Family("tinc", 1, "an octree of small sine networks, neighbours sharing the parameters of common ancestors"),
-        Family("neurcomp", 3, "one sine network with residual blocks over the whole volume"),
+        Family("neurcomp", 3, "one sine network with residual blocks over the whole volume; slow without a GPU"),
         Family("grid", 5, "a pyramid of interpolated grids of features, and a small network that makes voxels of them"),
         Family("tucker", 6, "a small core and a basis for every axis, found in seconds without training (TTHRESH)"),
-        Family("siren", 7, "one network of sine layers over the whole volume (COIN)"),
+        Family("siren", 7, "one network of sine layers over the whole volume (COIN); slow without a GPU"),
         Family("sci", 8, "an adaptive octree, a sine network for every block, none for flat ones"),
         Family("nerv", 9, "a convolutional decoder that makes a whole plane of its number, as of a video"),
-        Family("coinpp", 10, "a network that comes with the program, modulated patch by patch (COIN++)"),
+        Family("coinpp", 10, "a network that comes with the program, modulated by patch (COIN++); slow without a GPU"),
     )
 }
 # The family that joins the wavelets where the user leaves the model open.

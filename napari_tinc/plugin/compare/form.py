@@ -38,7 +38,7 @@ _LABELS = {
 _STRATEGY_TIPS = {
     "default": "The default settings of Compress: wavelets, and a network where it makes the file better.",
     "wavelet": "The wavelet layer without a network: a second or two.",
-} | {family.name: f"{family.summary.capitalize()}." for family in FAMILIES.values()}
+} | {family.name: f"{family.summary[0].upper()}{family.summary[1:]}." for family in FAMILIES.values()}
 _NETWORK_TIP = "A tree of networks alone; {} between levels, {} within a level."
 _TICK_TIPS = {"Families": "Tick one of each kind of network, and the wavelets that they must beat"}
 _PEER_TIP = "{}, at the best setting whose file fits the size."
