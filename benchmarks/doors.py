@@ -15,7 +15,6 @@ waits for the result, the start of a process and the report in the window includ
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
@@ -30,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import tifffile
+from appending import appending
 
 from napari_tinc import CompressedVolume, Target, compress
 from napari_tinc.arrays.metadata import Metadata
@@ -167,10 +167,7 @@ def main() -> None:
     if args.table:
         table(args.results)
         return
-    with args.results.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if file.tell() == 0:
-            writer.writeheader()
+    with appending(args.results, COLUMNS) as append:
         for name in args.arrays:
             axes, array = array_of(args.folder, name)
             shape = "x".join(map(str, array.shape))
@@ -178,8 +175,7 @@ def main() -> None:
                 for model in args.models:
                     row = dict(zip(KEYS, (door, name, shape, args.ratio, model, args.time_limit), strict=True))
                     measured = DOORS[door](array, axes, args.ratio, model, args.time_limit)
-                    writer.writerow(row | measured)
-                    file.flush()
+                    append(row | measured)
                     print(*(row | measured).values(), flush=True)
 
 

@@ -15,7 +15,6 @@ prints the rows of a setting, ``--draw`` draws their PSNR against ratio into ``f
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import subprocess
 import time
@@ -27,6 +26,7 @@ import numpy.typing as npt
 import pandas as pd
 import tifffile
 import torch
+from appending import appending
 from matplotlib import pyplot
 from strategies import middle
 
@@ -179,10 +179,7 @@ def main() -> None:
     chosen = [p for p in paths if not args.volumes or any(p.stem.startswith(name) for name in args.volumes)]
     known = pd.read_csv(args.results)[KEYS].astype(str).agg("|".join, axis=1) if args.results.exists() else []
     done = set(known)
-    with args.results.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if file.tell() == 0:
-            writer.writeheader()
+    with appending(args.results, COLUMNS) as append:
         for path in chosen:
             whole = tifffile.imread(path)
             volume = whole if whole.ndim == 4 else middle(whole, args.voxels)
@@ -192,8 +189,7 @@ def main() -> None:
                     if "|".join(map(str, row.values())) in done:
                         continue
                     found = measured(volume, ratio, model, limit or None, args.steps)
-                    writer.writerow(row | found | circumstances())
-                    file.flush()
+                    append(row | found | circumstances())
                     print(path.stem, ratio, model, found, flush=True)
 
 

@@ -16,7 +16,6 @@ taken. Appends to ``benchmarks/results/leaf_latents.csv``.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,6 +28,7 @@ import numpy as np
 import pandas as pd
 import tifffile
 import torch
+from appending import appending
 from families import measured
 from strategies import middle
 from torch import Tensor
@@ -39,6 +39,7 @@ from napari_tinc.networks.protocol import Array, Floats32, Nodes, Request, Sched
 
 RESULTS = Path(__file__).parent / "results" / "leaf_latents.csv"
 KEYS = ["volume", "voxels", "ratio", "model", "share", "features", "steps"]
+COLUMNS = [*KEYS, "bytes", "psnr_dB", "worst_octant_dB", "encode_s", "problem"]
 LEVELS, GRIDS = 2, 3
 
 
@@ -236,12 +237,9 @@ def main() -> None:
         table(args.results)
         return
     latents = [(share, features) for share in args.shares for features in args.features]
-    with args.results.open("a", newline="") as file:
-        writer = csv.DictWriter(
-            file, [*KEYS, "bytes", "psnr_dB", "worst_octant_dB", "encode_s", "problem"], "", "ignore"
-        )
-        if file.tell() == 0:
-            writer.writeheader()
+    with appending(
+        args.results, [*KEYS, "bytes", "psnr_dB", "worst_octant_dB", "encode_s", "problem"], "ignore"
+    ) as append:
         for name in args.volumes:
             path = next(path for path in sorted(args.folder.glob(f"{name}*.tif")) if "mask" not in path.stem)
             volume = middle(tifffile.imread(path), args.voxels)
@@ -256,8 +254,7 @@ def main() -> None:
                                 stack.enter_context(with_latents(share, features))
                             family = model if model in ("tinc", "grid") else "tinc"
                             row |= measured(volume, ratio, family, None, args.steps)
-                        writer.writerow(row)
-                        file.flush()
+                        append(row)
                         print(*row.values(), flush=True)
 
 

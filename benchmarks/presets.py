@@ -10,7 +10,6 @@ row of ``benchmarks/results/presets.csv`` has the commit that made it; ``--table
 from __future__ import annotations
 
 import argparse
-import csv
 import subprocess
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tifffile
+from appending import appending
 
 from napari_tinc import CompressedVolume, Target, compress
 from napari_tinc import format as frames
@@ -87,10 +87,7 @@ def main() -> None:
     commit = subprocess.run(git, cwd=here, capture_output=True, text=True).stdout.strip() or "unknown"
     paths = [p for p in sorted(args.folder.glob("*.tif")) if not any(word in p.stem for word in ("mask", "clean"))]
     chosen = [p for p in paths if not args.volumes or any(p.stem.startswith(name) for name in args.volumes)]
-    with args.results.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if file.tell() == 0:
-            writer.writeheader()
+    with appending(args.results, COLUMNS) as append:
         compress(tifffile.imread(chosen[0])[:8, :16, :16], Target.ratio(8), preset="fast")  # compiles the kernels
         for ratio in args.ratios:
             for path in chosen:
@@ -98,8 +95,7 @@ def main() -> None:
                 for preset in args.presets:
                     found = tried(volume, ratio) if preset == "trial" else measured(volume, ratio, preset)
                     said = {"commit": commit, "volume": path.stem, "ratio": ratio, "preset": preset}
-                    writer.writerow(said | found)
-                    file.flush()
+                    append(said | found)
                     print(path.stem, ratio, preset, found, flush=True)
 
 

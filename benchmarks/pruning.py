@@ -15,7 +15,6 @@ volume is a made one, smooth as a simulation is: noise with the spectrum of turb
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ import numpy.typing as npt
 import pandas as pd
 import tifffile
 import torch
+from appending import appending
 from families import measured
 from strategies import middle
 from torch import Tensor
@@ -287,18 +287,14 @@ def main() -> None:
     for name in args.volumes:
         path = next(args.folder.glob(f"{name}*.tif"))
         volumes[path.stem] = middle(tifffile.imread(path), 2**20)
-    with args.results.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-        if file.tell() == 0:
-            writer.writeheader()
+    with appending(args.results, COLUMNS, "ignore") as append:
         for name, volume in volumes.items():
             for ratio in args.ratios:
                 for model in args.models:
                     for variant in VARIANTS[model]:
                         row = dict(zip(COLUMNS, (name, ratio, model, variant, args.steps), strict=False))
                         row |= trained(volume, ratio, model, variant, args.steps)
-                        writer.writerow(row)
-                        file.flush()
+                        append(row)
                         print(*row.values(), flush=True)
 
 

@@ -14,7 +14,6 @@ middle is taken. Appends to ``benchmarks/results/warm_start.csv``.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy.typing as npt
 import pandas as pd
 import tifffile
 import torch
+from appending import appending
 from strategies import middle
 from torch import Tensor
 
@@ -112,10 +112,7 @@ def main() -> None:
     if args.table:
         table(args.results)
         return
-    with args.results.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [*KEYS, "psnr_dB"])
-        if file.tell() == 0:
-            writer.writeheader()
+    with appending(args.results, [*KEYS, "psnr_dB"]) as append:
         for name in args.volumes:
             path = next(path for path in sorted(args.folder.glob(f"{name}*.tif")) if "mask" not in path.stem)
             volume = middle(tifffile.imread(path), args.voxels)
@@ -124,8 +121,7 @@ def main() -> None:
                     for seed in range(args.seeds):
                         row = dict(zip(KEYS, (path.stem, volume.size, args.bytes, start, steps, seed), strict=True))
                         row["psnr_dB"] = f"{trained(volume, args.bytes, start, steps, seed):.2f}"
-                        writer.writerow(row)
-                        file.flush()
+                        append(row)
                         print(*row.values(), flush=True)
 
 

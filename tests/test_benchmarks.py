@@ -66,6 +66,7 @@ LONG = {
     "threads.py": "--busy 0 --threads 1 --waiting passive --seconds 0.2",
 }
 USED = {
+    "appending.py",
     "recursion.py",
     "detail_files.py",
     "lab/bd_rate.py",

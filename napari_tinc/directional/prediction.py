@@ -17,7 +17,7 @@ from napari_tinc.directional.layout import Layout, Tile
 from napari_tinc.kernels import compiled, part
 from napari_tinc.mixing import Array
 
-# Modes: the mean, the blend, and by axis and its two slopes, numbered from the steepest down, the directions.
+# Modes: the mean, the blend, and by axis and its two slopes, numbered from the most negative up, the directions.
 MEAN, SMOOTH, DIRECTIONS = 0, 1, 2
 STEEPEST = 7
 SLOPES = 2 * STEEPEST + 1
@@ -26,8 +26,8 @@ MODES = DIRECTIONS + 3 * SLOPES**2
 SMOOTHED = 8
 LONGEST = 32
 # How far beyond a block a direction may look back, and the neighbours that smoothing needs.
-MOST_MARGIN = 2 * LONGEST + 2
-FACE = LONGEST + 2 * MOST_MARGIN
+_MOST_MARGIN = 2 * LONGEST + 2
+FACE = LONGEST + 2 * _MOST_MARGIN
 # Of what a direction misses beside a block: the share that is added to the first voxel inside, the factor from one
 # voxel to the next, and how many get some.
 _CARRIED, _LESS, _REACH = np.float32(0.3), np.float32(0.35), 4
@@ -41,8 +41,6 @@ class Rules:
     ----------
     code : int
         Stands for them in a file.
-    steepest : int
-        Slopes there are on either side of none.
     slopes : ndarray of int64, shape (SLOPES,)
         By number, in eighths of a voxel a step.
     carries : bool
@@ -53,10 +51,14 @@ class Rules:
     """
 
     code: int
-    steepest: int
     slopes: Array
     carries: bool
     kinds: Array
+
+    @property
+    def steepest(self) -> int:
+        """How many slopes there are on either side of none."""
+        return int(np.count_nonzero(self.slopes)) // 2
 
 
 def _slopes(*above: int) -> Array:
@@ -70,9 +72,9 @@ def _slopes(*above: int) -> Array:
 # Sines where the error of a prediction grows with the distance from a face (Yeo et al., *Mode-Dependent Transforms for
 # Coding Directional Intra Prediction Residuals*, IEEE Trans. Circuits and Systems for Video Technology 22, 2012).
 _NOWHERE, _BLENDED = np.zeros(3, np.int64), np.ones(3, np.int64)
-_OLDEST = Rules(0, 4, _slopes(4, 8, 12, 16), False, np.zeros((5, 3), np.int64))
-_SECOND = Rules(2, 4, _OLDEST.slopes, False, np.stack([_NOWHERE, _BLENDED, *np.eye(3, dtype=np.int64)]))
-_PLAIN = Rules(1, 7, _slopes(1, 2, 3, 4, 6, 8, 16), False, np.stack([_NOWHERE, *[_BLENDED] * 4]))
+_OLDEST = Rules(0, _slopes(4, 8, 12, 16), False, np.zeros((5, 3), np.int64))
+_SECOND = Rules(2, _OLDEST.slopes, False, np.stack([_NOWHERE, _BLENDED, *np.eye(3, dtype=np.int64)]))
+_PLAIN = Rules(1, _slopes(1, 2, 3, 4, 6, 8, 16), False, np.stack([_NOWHERE, *[_BLENDED] * 4]))
 _CARRYING = replace(_PLAIN, code=3, carries=True)
 RULES = {rules.code: rules for rules in (_OLDEST, _PLAIN, _SECOND, _CARRYING)}
 # What an encoder chooses from.
