@@ -41,10 +41,10 @@ Floats32 = npt.NDArray[np.float32]
 Read = Callable[[Bounds], Floats32]
 
 # λ: squared steps that are worth a bit.
-LAMBDA = 0.07
+LAMBDA = 0.085
 # What decisions cost about, in bits: a split or none, a mode that a neighbour has and another one, a block without
 # symbols, and the box of one with some.
-_SPLIT_BITS, _SAME_BITS, _OTHER_BITS, _NONE_BITS, _BOX_BITS = 0.7, 1.5, 9.0, 0.4, 8.5
+_SPLIT_BITS, _SAME_BITS, _OTHER_BITS, _NONE_BITS, _BOX_BITS = 0.7, 1.8, 12.0, 0.5, 6.5
 # Of the squared error of a prediction, what its mode must save to be worth a bit.
 _MODE_WEIGHT = 1.5
 # What is no farther than so many times the least error is transformed, too.
@@ -56,20 +56,23 @@ _CANDIDATES = _FOUND + 4
 # Of the pairs of slopes, every other one is compared, as on a checkerboard, then those around the best.
 _EVERY_OTHER, _AROUND = np.arange(0, SLOPES**2, 2), np.array([-SLOPES, -1, 1, SLOPES])
 # Reconstruction offsets of symbols of magnitude 1, and of larger ones: they must be known before the first symbol is.
-OFFSETS = (26, 13)
+OFFSETS = (23, 11)
 _FIRST, _OTHERS = OFFSETS[0] / 256, OFFSETS[1] / 256
-_WORTH_TRYING, _SHRINK = 0.6, 0.08
+_WORTH_TRYING, _SHRINK = 0.5, 0.08
 _CLASSES = 6
+_PLACES = _CLASSES**3
+# Symbols before one that are not 0, which make it likely: none, one, or more.
+_NEIGHBOURS = 3
 _CODES = np.array([n.bit_length() for n in range(LONGEST)], np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
 class Prices:
-    """What symbols cost, in bits, by the classes of their frequencies along the three axes.
+    """What symbols cost, in bits, by how many before them are not 0, and by the classes of their frequencies.
 
     Parameters
     ----------
-    used, unused : ndarray of float64, shape (216,)
+    used, unused : ndarray of float64, shape (3 * 216,)
         Of a symbol that is not 0, its sign included; of a 0 within the box of a block.
     """
 
@@ -80,15 +83,17 @@ class Prices:
     def guessed(cls) -> Prices:
         """Know nothing of the volume."""
         steps = np.add.outer(np.add.outer(np.arange(_CLASSES), np.arange(_CLASSES)), np.arange(_CLASSES)).ravel()
-        return cls(4.5 + 0.35 * steps, 0.5 * 0.8**steps)
+        return cls(np.tile(4.5 + 0.35 * steps, _NEIGHBOURS), np.tile(0.5 * 0.8**steps, _NEIGHBOURS))
 
     @classmethod
     def counted(cls, counts: Array) -> Prices:
-        """Learn from counts of symbols that are 0 and that are not, shape (2, 216)."""
+        """Learn from counts of symbols that are 0 and that are not, shape (2, 3 * 216)."""
         guess = cls.guessed()
-        some = counts + 4.0 * np.array([0.95, 0.05])[:, None]
+        together = np.tile(counts.reshape(2, _NEIGHBOURS, -1).sum(1), _NEIGHBOURS)
+        known = together + 4.0 * np.array([0.95, 0.05])[:, None]
+        some = counts + 8 * known / known.sum(0)  # where few were seen, what holds for any neighbours
         share = some[1] / some.sum(0)
-        weight = 8 / (8 + counts.sum(0))
+        weight = 8 / (8 + together.sum(0))
         used = -np.log2(share) + 2.0
         return cls(weight * guess.used + (1 - weight) * used, weight * guess.unused - (1 - weight) * np.log2(1 - share))
 
@@ -150,7 +155,7 @@ def fit_step(
         cares = np.pad(cares, beyond)  # nothing beyond the end of the volume matters
         return _search_tile(values, cares, layout, layout.extent(cell), rules, step_of(step_code), prices)
 
-    streams, error, counts, learnt = [], 0.0, np.zeros((2, _CLASSES**3)), fresh()
+    streams, error, counts, learnt = [], 0.0, np.zeros((2, _NEIGHBOURS * _PLACES)), fresh()
     cells = list(layout.cells())
     for cell, (tile, counted, missed) in zip(cells, block_threads().map(searched, cells), strict=True):
         statistics = learnt if cell == cells[0] else learnt.copy()
@@ -190,13 +195,17 @@ def _search_tile(
     Returns
     -------
     tile : Tile
-    counts : ndarray of float64, shape (2, 216)
+    counts : ndarray of float64, shape (2, 3 * 216)
         For :meth:`Prices.counted`.
     error : float
         Sum of squared errors.
     """
     codes, tile = layout.codes, Tile.empty(values.shape, layout)
-    wanted, decoded, counts = values / np.float32(step), np.zeros(values.shape, np.float32), np.zeros((2, _CLASSES**3))
+    wanted, decoded, counts = (
+        values / np.float32(step),
+        np.zeros(values.shape, np.float32),
+        np.zeros((2, _NEIGHBOURS * _PLACES)),
+    )
     sides = (len(codes), *(1 << int(code) for code in codes[0]))
     whole = np.empty(sides, np.float32)
     _search(
@@ -210,49 +219,75 @@ def _search_tile(
 
 
 @part()
-def _class(i, j, k):  # type: ignore[no-untyped-def]
-    return np.int64(36) * _CODES[i] + np.int64(6) * _CODES[j] + _CODES[k]
+def _class(symbols, z, y, x, i, j, k):  # type: ignore[no-untyped-def]
+    """Class of a symbol at a frequency of a block whose symbols begin at a place."""
+    near = np.int64(0)
+    if k > 0:
+        near += symbols[z + i, y + j, x + k - 1] != 0
+    if j > 0:
+        near += symbols[z + i, y + j - 1, x + k] != 0
+    if i > 0:
+        near += symbols[z + i - 1, y + j, x + k] != 0
+    return _PLACES * min(near, np.int64(2)) + np.int64(36) * _CODES[i] + np.int64(6) * _CODES[j] + _CODES[k]
 
 
 @part()
 def _quantise(values, depth, height, width, used, unused, lagrangian, symbols, box):  # type: ignore[no-untyped-def]
     """Quantise a block by rate and distortion; return what it costs, and leave the coefficients as decoded."""
-    total, nothing = 0.0, 0.0
-    box[0], box[1], box[2] = -1, -1, -1
+    # By classes of frequencies: what it costs more to code the coefficients than not to.
+    excess = np.zeros((_CLASSES, _CLASSES, _CLASSES))
+    nothing = 0.0
     for i in range(depth):
         for j in range(height):
             for k in range(width):
                 value = values[i, j, k]
                 size = abs(value)
-                nothing += value * value
-                least, chosen, decoded = size * size, 0, np.float32(0)
+                energy = np.float64(size * size)
+                nothing += energy
+                number = _class(symbols, 0, 0, 0, i, j, k)
+                least, chosen, decoded = energy, 0, np.float32(0)
                 if size >= _WORTH_TRYING:
-                    price = used[_class(i, j, k)] - unused[_class(i, j, k)]
+                    price = used[number] - unused[number]
                     rounded = int(min(size + 0.5 - (_SHRINK if size >= 1.5 else 0.0), LARGEST))
                     for magnitude in range(max(1, rounded - 1), rounded + 1):
                         stands = magnitude - (_FIRST if magnitude == 1 else _OTHERS)
                         cost = (size - stands) ** 2 + lagrangian * (price + 2 * math.log2(magnitude))
                         if cost < least:
                             least, chosen, decoded = cost, magnitude, np.float32(stands)
-                total += least
+                excess[_CODES[i], _CODES[j], _CODES[k]] += least - energy + lagrangian * unused[number]
                 symbols[i, j, k] = chosen if value > 0 else -chosen
                 values[i, j, k] = decoded if value > 0 else -decoded
-                if chosen:
-                    box[0], box[1], box[2] = max(box[0], i), max(box[1], j), max(box[2], k)
-    if box[0] >= 0:
-        for axis in range(3):
-            box[axis] = _CODES[box[axis]]
-        for i in range(1 << box[0]):
-            for j in range(1 << box[1]):
-                for k in range(1 << box[2]):
-                    total += lagrangian * unused[_class(i, j, k)]
-        total += lagrangian * _BOX_BITS
-    nothing += lagrangian * _NONE_BITS
-    if box[0] >= 0 and total < nothing:
-        return total
-    box[0], box[1], box[2] = -1, -1, -1
-    symbols[:depth, :height, :width] = 0
-    return nothing
+    cost = lagrangian * _BOX_BITS + _best_box(excess, _CODES[depth - 1], _CODES[height - 1], _CODES[width - 1], box)
+    if cost >= lagrangian * _NONE_BITS:
+        cost = lagrangian * _NONE_BITS
+        box[0], box[1], box[2] = -1, -1, -1
+    for i in range(depth):
+        for j in range(height):
+            for k in range(width):
+                if box[0] < 0 or i >> box[0] or j >> box[1] or k >> box[2]:
+                    symbols[i, j, k] = 0
+    return nothing + cost
+
+
+@part()
+def _best_box(excess, depth, height, width, box):  # type: ignore[no-untyped-def]
+    """Choose the box outside of which nothing is coded; return what it costs more than nothing at all.
+
+    ``excess`` is summed up to every class of frequencies along all axes, by inclusion and exclusion.
+    """
+    least = np.inf
+    for a in range(depth + 1):
+        for b in range(height + 1):
+            for c in range(width + 1):
+                for corner in range(1, 8):
+                    up, north, west = corner & 1, corner >> 1 & 1, corner >> 2
+                    if a >= up and b >= north and c >= west:
+                        odd = (up + north + west) & 1
+                        before = excess[a - up, b - north, c - west]
+                        excess[a, b, c] += before if odd else -before
+                if excess[a, b, c] < least:
+                    least, box[0], box[1], box[2] = excess[a, b, c], a, b, c
+    return least
 
 
 @part()
@@ -550,7 +585,8 @@ def _count(symbols, levels, extents, codes, counts):  # type: ignore[no-untyped-
                 i, j, k = z & (1 << codes[level, 0]) - 1, y & (1 << codes[level, 1]) - 1, x & (1 << codes[level, 2]) - 1
                 box = extents[place]
                 if i < 1 << box[0] and j < 1 << box[1] and k < 1 << box[2]:
-                    counts[np.int64(symbols[z, y, x] != 0), _class(i, j, k)] += 1
+                    number = _class(symbols, z - i, y - j, x - k, i, j, k)
+                    counts[np.int64(symbols[z, y, x] != 0), number] += 1
 
 
 __all__ = ["LAMBDA", "OFFSETS", "Fit", "Prices", "Read", "fit_step"]

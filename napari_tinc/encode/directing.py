@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import product
 
 from napari_tinc.directional import search
 from napari_tinc.directional.layout import LEAST_CODE, MAX_TILE, Layout
@@ -32,11 +31,11 @@ Cut = tuple[Layout, Rules]
 _MOST_VOXELS = 2**25
 # Of a volume, what says which root blocks are best.
 _MIDDLE_VOXELS = 2**19
-# Sides of root blocks that are tried, as logarithms, for steps between planes as long as others and for longer ones.
-_ROOTS = ((4, 4, 4), (3, 4, 4), (3, 5, 5), (2, 5, 5))
+# Sides of root blocks that are tried, as logarithms: cubes, flat ones, and the flatter ones of stacks of few planes.
+_ROOTS = ((4, 4, 4), (3, 4, 4), (4, 3, 4), (4, 4, 3), (3, 5, 5), (2, 5, 5))
 # A tile and its neighbours across a plane along the first axis have no more voxels than a fifth of a second decodes.
 _ROW_VOXELS = 2**22
-_TRIES, _FILL = 6, 0.99
+_TRIES, _FILL = 8, 0.996
 # By how many codes a step grows where a size halves, to guess the step of a size.
 _CODES_PER_OCTAVE = 192
 # A first guess: the step over the root mean squared error of a file of wavelets of the same size.
@@ -83,7 +82,8 @@ def _filled(plan: Plan, code: int, budget: int, cuts: Sequence[Cut] = (), prices
     cuts = cuts or (yield from relay(_cuts(coded, code), _told))
     head = framing.size(plan, Content()) + framing.PROVENANCE_SLACK
     tried: dict[int, float] = {}
-    best: tuple[int, Content, float, int, Sequence[Prices]] | None = None
+    best: tuple[float, Content, int, Sequence[Prices]] | None = None
+    filled = 0.0
     paid = prices or [Prices.guessed() for _ in coded]
     for _ in range(_TRIES):
         fits = []
@@ -94,17 +94,19 @@ def _filled(plan: Plan, code: int, budget: int, cuts: Sequence[Cut] = (), prices
         content = Content(directions=[None if one is None else next(found).coded for one in residuals])
         size = framing.size(plan, content) + framing.PROVENANCE_SLACK
         tried[code] = math.log2((size - head) / max(1, budget - head))
-        if size <= budget and (best is None or size >= best[0]):
-            best = size, content, sum(fit.error for fit in fits), code, paid
+        if size <= budget:
+            filled, error = max(filled, (size - head) / max(1, budget - head)), sum(fit.error for fit in fits)
+            if best is None or error < best[0]:  # of two that are as large, one can be better by luck
+                best = error, content, code, paid
         if not prices:  # given ones are kept: to learn them again and again drifts to ever fewer symbols
             paid = [fit.prices for fit in fits]
         following = next_code(tried, lambda code: -code / _CODES_PER_OCTAVE, math.log2((1 + _FILL) / 2))
-        if (best is not None and best[0] - head >= _FILL * (budget - head)) or following in tried:
+        if filled >= _FILL or following in tried:
             break
         code = following
     if best is None:
         raise BudgetError(f"the blocks do not fit in {budget} bytes: raise the budget")
-    _, content, error, chosen, known = best
+    error, content, chosen, known = best
     return Attempt(plan, content, error, error, lambda size: _filled(plan, chosen, size, cuts, known))
 
 
@@ -112,8 +114,12 @@ def _cuts(residuals: Sequence[Residual], code: int) -> Generator[None, None, lis
     """Try root blocks and rules on the middle of the first item, at one step; return those of all items."""
     shape, tried = residuals[0].shape, residuals[0].middle(_MIDDLE_VOXELS)
     best, least = ((0, 0, 0), LATEST[0]), math.inf
-    fitting = dict.fromkeys(_fitting(tried.shape, codes) for codes in _ROOTS)
-    for codes, rules in product(fitting, LATEST):
+
+    def tries() -> Iterator[tuple[Sides, Rules]]:
+        yield from ((codes, LATEST[0]) for codes in dict.fromkeys(_fitting(tried.shape, codes) for codes in _ROOTS))
+        yield from ((best[0], rules) for rules in LATEST[1:])
+
+    for codes, rules in tries():
         steps = search.fit_step(tried.read, tried.weights, _cut(tried.shape, codes), rules, code, Prices.guessed())
         fit = yield from steps
         cost = fit.error + search.LAMBDA * step_of(code) ** 2 * 8 * fit.nbytes
