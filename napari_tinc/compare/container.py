@@ -20,7 +20,7 @@ from napari_tinc.arrays.inputs import DTYPES
 Array = NDArray[Any]
 
 # The order is part of the files; new names go to the end.
-CODECS = ("sperr", "sz3", "zfp", "jpeg2000", "jpegxl", "hevc", "av1")
+CODECS = ("sperr", "sz3", "zfp", "jpeg2000", "jpegxl", "hevc", "av1", "vvc")
 
 _START = struct.Struct("<BBBB")
 _SIDE = struct.Struct("<I")

@@ -278,7 +278,7 @@ def _from_ffmpeg() -> list[Peer]:
     return [
         Peer(
             codec,
-            tuple(partial(video.encode, codec, bits) for bits in video.DEPTHS),
+            tuple(partial(video.encode, codec, bits) for bits in video.DEPTHS[codec]),
             partial(video.decode, codec),
             "quantiser",
             *video.QUANTISERS[codec],

@@ -1,4 +1,4 @@
-"""Volumes as films: HEVC and AV1 through ffmpeg, z as time, grey values of 12 or 10 bits.
+"""Volumes as films: HEVC, AV1 and VVC through ffmpeg, z as time, grey values of 12 or 10 bits.
 
 Quantisers of encoders come in steps. A gain on the values makes all sizes between them: a smaller signal is a coarser
 quantiser. Bits and gain stand in front of the film.
@@ -18,19 +18,21 @@ from numpy.typing import NDArray
 from napari_tinc.compare import memory
 from napari_tinc.errors import TincError
 
-CODECS = ("hevc", "av1")
-DEPTHS = (10, 12)  # bits: ten are the better ones at most sizes, twelve where quality is very high
+CODECS = ("hevc", "av1", "vvc")
+# Bits: ten are the better ones at most sizes, twelve where quality is very high; vvenc has no more than ten.
+DEPTHS = {"hevc": (10, 12), "av1": (10, 12), "vvc": (10,)}
 # The finest and the coarsest. Below zero x265 fails and quantiser 0 of libaom is lossless; coarser ones than an
 # encoder has are made by the gain alone.
-QUANTISERS = {"hevc": (0.0, 60.0), "av1": (1.0, 83.0)}
+QUANTISERS = {"hevc": (0.0, 60.0), "av1": (1.0, 83.0), "vvc": (0.0, 83.0)}
 
-_ENCODERS = {"hevc": "libx265", "av1": "libaom-av1"}
-_FORMATS = {"hevc": "hevc", "av1": "obu"}
+_ENCODERS = {"hevc": "libx265", "av1": "libaom-av1", "vvc": "libvvenc"}
+_FORMATS = {"hevc": "hevc", "av1": "obu", "vvc": "vvc"}
 _LEAST_SIDE = 64  # encoders refuse smaller frames
 # Frames of a film get quantisers around the one that is asked for. Where they reach x265's coarsest, 51, its decisions
 # no longer match them, and volumes full of detail lose decibels: the gain takes over before.
-_COARSEST = {"hevc": 36, "av1": 63}
+_COARSEST = {"hevc": 36, "av1": 63, "vvc": 50}
 _HEAD = struct.Struct("<Be")  # bits, gain
+_COLOUR = "yuv420p10le"
 
 
 @cache
@@ -57,17 +59,21 @@ def encode(codec: str, bits: int, item: NDArray[np.float32], quantiser: float) -
     frames = np.rint(((item - 0.5) * gain + 0.5) * (2**bits - 1)).astype("<u2")
     _, height, width = _frame_shape(item.shape)
     frames = np.pad(frames, ((0, 0), (0, height - item.shape[1]), (0, width - item.shape[2])), mode="edge")
-    grey = f"gray{bits}le"
+    grey, data = f"gray{bits}le", frames.tobytes()
+    if codec == "vvc":
+        grey, data = _COLOUR, _with_colour(frames).tobytes()
     source = ["-f", "rawvideo", "-pix_fmt", grey, "-s", f"{width}x{height}", "-r", "25", "-i", "-"]
     chosen = ["-c:v", _ENCODERS[codec], "-pix_fmt", grey, *_options(codec, bits, whole), "-f", _FORMATS[codec], "-"]
-    return _HEAD.pack(bits, gain) + _ffmpeg([*source, *chosen], frames.tobytes())
+    return _HEAD.pack(bits, gain) + _ffmpeg([*source, *chosen], data)
 
 
 def decode(codec: str, data: bytes, shape: tuple[int, ...]) -> NDArray[Any]:
     """Read a volume of ``shape`` back from a film."""
     bits, gain = _HEAD.unpack_from(data)
-    said = ["-f", _FORMATS[codec], "-i", "-", "-f", "rawvideo", "-pix_fmt", f"gray{bits}le", "-"]
-    frames = np.frombuffer(_ffmpeg(said, data[_HEAD.size :]), "<u2").reshape(_frame_shape(shape))
+    grey, frame = f"gray{bits}le" if codec != "vvc" else _COLOUR, _frame_shape(shape)
+    said = ["-f", _FORMATS[codec], "-i", "-", "-f", "rawvideo", "-pix_fmt", grey, "-"]
+    values = np.frombuffer(_ffmpeg(said, data[_HEAD.size :]), "<u2").reshape(frame[0], -1)
+    frames = values[:, : frame[1] * frame[2]].reshape(frame)
     decoded: NDArray[Any] = (frames[:, : shape[1], : shape[2]] / (2**bits - 1) - 0.5) / gain + 0.5
     return decoded
 
@@ -75,23 +81,32 @@ def decode(codec: str, data: bytes, shape: tuple[int, ...]) -> NDArray[Any]:
 def _steps(codec: str, quantiser: float) -> tuple[int, float]:
     """Split a quantiser into the encoder's next finer one and the gain that makes up for the rest.
 
-    A step of HEVC is a sixth of an octave. One of libaom is that of a table, as wide as half an octave at the finest:
-    the gain is at least as wide, so that no sizes are left out.
+    A step of HEVC and VVC is a sixth of an octave. One of libaom is that of a table, as wide as half an octave at the
+    finest: the gain is at least as wide, so that no sizes are left out.
     """
     whole = min(int(quantiser), _COARSEST[codec])
-    step = 2 ** (1 / 6) if codec == "hevc" else 1.15 + 0.8 / (whole + 1)
+    step = 1.15 + 0.8 / (whole + 1) if codec == "av1" else 2 ** (1 / 6)
     return whole, float(np.float16(step ** (whole - quantiser)))
 
 
 def _options(codec: str, bits: int, quantiser: int) -> list[str]:
     if codec == "av1":
         return ["-crf", str(quantiser), "-b:v", "0", "-cpu-used", "4"]
+    if codec == "vvc":  # without what it does for the eye, and without frames that begin anew
+        return ["-preset", "medium", "-qp", str(quantiser), "-qpa", "0", "-period", "100000"]
     # What x265 does by default for the eye costs decibels: psycho-visual choices, quantisers that differ from block to
     # block. A temporal filter gains them where films are small, but caps quality near 53 dB: twelve bits go without.
     # info=0 leaves out a text of 2 kB about the encoder that no decoder needs.
     tuned = "psy-rd=0:psy-rdoq=0:aq-mode=0:cutree=0:ipratio=1:rd=6:tu-intra-depth=4:tu-inter-depth=4:b-intra=1"
     rest = f"mcstf={int(bits == 10)}:frame-threads=1:keyint=-1:info=0:log-level=none"
     return ["-preset", "slow", "-x265-params", f"qp={quantiser}:{tuned}:{rest}"]
+
+
+def _with_colour(frames: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Lay half as many values without colour behind every frame: the encoder takes no grey films."""
+    values = frames.reshape(len(frames), -1)
+    colours = np.full((len(frames), values.shape[1] // 2), 2**9, values.dtype)
+    return np.concatenate([values, colours], 1)
 
 
 def _frame_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
