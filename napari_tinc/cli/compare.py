@@ -48,7 +48,9 @@ def compare(
             "'none'; the usual ones if not given."
         ),
     ] = None,
-    peers: Annotated[str | None, typer.Option(help="Such as 'sperr,hevc,av1,vvc', or 'none'; all if not given.")] = None,
+    peers: Annotated[
+        str | None, typer.Option(help="Such as 'sperr,hevc,av1,vvc', or 'none'; all if not given.")
+    ] = None,
     mask: Annotated[Path | None, typer.Option(help="A volume that is not 0 where the true foreground is.")] = None,
     clean: Annotated[Path | None, typer.Option(help="The volume without noise.")] = None,
     threshold: Annotated[

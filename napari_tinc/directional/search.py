@@ -366,12 +366,31 @@ def _copy(source, out, depth, height, width):  # type: ignore[no-untyped-def]
 
 
 @part()
+def _best_of(  # type: ignore[no-untyped-def]
+    numbers, first, turned, partly, cared, modes, place, axis, slopes, lagrangian, seen, margin, shape, limit
+):
+    """Find the best of pairs of slopes, counted from a first one: its mode, or -1 if none is below the limit."""
+    best = np.int64(-1)
+    for number in numbers + first:
+        if number < 0 or number >= SLOPES**2:
+            continue
+        mode = DIRECTIONS + axis * SLOPES**2 + number
+        bits = np.float32(lagrangian * _MODE_WEIGHT * _mode_bits(modes, mode, place))
+        error = bits + _mismatch(
+            turned, partly, cared, seen, margin, slopes[number // SLOPES], slopes[number % SLOPES], shape[0], shape[1],
+            shape[2], limit - bits,
+        )  # fmt: skip
+        if error < limit:
+            limit, best = error, np.int64(mode)
+    return best, limit
+
+
+@part()
 def _best_direction(  # type: ignore[no-untyped-def]
     wanted, cares, partly, decoded, modes, z, y, x, code, place, axis, slopes, lagrangian, face, smoothed, turned,
     cared, limit
 ):  # fmt: skip
     """Find the direction along an axis of least squared error, its bits included, below a limit; -1 if none is."""
-    best = np.int64(-1)
     thickness, rows, columns, margin, seen = face_of(decoded, z, y, x, code, axis, face, smoothed)
     for d in range(thickness):
         for u in range(rows):
@@ -380,27 +399,17 @@ def _best_direction(  # type: ignore[no-untyped-def]
                 turned[d, u, v] = wanted[z + i, y + j, x + k]
                 if partly:
                     cared[d, u, v] = cares[z + i, y + j, x + k]
-    centre = np.int64(-1)
-    for n in range(len(_EVERY_OTHER) + len(_AROUND)):
-        if n < len(_EVERY_OTHER):
-            number = _EVERY_OTHER[n]
-        else:
-            if n == len(_EVERY_OTHER):
-                centre = best
-            if centre < 0:
-                break
-            number = (centre - DIRECTIONS) % SLOPES**2 + _AROUND[n - len(_EVERY_OTHER)]
-            if number < 0 or number >= SLOPES**2:
-                continue
-        mode = DIRECTIONS + axis * SLOPES**2 + number
-        bits = np.float32(lagrangian * _MODE_WEIGHT * _mode_bits(modes, mode, place))
-        error = bits + _mismatch(
-            turned, partly, cared, seen, margin, slopes[number // SLOPES], slopes[number % SLOPES], thickness, rows,
-            columns, limit - bits,
-        )  # fmt: skip
-        if error < limit:
-            limit, best = error, np.int64(mode)
-    return best, limit
+    shape = thickness, rows, columns
+    best, limit = _best_of(
+        _EVERY_OTHER, 0, turned, partly, cared, modes, place, axis, slopes, lagrangian, seen, margin, shape, limit
+    )
+    if best < 0:
+        return best, limit
+    beside, limit = _best_of(
+        _AROUND, (best - DIRECTIONS) % SLOPES**2, turned, partly, cared, modes, place, axis, slopes, lagrangian, seen,
+        margin, shape, limit,
+    )  # fmt: skip
+    return (beside if beside >= 0 else best), limit
 
 
 @part()
