@@ -56,9 +56,9 @@ SIDE = 16
 _COARSEST, _FINEST = 5, 3
 # The beginning of the SHA-256 of data/coinpp.npz: files say which base they need, and this is the one there is.
 BASE = bytes.fromhex("97e56db613d537d4")
-# Found to win at equal bytes, see docs/families.md.
+# Found to win at equal bytes, see docs/families-measured.md.
 _BITS_PER_MODULATION = 1.5
-# Half of what the grid sees in a step: the other half gained 0.2 dB in the median (docs/families.md).
+# Half of what the grid sees in a step: the other half gained 0.2 dB in the median (docs/families-measured.md).
 _VOXELS_PER_STEP, _RATE = 2**12, 0.003
 # Voxels that are decoded together.
 _TILE = 2**14

@@ -8,8 +8,8 @@ Departures, and why: several grids, each half as fine as the next, instead of on
 coder can use (Ladune et al., "COOL-CHIC", 2023, arXiv 2212.05458); as many features as the budget pays for instead of
 16. The first features are added to the output and start as a Laplacian pyramid of the volume (Burt and Adelson, 1983),
 so that training begins where a linear pyramid ends. No coordinates and no Fourier features: they gained nothing
-(docs/families.md). Latents have learnt steps, a coder with spatial contexts and a rate in the loss; theirs take 8 bits
-each.
+(docs/families-measured.md). Latents have learnt steps, a coder with spatial contexts and a rate in the loss; theirs
+take 8 bits each.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _MAX_GRIDS, _MAX_FEATURES, _MAX_WIDTH, _MAX_OCTAVE = 8, 32, 256, 20
 _GRIDS = 4
 # Hidden features, few where the budget is small: the network may have this part of it.
 _WIDTHS, _LEAST_WIDTH, _SHARE = (16, 8), 4, 0.3
-# Found to win at equal bytes, see docs/families.md: most latents of fine grids are 0.
+# Found to win at equal bytes, see docs/families-measured.md: most latents of fine grids are 0.
 _BITS_PER_LATENT = 1.3
 _VOXELS_PER_STEP, _RATE, _RATE_WEIGHT = 2**13, 0.02, 0.5
 # Latents besides the first feature's start nearly at 0.
