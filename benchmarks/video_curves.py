@@ -16,6 +16,7 @@ import csv
 import math
 import statistics
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -65,46 +66,50 @@ def make(volumes: list[Path], codecs: list[str], results: Path) -> None:
 
 
 def table(ours: Path, results: Path, column: str) -> None:
-    with results.open(newline="") as file:
-        films = list(csv.DictReader(file))
     with ours.open(newline="") as file:
         files = list(csv.DictReader(file))
-    for codec in dict.fromkeys(row["codec"] for row in films):
-        ratios = sorted({float(row["ratio"]) for row in files})
-        gaps: dict[float, list[float]] = {ratio: [] for ratio in ratios}
-        rates = []
+    curves: dict[str, dict[str, Points]] = defaultdict(lambda: defaultdict(list))
+    with results.open(newline="") as file:
+        for row in csv.DictReader(file):
+            curves[row["codec"]][row["volume"]].append((float(row["bytes"]), float(row["psnr_dB"])))
+    for row in files:  # made in the same run; both files are taken to have as many bytes as they may have
+        curves["fast"][row["volume"]].append((float(row["budget"]), float(row["wavelets_dB"])))
+    ratios = sorted({float(row["ratio"]) for row in files})
+    for codec, of_volume in curves.items():
         print(f"\nOurs less {codec}, dB at equal bytes; BD-rate of ours, percent of its bytes\n")
         print(f"| volume | {' | '.join(f'{ratio:g}' for ratio in ratios)} | BD-rate |\n|{'---|' * (len(ratios) + 2)}")
-        for volume in dict.fromkeys(row["volume"] for row in files):
-            peer = [
-                (float(r["bytes"]), float(r["psnr_dB"])) for r in films if (r["volume"], r["codec"]) == (volume, codec)
-            ]
+        gaps: dict[tuple[str, float], float] = {}
+        rates = []
+        nbytes = "budget" if codec == "fast" else "postfiltered_bytes"
+        for volume in [volume for volume in of_volume if any(row["volume"] == volume for row in files)]:
             mine = {
-                float(r["ratio"]): (float(r["postfiltered_bytes"]), float(r[column]))
-                for r in files
-                if r["volume"] == volume
-            }
-            if not peer:
-                continue
-            cells = []
-            for ratio in ratios:
-                gap = math.nan
-                if ratio in mine and min(b for b, _ in peer) <= mine[ratio][0] <= max(b for b, _ in peer):
-                    gap = mine[ratio][1] - at(peer, mine[ratio][0])
-                    gaps[ratio].append(gap)
-                cells.append("-" if math.isnan(gap) else f"{gap:+.2f}")
-            rate = bd_rate(peer, list(mine.values()))
-            rates += [] if math.isnan(rate) else [rate]
-            print(f"| `{volume}` | {' | '.join(cells)} | {'-' if math.isnan(rate) else f'{rate:+.1f}'} |")
-        ahead = [f"{sum(g >= 0 for g in gaps[r])} of {len(gaps[r])}" for r in ratios]
-        means = f"mean {statistics.mean(rates):+.1f}, median {statistics.median(rates):+.1f}" if rates else "-"
-        print(f"| ahead in | {' | '.join(ahead)} | {means} |")
+                float(row["ratio"]): (float(row[nbytes]), float(row[column]))
+                for row in files if row["volume"] == volume
+            }  # fmt: skip
+            for ratio, (size, quality) in mine.items():
+                gaps[volume, ratio] = quality - at(of_volume[volume], size)
+            rates.append(bd_rate(of_volume[volume], list(mine.values())))
+            cells = [shown(gaps.get((volume, ratio), math.nan), 2) for ratio in ratios]
+            print(f"| `{volume}` | {' | '.join(cells)} | {shown(rates[-1], 1)} |")
+        ahead = []
+        for ratio in ratios:
+            known = [gap for (_, of), gap in gaps.items() if of == ratio and not math.isnan(gap)]
+            ahead.append(f"{sum(gap >= 0 for gap in known)} of {len(known)}")
+        known = [rate for rate in rates if not math.isnan(rate)]
+        mean = f"mean {statistics.mean(known):+.1f}, median {statistics.median(known):+.1f}" if known else "-"
+        print(f"| ahead in | {' | '.join(ahead)} | {mean} |")
+
+
+def shown(number: float, digits: int) -> str:
+    return "-" if math.isnan(number) else f"{number:+.{digits}f}"
 
 
 def at(points: Points, nbytes: float) -> float:
-    """Quality of a curve at a number of bytes."""
+    """Quality of a curve at a number of bytes; not a number beyond its ends."""
     rates, qualities = np.array(sorted(dict(points).items())).T
-    return float(PchipInterpolator(np.log(rates), qualities)(math.log(nbytes)))
+    if len(rates) < 2:
+        return float(qualities[0]) if nbytes == rates[0] else math.nan
+    return float(PchipInterpolator(np.log(rates), qualities, extrapolate=False)(math.log(nbytes)))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 import pytest
+from numba import njit
 from reference_directions import directional_output
 
 from napari_tinc import CompressedVolume, FormatError, Metadata, Target, compress
@@ -93,6 +94,52 @@ def test_the_closed_loop_of_the_encoder_is_what_the_decoder_sees() -> None:
     voxels = layer_of(fit.coded, values.shape).values(whole(values.shape), 1.0)
     assert float(np.square(voxels - values).sum()) == pytest.approx(fit.error, rel=1e-4)
     assert np.sqrt(np.square(voxels - values).mean()) < 0.2
+
+
+def test_the_box_of_a_block_is_the_best_of_all() -> None:
+    rng = np.random.default_rng(3)
+    for sides in ((5, 5, 5), (0, 3, 4), (2, 0, 5)):
+        excess = np.zeros((6, 6, 6))
+        inside = tuple(slice(side + 1) for side in sides)
+        excess[inside] = rng.normal(size=excess[inside].shape)
+        costs = {box: excess[tuple(slice(code + 1) for code in box)].sum() for box in np.ndindex(*np.add(sides, 1))}
+        box = np.empty(3, np.int64)
+        least = search._best_box.py_func(excess.copy(), *sides, box)
+        assert least == pytest.approx(min(costs.values()))
+        assert costs[tuple(box)] == pytest.approx(least)
+
+
+def test_a_block_costs_what_its_symbols_say_and_no_more_than_nothing() -> None:
+    """Symbols outside of the box are 0, and the cost is the squared error and the bits of what is left."""
+    rng, prices, price = np.random.default_rng(4), Prices.guessed(), 0.085
+
+    @njit
+    def quantised(values: Any, used: Any, unused: Any, symbols: Any, box: Any) -> Any:
+        return search._quantise(values, 8, 8, 8, used, unused, 0.085, symbols, box)
+
+    far = np.add.outer(np.add.outer(np.arange(8), np.arange(8)), np.arange(8))
+    for strength in (0.3, 3.0, 30.0):
+        wanted = (strength * rng.normal(size=far.shape) / (1 + far) ** 1.5).astype(np.float32)
+        wanted[7, 0, 0] = 0.9  # on its own it is worth its bits, but not a box that is longer for it
+        decoded, symbols, box = wanted.copy(), np.zeros(far.shape, np.int16), np.empty(3, np.int64)
+        cost = quantised(decoded, prices.used, prices.unused, symbols, box)
+        assert cost <= np.square(wanted).sum() + 0.5 * price + 1e-6
+        if box[0] < 0:
+            assert not symbols.any()
+            assert cost == pytest.approx(np.square(wanted).sum() + 0.5 * price, rel=1e-5)
+            continue
+        inside = tuple(slice(1 << code) for code in box)
+        magnitudes = np.abs(symbols).astype(float)
+        assert np.count_nonzero(symbols) == np.count_nonzero(symbols[inside])
+        levels = np.where(magnitudes > 0, magnitudes - np.where(magnitudes == 1, 23, 11) / 256, 0)
+        bits = 6.5
+        for i, j, k in np.ndindex(*magnitudes[inside].shape):
+            before = [(i, j, k - 1), (i, j - 1, k), (i - 1, j, k)]
+            near = min(2, sum(min(place) >= 0 and symbols[place] != 0 for place in before))
+            number = 216 * near + 36 * i.bit_length() + 6 * j.bit_length() + k.bit_length()
+            size = magnitudes[i, j, k]
+            bits += prices.used[number] + 2 * np.log2(size) if size else prices.unused[number]
+        assert cost == pytest.approx(np.square(np.abs(wanted) - levels).sum() + price * bits, rel=1e-4)
 
 
 def test_a_smaller_step_costs_more_bytes_and_leaves_less_error() -> None:
