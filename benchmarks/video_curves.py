@@ -32,7 +32,7 @@ from bd_rate import bd_rate
 
 RESULTS = Path(__file__).parent / "results" / "video_curves.csv"
 COLUMNS = ("volume", "codec", "quantiser", "array_bytes", "bytes", "psnr_dB")
-START, STRIDE, COARSEST, LARGEST, SMALLEST = 28, 6, 63, 14, 520
+START, STRIDE, LARGEST, SMALLEST = 28, 6, 14, 520
 Points = list[tuple[float, float]]
 
 
@@ -52,10 +52,10 @@ def make(volumes: list[Path], codecs: list[str], results: Path) -> None:
         for path in volumes:
             array = tifffile.imread(path)
             for codec in codecs:
-                finest = int(video.QUANTISERS[codec][0])
+                finest, coarsest = map(int, video.QUANTISERS[codec])
                 for stride in (-STRIDE, STRIDE):
                     quantiser = START + max(0, stride)
-                    while finest <= quantiser <= COARSEST:
+                    while finest <= quantiser <= coarsest:
                         row = {"volume": path.stem, **film(array, codec, quantiser)}
                         print(row, flush=True)
                         append(row)
