@@ -48,6 +48,7 @@ from napari_tinc.postfilter import REACH, PostFilter, channels_of, parse_postfil
 from napari_tinc.predictive.item import CorrectedItem, PredictedItem
 from napari_tinc.predictive.payload import parse_corrections, parse_predicted
 from napari_tinc.restoration import RADIUS, Restoration, around, bins_of, parse_restoration, restoration_size
+from napari_tinc.system.cuda import cuda_is_at_hand
 from napari_tinc.system.forks import with_fresh_locks
 from napari_tinc.system.threads import side_by_side
 from napari_tinc.wavelets.blocks import WaveletLayer
@@ -101,6 +102,16 @@ class Item(Protocol):
         """Bytes of the file spent on every leaf of the item."""
 
 
+class Elsewhere(Protocol):
+    """Decodes regions of one item on a device. Several threads may ask for regions of it."""
+
+    box_voxels: int
+    """How many voxels it decodes at once."""
+
+    def intensities(self, bounds: Bounds, scale: float, wide: np.dtype[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Return what :func:`to_intensities` makes of :meth:`ItemDecoder.normalised`, within float32 rounding."""
+
+
 @dataclass(frozen=True)
 class ItemDecoder:
     """Decodes regions of one item from layers, a restoration filter and a post-filter.
@@ -116,6 +127,8 @@ class ItemDecoder:
     mask : Mask or None
     postfilter : PostFilter or None
         Applied after the restoration filter.
+    elsewhere : Elsewhere or None
+        What decodes its voxels; None for this class itself, on the CPU.
     """
 
     shape: tuple[int, ...]
@@ -124,6 +137,7 @@ class ItemDecoder:
     restoration: Restoration | None
     mask: Mask | None = None
     postfilter: PostFilter | None = None
+    elsewhere: Elsewhere | None = None
 
     def decode(self, bounds: Bounds, scale: float, out: npt.NDArray[Any]) -> None:
         """Fill an array of the original's dtype and the shape of the bounds with intensities."""
@@ -137,13 +151,19 @@ class ItemDecoder:
         def decoded(box: Bounds) -> None:
             place = overlap(slices_of(box), bounds)
             if self.mask is None:
-                out[place] = to_intensities(self.normalised(box, scale), limits, wide, out.dtype)
+                out[place] = self._intensities(box, scale, wide, out.dtype)
             else:
                 self._decode_inside(self.mask, box, scale, wide, out[place])
 
         # Boxes are nearly cubes: they have least surface, beyond which wavelets reach.
-        for _ in side_by_side(decoded, boxes(bounds, LIMITS.voxels)):
+        most = LIMITS.voxels if self.elsewhere is None else self.elsewhere.box_voxels
+        for _ in side_by_side(decoded, boxes(bounds, most)):
             pass
+
+    def _intensities(self, bounds: Bounds, scale: float, wide: np.dtype[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        if self.elsewhere is not None:
+            return self.elsewhere.intensities(bounds, scale, wide, dtype)
+        return to_intensities(self.normalised(bounds, scale), self.limits, wide, dtype)
 
     def _decode_inside(
         self, mask: Mask, bounds: Bounds, scale: float, wide: np.dtype[Any], out: npt.NDArray[Any]
@@ -155,7 +175,7 @@ class ItemDecoder:
         if place is None:
             return
         box = tuple((s.start + first, s.stop + first) for s, (first, _) in zip(place, bounds, strict=True))
-        values = to_intensities(self.normalised(box, scale), self.limits, wide, out.dtype)
+        values = self._intensities(box, scale, wide, out.dtype)
         states, inner = states[place], out[place]
         inner[states == INSIDE] = values[states == INSIDE]
         mixed = states == MIXED
@@ -297,7 +317,8 @@ class Decoders:
     frame : Frame
     tree : Octree
     device : str
-        Where networks are evaluated.
+        Where networks are evaluated, and wavelets transformed and filtered; ``"auto"`` takes CUDA for the latter only
+        where torch is loaded already, for loading it takes longer than most files take to decode.
     """
 
     def __init__(self, frame: Frame, tree: Octree, device: str) -> None:
@@ -335,12 +356,29 @@ class Decoders:
         learnt = self._frame.get(KIND_POSTFILTER, item, 0)
         postfilter = None if learnt is None else parse_postfilter(learnt)
         mask = self._mask(item, limits)
-        decoder = ItemDecoder(self._tree.shape, limits, self._layers(item), restoration, mask, postfilter)
+        layers = self._layers(item)
+        elsewhere = self._elsewhere(layers, limits, restoration, postfilter)
+        decoder = ItemDecoder(self._tree.shape, limits, layers, restoration, mask, postfilter, elsewhere)
         moved = self._frame.get(KIND_CORRECTIONS, item, 0)
         if moved is None:
             return decoder
         corrections = parse_corrections(moved, self._tree.shape, dtype)
         return CorrectedItem.of(corrections, decoder, limits, self._cache, len(moved))
+
+    def _elsewhere(
+        self, layers: list[Layer], limits: ItemRange, restoration: Restoration | None, postfilter: PostFilter | None
+    ) -> Elsewhere | None:
+        """Return what decodes an item of wavelets alone on the device that was asked for, if that is not the CPU."""
+        if self._device == "cpu" or (self._device == "auto" and not cuda_is_at_hand()):
+            return None
+        if len(layers) != 1 or not isinstance(layers[0], WaveletLayer):
+            return None
+        # Here and not above: torch is loaded for who asks for a device, or has loaded it.
+        from napari_tinc.networks.device import resolve_device
+        from napari_tinc.on_device.item import WaveletsOnDevice
+
+        device = resolve_device(self._device)
+        return WaveletsOnDevice(layers[0], self._tree.shape, limits, restoration, postfilter, device)
 
     def _mask(self, item: int, limits: ItemRange) -> Mask | None:
         payload = self._frame.get(KIND_MASK, item, 0)

@@ -64,14 +64,18 @@ class Restoration:
         -------
         ndarray of float32, shape (z, y, x)
         """
-        thresholds = np.array([2 ** ((edge - _ONE) / _PER_OCTAVE) for edge in self.edges], np.float32)
-        weights = self.weights.astype(np.float32) * np.float32(WEIGHT_STEP)
+        thresholds, weights = self.tables()
         out = np.empty([side - 2 * RADIUS for side in values.shape], np.float32)
         for _ in block_threads().map(
             lambda part: _restore(values, thresholds, weights, out, part[0], part[1]), _parts(out.shape)
         ):
             pass
         return out
+
+    def tables(self) -> tuple[Floats32, Floats32]:
+        """Activities where bins begin, but for the first, and the weights, shape (len(edges) + 1, 2, 6)."""
+        thresholds = np.array([2 ** ((edge - _ONE) / _PER_OCTAVE) for edge in self.edges], np.float32)
+        return thresholds, self.weights.astype(np.float32) * np.float32(WEIGHT_STEP)
 
 
 class Moments:

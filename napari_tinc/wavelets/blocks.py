@@ -7,9 +7,10 @@ statistics its parent ended with: what a network's segments do for parameters, b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,7 @@ from napari_tinc.system.threads import block_threads
 from napari_tinc.wavelets import coefficients
 from napari_tinc.wavelets import transform as wavelet
 from napari_tinc.wavelets.coefficients import NO_PARENT, Parent, Statistics
-from napari_tinc.wavelets.transform import Bands, Floats32
+from napari_tinc.wavelets.transform import Floats32
 
 Symbols = npt.NDArray[np.int32]
 
@@ -71,6 +72,8 @@ class Pyramid(BlockPyramid):
 
 # Symbols, None where all are 0, and the statistics that children start with: the finest, most of all, have none.
 _Block = tuple[Symbols | None, Statistics | None]
+# Symbols of a block, which of them are in a region, and where they are there.
+Piece = tuple[Symbols, tuple[slice, ...], tuple[slice, ...]]
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,11 @@ class WaveletLayer:
         """Evaluate a region, see :class:`napari_tinc.layers.Layer`."""
         return self.sample(self._positions(bounds, scale), scale).reshape([b - a for a, b in bounds])
 
+    def grids(self, bounds: Bounds, scale: float) -> tuple[int, float, list[npt.NDArray[np.float64]]]:
+        """Octave that is decoded for a region, what its samples are multiplied by, and positions among them."""
+        octave, halvings, grids = self._grids(self._positions(bounds, scale), scale)
+        return octave, 2 ** (-sum(halvings) / 2), grids
+
     def _positions(self, bounds: Bounds, scale: float) -> tuple[npt.NDArray[np.float64], ...]:
         """Where the samples of a region are, in voxels along z, y, x; an image has one plane."""
         sides = self.pyramid.shape[3 - len(bounds) :]
@@ -192,10 +200,38 @@ class WaveletLayer:
         pyramid = self.pyramid
         if octave == pyramid.octaves:
             return np.full([b - a for a, b in bounds], self.head.dc * self.head.step, np.float32)
-        axes, inner = pyramid.splits[octave], self._inner(octave, bounds)
-        bands = self._bands(octave, inner)
-        bands[0] = self.region(octave + 1, inner)
-        samples = wavelet.inverse(bands, axes)
+        inner = self.inner(octave, bounds)
+        values = self.dequantised(octave, inner, self.pieces(octave, inner))
+        samples: Floats32 = self.inverted(octave, bounds, list(values), self.region(octave + 1, inner))
+        return samples
+
+    def inverted(
+        self, octave: int, bounds: Bounds, bands: list[Any], low: Any,
+        joined: Callable[[Any, Any, int], Any] = wavelet.join,
+    ) -> Any:  # fmt: skip
+        """Invert an octave's split in a region of what it splits.
+
+        Parameters
+        ----------
+        octave : int
+        bounds : tuple of (int, int)
+            As for :meth:`region`.
+        bands : list of array
+            The high-pass bands, and ``low`` the low-pass, of the shape of :meth:`inner`.
+        low : array
+        joined : callable
+            Inverts the split of one axis, see :func:`napari_tinc.wavelets.transform.join`.
+        """
+        axes, shape, inner = self.pyramid.splits[octave], self.pyramid.shapes[octave], self.inner(octave, bounds)
+        cut = {0: low}
+        for code, band in zip(self.pyramid.orientations(octave).tolist(), bands, strict=True):
+            # High-pass bands are one shorter than the low-pass along an axis of odd length.
+            stops = [
+                min(b, n // 2) - a if code >> axis & 1 else b - a
+                for axis, ((a, b), n) in enumerate(zip(inner, shape, strict=True))
+            ]
+            cut[code] = band[tuple(slice(0, max(0, stop)) for stop in stops)]
+        samples = wavelet.inverse(cut, axes, joined)
         starts = [2 * lo if axis in axes else lo for axis, (lo, _) in enumerate(inner)]
         return samples[tuple(slice(a - s, b - s) for (a, b), s in zip(bounds, starts, strict=True))]
 
@@ -227,7 +263,7 @@ class WaveletLayer:
         grids = [np.clip(p / 2**h, 0, n - 1) for p, h, n in zip(positions, halvings, sides, strict=True)]
         return octave, halvings, grids
 
-    def _inner(self, octave: int, bounds: Bounds) -> Bounds:
+    def inner(self, octave: int, bounds: Bounds) -> Bounds:
         """Coefficients of an octave that a region of what it splits needs."""
         axes, shape = self.pyramid.splits[octave], self.pyramid.shapes[octave]
         return tuple(
@@ -241,7 +277,7 @@ class WaveletLayer:
         inner, needed = neighbours(grids, self.pyramid.shapes[first]), set[Cell]()
         total = self._nbytes - sum(self._coded.lengths)
         for octave in range(first, self.pyramid.trunk):
-            inner = self._inner(octave, inner)
+            inner = self.inner(octave, inner)
             needed |= set(self.pyramid.meeting(inner))
             total += sum(self._coded.lengths[self.pyramid.number(octave, cell)] for cell in needed)
             needed = {self.pyramid.parent_cell(octave, cell) for cell in needed}
@@ -251,31 +287,26 @@ class WaveletLayer:
         """Bytes of the segment spent on every leaf, see :func:`napari_tinc.geometry.pyramid.leaf_bytes`."""
         return leaf_bytes(self.pyramid, self._coded.lengths, self._nbytes, tree)
 
-    def _bands(self, octave: int, bounds: Bounds) -> Bands:
-        """Dequantise all high-pass bands of an octave in a region of its coefficients."""
-        pyramid, head = self.pyramid, self.head
-        codes = pyramid.orientations(octave).tolist()
-        values = np.zeros((len(codes), *(b - a for a, b in bounds)), np.float32)
+    def pieces(self, octave: int, bounds: Bounds) -> list[Piece]:
+        """Decode the blocks that a region of an octave's coefficients meets; those of zeros are left out."""
         cells = self.pyramid.meeting(bounds)
         with self._cache.lock:
             blocks = self._blocks(octave, cells)
-        for cell, (decoded, _) in zip(cells, blocks, strict=True):
-            if decoded is None:
-                continue
-            box = pyramid.box(octave, cell)
-            own, place = overlap(slices_of(bounds), bounds_of(box)), overlap(box, bounds)
+        boxes = [self.pyramid.box(octave, cell) for cell in cells]
+        return [
+            (symbols, overlap(slices_of(bounds), bounds_of(box)), overlap(box, bounds))
+            for box, (symbols, _) in zip(boxes, blocks, strict=True)
+            if symbols is not None
+        ]
+
+    def dequantised(self, octave: int, bounds: Bounds, pieces: list[Piece]) -> Floats32:
+        """Dequantise all high-pass bands of an octave in a region of its coefficients; these are its pieces."""
+        bands = len(self.pyramid.orientations(octave))
+        values = np.zeros((bands, *(b - a for a, b in bounds)), np.float32)
+        for symbols, own, place in pieces:
             sides = [s.stop - s.start for s in own]
-            head.dequantise(decoded, [s.start for s in own], values, [s.start for s in place], sides)
-        shape = pyramid.shapes[octave]
-        bands: Bands = {}
-        for code, band in zip(codes, values, strict=True):
-            # High-pass bands are one shorter than the low-pass along an axis of odd length.
-            stops = [
-                min(b, n // 2) - a if code >> axis & 1 else b - a
-                for axis, ((a, b), n) in enumerate(zip(bounds, shape, strict=True))
-            ]
-            bands[code] = band[tuple(slice(0, max(0, stop)) for stop in stops)]
-        return bands
+            self.head.dequantise(symbols, [s.start for s in own], values, [s.start for s in place], sides)
+        return values
 
     def _blocks(self, octave: int, cells: list[Cell]) -> list[_Block]:
         """Blocks of an octave, decoded side by side after all their ancestors."""

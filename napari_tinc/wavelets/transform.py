@@ -8,6 +8,7 @@ transform is nearly orthonormal: a squared error of the coefficients is about th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -23,6 +24,10 @@ Bands = dict[int, Floats32]
 _ALPHA, _BETA = np.float32(-1.586134342059924), np.float32(-0.052980118572961)
 _GAMMA, _DELTA = np.float32(0.882911075530934), np.float32(0.443506852043971)
 _GAIN, _LOSS = np.float32(1.230174104914001 / math.sqrt(2)), np.float32(math.sqrt(2) / 1.230174104914001)
+# For who inverts the transform elsewhere: its steps, of which every second begins with odd samples, and what the low-
+# and the high-pass are multiplied by before.
+UNDOING = (-_DELTA, -_GAMMA, -_BETA, -_ALPHA)
+GAINS = (_GAIN, _LOSS)
 # A sample depends on coefficients this far to either side and no further; a coefficient on samples.
 MARGIN, REACH = 3, 4
 
@@ -51,11 +56,23 @@ def forward(volume: Floats32, axes: Axes) -> Bands:
     return bands
 
 
-def inverse(bands: Bands, axes: Axes) -> Floats32:
-    """Invert :func:`forward`."""
+def join(low: Floats32, high: Floats32, axis: int) -> Floats32:
+    """Invert the split of one axis."""
+    outer, side = math.prod(low.shape[:axis]), low.shape[axis] + high.shape[axis]
+    evens, odds = low.reshape(outer, low.shape[axis], -1), high.reshape(outer, high.shape[axis], -1)
+    rows = np.empty((outer, side, evens.shape[2]), np.float32)
+    if rows.shape[2] == 1:
+        _join_lines(np.ascontiguousarray(evens[:, :, 0]), np.ascontiguousarray(odds[:, :, 0]), rows[:, :, 0])
+    else:
+        _lift_inverse(np.ascontiguousarray(evens), np.ascontiguousarray(odds), rows)
+    return rows.reshape(*low.shape[:axis], side, *low.shape[axis + 1 :])
+
+
+def inverse(bands: dict[int, Any], axes: Axes, joined: Callable[[Any, Any, int], Any] = join) -> Any:
+    """Invert :func:`forward`, with :func:`join` or with what does the same to arrays of another kind."""
     for axis in reversed(axes):
         bit = 1 << axis
-        bands = {o: _join(band, bands[o | bit], axis) for o, band in bands.items() if not o & bit}
+        bands = {o: joined(band, bands[o | bit], axis) for o, band in bands.items() if not o & bit}
     return bands[0]
 
 
@@ -82,17 +99,6 @@ def _split(volume: Floats32, axis: int) -> tuple[Floats32, Floats32]:
     return tuple(  # type: ignore[return-value]
         (rows[:, parity::2] * factor).reshape(*before, -1, *after) for parity, factor in ((0, _LOSS), (1, _GAIN))
     )
-
-
-def _join(low: Floats32, high: Floats32, axis: int) -> Floats32:
-    outer, side = math.prod(low.shape[:axis]), low.shape[axis] + high.shape[axis]
-    evens, odds = low.reshape(outer, low.shape[axis], -1), high.reshape(outer, high.shape[axis], -1)
-    rows = np.empty((outer, side, evens.shape[2]), np.float32)
-    if rows.shape[2] == 1:
-        _join_lines(np.ascontiguousarray(evens[:, :, 0]), np.ascontiguousarray(odds[:, :, 0]), rows[:, :, 0])
-    else:
-        _lift_inverse(np.ascontiguousarray(evens), np.ascontiguousarray(odds), rows)
-    return rows.reshape(*low.shape[:axis], side, *low.shape[axis + 1 :])
 
 
 @part()
@@ -187,4 +193,16 @@ def _join_lines(low: Any, high: Any, rows: Any) -> None:
             rows[o, 2 * odd.size] = even[odd.size]
 
 
-__all__ = ["MARGIN", "REACH", "Axes", "Bands", "forward", "inverse", "needed", "orientations"]
+__all__ = [
+    "GAINS",
+    "MARGIN",
+    "REACH",
+    "UNDOING",
+    "Axes",
+    "Bands",
+    "forward",
+    "inverse",
+    "join",
+    "needed",
+    "orientations",
+]
