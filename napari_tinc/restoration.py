@@ -65,6 +65,7 @@ class Restoration:
         ndarray of float32, shape (z, y, x)
         """
         thresholds, weights = self.tables()
+        weights = np.ascontiguousarray(weights.reshape(-1, FEATURES).T)
         out = np.empty([side - 2 * RADIUS for side in values.shape], np.float32)
         for _ in block_threads().map(
             lambda part: _restore(values, thresholds, weights, out, part[0], part[1]), _parts(out.shape)
@@ -205,21 +206,26 @@ def _look(values, z, y, features, activity, total):  # type: ignore[no-untyped-d
 
 @compiled
 def _restore(values, thresholds, weights, out, start, stop):  # type: ignore[no-untyped-def]
+    """Filter some rows, by one simple loop after the other, which the compiler makes vectors of."""
     width = out.shape[2]
     features = np.empty((FEATURES, width), np.float32)
     activity, total = np.empty(width, np.float32), np.empty(width, np.float32)
+    chosen = np.empty(width, np.uint32)  # by bin and by the sign of the sum
     for row in range(start, stop):
         z, y = row // out.shape[1], row % out.shape[1]
         _look(values, z + RADIUS, y + RADIUS, features, activity, total)
         for x in range(width):
-            number = 0
-            while number < thresholds.size and activity[x] >= thresholds[number]:
-                number += 1
-            sign = 1 if total[x] > 0 else 0
-            moved = values[z + RADIUS, y + RADIUS, x + RADIUS]
-            for i in range(FEATURES):
-                moved += weights[number, sign, i] * features[i, x]
-            out[z, y, x] = moved
+            chosen[x] = total[x] > 0
+        for threshold in thresholds:
+            for x in range(width):
+                chosen[x] += np.uint32(2) * np.uint32(activity[x] >= threshold)
+        line = out[z, y]
+        for x in range(width):
+            line[x] = values[z + RADIUS, y + RADIUS, x + RADIUS]
+        for i in range(FEATURES):
+            feature, weight = features[i], weights[i]
+            for x in range(width):
+                line[x] += weight[chosen[x]] * feature[x]
 
 
 @compiled

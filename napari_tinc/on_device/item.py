@@ -80,12 +80,16 @@ class _Coded:
 def _symbols(layer: WaveletLayer, octave: int, bounds: Bounds) -> npt.NDArray[Any]:
     """Symbols of a region in a byte each, or, where one does not fit, the coefficients that they stand for."""
     pieces = layer.pieces(octave, bounds)
-    if any(symbols.dtype != np.int8 for symbols, _, _ in pieces):
-        return layer.dequantised(octave, bounds, pieces)
-    dense = np.zeros((len(layer.pyramid.orientations(octave)), *(b - a for a, b in bounds)), np.int8)
-    for symbols, own, place in pieces:
-        dense[(slice(None), *place)] = symbols[(slice(None), *own)]
-    return dense
+    sides = (len(layer.pyramid.orientations(octave)), *(b - a for a, b in bounds))
+    fit = all(piece.symbols.dtype == np.int8 for piece in pieces)
+    dense = np.zeros(sides, np.int8 if fit else np.int32)
+    for piece in pieces:
+        own, place = (
+            (slice(None), *(slice(a, a + n) for a, n in zip(starts, piece.sides, strict=True)))
+            for starts in (piece.begin, piece.place)
+        )
+        dense[place] = piece.symbols[own]
+    return dense if fit else layer.head.dequantised(dense)
 
 
 class WaveletsOnDevice:
@@ -111,10 +115,8 @@ class WaveletsOnDevice:
         self._lock = Lock()
         self.box_voxels = BOX_VOXELS
         # What symbols of a byte stand for, first 0 … 127 and then the negative ones.
-        symbols = np.concatenate([np.arange(128), np.arange(-128, 0)]).astype(np.int8)
-        values = np.zeros((1, 1, 1, 256), np.float32)
-        layer.head.dequantise(symbols.astype(np.int32).reshape(values.shape), [0, 0, 0], values, [0, 0, 0], [1, 1, 256])
-        self._table = torch.from_numpy(values.ravel()).to(device)
+        symbols = np.concatenate([np.arange(128), np.arange(-128, 0)]).astype(np.int32)
+        self._table = torch.from_numpy(layer.head.dequantised(symbols)).to(device)
 
     def intensities(self, bounds: Bounds, scale: float, wide: np.dtype[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Decode a region; what the device has no memory for is decoded in smaller boxes, and a warning says so.
@@ -181,8 +183,23 @@ class WaveletsOnDevice:
         for number in reversed(range(len(bands))):
             values = (self._dequantised(band) for band in bands[number])
             octave, region = coded.octave + number, coded.regions[number]
-            samples = self._layer.inverted(octave, region, list(values), samples, operations.joined)
+            samples = self._inverted(octave, region, list(values), samples)
         return samples
+
+    def _inverted(self, octave: int, bounds: Bounds, bands: list[Tensor], low: Tensor) -> Tensor:
+        """Invert an octave's split in a region of what it splits."""
+        pyramid, inner = self._layer.pyramid, self._layer.inner(octave, bounds)
+        axes, shape, cut = pyramid.splits[octave], pyramid.shapes[octave], {0: low}
+        for code, band in zip(pyramid.orientations(octave).tolist(), bands, strict=True):
+            # High-pass bands are one shorter than the low-pass along an axis of odd length.
+            stops = [
+                min(b, n // 2) - a if code >> axis & 1 else b - a
+                for axis, ((a, b), n) in enumerate(zip(inner, shape, strict=True))
+            ]
+            cut[code] = band[tuple(slice(stop) for stop in stops)]
+        samples = operations.inverse(cut, axes)
+        starts = [2 * lo if axis in axes else lo for axis, (lo, _) in enumerate(inner)]
+        return samples[tuple(slice(a - s, b - s) for (a, b), s in zip(bounds, starts, strict=True))]
 
     def _dequantised(self, band: Tensor) -> Tensor:
         if band.dtype == torch.float32:

@@ -15,14 +15,22 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from napari_tinc.arrays.scratch import Bounds
 from napari_tinc.postfilter import REACH, PostFilter
 from napari_tinc.restoration import RADIUS, Restoration
-from napari_tinc.wavelets.transform import GAINS, UNDOING
+from napari_tinc.wavelets.transform import GAINS, UNDOING, Axes
 
 Tensor = torch.Tensor
 Grids = list[npt.NDArray[np.float64]]
 
 
-def joined(low: Tensor, high: Tensor, axis: int) -> Tensor:
-    """See :func:`napari_tinc.wavelets.transform.join`."""
+def inverse(bands: dict[int, Tensor], axes: Axes) -> Tensor:
+    """Invert :func:`napari_tinc.wavelets.transform.forward`."""
+    for axis in reversed(axes):
+        bit = 1 << axis
+        bands = {o: _joined(band, bands[o | bit], axis) for o, band in bands.items() if not o & bit}
+    return bands[0]
+
+
+def _joined(low: Tensor, high: Tensor, axis: int) -> Tensor:
+    """Invert the split of one axis."""
     halves = [low * float(GAINS[0]), high * float(GAINS[1])]
     for number, factor in enumerate(UNDOING):
         own, other = halves[number % 2], halves[1 - number % 2]
@@ -101,4 +109,4 @@ def postfiltered(values: Tensor, postfilter: PostFilter) -> Tensor:
     return moved.nan_to_num_()
 
 
-__all__ = ["interpolated", "joined", "padded", "postfiltered", "restored"]
+__all__ = ["interpolated", "inverse", "padded", "postfiltered", "restored"]

@@ -7,10 +7,11 @@ statistics its parent ended with: what a network's segments do for parameters, b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +23,7 @@ from napari_tinc.geometry.pyramid import (
     BlockPyramid,
     Bounds,
     Cell,
-    bounds_of,
     leaf_bytes,
-    overlap,
-    slices_of,
 )
 from napari_tinc.geometry.sampling import interpolate, neighbours, sample_positions
 from napari_tinc.quantiser import step_of
@@ -60,22 +58,45 @@ class Pyramid(BlockPyramid):
         """What a block sees of its parent, whose symbols are given; nothing at the coarsest octave."""
         if symbols is None:
             return NO_PARENT
-        factors = self.factors(octave + 1)
+        bands, factors = self._kin[octave]
+        steps = factors.tolist()
         above = self.parent_cell(octave, cell)
-        known = {int(o): i for i, o in enumerate(self.orientations(octave + 1))}
-        bands = np.array([known.get(int(o), -1) for o in self.orientations(octave)], np.int32)
-        origin = [i * self.side // f - a * self.side for i, f, a in zip(cell, factors, above, strict=True)]
+        origin = [i * self.side // f - a * self.side for i, f, a in zip(cell, steps, above, strict=True)]
+        # What lies under the block, and one more on every side.
+        under = tuple(slice(max(o - 1, 0), o + self.side // f + 1) for o, f in zip(origin, steps, strict=True))
         return Parent(
-            np.ascontiguousarray(symbols, np.int32), bands, np.array(origin, np.int32), np.array(factors, np.int32)
-        )
+            np.ascontiguousarray(symbols[(slice(None), *under)], np.int32), bands,
+            np.array([o - s.start for o, s in zip(origin, under, strict=True)], np.int32), factors,
+        )  # fmt: skip
+
+    @cached_property
+    def _kin(self) -> tuple[tuple[Symbols, Symbols], ...]:
+        """By octave: which of its parents' bands has the orientation of each of its own, and their factors."""
+        found = []
+        for octave in range(self.octaves - 1):
+            known = {int(o): i for i, o in enumerate(self.orientations(octave + 1))}
+            bands = np.array([known.get(int(o), -1) for o in self.orientations(octave)], np.int32)
+            found.append((bands, np.array(self.factors(octave + 1), np.int32)))
+        return tuple(found)
 
 
 # Symbols, None where all are 0, and the statistics that children start with: the finest, most of all, have none.
 _Block = tuple[Symbols | None, Statistics | None]
-# Symbols of a block, which of them are in a region, and where they are there.
-Piece = tuple[Symbols, tuple[slice, ...], tuple[slice, ...]]
 
 
+class Piece(NamedTuple):
+    """The part of a block that is in a region."""
+
+    symbols: Symbols
+    """Of the whole block."""
+    begin: Cell
+    """Where the part begins in the block."""
+    place: Cell
+    """Where it begins in the region."""
+    sides: Cell
+
+
+@with_fresh_locks
 @dataclass(frozen=True)
 class WaveletHead:
     """Everything of a wavelet segment but its streams.
@@ -101,14 +122,26 @@ class WaveletHead:
         """Quantisation step."""
         return step_of(self.step_code)
 
-    def dequantise(
-        self, symbols: Symbols, begin: Sequence[int], values: Floats32, place: Sequence[int], sides: Sequence[int]
-    ) -> None:
-        """Write the coefficients that symbols stand for, see :func:`napari_tinc.wavelets.coefficients.dequantise`."""
-        first, others = ((1 - self.offsets[0] / 256) * self.step, self.offsets[1] / 256 * self.step)
-        coefficients.dequantise(
-            symbols, tuple(begin), values, tuple(place), tuple(sides), self.step, first, others
-        )  # fmt: skip
+    @cached_property
+    def _sizes(self) -> tuple[float, float, float]:
+        """Step, what a magnitude of 1 stands for, and what is taken from the others."""
+        return self.step, (1 - self.offsets[0] / 256) * self.step, self.offsets[1] / 256 * self.step
+
+    def dequantise(self, octave: int, pieces: Sequence[Piece], samples: Floats32) -> None:
+        """Write what pieces of an octave stand for, where :func:`napari_tinc.wavelets.transform.band_of` has bands."""
+        orientations = self.pyramid.orientations(octave)
+        split = tuple(int(axis in self.pyramid.splits[octave]) for axis in range(3))
+        for piece in pieces:
+            coefficients.dequantise(
+                piece.symbols, piece.begin, samples, piece.place, piece.sides, orientations, split, *self._sizes
+            )
+
+    def dequantised(self, symbols: Symbols) -> Floats32:
+        """Return what symbols stand for, as :meth:`dequantise` does."""
+        step, first, others = self._sizes
+        sizes = np.abs(symbols.astype(np.int64))
+        values = np.where(sizes > 1, sizes * step - others, np.where(sizes == 1, first, 0))
+        return (np.sign(symbols) * values).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -200,38 +233,13 @@ class WaveletLayer:
         pyramid = self.pyramid
         if octave == pyramid.octaves:
             return np.full([b - a for a, b in bounds], self.head.dc * self.head.step, np.float32)
-        inner = self.inner(octave, bounds)
-        values = self.dequantised(octave, inner, self.pieces(octave, inner))
-        samples: Floats32 = self.inverted(octave, bounds, list(values), self.region(octave + 1, inner))
-        return samples
-
-    def inverted(
-        self, octave: int, bounds: Bounds, bands: list[Any], low: Any,
-        joined: Callable[[Any, Any, int], Any] = wavelet.join,
-    ) -> Any:  # fmt: skip
-        """Invert an octave's split in a region of what it splits.
-
-        Parameters
-        ----------
-        octave : int
-        bounds : tuple of (int, int)
-            As for :meth:`region`.
-        bands : list of array
-            The high-pass bands, and ``low`` the low-pass, of the shape of :meth:`inner`.
-        low : array
-        joined : callable
-            Inverts the split of one axis, see :func:`napari_tinc.wavelets.transform.join`.
-        """
-        axes, shape, inner = self.pyramid.splits[octave], self.pyramid.shapes[octave], self.inner(octave, bounds)
-        cut = {0: low}
-        for code, band in zip(self.pyramid.orientations(octave).tolist(), bands, strict=True):
-            # High-pass bands are one shorter than the low-pass along an axis of odd length.
-            stops = [
-                min(b, n // 2) - a if code >> axis & 1 else b - a
-                for axis, ((a, b), n) in enumerate(zip(inner, shape, strict=True))
-            ]
-            cut[code] = band[tuple(slice(0, max(0, stop)) for stop in stops)]
-        samples = wavelet.inverse(cut, axes, joined)
+        axes, shape, inner = pyramid.splits[octave], pyramid.shapes[octave], self.inner(octave, bounds)
+        pairs = zip(inner, shape, strict=True)
+        sides = [b - a + min(b, n // 2) - a if axis in axes else b - a for axis, ((a, b), n) in enumerate(pairs)]
+        samples = np.zeros(sides, np.float32)
+        wavelet.band_of(samples, 0, axes)[...] = self.region(octave + 1, inner)
+        self.head.dequantise(octave, self.pieces(octave, inner), samples)
+        wavelet.merge(samples, axes)
         starts = [2 * lo if axis in axes else lo for axis, (lo, _) in enumerate(inner)]
         return samples[tuple(slice(a - s, b - s) for (a, b), s in zip(bounds, starts, strict=True))]
 
@@ -289,24 +297,23 @@ class WaveletLayer:
 
     def pieces(self, octave: int, bounds: Bounds) -> list[Piece]:
         """Decode the blocks that a region of an octave's coefficients meets; those of zeros are left out."""
-        cells = self.pyramid.meeting(bounds)
+        side = self.pyramid.side
+        # By axis, for every block: its number, where the part begins in it and in the region, and how long it is.
+        spans = [
+            [
+                (i, max(a - i * side, 0), max(i * side - a, 0), min((i + 1) * side, b) - max(i * side, a))
+                for i in range(a // side, -(-b // side))
+            ]
+            for a, b in bounds
+        ]
+        found = list(product(*spans))
         with self._cache.lock:
-            blocks = self._blocks(octave, cells)
-        boxes = [self.pyramid.box(octave, cell) for cell in cells]
+            blocks = self._blocks(octave, [(z[0], y[0], x[0]) for z, y, x in found])
         return [
-            (symbols, overlap(slices_of(bounds), bounds_of(box)), overlap(box, bounds))
-            for box, (symbols, _) in zip(boxes, blocks, strict=True)
+            Piece(symbols, (z[1], y[1], x[1]), (z[2], y[2], x[2]), (z[3], y[3], x[3]))
+            for (z, y, x), (symbols, _) in zip(found, blocks, strict=True)
             if symbols is not None
         ]
-
-    def dequantised(self, octave: int, bounds: Bounds, pieces: list[Piece]) -> Floats32:
-        """Dequantise all high-pass bands of an octave in a region of its coefficients; these are its pieces."""
-        bands = len(self.pyramid.orientations(octave))
-        values = np.zeros((bands, *(b - a for a, b in bounds)), np.float32)
-        for symbols, own, place in pieces:
-            sides = [s.stop - s.start for s in own]
-            self.head.dequantise(symbols, [s.start for s in own], values, [s.start for s in place], sides)
-        return values
 
     def _blocks(self, octave: int, cells: list[Cell]) -> list[_Block]:
         """Blocks of an octave, decoded side by side after all their ancestors."""
@@ -315,12 +322,14 @@ class WaveletLayer:
             return [self._cache.get((self, octave, (0, 0, 0))) or self._read_trunk(octave)]
         found = {cell: block for cell in cells if (block := self._cache.get((self, octave, cell)))}
         missing = [cell for cell in cells if cell not in found]
-        wanted = list(dict.fromkeys(pyramid.parent_cell(octave, cell) for cell in missing))
+        parents = [pyramid.parent_cell(octave, cell) for cell in missing]
+        wanted = list(dict.fromkeys(parents))
         above = dict(zip(wanted, self._blocks(octave + 1, wanted) if wanted else [], strict=True))
         streams = self._coded.read([pyramid.number(octave, cell) for cell in missing])
-        jobs = []
-        for cell, stream in zip(missing, streams, strict=True):
-            jobs.append((octave, cell, *above[pyramid.parent_cell(octave, cell)], stream))
+        jobs = [
+            (octave, cell, *above[parent], stream)
+            for cell, parent, stream in zip(missing, parents, streams, strict=True)
+        ]
         found |= zip(missing, block_threads().map(lambda job: self._decode(*job), jobs), strict=True)
         for cell in missing:
             self._cache.put((self, octave, cell), found[cell])
@@ -340,8 +349,9 @@ class WaveletLayer:
         return narrowed(symbols), learnt if octave else None
 
     def _block_shape(self, octave: int, cell: Cell) -> tuple[int, int, int, int]:
-        z, y, x = (s.stop - s.start for s in self.pyramid.box(octave, cell))
-        return len(self.pyramid.orientations(octave)), z, y, x
+        side, (depth, height, width) = self.pyramid.side, self.pyramid.shapes[octave + 1]
+        z, y, x = (i * side for i in cell)
+        return len(self.pyramid.orientations(octave)), min(side, depth - z), min(side, height - y), min(side, width - x)
 
     @property
     def coarse_octave(self) -> int:

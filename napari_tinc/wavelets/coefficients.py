@@ -134,19 +134,16 @@ _WEST, _NORTH, _UP, _FOUND, _BEFORE = range(5)
 
 
 def _known(shape: tuple[int, ...], parent: Parent) -> _Known:
-    bands, *sides = shape
-    cells = tuple(-(-n // _CELL) + 1 for n in sides)
-    factors = parent.factors.tolist()
-    above = np.zeros((bands, *((n - 1) // f + 5 for n, f in zip(sides, factors, strict=True))), np.int32)
+    bands, depth, height, width = shape
+    fz, fy, fx = parent.factors.tolist()
+    cells = -(-depth // _CELL) + 1, -(-height // _CELL) + 1, -(-width // _CELL) + 1
+    above = np.zeros((bands, (depth - 1) // fz + 5, (height - 1) // fy + 5, (width - 1) // fx + 5), np.int32)
     over = np.zeros((bands, *cells), np.int32)
-    if parent.bands.max() >= 0:
+    if parent is not NO_PARENT:
         _look_above(parent.symbols, parent.bands, parent.origin, parent.factors, above, over)
-    ahead = np.zeros([n + 3 for n in sides], np.int32)
-    beside = np.zeros([n + 2 for n in sides], np.int32)
-    z, y, x = (f - 1 for f in factors)
-    return _Known(
-        ahead, beside, beside.copy(), above, over, np.zeros((*cells, 5), np.int32), (z, y, x)
-    )  # fmt: skip
+    ahead = np.zeros((depth + 3, height + 3, width + 3), np.int32)
+    beside, coming = np.zeros((2, depth + 2, height + 2, width + 2), np.int32)
+    return _Known(ahead, beside, coming, above, over, np.zeros((*cells, 5), np.int32), (fz - 1, fy - 1, fx - 1))
 
 
 class Encoder:
@@ -238,17 +235,24 @@ class Decoder:
 
 
 @compiled
-def dequantise(symbols, begin, values, place, sides, step, first, others):  # type: ignore[no-untyped-def]
+def dequantise(symbols, begin, volume, place, sides, orientations, split, step, first, others):  # type: ignore[no-untyped-def]
     """Write into zeros what symbols stand for: ``first`` for ones, ``step`` times the magnitude less ``others`` beyond.
 
-    Of all bands those of a box of these ``sides``, which begins at ``begin`` in symbols, and in values at ``place``.
+    Of all bands those of a box of these ``sides``, which begins at ``begin`` in symbols, and at ``place`` in the bands
+    of a volume, see :func:`napari_tinc.wavelets.transform.band_of`; high-pass bands may be one shorter.
     """
+    depth, height, width = volume.shape
     for band in range(len(symbols)):
-        for z in range(sides[0]):
-            for y in range(sides[1]):
-                line = symbols[band, begin[0] + z, begin[1] + y, begin[2] : begin[2] + sides[2]]
-                out = values[band, place[0] + z, place[1] + y, place[2] : place[2] + sides[2]]
-                for x in range(sides[2]):
+        z_high, y_high, x_high = orientations[band] & 1, orientations[band] >> 1 & 1, orientations[band] >> 2 & 1
+        z1 = min(sides[0], depth // 2 - place[0]) if z_high else sides[0]
+        y1 = min(sides[1], height // 2 - place[1]) if y_high else sides[1]
+        x1 = min(sides[2], width // 2 - place[2]) if x_high else sides[2]
+        x0 = place[2] + ((width + 1) // 2 if x_high else 0)
+        for z in range(z1):
+            for y in range(y1):
+                line = symbols[band, begin[0] + z, begin[1] + y, begin[2] : begin[2] + x1]
+                out = volume[(place[0] + z << split[0]) + z_high, (place[1] + y << split[1]) + y_high, x0 : x0 + x1]
+                for x in range(x1):
                     symbol = np.int64(line[x])
                     if symbol:
                         size = first if abs(symbol) == 1 else abs(symbol) * step - others

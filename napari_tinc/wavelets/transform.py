@@ -8,7 +8,6 @@ transform is nearly orthonormal: a squared error of the coefficients is about th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -28,6 +27,8 @@ _GAIN, _LOSS = np.float32(1.230174104914001 / math.sqrt(2)), np.float32(math.sqr
 # and the high-pass are multiplied by before.
 UNDOING = (-_DELTA, -_GAMMA, -_BETA, -_ALPHA)
 GAINS = (_GAIN, _LOSS)
+# Floats of a row that are worked on at a time, so that ten of them stay in the cache.
+_COLUMNS = 512
 # A sample depends on coefficients this far to either side and no further; a coefficient on samples.
 MARGIN, REACH = 3, 4
 
@@ -56,24 +57,20 @@ def forward(volume: Floats32, axes: Axes) -> Bands:
     return bands
 
 
-def join(low: Floats32, high: Floats32, axis: int) -> Floats32:
-    """Invert the split of one axis."""
-    outer, side = math.prod(low.shape[:axis]), low.shape[axis] + high.shape[axis]
-    evens, odds = low.reshape(outer, low.shape[axis], -1), high.reshape(outer, high.shape[axis], -1)
-    rows = np.empty((outer, side, evens.shape[2]), np.float32)
-    if rows.shape[2] == 1:
-        _join_lines(np.ascontiguousarray(evens[:, :, 0]), np.ascontiguousarray(odds[:, :, 0]), rows[:, :, 0])
-    else:
-        _lift_inverse(np.ascontiguousarray(evens), np.ascontiguousarray(odds), rows)
-    return rows.reshape(*low.shape[:axis], side, *low.shape[axis + 1 :])
+def band_of(volume: Floats32, orientation: int, axes: Axes) -> Floats32:
+    """Place of a band in the volume that :func:`merge` makes of all bands, as :func:`dequantise` fills it.
+
+    Bands alternate along z and y, plane by plane and row by row; along x the high-pass follows the low-pass.
+    """
+    place = [slice(orientation >> axis & 1, None, 2) if axis in axes else slice(None) for axis in range(2)]
+    low = (volume.shape[2] + 1) // 2
+    last = (slice(low, None) if orientation & 4 else slice(low)) if 2 in axes else slice(None)
+    return volume[(*place, last)]
 
 
-def inverse(bands: dict[int, Any], axes: Axes, joined: Callable[[Any, Any, int], Any] = join) -> Any:
-    """Invert :func:`forward`, with :func:`join` or with what does the same to arrays of another kind."""
-    for axis in reversed(axes):
-        bit = 1 << axis
-        bands = {o: joined(band, bands[o | bit], axis) for o, band in bands.items() if not o & bit}
-    return bands[0]
+def merge(volume: Floats32, axes: Axes) -> None:
+    """Invert :func:`forward` in place; the bands lie where :func:`band_of` says."""
+    _merge(volume, *(axis in axes for axis in range(3)))
 
 
 def orientations(axes: Axes) -> tuple[int, ...]:
@@ -124,20 +121,48 @@ def _lift_forward(rows: Any) -> None:
         _lift(rows[o], _DELTA, 0)
 
 
+@part()
+def _add_both(rows: Any, i: Any, factor: Any, start: Any, stop: Any) -> None:
+    """Add ``factor`` times both neighbours, mirrored at the ends, to a row, if there is such a row."""
+    if i < 0 or i >= rows.shape[0]:
+        return
+    left, right = i - 1, i + 1
+    if left < 0:
+        left = right
+    if right >= rows.shape[0]:
+        right = left
+    for k in range(start, stop):
+        rows[i, k] += factor * (rows[left, k] + rows[right, k])
+
+
+@part()
+def _merge_rows(rows: Any, start: Any, stop: Any) -> None:
+    """Invert the split of the first axis in some columns, row by row: each is done with while it is in the cache."""
+    for i in range(0, rows.shape[0] + 4, 2):
+        for parity, gain in ((0, _GAIN), (1, _LOSS)):
+            if i + parity < rows.shape[0]:
+                for k in range(start, stop):
+                    rows[i + parity, k] *= gain
+        _add_both(rows, i, -_DELTA, start, stop)
+        _add_both(rows, i - 1, -_GAMMA, start, stop)
+        _add_both(rows, i - 2, -_BETA, start, stop)
+        _add_both(rows, i - 3, -_ALPHA, start, stop)
+
+
 @compiled
-def _lift_inverse(low: Any, high: Any, rows: Any) -> None:
-    inner = rows.shape[2]
-    for o in range(rows.shape[0]):  # one after the other, so that a row stays in the cache
-        for i in range(low.shape[1]):
-            for k in range(inner):
-                rows[o, 2 * i, k] = low[o, i, k] * _GAIN
-        for i in range(high.shape[1]):
-            for k in range(inner):
-                rows[o, 2 * i + 1, k] = high[o, i, k] * _LOSS
-        _lift(rows[o], -_DELTA, 0)
-        _lift(rows[o], -_GAMMA, 1)
-        _lift(rows[o], -_BETA, 0)
-        _lift(rows[o], -_ALPHA, 1)
+def _merge(volume: Any, split_z: Any, split_y: Any, split_x: Any) -> None:
+    depth, height, width = volume.shape
+    even, odd = np.empty((width + 1) // 2, np.float32), np.empty(width // 2, np.float32)
+    for z in range(depth):
+        if split_x:
+            for y in range(height):
+                _merge_line(volume[z, y], even, odd)
+        if split_y:
+            _merge_rows(volume[z], 0, width)
+    if split_z:
+        rows = volume.reshape(depth, height * width)
+        for start in range(0, rows.shape[1], _COLUMNS):
+            _merge_rows(rows, start, min(start + _COLUMNS, rows.shape[1]))
 
 
 # Along the last axis every second sample would be a scalar by itself: there halves lie apart, and lines are added.
@@ -174,23 +199,21 @@ def _split_lines(rows: Any, low: Any, high: Any) -> None:
             high[o, i] = odd[i] * _GAIN
 
 
-@compiled
-def _join_lines(low: Any, high: Any, rows: Any) -> None:
-    even, odd = np.empty(low.shape[1], np.float32), np.empty(high.shape[1], np.float32)
-    for o in range(rows.shape[0]):
-        for i in range(even.size):
-            even[i] = low[o, i] * _GAIN
-        for i in range(odd.size):
-            odd[i] = high[o, i] * _LOSS
-        _lift_line(even, odd, -_DELTA, 0)
-        _lift_line(odd, even, -_GAMMA, 1)
-        _lift_line(even, odd, -_BETA, 0)
-        _lift_line(odd, even, -_ALPHA, 1)
-        for i in range(odd.size):
-            rows[o, 2 * i] = even[i]
-            rows[o, 2 * i + 1] = odd[i]
-        if even.size > odd.size:
-            rows[o, 2 * odd.size] = even[odd.size]
+@part()
+def _merge_line(line: Any, even: Any, odd: Any) -> None:
+    for i in range(even.size):
+        even[i] = line[i] * _GAIN
+    for i in range(odd.size):
+        odd[i] = line[even.size + i] * _LOSS
+    _lift_line(even, odd, -_DELTA, 0)
+    _lift_line(odd, even, -_GAMMA, 1)
+    _lift_line(even, odd, -_BETA, 0)
+    _lift_line(odd, even, -_ALPHA, 1)
+    for i in range(odd.size):
+        line[2 * i] = even[i]
+        line[2 * i + 1] = odd[i]
+    if even.size > odd.size:
+        line[2 * odd.size] = even[odd.size]
 
 
 __all__ = [
@@ -200,9 +223,9 @@ __all__ = [
     "UNDOING",
     "Axes",
     "Bands",
+    "band_of",
     "forward",
-    "inverse",
-    "join",
+    "merge",
     "needed",
     "orientations",
 ]
