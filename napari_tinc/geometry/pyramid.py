@@ -25,8 +25,9 @@ from napari_tinc.system.threads import block_threads
 Cell = tuple[int, int, int]
 Bounds = tuple[tuple[int, int], ...]
 Key = TypeVar("Key", bound=Hashable)
-# What is decoded, None where it is all alike, and what was learnt from it; None where nobody asks for it.
-Block = tuple[npt.NDArray[Any] | None, Any]
+# What is decoded, an array or something else of some `nbytes`, None where it is all alike; and what was learnt from it,
+# None where nobody asks for it.
+Block = tuple[Any, Any]
 
 
 @with_fresh_locks

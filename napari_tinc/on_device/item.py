@@ -81,14 +81,10 @@ def _symbols(layer: WaveletLayer, octave: int, bounds: Bounds) -> npt.NDArray[An
     """Symbols of a region in a byte each, or, where one does not fit, the coefficients that they stand for."""
     pieces = layer.pieces(octave, bounds)
     sides = (len(layer.pyramid.orientations(octave)), *(b - a for a, b in bounds))
-    fit = all(piece.symbols.dtype == np.int8 for piece in pieces)
+    fit = all(piece.cells.width == 1 for piece in pieces)
     dense = np.zeros(sides, np.int8 if fit else np.int32)
-    for piece in pieces:
-        own, place = (
-            (slice(None), *(slice(a, a + n) for a, n in zip(starts, piece.sides, strict=True)))
-            for starts in (piece.begin, piece.place)
-        )
-        dense[place] = piece.symbols[own]
+    for cells, begin, (z, y, x), (depth, height, width) in pieces:
+        dense[:, z : z + depth, y : y + height, x : x + width] = cells.box(begin, (depth, height, width))
     return dense if fit else layer.head.dequantised(dense)
 
 

@@ -31,6 +31,7 @@ from napari_tinc.system.forks import with_fresh_locks
 from napari_tinc.system.threads import block_threads
 from napari_tinc.wavelets import coefficients
 from napari_tinc.wavelets import transform as wavelet
+from napari_tinc.wavelets.cells import Cells
 from napari_tinc.wavelets.coefficients import NO_PARENT, Parent, Statistics
 from napari_tinc.wavelets.transform import Floats32
 
@@ -54,20 +55,22 @@ class Pyramid(BlockPyramid):
         """Orientations of the bands of an octave in the order they are coded."""
         return self._orientations[octave]
 
-    def parent(self, octave: int, cell: Cell, symbols: Symbols | None) -> Parent:
+    def parent(self, octave: int, cell: Cell, symbols: Symbols | Cells | None) -> Parent:
         """What a block sees of its parent, whose symbols are given; nothing at the coarsest octave."""
         if symbols is None:
             return NO_PARENT
         bands, factors = self._kin[octave]
-        steps = factors.tolist()
-        above = self.parent_cell(octave, cell)
-        origin = [i * self.side // f - a * self.side for i, f, a in zip(cell, steps, above, strict=True)]
+        side, (z, y, x), (fz, fy, fx) = self.side, cell, self.factors(octave + 1)
+        oz, oy, ox = z % fz * side // fz, y % fy * side // fy, x % fx * side // fx  # where it begins in the parent
         # What lies under the block, and one more on every side.
-        under = tuple(slice(max(o - 1, 0), o + self.side // f + 1) for o, f in zip(origin, steps, strict=True))
-        return Parent(
-            np.ascontiguousarray(symbols[(slice(None), *under)], np.int32), bands,
-            np.array([o - s.start for o, s in zip(origin, under, strict=True)], np.int32), factors,
-        )  # fmt: skip
+        begin = max(oz - 1, 0), max(oy - 1, 0), max(ox - 1, 0)
+        end = oz + side // fz + 1, oy + side // fy + 1, ox + side // fx + 1
+        if isinstance(symbols, Cells):
+            under = symbols.box(begin, (end[0] - begin[0], end[1] - begin[1], end[2] - begin[2]))
+        else:
+            cut = tuple(slice(a, b) for a, b in zip(begin, end, strict=True))
+            under = np.ascontiguousarray(symbols[(slice(None), *cut)], np.int32)
+        return Parent(under, bands, np.array((oz - begin[0], oy - begin[1], ox - begin[2]), np.int32), factors)
 
     @cached_property
     def _kin(self) -> tuple[tuple[Symbols, Symbols], ...]:
@@ -81,14 +84,14 @@ class Pyramid(BlockPyramid):
 
 
 # Symbols, None where all are 0, and the statistics that children start with: the finest, most of all, have none.
-_Block = tuple[Symbols | None, Statistics | None]
+_Block = tuple[Cells | None, Statistics | None]
 
 
 class Piece(NamedTuple):
     """The part of a block that is in a region."""
 
-    symbols: Symbols
-    """Of the whole block."""
+    cells: Cells
+    """Symbols of the whole block."""
     begin: Cell
     """Where the part begins in the block."""
     place: Cell
@@ -130,11 +133,10 @@ class WaveletHead:
     def dequantise(self, octave: int, pieces: Sequence[Piece], samples: Floats32) -> None:
         """Write what pieces of an octave stand for, where :func:`napari_tinc.wavelets.transform.band_of` has bands."""
         orientations = self.pyramid.orientations(octave)
-        split = tuple(int(axis in self.pyramid.splits[octave]) for axis in range(3))
-        for piece in pieces:
-            coefficients.dequantise(
-                piece.symbols, piece.begin, samples, piece.place, piece.sides, orientations, split, *self._sizes
-            )
+        z, y, x = (factor - 1 for factor in self.pyramid.factors(octave))
+        split = z, y, x
+        for cells, begin, place, sides in pieces:
+            cells.dequantise(begin, samples, place, sides, orientations, split, self._sizes)
 
     def dequantised(self, symbols: Symbols) -> Floats32:
         """Return what symbols stand for, as :meth:`dequantise` does."""
@@ -175,11 +177,6 @@ class CodedWavelets:
         if isinstance(self.streams, RangedStreams):
             return self.streams.read(numbers)
         return [self.streams[number] for number in numbers]
-
-
-def narrowed(symbols: Symbols) -> Symbols:
-    """Keep symbols in as few bytes as hold them: nearly all blocks fit in one per symbol."""
-    return symbols.astype(np.min_scalar_type(-max(int(symbols.max()), -int(symbols.min())) - 1))
 
 
 class WaveletLayer:
@@ -310,9 +307,9 @@ class WaveletLayer:
         with self._cache.lock:
             blocks = self._blocks(octave, [(z[0], y[0], x[0]) for z, y, x in found])
         return [
-            Piece(symbols, (z[1], y[1], x[1]), (z[2], y[2], x[2]), (z[3], y[3], x[3]))
-            for (z, y, x), (symbols, _) in zip(found, blocks, strict=True)
-            if symbols is not None
+            Piece(cells, (z[1], y[1], x[1]), (z[2], y[2], x[2]), (z[3], y[3], x[3]))
+            for (z, y, x), (cells, _) in zip(found, blocks, strict=True)
+            if cells is not None
         ]
 
     def _blocks(self, octave: int, cells: list[Cell]) -> list[_Block]:
@@ -336,17 +333,17 @@ class WaveletLayer:
         return [found[cell] for cell in cells]
 
     def _decode(
-        self, octave: int, cell: Cell, above: Symbols | None, statistics: Statistics | None, stream: bytes
+        self, octave: int, cell: Cell, above: Cells | None, statistics: Statistics | None, stream: bytes
     ) -> _Block:
         assert statistics is not None
         if not stream:
             return None, statistics if octave else None
         learnt = statistics.copy()
         parent = self.pyramid.parent(octave, cell, above)
-        symbols = coefficients.Decoder(stream).take(
+        cells = coefficients.Decoder(stream).take(
             learnt, self._block_shape(octave, cell), self.pyramid.orientations(octave), parent
         )
-        return narrowed(symbols), learnt if octave else None
+        return cells, learnt if octave else None
 
     def _block_shape(self, octave: int, cell: Cell) -> tuple[int, int, int, int]:
         side, (depth, height, width) = self.pyramid.side, self.pyramid.shapes[octave + 1]

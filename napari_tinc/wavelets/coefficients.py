@@ -29,6 +29,7 @@ from napari_tinc.mixing import (
     refilled,
     taken,
 )
+from napari_tinc.wavelets.cells import CELL, Cells, packed, room_for
 
 LARGEST = 2**24
 # Kinds of decisions: whether a symbol is 0, whether it is 1, the bits of what is left; and whether a cell has any.
@@ -38,7 +39,6 @@ _SYMBOL, _FLAG = np.int64(0), np.int64(5)
 _ONE, _TWO = np.uint64(1), np.uint64(2)
 _LAST_KIND = 4
 _MOST_ONES = 25
-_CELL = 4
 _SETS = 3
 # Magnitudes in sums are at most this, so that the sums stay small.
 _CLIPPED = 255
@@ -53,7 +53,7 @@ _WORTH_TRYING = 0.6
 # Symbols after which the coder knows how many are 0.
 _ENOUGH = 128
 # Cells with a magnitude above this are kept without asking; others may become zeros: how often they can have decided.
-_UNDONE, _MOST_DECISIONS = 2, 3 * _CELL**3
+_UNDONE, _MOST_DECISIONS = 2, 3 * CELL**3
 _BITS = np.array([-math.log2((i + 0.5) / 4096) for i in range(4096)], np.float32)
 # One record, as in :mod:`napari_tinc.mixing`: of the cell that is quantised, what goes into the stream if it is used,
 # and what has to be restored if it is not.
@@ -61,7 +61,7 @@ _SCRATCH = np.dtype(
     (
         np.record,
         [
-            ("decisions", np.int32, 2 * _MOST_ONES * _CELL**3),  # twice the probability of a one, plus the bit
+            ("decisions", np.int32, 2 * _MOST_ONES * CELL**3),  # twice the probability of a one, plus the bit
             ("decided", np.int64),
             ("contexts", np.uint64, INPUTS * _MOST_DECISIONS),
             ("states", np.int32, INPUTS * _MOST_DECISIONS),
@@ -136,7 +136,7 @@ _WEST, _NORTH, _UP, _FOUND, _BEFORE = range(5)
 def _known(shape: tuple[int, ...], parent: Parent) -> _Known:
     bands, depth, height, width = shape
     fz, fy, fx = parent.factors.tolist()
-    cells = -(-depth // _CELL) + 1, -(-height // _CELL) + 1, -(-width // _CELL) + 1
+    cells = -(-depth // CELL) + 1, -(-height // CELL) + 1, -(-width // CELL) + 1
     above = np.zeros((bands, (depth - 1) // fz + 5, (height - 1) // fy + 5, (width - 1) // fx + 5), np.int32)
     over = np.zeros((bands, *cells), np.int32)
     if parent is not NO_PARENT:
@@ -222,41 +222,13 @@ class Decoder:
 
     def take(
         self, statistics: Statistics, shape: tuple[int, int, int, int], orientations: Array, parent: Parent
-    ) -> Array:
-        """Read a block; ``statistics`` learn from it. Any bytes decode to something, in bounded time.
-
-        Returns
-        -------
-        ndarray of int32, shape ``shape``
-        """
-        symbols = np.zeros(shape, np.int32)
-        _decode_block(self._coder, self._stream, statistics.model, orientations, _known(shape, parent), symbols)
-        return symbols
-
-
-@compiled
-def dequantise(symbols, begin, volume, place, sides, orientations, split, step, first, others):  # type: ignore[no-untyped-def]
-    """Write into zeros what symbols stand for: ``first`` for ones, ``step`` times the magnitude less ``others`` beyond.
-
-    Of all bands those of a box of these ``sides``, which begins at ``begin`` in symbols, and at ``place`` in the bands
-    of a volume, see :func:`napari_tinc.wavelets.transform.band_of`; high-pass bands may be one shorter.
-    """
-    depth, height, width = volume.shape
-    for band in range(len(symbols)):
-        z_high, y_high, x_high = orientations[band] & 1, orientations[band] >> 1 & 1, orientations[band] >> 2 & 1
-        z1 = min(sides[0], depth // 2 - place[0]) if z_high else sides[0]
-        y1 = min(sides[1], height // 2 - place[1]) if y_high else sides[1]
-        x1 = min(sides[2], width // 2 - place[2]) if x_high else sides[2]
-        x0 = place[2] + ((width + 1) // 2 if x_high else 0)
-        for z in range(z1):
-            for y in range(y1):
-                line = symbols[band, begin[0] + z, begin[1] + y, begin[2] : begin[2] + x1]
-                out = volume[(place[0] + z << split[0]) + z_high, (place[1] + y << split[1]) + y_high, x0 : x0 + x1]
-                for x in range(x1):
-                    symbol = np.int64(line[x])
-                    if symbol:
-                        size = first if abs(symbol) == 1 else abs(symbol) * step - others
-                        out[x] = size if symbol > 0 else -size
+    ) -> Cells:
+        """Read a block; ``statistics`` learn from it. Any bytes decode to something, in bounded time."""
+        places, symbols = room_for(shape)
+        used = _decode_block(
+            self._coder, self._stream, statistics.model, orientations, _known(shape, parent), shape, places, symbols
+        )
+        return Cells.of(shape, places[:used], symbols[:used])
 
 
 @part(inline="always")
@@ -350,9 +322,7 @@ def _look_above(symbols, bands, origin, factors, above, over):  # type: ignore[n
                         continue
                     _spread(above[band], z + 2, y + 2, x + 2, 4 * size, size)
                     if 0 <= z < depth and 0 <= y < height and 0 <= x < width:
-                        over[band, z * factors[0] // _CELL, y * factors[1] // _CELL, x * factors[2] // _CELL] += (
-                            2 * size
-                        )
+                        over[band, z * factors[0] // CELL, y * factors[1] // CELL, x * factors[2] // CELL] += 2 * size
 
 
 @part()
@@ -472,8 +442,8 @@ def _promise(values, weights, band, z0, z1, y0, y1, x0, x1, price):  # type: ign
 
 
 @compiled
-def _decode_block(coder, stream, models, orientations, known, symbols):  # type: ignore[no-untyped-def]
-    """Fill a block of zeros with its symbols: band by band, cell of 4 x 4 x 4 by cell.
+def _decode_block(coder, stream, models, orientations, known, shape, places, symbols):  # type: ignore[no-untyped-def]
+    """Read the cells of a block that are used, band by band, cell of 4 x 4 x 4 by cell, and return how many they are.
 
     Of a symbol: is it 0, is its magnitude 1, an Elias-gamma code of the rest, its sign. All decisions are taken at one
     place of the code, so that the compiler puts there what takes them, and keeps the coder's state at hand.
@@ -481,16 +451,17 @@ def _decode_block(coder, stream, models, orientations, known, symbols):  # type:
     ahead, beside, coming, above, over, cells, shifts = known
     model = models[0]
     low, high, read, word = coder[0], coder[1], coder[2], coder[3]
-    bands, depth, height, width = symbols.shape
+    bands, depth, height, width = shape
+    used = 0
     for band in range(bands):
         orientation, share = orientations[band], _share(band)
         for cz in range(cells.shape[0] - 1):
             for cy in range(cells.shape[1] - 1):
                 for cx in range(cells.shape[2] - 1):
-                    y0, x0 = cy * _CELL, cx * _CELL
-                    z1, y1, x1 = min(cz * _CELL + _CELL, depth), min(y0 + _CELL, height), min(x0 + _CELL, width)
+                    y0, x0 = cy * CELL, cx * CELL
+                    z1, y1, x1 = min(cz * CELL + CELL, depth), min(y0 + CELL, height), min(x0 + CELL, width)
                     # Before the cell's first symbol comes whether it has any.
-                    z, y, x, ones = cz * _CELL, y0, x0 - 1, 0
+                    z, y, x, ones = cz * CELL, y0, x0 - 1, 0
                     _look_at_cell(model, over, cells, orientation, band, share, cz, cy, cx)
                     while z < z1:
                         mixed = predict(model)
@@ -500,6 +471,9 @@ def _decode_block(coder, stream, models, orientations, known, symbols):  # type:
                         if x < x0:
                             if bit == 0:
                                 break
+                            places[used] = packed(band, cz, cy, cx)
+                            symbols[used] = 0
+                            used += 1
                         else:
                             ones += bit
                             if bit and ones < _MOST_ONES:
@@ -514,7 +488,8 @@ def _decode_block(coder, stream, models, orientations, known, symbols):  # type:
                                     low, high, read, word = refilled(low, high, read, word, stream)
                                     magnitude = 2 * magnitude + bit
                                 magnitude = (magnitude >> 1) + 1
-                                symbols[band, z, y, x] = -magnitude if bit else magnitude
+                                place = ((z & 3) * CELL + (y & 3)) * CELL + (x & 3)
+                                symbols[used - 1, place] = -magnitude if bit else magnitude
                                 _found(ahead, coming, cells, z, y, x, magnitude, 1)
                                 ones = 0
                         x += 1
@@ -525,6 +500,7 @@ def _decode_block(coder, stream, models, orientations, known, symbols):  # type:
                         _look_at(model, ahead, beside, above, shifts, orientation, band, share, z, y, x)
         _next_band(ahead, beside, coming, cells)
     coder[0], coder[1], coder[2], coder[3] = low, high, read, word
+    return used
 
 
 @part()
@@ -576,8 +552,8 @@ def _encode_block(  # type: ignore[no-untyped-def]
         for cz in range(cells.shape[0] - 1):
             for cy in range(cells.shape[1] - 1):
                 for cx in range(cells.shape[2] - 1):
-                    z0, y0, x0 = cz * _CELL, cy * _CELL, cx * _CELL
-                    z1, y1, x1 = min(z0 + _CELL, depth), min(y0 + _CELL, height), min(x0 + _CELL, width)
+                    z0, y0, x0 = cz * CELL, cy * CELL, cx * CELL
+                    z1, y1, x1 = min(z0 + CELL, depth), min(y0 + CELL, height), min(x0 + CELL, width)
                     mixed, gain = _predict_cell(model, over, cells, orientation, band, share, cz, cy, cx), 0.0
                     cost = lagrangian * (_bits(mixed) - _bits(65536 - mixed))  # of using it
                     # Cells that cannot gain half the bits that symbols would take if all had one context are not tried:
@@ -626,4 +602,4 @@ def _encode_block(  # type: ignore[no-untyped-def]
         _add_up(sums, symbols, values, weights, band)
 
 
-__all__ = ["LARGEST", "NO_PARENT", "Decoder", "Encoder", "Parent", "Statistics", "dequantise"]
+__all__ = ["LARGEST", "NO_PARENT", "Decoder", "Encoder", "Parent", "Statistics"]

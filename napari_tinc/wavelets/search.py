@@ -21,7 +21,6 @@ from napari_tinc.wavelets.blocks import (
     Pyramid,
     Symbols,
     WaveletHead,
-    narrowed,
 )
 from napari_tinc.wavelets.coefficients import LARGEST, Encoder, Statistics
 from napari_tinc.wavelets.likely import LAMBDA, Likely, next_code
@@ -154,7 +153,7 @@ class Coefficients:
         symbols, sums = self._add(encoder, octave, cell, above, learnt, step)
         if not symbols.any():
             return b"", None, statistics, sums
-        return encoder.finish() or b"\0", narrowed(symbols), learnt, sums
+        return encoder.finish() or b"\0", _narrowed(symbols), learnt, sums
 
     def _add(
         self, encoder: Encoder, octave: int, cell: Cell, above: Symbols | None, statistics: Statistics, step: float
@@ -171,6 +170,11 @@ class Coefficients:
         if weights.size == 1:
             return weights
         return np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(octave, cell))])
+
+
+def _narrowed(symbols: Symbols) -> Symbols:
+    """Keep symbols in as few bytes as hold them: nearly all blocks fit in one per symbol."""
+    return symbols.astype(np.min_scalar_type(-max(int(symbols.max()), -int(symbols.min())) - 1))
 
 
 def streams_size(coded: CodedWavelets) -> int:
