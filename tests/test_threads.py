@@ -34,7 +34,7 @@ def test_results_come_in_order_and_few_are_in_work(cores: int) -> None:
         return number * number
 
     assert list(side_by_side(work, range(20))) == [n * n for n in range(20)]
-    assert most <= (1 if cores == 1 else cores + 1)
+    assert most <= cores
 
 
 @pytest.mark.parametrize("count", [1, 3, 200])

@@ -81,7 +81,7 @@ def side_by_side(work: Callable[[Given], Made], boxes: Iterable[Given]) -> Itera
     try:
         for box in boxes:
             begun.append(_box_threads().submit(work, box))
-            if len(begun) > most:
+            if len(begun) >= most:
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()
