@@ -50,7 +50,7 @@ class _Cache(FunctionCache):
 
 @cache
 def _tell() -> None:
-    logger.info("the coder is compiled for this machine, once after an installation: about ten seconds")
+    logger.info("the coder is compiled for this machine, once after an installation: some seconds")
 
 
 def _stamp(function: Callable[..., Any]) -> str:

@@ -104,7 +104,7 @@ def ended(written: bytes, coder: Array) -> bytes:
     return (written + tail).rstrip(b"\0")
 
 
-@part(inline="always")
+@part(forceinline=True)
 def predict(model):  # type: ignore[no-untyped-def]
     """Mix what the contexts say in the logistic domain; return the probability of a one in 65536ths."""
     total, row = np.int64(0), model.row
@@ -116,7 +116,7 @@ def predict(model):  # type: ignore[no-untyped-def]
     return np.int64(_SQUASH[np.uint64(clipped + 2048)])
 
 
-@part(inline="always")
+@part(forceinline=True)
 def learn(model, bit, mixed):  # type: ignore[no-untyped-def]
     """Move the weights along the gradient of the bit's cost, and every probability towards the bit."""
     error, row = ((bit << 16) - mixed) * _LEARNING_RATE >> 4, model.row
@@ -139,7 +139,7 @@ def learn(model, bit, mixed):  # type: ignore[no-untyped-def]
             model.states[context] = lowered << 8 | (count + (count < _SATURATED))
 
 
-@part(inline="always")
+@part(forceinline=True)
 def _learn_weight(model, row, i, error):  # type: ignore[no-untyped-def]
     weight = model.weights[row, i] + ((model.stretched[i] * error + 0x8000) >> 16)
     model.weights[row, i] = max(-_LARGEST_WEIGHT, min(_LARGEST_WEIGHT, weight))
@@ -164,7 +164,7 @@ def put(coder, buffer, bit, probability):  # type: ignore[no-untyped-def]
     coder[0], coder[1] = low, high
 
 
-@part(inline="always")
+@part(forceinline=True)
 def taken(low, high, word, probability):  # type: ignore[no-untyped-def]
     """Invert `put`: return a bit, and the interval narrowed to its side; `refilled` comes next."""
     width = high - low
@@ -174,7 +174,7 @@ def taken(low, high, word, probability):  # type: ignore[no-untyped-def]
     return np.int64(0), middle + 1, high
 
 
-@part(inline="always")
+@part(forceinline=True)
 def refilled(low, high, read, word, stream):  # type: ignore[no-untyped-def]
     """Read while both ends of the interval share their leading byte; past the end the stream goes on with zeros."""
     while ((low ^ high) & 0xFF000000) == 0:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_tinc.wavelets.cells import Cells
 from napari_tinc.wavelets.coefficients import LARGEST, NO_PARENT, Decoder, Encoder, Parent, Statistics
 from napari_tinc.wavelets.transform import band_of
 from napari_tinc.wavelets.transform import orientations as orientations_of
@@ -57,7 +58,7 @@ def blocks(draw: st.DrawFn) -> tuple[Ints, Parent]:
     extent = [int(o) + (n - 1) // int(f) + 1 + draw(st.integers(0, 2))
               for n, f, o in zip(sides, factors, origin, strict=True)]  # fmt: skip
     which = np.array([draw(st.integers(-1, 1)) for _ in range(bands)], np.int32)
-    return child, Parent(symbols(2, *extent), which, origin, factors)
+    return child, Parent(Cells.within(symbols(2, *extent)), which, origin, factors)
 
 
 @settings(max_examples=150, deadline=None)
@@ -168,8 +169,8 @@ def test_a_parent_that_knows_helps_and_one_that_does_not_harms_little() -> None:
     symbols = (busy * random.integers(-1, 1, busy.shape, endpoint=True)).astype(np.int32)
     every, none, twice = np.arange(7, dtype=np.int32), np.zeros(3, np.int32), np.full(3, 2, np.int32)
     alone = len(encoded(symbols))
-    assert len(encoded(symbols, Parent(knowing, every, none, twice))) < 0.95 * alone
-    assert len(encoded(symbols, Parent(np.zeros_like(knowing), every, none, twice))) < 1.01 * alone
+    assert len(encoded(symbols, Parent(Cells.within(knowing), every, none, twice))) < 0.95 * alone
+    assert len(encoded(symbols, Parent(Cells.within(np.zeros_like(knowing)), every, none, twice))) < 1.01 * alone
 
 
 def test_what_was_learnt_from_another_block_helps() -> None:

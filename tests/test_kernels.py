@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> object:
 
 
 def test_the_command_line_says_once_that_it_compiles(run) -> None:  # type: ignore[no-untyped-def]
-    run(said="the coder is compiled for this machine, once after an installation: about ten seconds\n")
+    run(said="the coder is compiled for this machine, once after an installation: some seconds\n")
     run(said="")
 
 

@@ -55,22 +55,14 @@ class Pyramid(BlockPyramid):
         """Orientations of the bands of an octave in the order they are coded."""
         return self._orientations[octave]
 
-    def parent(self, octave: int, cell: Cell, symbols: Symbols | Cells | None) -> Parent:
+    def parent(self, octave: int, cell: Cell, symbols: Cells | None) -> Parent:
         """What a block sees of its parent, whose symbols are given; nothing at the coarsest octave."""
         if symbols is None:
             return NO_PARENT
         bands, factors = self._kin[octave]
         side, (z, y, x), (fz, fy, fx) = self.side, cell, self.factors(octave + 1)
-        oz, oy, ox = z % fz * side // fz, y % fy * side // fy, x % fx * side // fx  # where it begins in the parent
-        # What lies under the block, and one more on every side.
-        begin = max(oz - 1, 0), max(oy - 1, 0), max(ox - 1, 0)
-        end = oz + side // fz + 1, oy + side // fy + 1, ox + side // fx + 1
-        if isinstance(symbols, Cells):
-            under = symbols.box(begin, (end[0] - begin[0], end[1] - begin[1], end[2] - begin[2]))
-        else:
-            cut = tuple(slice(a, b) for a, b in zip(begin, end, strict=True))
-            under = np.ascontiguousarray(symbols[(slice(None), *cut)], np.int32)
-        return Parent(under, bands, np.array((oz - begin[0], oy - begin[1], ox - begin[2]), np.int32), factors)
+        origin = np.array((z % fz * side // fz, y % fy * side // fy, x % fx * side // fx), np.int32)
+        return Parent(symbols, bands, origin, factors)
 
     @cached_property
     def _kin(self) -> tuple[tuple[Symbols, Symbols], ...]:

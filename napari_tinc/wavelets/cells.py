@@ -47,6 +47,17 @@ class Cells:
         width = np.min_scalar_type(-largest - 1).itemsize
         return cls(shape, places.copy(), symbols.astype(f"<i{width}").view(np.uint8).ravel(), width)
 
+    @classmethod
+    def within(cls, symbols: Symbols) -> Cells:
+        """Find the cells of a block that have symbols."""
+        bands, *sides = symbols.shape
+        grid = [-(-n // CELL) for n in sides]
+        whole = np.pad(symbols, [(0, 0), *((0, CELL * n - side) for n, side in zip(grid, sides, strict=True))])
+        cells = whole.reshape(bands, grid[0], CELL, grid[1], CELL, grid[2], CELL)
+        band, z, y, x = np.nonzero(cells.any((2, 4, 6)))
+        places = (band << 27 | z << 18 | y << 9 | x).astype(np.int32)
+        return cls.of(symbols.shape, places, cells[band, z, :, y, :, x].reshape(-1, _PLACES))
+
     @property
     def nbytes(self) -> int:
         """Bytes that they take."""
@@ -96,13 +107,13 @@ def packed(band, z, y, x):  # type: ignore[no-untyped-def]
 
 
 @part()
-def _unpacked(place):  # type: ignore[no-untyped-def]
+def unpacked(place):  # type: ignore[no-untyped-def]
     """Band of a cell, and its first coefficient along z, y, x."""
     return place >> 27, (place >> 18 & 511) * CELL, (place >> 9 & 511) * CELL, (place & 511) * CELL
 
 
-@part(inline="always")
-def _symbol(symbols, place, width):  # type: ignore[no-untyped-def]
+@part(forceinline=True)
+def symbol_at(symbols, place, width):  # type: ignore[no-untyped-def]
     """Put a symbol together from its bytes."""
     if width == 1:
         return np.int64(np.int8(symbols[place]))
@@ -116,13 +127,13 @@ def _symbol(symbols, place, width):  # type: ignore[no-untyped-def]
 def _fill(places, symbols, width, begin, out):  # type: ignore[no-untyped-def]
     _, depth, height, length = out.shape
     for i in range(places.size):
-        band, z0, y0, x0 = _unpacked(np.int64(places[i]))
+        band, z0, y0, x0 = unpacked(np.int64(places[i]))
         z0, y0, x0 = z0 - begin[0], y0 - begin[1], x0 - begin[2]
         for z in range(max(z0, 0), min(z0 + CELL, depth)):
             for y in range(max(y0, 0), min(y0 + CELL, height)):
                 at = ((i * CELL + z - z0) * CELL + y - y0) * CELL - x0
                 for x in range(max(x0, 0), min(x0 + CELL, length)):
-                    out[band, z, y, x] = _symbol(symbols, at + x, width)
+                    out[band, z, y, x] = symbol_at(symbols, at + x, width)
 
 
 @compiled
@@ -131,7 +142,7 @@ def _dequantise(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     depth, height, length = volume.shape
     for i in range(places.size):
-        band, z0, y0, x0 = _unpacked(np.int64(places[i]))
+        band, z0, y0, x0 = unpacked(np.int64(places[i]))
         z0, y0, x0 = z0 - begin[0], y0 - begin[1], x0 - begin[2]
         z_high, y_high, x_high = orientations[band] & 1, orientations[band] >> 1 & 1, orientations[band] >> 2 & 1
         z1 = min(sides[0], depth // 2 - place[0]) if z_high else sides[0]
@@ -142,7 +153,7 @@ def _dequantise(  # type: ignore[no-untyped-def]
             for y in range(max(y0, 0), min(y0 + CELL, y1)):
                 at = ((i * CELL + z - z0) * CELL + y - y0) * CELL - x0
                 for x in range(max(x0, 0), min(x0 + CELL, x1)):
-                    symbol = _symbol(symbols, at + x, width)
+                    symbol = symbol_at(symbols, at + x, width)
                     if symbol:
                         size = first if abs(symbol) == 1 else abs(symbol) * step - others
                         value = size if symbol > 0 else -size
@@ -151,4 +162,4 @@ def _dequantise(  # type: ignore[no-untyped-def]
                         )
 
 
-__all__ = ["CELL", "Cells", "packed", "room_for"]
+__all__ = ["CELL", "Cells", "packed", "room_for", "symbol_at", "unpacked"]

@@ -29,12 +29,12 @@ from napari_tinc.mixing import (
     refilled,
     taken,
 )
-from napari_tinc.wavelets.cells import CELL, Cells, packed, room_for
+from napari_tinc.wavelets.cells import CELL, Cells, packed, room_for, symbol_at, unpacked
 
 LARGEST = 2**24
 # Kinds of decisions: whether a symbol is 0, whether it is 1, the bits of what is left; and whether a cell has any.
-# Not plain numbers, which would have numba compile what takes a kind once for each.
-_SYMBOL, _FLAG = np.int64(0), np.int64(5)
+# Not plain numbers, which would have numba compile what takes a kind once for each; nor how often a symbol is told of.
+_SYMBOL, _FLAG, _TOLD = np.int64(0), np.int64(5), np.int64(1)
 # Unsigned: an index that may be negative is looked at for it.
 _ONE, _TWO = np.uint64(1), np.uint64(2)
 _LAST_KIND = 4
@@ -91,7 +91,7 @@ class Parent:
 
     Parameters
     ----------
-    symbols : ndarray of int32, shape (bands, z, y, x)
+    symbols : Cells
     bands : ndarray of int32, shape (bands of the child,)
         Which of its bands has the orientation of each of the child's; -1 for none.
     origin : ndarray of int32, shape (3,)
@@ -100,14 +100,17 @@ class Parent:
         1 or 2: child coefficients per parent coefficient, by axis.
     """
 
-    symbols: Array
+    symbols: Cells
     bands: Array
     origin: Array
     factors: Array
 
 
 NO_PARENT = Parent(
-    np.zeros((1, 1, 1, 1), np.int32), np.full(7, -1, np.int32), np.zeros(3, np.int32), np.ones(3, np.int32)
+    Cells.within(np.zeros((1, 1, 1, 1), np.int32)),
+    np.full(7, -1, np.int32),
+    np.zeros(3, np.int32),
+    np.ones(3, np.int32),
 )
 
 
@@ -136,14 +139,15 @@ _WEST, _NORTH, _UP, _FOUND, _BEFORE = range(5)
 def _known(shape: tuple[int, ...], parent: Parent) -> _Known:
     bands, depth, height, width = shape
     fz, fy, fx = parent.factors.tolist()
-    cells = -(-depth // CELL) + 1, -(-height // CELL) + 1, -(-width // CELL) + 1
+    grid = -(-depth // CELL) + 1, -(-height // CELL) + 1, -(-width // CELL) + 1
     above = np.zeros((bands, (depth - 1) // fz + 5, (height - 1) // fy + 5, (width - 1) // fx + 5), np.int32)
-    over = np.zeros((bands, *cells), np.int32)
+    over = np.zeros((bands, *grid), np.int32)
     if parent is not NO_PARENT:
-        _look_above(parent.symbols, parent.bands, parent.origin, parent.factors, above, over)
+        cells = parent.symbols
+        _look_above(cells.places, cells.symbols, cells.width, parent.bands, parent.origin, parent.factors, above, over)
     ahead = np.zeros((depth + 3, height + 3, width + 3), np.int32)
     beside, coming = np.zeros((2, depth + 2, height + 2, width + 2), np.int32)
-    return _Known(ahead, beside, coming, above, over, np.zeros((*cells, 5), np.int32), (fz - 1, fy - 1, fx - 1))
+    return _Known(ahead, beside, coming, above, over, np.zeros((*grid, 5), np.int32), (fz - 1, fy - 1, fx - 1))
 
 
 class Encoder:
@@ -231,7 +235,7 @@ class Decoder:
         return Cells.of(shape, places[:used], symbols[:used])
 
 
-@part(inline="always")
+@part(forceinline=True)
 def _look_up(model, kind, orientation, same, parent, sibling, faces):  # type: ignore[no-untyped-def]
     """Say which context every input uses, and which weights mix them."""
     same, parent, sibling = np.uint64(same), np.uint64(parent), np.uint64(sibling)
@@ -250,7 +254,7 @@ def _look_up(model, kind, orientation, same, parent, sibling, faces):  # type: i
     model.row = np.uint64(kind * _SETS) + np.uint64(total >= 4) + np.uint64(total >= 9)
 
 
-@part(inline="always")
+@part(forceinline=True)
 def _next_kind(model):  # type: ignore[no-untyped-def]
     """Go on to the next decision about the same coefficient."""
     for i in range(INPUTS):
@@ -264,13 +268,13 @@ def _share(band):  # type: ignore[no-untyped-def]
     return (2**32 + band - 1) // band if band > 0 else 0
 
 
-@part(inline="always")
+@part(forceinline=True)
 def _per_band(total, band, share):  # type: ignore[no-untyped-def]
     """Twice what the bands before have, by their number, rounded up; without a division, for sums below 2**16."""
     return (2 * np.int64(total) + band - 1) * share >> 32
 
 
-@part(inline="always")
+@part(forceinline=True)
 def _look_at_cell(model, over, cells, orientation, band, share, z, y, x):  # type: ignore[no-untyped-def]
     west, north, up = cells[z, y, x, _WEST], cells[z, y, x, _NORTH], cells[z, y, x, _UP]
     faces = _THREE[west] + 3 * _THREE[north] + 9 * _THREE[up]
@@ -284,7 +288,7 @@ def _predict_cell(model, over, cells, orientation, band, share, z, y, x):  # typ
     return predict(model)
 
 
-@part(inline="always")
+@part(forceinline=True)
 def _look_at(model, ahead, beside, above, shifts, orientation, band, share, z, y, x):  # type: ignore[no-untyped-def]
     z, y, x = np.uint64(z), np.uint64(y), np.uint64(x)
     seen, sibling = ahead[z + _ONE, y + _ONE, x + _ONE], _per_band(beside[z + _ONE, y + _ONE, x + _ONE], band, share)
@@ -306,23 +310,27 @@ def _spread(sums, z, y, x, centre, face):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _look_above(symbols, bands, origin, factors, above, over):  # type: ignore[no-untyped-def]
+def _look_above(places, symbols, width, bands, origin, factors, above, over):  # type: ignore[no-untyped-def]
     """Gather what the parent says of the child's places, and of its cells."""
-    oz, oy, ox = origin[0], origin[1], origin[2]
-    _, depth, height, width = above.shape
-    depth, height, width = depth - 4, height - 4, width - 4
-    for band in range(len(above)):
-        if bands[band] < 0:
-            continue
-        for z in range(max(-1, -oz), min(depth + 1, symbols.shape[1] - oz)):
-            for y in range(max(-1, -oy), min(height + 1, symbols.shape[2] - oy)):
-                for x in range(max(-1, -ox), min(width + 1, symbols.shape[3] - ox)):
-                    size = min(abs(symbols[bands[band], oz + z, oy + y, ox + x]), _CLIPPED)
+    _, depth, height, length = above.shape
+    depth, height, length = depth - 4, height - 4, length - 4
+    for i in range(places.size):
+        own, z0, y0, x0 = unpacked(np.int64(places[i]))
+        z0, y0, x0 = z0 - origin[0], y0 - origin[1], x0 - origin[2]
+        for z in range(max(z0, -1), min(z0 + CELL, depth + 1)):
+            for y in range(max(y0, -1), min(y0 + CELL, height + 1)):
+                for x in range(max(x0, -1), min(x0 + CELL, length + 1)):
+                    place = ((i * CELL + z - z0) * CELL + y - y0) * CELL + x - x0
+                    size = min(abs(symbol_at(symbols, place, width)), _CLIPPED)
                     if size == 0:
                         continue
-                    _spread(above[band], z + 2, y + 2, x + 2, 4 * size, size)
-                    if 0 <= z < depth and 0 <= y < height and 0 <= x < width:
-                        over[band, z * factors[0] // CELL, y * factors[1] // CELL, x * factors[2] // CELL] += 2 * size
+                    inside = 0 <= z < depth and 0 <= y < height and 0 <= x < length
+                    for band in range(len(above)):
+                        if bands[band] == own:
+                            _spread(above[band], z + 2, y + 2, x + 2, 4 * size, size)
+                            if inside:
+                                cell = z * factors[0] // CELL, y * factors[1] // CELL, x * factors[2] // CELL
+                                over[band, cell[0], cell[1], cell[2]] += 2 * size
 
 
 @part()
@@ -386,7 +394,7 @@ def _take_down(cell, bit, probability):  # type: ignore[no-untyped-def]
     cell.decided += 1
 
 
-@part(inline="always")
+@part(forceinline=True)
 def _learn_for_now(model, cell, bit, mixed):  # type: ignore[no-untyped-def]
     """Learn from a decision; unless the cell is kept for sure, take down how to forget it."""
     if cell.kept == 0:
@@ -490,7 +498,7 @@ def _decode_block(coder, stream, models, orientations, known, shape, places, sym
                                 magnitude = (magnitude >> 1) + 1
                                 place = ((z & 3) * CELL + (y & 3)) * CELL + (x & 3)
                                 symbols[used - 1, place] = -magnitude if bit else magnitude
-                                _found(ahead, coming, cells, z, y, x, magnitude, 1)
+                                _found(ahead, coming, cells, z, y, x, magnitude, _TOLD)
                                 ones = 0
                         x += 1
                         if x == x1:
@@ -581,7 +589,7 @@ def _encode_block(  # type: ignore[no-untyped-def]
                                         symbols[band, z, y, x] = symbol
                                         size = abs(symbol)
                                         gain += weight * size * (2 * abs(value) - size)
-                                        _found(ahead, coming, cells, z, y, x, size, 1)
+                                        _found(ahead, coming, cells, z, y, x, size, _TOLD)
                         _predict_cell(model, over, cells, orientation, band, share, cz, cy, cx)
                     used = tried and cells[cz, cy, cx, _FOUND] > 0 and (cell.kept > 0 or gain > cost or not knows)
                     put(coder, buffer, np.int64(used), mixed)
@@ -597,7 +605,7 @@ def _encode_block(  # type: ignore[no-untyped-def]
                                     symbol = symbols[band, z, y, x]
                                     if symbol:
                                         symbols[band, z, y, x] = 0
-                                        _found(ahead, coming, cells, z, y, x, abs(symbol), -1)
+                                        _found(ahead, coming, cells, z, y, x, np.int64(abs(symbol)), -_TOLD)
         _next_band(ahead, beside, coming, cells)
         _add_up(sums, symbols, values, weights, band)
 

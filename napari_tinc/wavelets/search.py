@@ -22,6 +22,7 @@ from napari_tinc.wavelets.blocks import (
     Symbols,
     WaveletHead,
 )
+from napari_tinc.wavelets.cells import Cells
 from napari_tinc.wavelets.coefficients import LARGEST, Encoder, Statistics
 from napari_tinc.wavelets.likely import LAMBDA, Likely, next_code
 from napari_tinc.wavelets.residual import Residual, halved, reader, split
@@ -116,7 +117,7 @@ class Coefficients:
         tally = _Tally()
         trunk, chosen, learnt = self._encode_trunk(step, tally)
         streams: list[bytes] = []
-        above: dict[Cell, Symbols | None] = {(0, 0, 0): chosen}
+        above: dict[Cell, Cells | None] = {(0, 0, 0): chosen}
         statistics = {(0, 0, 0): learnt}
         for octave in reversed(range(pyramid.trunk)):
             cells, here, learnt_here = list(pyramid.cells(octave)), {}, {}
@@ -138,25 +139,26 @@ class Coefficients:
         coded = CodedWavelets(head, trunk, tuple(streams))
         return Fit((coded,), streams_size(coded), tally.error(step) + (self.dc - dc * step) ** 2)
 
-    def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Symbols | None, Statistics]:
+    def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Cells | None, Statistics]:
         pyramid, encoder = self.pyramid, Encoder()
-        statistics, symbols = Statistics.fresh(), None
+        statistics, above = Statistics.fresh(), None
         for octave in reversed(range(pyramid.trunk, pyramid.octaves)):
-            symbols, sums = self._add(encoder, octave, (0, 0, 0), symbols, statistics, step)
+            symbols, sums = self._add(encoder, octave, (0, 0, 0), above, statistics, step)
+            above = Cells.within(symbols)
             tally.add(sums)
-        return encoder.finish(), symbols, statistics
+        return encoder.finish(), above, statistics
 
     def _encode_block(
-        self, octave: int, cell: Cell, above: Symbols | None, statistics: Statistics, step: float
-    ) -> tuple[bytes, Symbols | None, Statistics, Sums]:
+        self, octave: int, cell: Cell, above: Cells | None, statistics: Statistics, step: float
+    ) -> tuple[bytes, Cells | None, Statistics, Sums]:
         learnt, encoder = statistics.copy(), Encoder()
         symbols, sums = self._add(encoder, octave, cell, above, learnt, step)
         if not symbols.any():
             return b"", None, statistics, sums
-        return encoder.finish() or b"\0", _narrowed(symbols), learnt, sums
+        return encoder.finish() or b"\0", Cells.within(symbols), learnt, sums
 
     def _add(
-        self, encoder: Encoder, octave: int, cell: Cell, above: Symbols | None, statistics: Statistics, step: float
+        self, encoder: Encoder, octave: int, cell: Cell, above: Cells | None, statistics: Statistics, step: float
     ) -> tuple[Symbols, Sums]:
         values, weights = self._part(octave, cell) / np.float32(step), self._weights(octave, cell)
         parent, orientations = self.pyramid.parent(octave, cell, above), self.pyramid.orientations(octave)
@@ -170,11 +172,6 @@ class Coefficients:
         if weights.size == 1:
             return weights
         return np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(octave, cell))])
-
-
-def _narrowed(symbols: Symbols) -> Symbols:
-    """Keep symbols in as few bytes as hold them: nearly all blocks fit in one per symbol."""
-    return symbols.astype(np.min_scalar_type(-max(int(symbols.max()), -int(symbols.min())) - 1))
 
 
 def streams_size(coded: CodedWavelets) -> int:

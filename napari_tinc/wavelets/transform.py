@@ -27,6 +27,9 @@ _GAIN, _LOSS = np.float32(1.230174104914001 / math.sqrt(2)), np.float32(math.sqr
 # and the high-pass are multiplied by before.
 UNDOING = (-_DELTA, -_GAMMA, -_BETA, -_ALPHA)
 GAINS = (_GAIN, _LOSS)
+# Which samples a step is about. Not plain numbers, which would have numba compile what takes them once for each.
+_EVENS, _ODDS = np.int64(0), np.int64(1)
+_ONE = np.uint64(1)
 # Floats of a row that are worked on at a time, so that ten of them stay in the cache.
 _COLUMNS = 512
 # A sample depends on coefficients this far to either side and no further; a coefficient on samples.
@@ -70,7 +73,12 @@ def band_of(volume: Floats32, orientation: int, axes: Axes) -> Floats32:
 
 def merge(volume: Floats32, axes: Axes) -> None:
     """Invert :func:`forward` in place; the bands lie where :func:`band_of` says."""
-    _merge(volume, *(axis in axes for axis in range(3)))
+    depth, height, width = volume.shape
+    even, odd = np.empty((width + 1) // 2, np.float32), np.empty(width // 2, np.float32)
+    if 1 in axes or 2 in axes:
+        _merge(volume, 1 in axes, 2 in axes, even, odd)
+    if 0 in axes:
+        _merge(volume.reshape(1, depth, height * width), True, False, even, odd)
 
 
 def orientations(axes: Axes) -> tuple[int, ...]:
@@ -99,7 +107,7 @@ def _split(volume: Floats32, axis: int) -> tuple[Floats32, Floats32]:
 
 
 @part()
-def _lift(row: Any, factor: Any, first: int) -> None:
+def _lift(row: Any, factor: Any, first: Any) -> None:
     """Add ``factor`` times both neighbours, mirrored at the ends, to every second sample from ``first`` on."""
     length, inner = row.shape
     for i in range(first, length, 2):
@@ -115,10 +123,10 @@ def _lift(row: Any, factor: Any, first: int) -> None:
 @compiled
 def _lift_forward(rows: Any) -> None:
     for o in range(rows.shape[0]):
-        _lift(rows[o], _ALPHA, 1)
-        _lift(rows[o], _BETA, 0)
-        _lift(rows[o], _GAMMA, 1)
-        _lift(rows[o], _DELTA, 0)
+        _lift(rows[o], _ALPHA, _ODDS)
+        _lift(rows[o], _BETA, _EVENS)
+        _lift(rows[o], _GAMMA, _ODDS)
+        _lift(rows[o], _DELTA, _EVENS)
 
 
 @part()
@@ -131,50 +139,51 @@ def _add_both(rows: Any, i: Any, factor: Any, start: Any, stop: Any) -> None:
         left = right
     if right >= rows.shape[0]:
         right = left
-    for k in range(start, stop):
-        rows[i, k] += factor * (rows[left, k] + rows[right, k])
+    row, one, other = rows[i, start:stop], rows[left, start:stop], rows[right, start:stop]
+    for k in range(row.size):  # from 0 on, or indices are looked at for being negative
+        row[k] += factor * (one[k] + other[k])
 
 
 @part()
-def _merge_rows(rows: Any, start: Any, stop: Any) -> None:
-    """Invert the split of the first axis in some columns, row by row: each is done with while it is in the cache."""
-    for i in range(0, rows.shape[0] + 4, 2):
-        for parity, gain in ((0, _GAIN), (1, _LOSS)):
-            if i + parity < rows.shape[0]:
-                for k in range(start, stop):
-                    rows[i + parity, k] *= gain
-        _add_both(rows, i, -_DELTA, start, stop)
-        _add_both(rows, i - 1, -_GAMMA, start, stop)
-        _add_both(rows, i - 2, -_BETA, start, stop)
-        _add_both(rows, i - 3, -_ALPHA, start, stop)
+def _gain(rows: Any, i: Any, factor: Any, start: Any, stop: Any) -> None:
+    if i < rows.shape[0]:
+        row = rows[i, start:stop]
+        for k in range(row.size):
+            row[k] *= factor
 
 
 @compiled
-def _merge(volume: Any, split_z: Any, split_y: Any, split_x: Any) -> None:
-    depth, height, width = volume.shape
-    even, odd = np.empty((width + 1) // 2, np.float32), np.empty(width // 2, np.float32)
-    for z in range(depth):
-        if split_x:
-            for y in range(height):
-                _merge_line(volume[z, y], even, odd)
-        if split_y:
-            _merge_rows(volume[z], 0, width)
-    if split_z:
-        rows = volume.reshape(depth, height * width)
-        for start in range(0, rows.shape[1], _COLUMNS):
-            _merge_rows(rows, start, min(start + _COLUMNS, rows.shape[1]))
+def _merge(volume: Any, split_rows: Any, split_lines: Any, even: Any, odd: Any) -> None:
+    """Invert the split of the last axis, and then that of the one before, of every plane."""
+    for z in range(volume.shape[0]):
+        rows = volume[z]
+        if split_lines:
+            for y in range(rows.shape[0]):
+                _merge_line(rows[y], even, odd)
+        if split_rows:
+            # Some columns at a time and row by row: each is done with while it is in the cache.
+            for start in range(0, rows.shape[1], _COLUMNS):
+                stop = min(start + _COLUMNS, rows.shape[1])
+                for i in range(0, rows.shape[0] + 4, 2):
+                    _gain(rows, i, _GAIN, start, stop)
+                    _gain(rows, i + 1, _LOSS, start, stop)
+                    _add_both(rows, i, -_DELTA, start, stop)
+                    _add_both(rows, i - 1, -_GAMMA, start, stop)
+                    _add_both(rows, i - 2, -_BETA, start, stop)
+                    _add_both(rows, i - 3, -_ALPHA, start, stop)
 
 
 # Along the last axis every second sample would be a scalar by itself: there halves lie apart, and lines are added.
 
 
 @part()
-def _lift_line(own: Any, other: Any, factor: Any, first: int) -> None:
+def _lift_line(own: Any, other: Any, factor: Any, first: Any) -> None:
     """Add to samples ``first``, ``first`` + 2, … of a line, which are ``own``, as :func:`_lift` does."""
     before = 1 - first  # whether the first of them is an end
     inside = min(own.size, other.size - first)
-    for i in range(before, inside):
-        own[i] += factor * (other[i - 1 + first] + other[i + first])
+    middle, left, right = own[before:inside], other[before + first - 1 :], other[before + first :]
+    for i in range(middle.size):
+        middle[i] += factor * (left[i] + right[i])
     if before:
         own[0] += factor * (other[0] + other[0])
     for i in range(max(before, inside), own.size):
@@ -189,10 +198,10 @@ def _split_lines(rows: Any, low: Any, high: Any) -> None:
             even[i] = rows[o, 2 * i]
         for i in range(odd.size):
             odd[i] = rows[o, 2 * i + 1]
-        _lift_line(odd, even, _ALPHA, 1)
-        _lift_line(even, odd, _BETA, 0)
-        _lift_line(odd, even, _GAMMA, 1)
-        _lift_line(even, odd, _DELTA, 0)
+        _lift_line(odd, even, _ALPHA, _ODDS)
+        _lift_line(even, odd, _BETA, _EVENS)
+        _lift_line(odd, even, _GAMMA, _ODDS)
+        _lift_line(even, odd, _DELTA, _EVENS)
         for i in range(even.size):
             low[o, i] = even[i] * _LOSS
         for i in range(odd.size):
@@ -203,15 +212,17 @@ def _split_lines(rows: Any, low: Any, high: Any) -> None:
 def _merge_line(line: Any, even: Any, odd: Any) -> None:
     for i in range(even.size):
         even[i] = line[i] * _GAIN
+    high = line[even.size :]
     for i in range(odd.size):
-        odd[i] = line[even.size + i] * _LOSS
-    _lift_line(even, odd, -_DELTA, 0)
-    _lift_line(odd, even, -_GAMMA, 1)
-    _lift_line(even, odd, -_BETA, 0)
-    _lift_line(odd, even, -_ALPHA, 1)
+        odd[i] = high[i] * _LOSS
+    _lift_line(even, odd, -_DELTA, _EVENS)
+    _lift_line(odd, even, -_GAMMA, _ODDS)
+    _lift_line(even, odd, -_BETA, _EVENS)
+    _lift_line(odd, even, -_ALPHA, _ODDS)
     for i in range(odd.size):
-        line[2 * i] = even[i]
-        line[2 * i + 1] = odd[i]
+        place = np.uint64(i) << _ONE  # an index that may be negative is looked at for it
+        line[place] = even[i]
+        line[place + _ONE] = odd[i]
     if even.size > odd.size:
         line[2 * odd.size] = even[odd.size]
 
