@@ -131,7 +131,7 @@ class Coefficients:
                 for cell, (stream, symbols, after, counted) in zip(some, done, strict=True):
                     streams.append(stream)
                     tally.add(counted)
-                    if octave:  # the finest blocks, most of all, have no children to remember them for
+                    if octave:
                         here[cell], learnt_here[cell] = symbols, after
                 yield number
             above, statistics = here, learnt_here
@@ -155,7 +155,8 @@ class Coefficients:
         symbols, sums = self._add(encoder, octave, cell, above, learnt, step)
         if not symbols.any():
             return b"", None, statistics, sums
-        return encoder.finish() or b"\0", Cells.within(symbols), learnt, sums
+        # The finest blocks, most of all, have no children to see their symbols.
+        return encoder.finish() or b"\0", Cells.within(symbols) if octave else None, learnt, sums
 
     def _add(
         self, encoder: Encoder, octave: int, cell: Cell, above: Cells | None, statistics: Statistics, step: float
