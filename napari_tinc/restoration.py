@@ -188,8 +188,8 @@ def _parts(shape: tuple[int, ...]) -> list[tuple[int, int]]:
 def _look(values, z, y, features, activity, total):  # type: ignore[no-untyped-def]
     """Fill in the features of a row, its activities and the sums of its features."""
     centre = values[z, y, RADIUS : RADIUS + activity.size]
-    activity[:] = 0
-    total[:] = 0
+    for x in range(activity.size):
+        activity[x] = total[x] = 0
     for axis in range(3):
         for r in range(RADIUS):
             d = r + 1

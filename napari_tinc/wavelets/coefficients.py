@@ -480,7 +480,8 @@ def _decode_block(coder, stream, models, orientations, known, shape, places, sym
                             if bit == 0:
                                 break
                             places[used] = packed(band, cz, cy, cx)
-                            symbols[used] = 0
+                            for place in range(symbols.shape[1]):
+                                symbols[used, place] = 0
                             used += 1
                         else:
                             ones += bit
