@@ -65,7 +65,7 @@ class Restoration:
         ndarray of float32, shape (z, y, x)
         """
         thresholds, weights = self.tables()
-        weights = np.ascontiguousarray(weights.reshape(-1, FEATURES).T)
+        weights = weights.reshape(-1, FEATURES)
         out = np.empty([side - 2 * RADIUS for side in values.shape], np.float32)
         for _ in block_threads().map(
             lambda part: _restore(values, thresholds, weights, out, part[0], part[1]), _parts(out.shape)
@@ -219,13 +219,15 @@ def _restore(values, thresholds, weights, out, start, stop):  # type: ignore[no-
         for threshold in thresholds:
             for x in range(width):
                 chosen[x] += np.uint32(2) * np.uint32(activity[x] >= threshold)
-        line = out[z, y]
-        for x in range(width):
-            line[x] = values[z + RADIUS, y + RADIUS, x + RADIUS]
-        for i in range(FEATURES):
-            feature, weight = features[i], weights[i]
-            for x in range(width):
-                line[x] += weight[chosen[x]] * feature[x]
+        centre, moved = values[z + RADIUS, y + RADIUS, RADIUS:], out[z, y]
+        one, two, three = features[0], features[1], features[2]
+        four, five, six = features[3], features[4], features[5]
+        for x in range(width):  # all at once: weights of a voxel lie side by side
+            w = weights[chosen[x]]
+            moved[x] = (
+                centre[x] + w[0] * one[x] + w[1] * two[x] + w[2] * three[x] + w[3] * four[x]
+                + w[4] * five[x] + w[5] * six[x]
+            )  # fmt: skip
 
 
 @compiled
