@@ -116,7 +116,7 @@ def unpacked(place):  # type: ignore[no-untyped-def]
 def symbol_at(symbols, place, width):  # type: ignore[no-untyped-def]
     """Put a symbol together from its bytes."""
     if width == 1:
-        return np.int64(np.int8(symbols[place]))
+        return np.int64(np.int8(symbols[np.uint64(place)]))  # unsigned: not looked at for being negative
     value = np.int64(np.int8(symbols[place * width + width - 1]))
     for i in range(width - 2, -1, -1):
         value = value << 8 | np.int64(symbols[place * width + i])
