@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import config, types
 from numba.extending import intrinsic
 
 INPUTS = 7
@@ -90,6 +91,21 @@ def move(typing: Any, model: Any, bit: Any, error: Any, rates: Any) -> Any:
 
 def _all(number: int) -> Any:
     return _INTS([number] * INPUTS)
+
+
+def _move_one_by_one(model: Any, bit: Any, error: Any, rates: Any) -> None:
+    for i in range(INPUTS):
+        weight = model.weights[model.row, i] + ((np.int64(model.stretched[i]) * error + 2**15) >> 16)
+        model.weights[model.row, i] = max(-_LARGEST_WEIGHT, min(_LARGEST_WEIGHT, weight))
+        state = np.int64(model.states[model.contexts[i]])
+        old, count = state >> 8, state & 255
+        new = old + ((65535 * bit - old) * np.int64(rates[count]) >> 16)
+        model.states[model.contexts[i]] = max(_LEAST, min(_MOST, new)) << 8 | (count + (count < SATURATED))
+
+
+# Where kernels are interpreted, to see that they index nothing outside.
+if config.DISABLE_JIT:  # type: ignore[attr-defined]
+    move = _move_one_by_one  # type: ignore[assignment]
 
 
 __all__ = ["INPUTS", "SATURATED", "move"]
