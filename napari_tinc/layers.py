@@ -343,8 +343,8 @@ class Decoders:
     frame : Frame
     tree : Octree
     device : str
-        Where networks are evaluated, and wavelets transformed and filtered; ``"auto"`` takes CUDA for the latter only
-        where torch is loaded already, for loading it takes longer than most files take to decode.
+        Where networks are evaluated. Wavelets are transformed and filtered there if it is CUDA; ``"auto"`` takes that
+        for them only where torch is loaded already, for loading it takes longer than most files take to decode.
     """
 
     def __init__(self, frame: Frame, tree: Octree, device: str) -> None:
@@ -394,8 +394,8 @@ class Decoders:
     def _elsewhere(
         self, layers: list[Layer], limits: ItemRange, restoration: Restoration | None, postfilter: PostFilter | None
     ) -> Elsewhere | None:
-        """Return what decodes an item of wavelets alone on the device that was asked for, if that is not the CPU."""
-        if self._device == "cpu" or (self._device == "auto" and not cuda_is_at_hand()):
+        """Return what decodes an item of wavelets alone on CUDA, if that was asked for."""
+        if not (cuda_is_at_hand() if self._device == "auto" else self._device.startswith("cuda")):
             return None
         if len(layers) != 1 or not isinstance(layers[0], WaveletLayer):
             return None

@@ -83,8 +83,8 @@ class CompressedVolume:
     data : bytes
         A whole frame, the content of a ``.tinc`` file.
     device : str
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``: where it is decoded. Wavelets go to CUDA by ``"auto"`` only where
-        torch is loaded already; they decode to the same voxels everywhere, within one grey level.
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``: where it is decoded. Wavelets are on the CPU or on CUDA, there by
+        ``"auto"`` only where torch is loaded already; they decode to the same voxels, within one grey level.
 
     Raises
     ------

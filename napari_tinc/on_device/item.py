@@ -225,8 +225,7 @@ class WaveletsOnDevice:
     def _converted(self, values: Tensor, wide: np.dtype[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Do what :func:`napari_tinc.layers.to_intensities` does, and copy it back."""
         if wide == np.float64:
-            # Not on MPS, which has no such numbers.
-            values = (values.cpu() if values.device.type == "mps" else values).to(torch.float64)
+            values = values.to(torch.float64)
         values = values * self._limits.scale
         values += self._limits.offset
         if dtype.kind != "f":
