@@ -57,9 +57,7 @@ def blocks_out(coded: CodedWavelets, nbytes: int, budget: int) -> set[int] | Non
     for octave in range(pyramid.trunk):
         cells = list(pyramid.cells(octave))
         for cell, (symbols, _) in zip(cells, layer._blocks(octave, cells), strict=True):
-            values = np.zeros((1,) * 4 if symbols is None else symbols.shape, np.float32)
-            if symbols is not None:
-                coded.head.dequantise(symbols, (0, 0, 0), values, (0, 0, 0), symbols.shape[1:])
+            values = coded.head.dequantised(np.zeros((1,) * 4, np.int32) if symbols is None else np.asarray(symbols))
             size = len(coded.streams[pyramid.number(octave, cell)])
             worth[octave, cell] = float(np.square(values, dtype=np.float64).sum()) / max(1, size)
             if octave + 1 < pyramid.trunk:

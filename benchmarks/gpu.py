@@ -3,10 +3,10 @@
     python benchmarks/gpu.py
     python benchmarks/gpu.py --device cpu --small    # a self test of this program, where there is no GPU
 
-Prints Markdown: seconds and PSNR of every preset; decoded voxels a second; the first phase of training in bfloat16 and
-in float32; the largest memory that torch held on the device. The volume is a simulated, noisy vessel stack; networks
-alone are trained (model ``tinc``), for wavelets never leave the CPU. For decoding, networks hold random parameters:
-speed does not depend on their values. The CPU's part takes a quarter of an hour.
+Prints Markdown: seconds and PSNR of every preset; decoded voxels a second, of networks and of wavelets; the first phase
+of training in bfloat16 and in float32; the largest memory that torch held on the device. The volume is a simulated,
+noisy vessel stack; networks alone are trained (model ``tinc``), for wavelets are encoded on the CPU. For decoding,
+networks hold random parameters: speed does not depend on their values. The CPU's part takes a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -78,6 +78,29 @@ def decoding(side: int, ratio: float, device: torch.device) -> None:
         print(f"| {name} | {rates[0]:.1f} | {rates[1]:.1f} | {rates[0] / rates[1]:.1f} |", flush=True)
 
 
+def wavelets(shape: tuple[int, int, int], ratio: float, device: torch.device) -> None:
+    """Decode a file of wavelets there (with torch, on the CPU too) and with the CPU's kernels."""
+    volume = np.asarray(samples.vessel_tree(shape).noisy)
+    data = compress(volume, Target.ratio(ratio), preset="fast").to_bytes()
+    print(
+        f"\n| decode wavelets, {shape} at {ratio:g} | {device}, Mvoxel/s | cpu, Mvoxel/s | times faster |\n"
+        "|---|---|---|---|", flush=True,
+    )  # fmt: skip
+    with mock.patch("napari_tinc.networks.device.resolve_device", return_value=device):
+        known = [CompressedVolume(data, name) for name in ("cuda", "cpu")]
+        whole = [file.decode() for file in known]  # kernels, and blocks that are known then
+        cases = {
+            "from the file": (volume.size, [lambda n=n: CompressedVolume(data, n).decode() for n in ("cuda", "cpu")]),
+            "blocks known": (volume.size, [file.decode for file in known]),
+            "a plane, blocks known": (volume[0].size, [lambda f=f: f.decode((shape[0] // 2,)) for f in known]),
+        }
+        for name, (voxels, decodes) in cases.items():
+            one, other = (voxels / best_of(decode) / 1e6 for decode in decodes)
+            print(f"| {name} | {one:.1f} | {other:.1f} | {one / other:.1f} |", flush=True)
+    difference = np.abs(np.subtract(*(decoded.astype(np.int64) for decoded in whole))).max()
+    print(f"\nlargest difference between both: {difference} grey levels", flush=True)
+
+
 def reduced(volume: np.ndarray, ratio: float, device: torch.device, limit: float | None) -> None:
     print(f"\n| first phase, fast, {device} | seconds | PSNR |\n|---|---|---|", flush=True)
     for name, bfloat16 in (("float32", False), ("bfloat16", True)):
@@ -106,6 +129,9 @@ def main() -> int:
         encoding(volume, ratio, device, limit)
     with peak_memory(device, f"decoding {side}³"):
         decoding(side, ratio, device)
+    block = (32, 64, 64) if args.small else (256, 512, 512)
+    with peak_memory(device, "decoding wavelets"):
+        wavelets(block, ratio, device)
     reduced(volume, ratio, device, limit)
     return 0
 

@@ -36,8 +36,8 @@ LONG = 10.0
 # Functions by stage; what is not named is "other".
 STAGES = {
     "entropy coding": ("_encode_block", "_decode_block", "_look_above", "_known"),
-    "transform": ("_lift_forward", "_lift_inverse", "_split_lines", "_join_lines", "_split", "_join", "<genexpr>"),
-    "coefficients between": ("_bands", "dequantise", "narrowed", "_add"),
+    "transform": ("_lift_forward", "_split_lines", "_split", "_merge", "merge", "band_of"),
+    "coefficients between": ("_dequantise", "dequantise", "within", "_add", "pieces"),
     "filter": ("_gather", "_look", "_restore", "best", "_intervals"),
     "conversion": ("to_intensities", "pad", "read"),
     "guess of the step": ("cost", "of", "searchsorted", "sort"),

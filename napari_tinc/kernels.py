@@ -18,6 +18,7 @@ from typing import Any
 from numba import njit
 from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
+from numba.core.extending import _Intrinsic
 from numba.core.runtime.nrt import rtsys
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class _Cache(FunctionCache):
 
 @cache
 def _tell() -> None:
-    logger.info("the coder is compiled for this machine, once after an installation: about ten seconds")
+    logger.info("the coder is compiled for this machine, once after an installation: some seconds")
 
 
 def _stamp(function: Callable[..., Any]) -> str:
@@ -65,3 +66,5 @@ def _files(function: Callable[..., Any]) -> Iterator[str]:
         called = function.__globals__.get(name)
         if isinstance(called, Dispatcher):
             yield from _files(called.py_func)
+        elif isinstance(called, _Intrinsic):
+            yield called._defn.__code__.co_filename

@@ -6,7 +6,8 @@ a mask they are the background. Nobody above knows what a layer is made of.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from napari_tinc.arrays.scratch import Bounds, boxes
+from napari_tinc.arrays.scratch import Bounds, boxes, spans
 from napari_tinc.choices import FAMILIES
 from napari_tinc.directional.layer import DirectionalLayer
 from napari_tinc.directional.payload import parse_directions
@@ -48,8 +49,9 @@ from napari_tinc.postfilter import REACH, PostFilter, channels_of, parse_postfil
 from napari_tinc.predictive.item import CorrectedItem, PredictedItem
 from napari_tinc.predictive.payload import parse_corrections, parse_predicted
 from napari_tinc.restoration import RADIUS, Restoration, around, bins_of, parse_restoration, restoration_size
+from napari_tinc.system.cuda import cuda_is_at_hand
 from napari_tinc.system.forks import with_fresh_locks
-from napari_tinc.system.threads import side_by_side
+from napari_tinc.system.threads import side_by_side, usable_cores
 from napari_tinc.wavelets.blocks import WaveletLayer
 from napari_tinc.wavelets.payload import open_wavelets, parse_wavelets
 
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
 _WIDE = (
     KIND_WAVELETS, KIND_RESTORATION, KIND_MASK, KIND_DIRECTIONAL, KIND_PREDICTED, KIND_CORRECTIONS, KIND_POSTFILTER
 )  # fmt: skip
+# Floats that fit in a core's own cache.
+_CACHED_VOXELS = 2**17
 # A network may overshoot a float32 volume's range by far before it is clipped: leave room below float32's largest.
 _LARGEST_NARROW_RANGE = 1e30
 
@@ -101,6 +105,16 @@ class Item(Protocol):
         """Bytes of the file spent on every leaf of the item."""
 
 
+class Elsewhere(Protocol):
+    """Decodes regions of one item on a device. Several threads may ask for regions of it."""
+
+    box_voxels: int
+    """How many voxels it decodes at once."""
+
+    def intensities(self, bounds: Bounds, scale: float, wide: np.dtype[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Return what :func:`to_intensities` makes of :meth:`ItemDecoder.normalised`, within float32 rounding."""
+
+
 @dataclass(frozen=True)
 class ItemDecoder:
     """Decodes regions of one item from layers, a restoration filter and a post-filter.
@@ -116,6 +130,8 @@ class ItemDecoder:
     mask : Mask or None
     postfilter : PostFilter or None
         Applied after the restoration filter.
+    elsewhere : Elsewhere or None
+        What decodes its voxels; None for this class itself, on the CPU.
     """
 
     shape: tuple[int, ...]
@@ -124,6 +140,7 @@ class ItemDecoder:
     restoration: Restoration | None
     mask: Mask | None = None
     postfilter: PostFilter | None = None
+    elsewhere: Elsewhere | None = None
 
     def decode(self, bounds: Bounds, scale: float, out: npt.NDArray[Any]) -> None:
         """Fill an array of the original's dtype and the shape of the bounds with intensities."""
@@ -135,15 +152,43 @@ class ItemDecoder:
         wide = np.dtype(np.float32 if narrow else np.float64)
 
         def decoded(box: Bounds) -> None:
-            place = overlap(slices_of(box), bounds)
+            part = out[overlap(slices_of(box), bounds)]
             if self.mask is None:
-                out[place] = to_intensities(self.normalised(box, scale), limits, wide, out.dtype)
+                self._fill(box, scale, wide, part)
             else:
-                self._decode_inside(self.mask, box, scale, wide, out[place])
+                self._decode_inside(self.mask, box, scale, wide, part)
 
         # Boxes are nearly cubes: they have least surface, beyond which wavelets reach.
-        for _ in side_by_side(decoded, boxes(bounds, LIMITS.voxels)):
+        # With several in work they are half as large, so that their copies take no more memory than a small volume.
+        most = LIMITS.voxels // (1 if usable_cores() == 1 else 2)
+        if self.elsewhere is not None:
+            most = self.elsewhere.box_voxels
+        for _ in side_by_side(decoded, boxes(bounds, most)):
             pass
+
+    def _fill(self, bounds: Bounds, scale: float, wide: np.dtype[Any], out: npt.NDArray[Any]) -> None:
+        if self.elsewhere is not None:
+            out[...] = self.elsewhere.intensities(bounds, scale, wide, out.dtype)
+            return
+        for planes, values in self._by_planes(bounds, scale):
+            out[planes] = to_intensities(values, self.limits, wide, out.dtype)
+
+    def _by_planes(self, bounds: Bounds, scale: float) -> Iterator[tuple[slice, Floats32]]:
+        """Return what :meth:`normalised` does, some planes at a time: what is done with them finds them in a cache."""
+        sides = [stop - start for start, stop in bounds]
+        pieces = [slice(*span) for span in spans(0, sides[0], max(1, _CACHED_VOXELS // math.prod(sides[1:])))]
+        if self.restoration is None or self.postfilter is not None or scale != 1 or len(bounds) < 3:
+            values = self.normalised(bounds, scale)
+            yield from ((planes, values[planes]) for planes in pieces)
+            return
+        grown, beyond = around(bounds, self.shape)
+        values = self.unrestored(grown, 1.0)
+        for planes in pieces:
+            # Of the planes and their neighbours those that are there.
+            start, stop = planes.start - beyond[0][0], planes.stop + 2 * RADIUS - beyond[0][0]
+            lacking = max(0, -start), max(0, stop - len(values))
+            near = _padded(values[max(0, start) : stop], [lacking, *beyond[1:]], RADIUS)
+            yield planes, self.restoration.apply(near)
 
     def _decode_inside(
         self, mask: Mask, bounds: Bounds, scale: float, wide: np.dtype[Any], out: npt.NDArray[Any]
@@ -155,7 +200,8 @@ class ItemDecoder:
         if place is None:
             return
         box = tuple((s.start + first, s.stop + first) for s, (first, _) in zip(place, bounds, strict=True))
-        values = to_intensities(self.normalised(box, scale), self.limits, wide, out.dtype)
+        values = np.empty([stop - start for start, stop in box], out.dtype)
+        self._fill(box, scale, wide, values)
         states, inner = states[place], out[place]
         inner[states == INSIDE] = values[states == INSIDE]
         mixed = states == MIXED
@@ -297,7 +343,8 @@ class Decoders:
     frame : Frame
     tree : Octree
     device : str
-        Where networks are evaluated.
+        Where networks are evaluated. Wavelets are transformed and filtered there if it is CUDA; ``"auto"`` takes that
+        for them only where torch is loaded already, for loading it takes longer than most files take to decode.
     """
 
     def __init__(self, frame: Frame, tree: Octree, device: str) -> None:
@@ -335,12 +382,29 @@ class Decoders:
         learnt = self._frame.get(KIND_POSTFILTER, item, 0)
         postfilter = None if learnt is None else parse_postfilter(learnt)
         mask = self._mask(item, limits)
-        decoder = ItemDecoder(self._tree.shape, limits, self._layers(item), restoration, mask, postfilter)
+        layers = self._layers(item)
+        elsewhere = self._elsewhere(layers, limits, restoration, postfilter)
+        decoder = ItemDecoder(self._tree.shape, limits, layers, restoration, mask, postfilter, elsewhere)
         moved = self._frame.get(KIND_CORRECTIONS, item, 0)
         if moved is None:
             return decoder
         corrections = parse_corrections(moved, self._tree.shape, dtype)
         return CorrectedItem.of(corrections, decoder, limits, self._cache, len(moved))
+
+    def _elsewhere(
+        self, layers: list[Layer], limits: ItemRange, restoration: Restoration | None, postfilter: PostFilter | None
+    ) -> Elsewhere | None:
+        """Return what decodes an item of wavelets alone on CUDA, if that was asked for."""
+        if not (cuda_is_at_hand() if self._device == "auto" else self._device.startswith("cuda")):
+            return None
+        if len(layers) != 1 or not isinstance(layers[0], WaveletLayer):
+            return None
+        # Here and not above: torch is loaded for who asks for a device, or has loaded it.
+        from napari_tinc.networks.device import resolve_device
+        from napari_tinc.on_device.item import WaveletsOnDevice
+
+        device = resolve_device(self._device)
+        return WaveletsOnDevice(layers[0], self._tree.shape, limits, restoration, postfilter, device)
 
     def _mask(self, item: int, limits: ItemRange) -> Mask | None:
         payload = self._frame.get(KIND_MASK, item, 0)

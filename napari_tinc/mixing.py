@@ -19,22 +19,19 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tinc.kernels import part
+from napari_tinc.vectors import INPUTS, SATURATED, move
 
 Array = npt.NDArray[Any]
 
-INPUTS = 7
 # Contexts, and sets of the mixer's weights, of those who need no more.
 CONTEXTS, SETS = 3992, 18
 # Of coefficients; what else is coded may start with others.
 _WEIGHT = 19660
 _LEARNING_RATE = 14
-_LEAST, _MOST = 32, 65503
-_SATURATED = 250
-_LARGEST_WEIGHT = 2**24
 # Not a plain number, which would have numba compile all that takes a probability once more for this very one.
 EVEN = np.int64(32768)
 
-_RATES = np.array([int(65536 / (n + 1.6)) for n in range(_SATURATED + 1)], np.int32)
+_RATES = np.array([int(65536 / (n + 1.6)) for n in range(SATURATED + 1)], np.int32)
 # tests/test_mixing.py shows that no entry is near enough to a half for floats to round it differently.
 _SQUASH = np.array(
     [min(65520, max(16, math.floor(65536 / (1 + math.exp(-x / 256)) + 0.5))) for x in range(-2048, 2048)], np.int32
@@ -52,7 +49,7 @@ def _model(contexts: int, sets: int) -> np.dtype[Any]:
         ("weights", np.int32, (sets, INPUTS)),  # in 65536ths
         ("contexts", np.uint64, INPUTS),  # of the decision at hand; unsigned: not looked at for being negative
         ("row", np.uint64),  # set of weights of the decision at hand
-        ("stretched", np.int64, INPUTS),  # what the contexts say of it, as logits in 256ths
+        ("stretched", np.int32, INPUTS),  # what the contexts say of it, as logits in 256ths
     ]
     return np.dtype((np.record, fields))
 
@@ -104,7 +101,7 @@ def ended(written: bytes, coder: Array) -> bytes:
     return (written + tail).rstrip(b"\0")
 
 
-@part(inline="always")
+@part(forceinline=True)
 def predict(model):  # type: ignore[no-untyped-def]
     """Mix what the contexts say in the logistic domain; return the probability of a one in 65536ths."""
     total, row = np.int64(0), model.row
@@ -116,33 +113,10 @@ def predict(model):  # type: ignore[no-untyped-def]
     return np.int64(_SQUASH[np.uint64(clipped + 2048)])
 
 
-@part(inline="always")
+@part(forceinline=True)
 def learn(model, bit, mixed):  # type: ignore[no-untyped-def]
     """Move the weights along the gradient of the bit's cost, and every probability towards the bit."""
-    error, row = ((bit << 16) - mixed) * _LEARNING_RATE >> 4, model.row
-    # Compiled once for each bit, this is faster than a choice for every probability.
-    if bit:
-        for i in range(INPUTS):
-            _learn_weight(model, row, i, error)
-            context = model.contexts[i]
-            state = np.int64(model.states[context])
-            old, count = state >> 8, state & 255
-            raised: Any = min(_MOST, old + ((65535 - old) * np.int64(_RATES[np.uint64(count)]) >> 16))
-            model.states[context] = raised << 8 | (count + (count < _SATURATED))
-    else:
-        for i in range(INPUTS):
-            _learn_weight(model, row, i, error)
-            context = model.contexts[i]
-            state = np.int64(model.states[context])
-            old, count = state >> 8, state & 255
-            lowered: Any = max(_LEAST, old + (-old * np.int64(_RATES[np.uint64(count)]) >> 16))
-            model.states[context] = lowered << 8 | (count + (count < _SATURATED))
-
-
-@part(inline="always")
-def _learn_weight(model, row, i, error):  # type: ignore[no-untyped-def]
-    weight = model.weights[row, i] + ((model.stretched[i] * error + 0x8000) >> 16)
-    model.weights[row, i] = max(-_LARGEST_WEIGHT, min(_LARGEST_WEIGHT, weight))
+    move(model, np.int64(bit), ((bit << 16) - mixed) * _LEARNING_RATE >> 4, _RATES)  # type: ignore[call-arg]
 
 
 @part()
@@ -164,7 +138,7 @@ def put(coder, buffer, bit, probability):  # type: ignore[no-untyped-def]
     coder[0], coder[1] = low, high
 
 
-@part(inline="always")
+@part(forceinline=True)
 def taken(low, high, word, probability):  # type: ignore[no-untyped-def]
     """Invert `put`: return a bit, and the interval narrowed to its side; `refilled` comes next."""
     width = high - low
@@ -174,7 +148,7 @@ def taken(low, high, word, probability):  # type: ignore[no-untyped-def]
     return np.int64(0), middle + 1, high
 
 
-@part(inline="always")
+@part(forceinline=True)
 def refilled(low, high, read, word, stream):  # type: ignore[no-untyped-def]
     """Read while both ends of the interval share their leading byte; past the end the stream goes on with zeros."""
     while ((low ^ high) & 0xFF000000) == 0:

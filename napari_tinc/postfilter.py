@@ -68,11 +68,7 @@ class PostFilter:
         -------
         ndarray of float32, shape (z, y, x)
         """
-        first = self.first.astype(np.int32)
-        first[:, 0, CENTRE] -= first[:, 0].sum(1)
-        with np.errstate(over="ignore"):  # only what a hostile file says
-            weights = first.astype(np.float32) * self.steps[:, None, None]
-            last = self.last.astype(np.float32) * np.float32(self.last_step)
+        weights, last = self.kernels()
         out = np.empty([side - 2 * REACH for side in values.shape], np.float32)
 
         def filtered(box: Bounds) -> None:
@@ -82,9 +78,9 @@ class PostFilter:
                 seen = np.empty((2, *part.shape), np.float32)
                 np.divide(part, np.float32(self.scale), out=seen[0])
                 compress(seen[0], seen[1])
-                hidden = _convolved(seen, weights.reshape(-1, 2, 3, 3, 3), self.biases)
+                hidden = _convolved(seen, weights, self.biases)
                 np.maximum(hidden, 0, out=hidden)
-                moved = _convolved(hidden, last.reshape(1, -1, 3, 3, 3), np.array([self.last_bias], np.float32))[0]
+                moved = _convolved(hidden, last, np.array([self.last_bias], np.float32))[0]
                 moved *= np.float32(self.scale)
                 moved += part[(slice(REACH, -REACH),) * 3]
             out[inner] = np.nan_to_num(moved, copy=False)
@@ -92,6 +88,15 @@ class PostFilter:
         for _ in block_threads().map(filtered, list(boxes(tuple((0, side) for side in out.shape), _PART_VOXELS))):
             pass
         return out
+
+    def kernels(self) -> tuple[Floats32, Floats32]:
+        """Weights of both layers, shapes (C, 2, 3, 3, 3) and (1, C, 3, 3, 3)."""
+        first = self.first.astype(np.int32)
+        first[:, 0, CENTRE] -= first[:, 0].sum(1)
+        with np.errstate(over="ignore"):  # only what a hostile file says
+            weights = first.astype(np.float32) * self.steps[:, None, None]
+            last = self.last.astype(np.float32) * np.float32(self.last_step)
+        return weights.reshape(-1, 2, 3, 3, 3), last.reshape(1, -1, 3, 3, 3)
 
 
 def compress(values: Floats32, out: Floats32) -> None:

@@ -64,14 +64,19 @@ class Restoration:
         -------
         ndarray of float32, shape (z, y, x)
         """
-        thresholds = np.array([2 ** ((edge - _ONE) / _PER_OCTAVE) for edge in self.edges], np.float32)
-        weights = self.weights.astype(np.float32) * np.float32(WEIGHT_STEP)
+        thresholds, weights = self.tables()
+        weights = weights.reshape(-1, FEATURES)
         out = np.empty([side - 2 * RADIUS for side in values.shape], np.float32)
         for _ in block_threads().map(
             lambda part: _restore(values, thresholds, weights, out, part[0], part[1]), _parts(out.shape)
         ):
             pass
         return out
+
+    def tables(self) -> tuple[Floats32, Floats32]:
+        """Activities where bins begin, but for the first, and the weights, shape (len(edges) + 1, 2, 6)."""
+        thresholds = np.array([2 ** ((edge - _ONE) / _PER_OCTAVE) for edge in self.edges], np.float32)
+        return thresholds, self.weights.astype(np.float32) * np.float32(WEIGHT_STEP)
 
 
 class Moments:
@@ -183,8 +188,8 @@ def _parts(shape: tuple[int, ...]) -> list[tuple[int, int]]:
 def _look(values, z, y, features, activity, total):  # type: ignore[no-untyped-def]
     """Fill in the features of a row, its activities and the sums of its features."""
     centre = values[z, y, RADIUS : RADIUS + activity.size]
-    activity[:] = 0
-    total[:] = 0
+    for x in range(activity.size):
+        activity[x] = total[x] = 0
     for axis in range(3):
         for r in range(RADIUS):
             d = r + 1
@@ -201,21 +206,28 @@ def _look(values, z, y, features, activity, total):  # type: ignore[no-untyped-d
 
 @compiled
 def _restore(values, thresholds, weights, out, start, stop):  # type: ignore[no-untyped-def]
+    """Filter some rows, by one simple loop after the other, which the compiler makes vectors of."""
     width = out.shape[2]
     features = np.empty((FEATURES, width), np.float32)
     activity, total = np.empty(width, np.float32), np.empty(width, np.float32)
+    chosen = np.empty(width, np.uint32)  # by bin and by the sign of the sum
     for row in range(start, stop):
         z, y = row // out.shape[1], row % out.shape[1]
         _look(values, z + RADIUS, y + RADIUS, features, activity, total)
         for x in range(width):
-            number = 0
-            while number < thresholds.size and activity[x] >= thresholds[number]:
-                number += 1
-            sign = 1 if total[x] > 0 else 0
-            moved = values[z + RADIUS, y + RADIUS, x + RADIUS]
-            for i in range(FEATURES):
-                moved += weights[number, sign, i] * features[i, x]
-            out[z, y, x] = moved
+            chosen[x] = total[x] > 0
+        for threshold in thresholds:
+            for x in range(width):
+                chosen[x] += np.uint32(2) * np.uint32(activity[x] >= threshold)
+        centre, moved = values[z + RADIUS, y + RADIUS, RADIUS:], out[z, y]
+        one, two, three = features[0], features[1], features[2]
+        four, five, six = features[3], features[4], features[5]
+        for x in range(width):  # all at once: weights of a voxel lie side by side
+            w = weights[chosen[x]]
+            moved[x] = (
+                centre[x] + w[0] * one[x] + w[1] * two[x] + w[2] * three[x] + w[3] * four[x]
+                + w[4] * five[x] + w[5] * six[x]
+            )  # fmt: skip
 
 
 @compiled

@@ -83,14 +83,15 @@ class CompressedVolume:
     data : bytes
         A whole frame, the content of a ``.tinc`` file.
     device : str
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``: where it is decoded.
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``: where it is decoded. Wavelets are on the CPU or on CUDA, there by
+        ``"auto"`` only where torch is loaded already; they decode to the same voxels, within one grey level.
 
     Raises
     ------
     FormatError
         If the bytes are not a valid frame.
     InputError
-        If no device has such a name. Whether it is there is asked when a network is decoded; wavelets need none.
+        If no device has such a name. Whether it is there is asked when something is decoded.
 
     Notes
     -----

@@ -344,6 +344,16 @@ def test_decompress_refuses_what_it_cannot_do(tmp_path, calls):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here.tif"]
 
 
+def test_decompress_passes_on_the_device_of_a_file_and_refuses_that_of_an_ome_zarr(tmp_path, calls, monkeypatch):
+    asked, volume = [], sys.modules["napari_tinc.volume"].CompressedVolume
+    opened = volume.open("x")
+    monkeypatch.setattr(volume, "open", staticmethod(lambda *arguments: asked.append(arguments) or opened))
+    assert run("decompress", tmp_path / "in.tinc", tmp_path / "out.npy", "--device", "cuda").exit_code == 0
+    assert asked == [(str(tmp_path / "in.tinc"), "cuda", False)]
+    (tmp_path / "in.zarr").mkdir()
+    assert "--device" in refusal("decompress", tmp_path / "in.zarr", tmp_path / "other.npy", "--device", "cuda")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_tinc.wavelets.cells import Cells
 from napari_tinc.wavelets.coefficients import LARGEST, NO_PARENT, Decoder, Encoder, Parent, Statistics
+from napari_tinc.wavelets.transform import band_of
 from napari_tinc.wavelets.transform import orientations as orientations_of
 
 Ints = npt.NDArray[np.int32]
@@ -33,7 +35,7 @@ def encoded(symbols: Ints, parent: Parent = NO_PARENT, statistics: Statistics | 
 
 
 def decoded(stream: bytes, shape: tuple[int, ...], parent: Parent = NO_PARENT) -> Ints:
-    return Decoder(stream).take(Statistics.fresh(), shape, ALL[: shape[0]], parent)  # type: ignore[arg-type]
+    return np.asarray(Decoder(stream).take(Statistics.fresh(), shape, ALL[: shape[0]], parent))  # type: ignore[arg-type]
 
 
 @st.composite
@@ -56,7 +58,7 @@ def blocks(draw: st.DrawFn) -> tuple[Ints, Parent]:
     extent = [int(o) + (n - 1) // int(f) + 1 + draw(st.integers(0, 2))
               for n, f, o in zip(sides, factors, origin, strict=True)]  # fmt: skip
     which = np.array([draw(st.integers(-1, 1)) for _ in range(bands)], np.int32)
-    return child, Parent(symbols(2, *extent), which, origin, factors)
+    return child, Parent(Cells.within(symbols(2, *extent)), which, origin, factors)
 
 
 @settings(max_examples=150, deadline=None)
@@ -167,8 +169,8 @@ def test_a_parent_that_knows_helps_and_one_that_does_not_harms_little() -> None:
     symbols = (busy * random.integers(-1, 1, busy.shape, endpoint=True)).astype(np.int32)
     every, none, twice = np.arange(7, dtype=np.int32), np.zeros(3, np.int32), np.full(3, 2, np.int32)
     alone = len(encoded(symbols))
-    assert len(encoded(symbols, Parent(knowing, every, none, twice))) < 0.95 * alone
-    assert len(encoded(symbols, Parent(np.zeros_like(knowing), every, none, twice))) < 1.01 * alone
+    assert len(encoded(symbols, Parent(Cells.within(knowing), every, none, twice))) < 0.95 * alone
+    assert len(encoded(symbols, Parent(Cells.within(np.zeros_like(knowing)), every, none, twice))) < 1.01 * alone
 
 
 def test_what_was_learnt_from_another_block_helps() -> None:
@@ -213,3 +215,47 @@ def test_values_beyond_the_largest_symbol_become_the_largest() -> None:
     symbols = chosen(values, ONE, 0.1)
     assert symbols.ravel().tolist() == [LARGEST - 1, 1 - LARGEST, LARGEST - 1, 0]
     np.testing.assert_array_equal(decoded(encoded(symbols), symbols.shape), symbols)
+
+
+@settings(max_examples=150, deadline=None)
+@given(blocks(), st.data())
+def test_cells_give_the_symbols_of_any_box(case: tuple[Ints, Parent], data: st.DataObject) -> None:
+    symbols, _ = case
+    cells = Decoder(encoded(symbols)).take(Statistics.fresh(), symbols.shape, ALL[: len(symbols)], NO_PARENT)
+    ends = [sorted((data.draw(st.integers(0, n)), data.draw(st.integers(0, n)))) for n in symbols.shape[1:]]
+    box = (slice(None), *(slice(start, stop) for start, stop in ends))
+    begin, sides = tuple(start for start, _ in ends), tuple(stop - start for start, stop in ends)
+    np.testing.assert_array_equal(cells.box(begin, sides), symbols[box])  # type: ignore[arg-type]
+    assert cells.nbytes <= 68 * 4 * np.count_nonzero(symbols)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.02, 0.5]), st.sampled_from([2, 200, 70_000]), st.data())
+def test_a_box_is_dequantised_where_the_transform_has_its_bands(
+    seed: int, density: float, largest: int, data: st.DataObject
+) -> None:
+    random = np.random.default_rng(seed)
+    axes = data.draw(st.sampled_from([(2,), (0, 1), (1, 2), (0, 1, 2)]))
+    codes = np.array(orientations_of(axes), np.int32)
+    sides = [data.draw(st.integers(1, 9)) for _ in range(3)]
+    symbols = random.integers(-largest, largest, (len(codes), *sides), endpoint=True, dtype=np.int32)
+    symbols *= random.random(symbols.shape) < density
+    cells = Decoder(encoded(symbols)).take(Statistics.fresh(), symbols.shape, codes, NO_PARENT)
+    ends = [sorted((data.draw(st.integers(0, n)), data.draw(st.integers(0, n)))) for n in sides]
+    place = [data.draw(st.integers(0, 3)) for _ in sides]
+    low = [p + b - a for p, (a, b) in zip(place, ends, strict=True)]
+    shorter = [data.draw(st.integers(0, 1)) if n > 1 else 0 for n in low]
+    shape = [2 * n - cut if axis in axes else n for axis, (n, cut) in enumerate(zip(low, shorter, strict=True))]
+    volume, expected = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    split = tuple(int(axis in axes) for axis in range(3))
+    cells.dequantise(
+        tuple(a for a, _ in ends), volume, tuple(place), tuple(b - a for a, b in ends), codes, split, (2.0, 1.5, 0.25)
+    )  # type: ignore[arg-type]
+    sizes = np.abs(symbols.astype(np.float64))
+    values = np.sign(symbols) * np.where(sizes == 1, 1.5, sizes * 2 - 0.25)
+    for code, band in zip(codes.tolist(), values, strict=True):
+        there = band_of(expected, code, axes)
+        part = band[tuple(slice(a, b) for a, b in ends)]
+        target = there[tuple(slice(p, None) for p in place)]
+        target[...] = part[tuple(slice(n) for n in target.shape)]
+    np.testing.assert_array_equal(volume, expected)

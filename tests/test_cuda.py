@@ -14,11 +14,12 @@ from synthetic import blobs
 
 from napari_tinc import CompressedVolume, Target, compress
 from napari_tinc.choices import FAMILIES
-from napari_tinc.format import parse
+from napari_tinc.format import KIND_WAVELETS, parse
 from napari_tinc.measures import metrics
 from napari_tinc.networks import training
 from napari_tinc.networks.device import has_fast_bfloat16, resolve_device
 from napari_tinc.networks.families.tinc import TincNetwork
+from napari_tinc.on_device import operations
 
 pytestmark = [
     pytest.mark.cuda,
@@ -28,6 +29,8 @@ DEVICE = "cuda"
 VOLUME = blobs((24, 40, 36))
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.tinc"))
 NETWORKS = [path for path in GOLDEN if parse(path.read_bytes()).header.model == FAMILIES["tinc"].code]
+
+WAVELETS = [path for path in GOLDEN if KIND_WAVELETS in CompressedVolume.open(path).kinds]
 
 
 def trained(device: str, **settings: Any) -> CompressedVolume:
@@ -55,6 +58,30 @@ def test_auto_takes_cuda() -> None:
 def test_golden_networks_decode_to_what_the_cpu_decodes(path: Path, scale: float) -> None:
     on_gpu, on_cpu = (CompressedVolume.open(path, device).decode(scale=scale) for device in (DEVICE, "cpu"))
     assert grey_levels(on_gpu, on_cpu) <= 1
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, 2.0])
+@pytest.mark.parametrize("path", WAVELETS, ids=lambda path: path.stem)
+def test_golden_wavelets_decode_to_what_the_cpu_decodes(path: Path, scale: float) -> None:
+    on_gpu = CompressedVolume.open(path, DEVICE)
+    assert grey_levels(on_gpu.decode(scale=scale), CompressedVolume.open(path, "cpu").decode(scale=scale)) <= 1
+
+
+def test_wavelets_decode_alike_in_boxes_that_the_gpu_has_no_memory_for(caplog: pytest.LogCaptureFixture) -> None:
+    data = compress(blobs((64, 96, 96)), Target.ratio(32), preset="fast").to_bytes()
+    expected = CompressedVolume(data, "cpu").decode()
+    with pytest.MonkeyPatch.context() as patch:
+        restored = operations.restored
+
+        def hungry(values: torch.Tensor, restoration: Any) -> torch.Tensor:
+            if values.numel() > 2**17:
+                torch.empty(2**50, dtype=torch.uint8, device=values.device)
+            return restored(values, restoration)
+
+        patch.setattr(operations, "restored", hungry)
+        decoded = CompressedVolume(data, DEVICE).decode()
+    assert "out of memory on cuda" in caplog.text
+    assert grey_levels(decoded, expected) <= 1
 
 
 def test_what_is_trained_on_cuda_is_as_good_as_on_the_cpu_and_decodes_alike_on_both() -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from napari_tinc import kernels
+from napari_tinc.wavelets import coefficients
+
 _PROGRAM = """
 import sys
 import numpy as np
@@ -40,7 +43,7 @@ def run(tmp_path: Path) -> object:
 
 
 def test_the_command_line_says_once_that_it_compiles(run) -> None:  # type: ignore[no-untyped-def]
-    run(said="the coder is compiled for this machine, once after an installation: about ten seconds\n")
+    run(said="the coder is compiled for this machine, once after an installation: some seconds\n")
     run(said="")
 
 
@@ -66,3 +69,8 @@ def test_a_file_written_anew_with_the_same_text_is_not_compiled_again(run, tmp_p
         file = tmp_path / name
         file.write_text(file.read_text())
     assert run() == "5 1 False"
+
+
+def test_an_edit_of_what_is_spelt_out_for_the_compiler_is_seen() -> None:
+    files = {Path(file).name for file in kernels._files(coefficients._decode_block.py_func)}
+    assert files == {"coefficients.py", "cells.py", "mixing.py", "vectors.py"}

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import math
 from decimal import Context, Decimal, localcontext
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba import njit
 
 from napari_tinc import mixing
+from napari_tinc.mixing import Statistics
 
 
 def test_no_entry_of_the_tables_is_near_a_tie() -> None:
@@ -22,3 +29,37 @@ def test_no_entry_of_the_tables_is_near_a_tie() -> None:
                 assert abs((exact + half) - round(exact + half)) > Decimal("1e-7")
             assert entry == max(16, min(65520, math.floor(exact + half)))
     assert mixing._RATES.tolist() == [327680 // (5 * n + 8) for n in range(251)]
+
+
+@njit
+def teach(models: Any, bit: int, mixed: int) -> None:
+    mixing.learn(models[0], bit, mixed)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_what_is_learnt_is_what_the_page_says_up_to_the_largest_numbers(data: st.DataObject) -> None:
+    """All inputs at once, in 32 bits: none may overflow."""
+
+    def seven(low: int, high: int) -> list[int]:
+        return [data.draw(st.sampled_from([low, high]) | st.integers(low, high)) for _ in range(7)]
+
+    bit, mixed = data.draw(st.integers(0, 1)), data.draw(st.sampled_from([16, 65520]) | st.integers(16, 65520))
+    probabilities, counts, row = seven(32, 65503), seven(0, 250), data.draw(st.integers(0, 17))
+    weights, stretched = seven(-(2**24), 2**24), seven(-2047, 2047)
+    contexts = [0, 80, 150, 220, 500, 516, 3991]
+    statistics = Statistics.fresh()
+    model = statistics.model[0]
+    model["states"][contexts] = np.array(probabilities) * 256 + counts
+    model["weights"][row], model["stretched"], model["contexts"], model["row"] = weights, stretched, contexts, row
+    before = statistics.copy().model[0]
+    teach(statistics.model, bit, mixed)
+    error = 14 * (65536 * bit - mixed) // 16
+    before["weights"][row] = [
+        max(-(2**24), min(2**24, w + (s * error + 2**15) // 2**16)) for w, s in zip(weights, stretched, strict=True)
+    ]
+    for context, old, count in zip(contexts, probabilities, counts, strict=True):
+        new = old + ((65535 * bit - old) * (327680 // (5 * count + 8))) // 2**16
+        before["states"][context] = max(32, min(65503, new)) * 256 + min(250, count + 1)
+    for field in ("states", "weights"):
+        np.testing.assert_array_equal(model[field], before[field])

@@ -10,7 +10,7 @@ from reference_restoration import restored
 from scipy import ndimage
 
 import napari_tinc.restoration
-from napari_tinc import CompressedVolume, FormatError, Metadata, Target, compress
+from napari_tinc import CompressedVolume, FormatError, Metadata, Target, compress, layers
 from napari_tinc.encode import filters
 from napari_tinc.encode import plan as planning
 from napari_tinc.encode.framing import Content
@@ -275,3 +275,14 @@ def test_octants_share_the_bytes_of_the_filter(filtered: CompressedVolume) -> No
     segments_of = parse(filtered.to_bytes()).segments
     spent = sum(len(s.payload) for s in segments_of if s.kind in (KIND_WAVELETS, KIND_RESTORATION))
     assert sum(octant.nbytes for octant in filtered.octants) == pytest.approx(spent)
+
+
+@pytest.mark.parametrize("region", [(), (slice(3, 9), slice(0, 20), slice(5, None))])
+def test_a_few_planes_at_a_time_are_filtered_like_all_of_them(
+    region: tuple[slice, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = compress(cells((20, 30, 28)), Target.ratio(20), preset="fast").to_bytes()
+    assert KIND_RESTORATION in CompressedVolume(data).kinds
+    expected = CompressedVolume(data).decode(region)
+    monkeypatch.setattr(layers, "_CACHED_VOXELS", 2 * 30 * 28)
+    np.testing.assert_array_equal(CompressedVolume(data).decode(region), expected)

@@ -11,7 +11,7 @@ import pytest
 from napari_tinc import CompressedVolume, Target, compress, samples
 from napari_tinc.limits import LIMITS
 from napari_tinc.system import threads
-from napari_tinc.system.threads import side_by_side
+from napari_tinc.system.threads import BlockThreads, side_by_side
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -34,7 +34,17 @@ def test_results_come_in_order_and_few_are_in_work(cores: int) -> None:
         return number * number
 
     assert list(side_by_side(work, range(20))) == [n * n for n in range(20)]
-    assert most <= (1 if cores == 1 else cores + 1)
+    assert most <= cores
+
+
+@pytest.mark.parametrize("count", [1, 3, 200])
+def test_blocks_come_in_order_and_an_error_of_one_reaches_who_asked(cores: int, count: int) -> None:
+    pool = BlockThreads(cores)
+    assert list(pool.map(lambda a, b: a - b, range(count), range(0, 3 * count, 3))) == [-2 * n for n in range(count)]
+    names = set(pool.map(lambda _: threading.current_thread().name, range(count)))
+    assert (names == {threading.current_thread().name}) == (cores == 1)
+    with pytest.raises(ZeroDivisionError):
+        list(pool.map(lambda n: 1 // (count - 1 - n), range(count)))
 
 
 def test_boxes_in_boxes_do_not_wait_for_each_other(cores: int) -> None:

@@ -41,8 +41,17 @@ def test_any_shape_comes_back(case: tuple[Floats, wavelet.Axes]) -> None:
             for axis, n in enumerate(volume.shape)
         ]
         assert band.shape == tuple(sides)
-    np.testing.assert_allclose(wavelet.inverse(bands, axes), volume, atol=1e-3)
+    np.testing.assert_allclose(inverse(bands, axes), volume, atol=1e-3)
     np.testing.assert_array_equal(volume, given_volume)
+
+
+def inverse(bands: wavelet.Bands, axes: wavelet.Axes) -> Floats:
+    sides = [n + bands[1 << axis].shape[axis] if axis in axes else n for axis, n in enumerate(bands[0].shape)]
+    volume = np.full(sides, np.nan, np.float32)
+    for orientation, band in bands.items():
+        wavelet.band_of(volume, orientation, axes)[...] = band
+    wavelet.merge(volume, axes)
+    return volume
 
 
 def correlate(signal: npt.NDArray[np.float64], half: tuple[float, ...], first: int) -> npt.NDArray[np.float64]:
@@ -77,7 +86,7 @@ def test_a_squared_error_of_coefficients_is_about_that_of_voxels() -> None:
     errors = np.random.default_rng(1).normal(size=(16, 24, 20)).astype(np.float32)
     bands = wavelet.forward(np.zeros_like(errors), (0, 1, 2))
     noise = {o: np.random.default_rng(o).normal(size=band.shape).astype(np.float32) for o, band in bands.items()}
-    spread = wavelet.inverse(noise, (0, 1, 2))
+    spread = inverse(noise, (0, 1, 2))
     ratio = float(np.square(spread).sum()) / sum(float(np.square(band).sum()) for band in noise.values())
     assert 0.9 < ratio < 1.2
 
@@ -97,10 +106,10 @@ def test_a_region_needs_only_what_needed_says(data: st.DataObject) -> None:
     stop = data.draw(st.integers(start + 1, samples))
     bands = {o: np.random.default_rng(o).normal(size=n).astype(np.float32).reshape(-1, 1, 1)
              for o, n in ((0, (samples + 1) // 2), (1, samples // 2))}  # fmt: skip
-    whole = wavelet.inverse(bands, (0,))
+    whole = inverse(bands, (0,))
     low, high = wavelet.needed(start, stop, samples)
     cut = {0: bands[0][low:high], 1: bands[1][low : min(high, samples // 2)]}
-    part = wavelet.inverse(cut, (0,))[start - 2 * low : stop - 2 * low]
+    part = inverse(cut, (0,))[start - 2 * low : stop - 2 * low]
     np.testing.assert_array_equal(part, whole[start:stop])
 
 

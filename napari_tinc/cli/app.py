@@ -202,6 +202,7 @@ def decompress(
     partial: Annotated[
         bool, typer.Option("--partial", help="Accept the beginning of a file, and decode what it holds.")
     ] = False,
+    device: Annotated[DeviceName, typer.Option(help="Where a .tinc file is decoded.")] = DEFAULT_DEVICE,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -213,7 +214,7 @@ def decompress(
 
         check_suffix(output)
         check_output(output, overwrite)
-        compressed = _opened(source, partial)
+        compressed = _opened(source, partial, str(device))
         box = parse_region(region, compressed.metadata.axes, compressed.shape)
         start = time.perf_counter()
         data = compressed.decode(box, scale)
@@ -225,8 +226,10 @@ def decompress(
         print_result(said | {"seconds": seconds}, as_json)
 
 
-def _opened(source: str, partial: bool) -> CompressedVolume | CompressedArray:
+def _opened(source: str, partial: bool, device: str) -> CompressedVolume | CompressedArray:
     if Path(source).is_dir():
+        if device != DEFAULT_DEVICE:
+            raise InputError(f"expected --device with a .tinc file, got a folder: {source}; leave it out")
         from napari_tinc.chunks.view import CompressedArray
 
         array = CompressedArray.open(Path(source))
@@ -235,7 +238,7 @@ def _opened(source: str, partial: bool) -> CompressedVolume | CompressedArray:
         return array
     from napari_tinc.volume import CompressedVolume
 
-    return CompressedVolume.open(source, partial=partial)
+    return CompressedVolume.open(source, device, partial)
 
 
 @app.command()

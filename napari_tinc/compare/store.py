@@ -31,7 +31,7 @@ _CHUNK_VOXELS = 1 << 22
 _DECIDING = (
     *("arrays", "directional", "encode", "format", "geometry", "masks", "measures", "networks", "predictive"),
     *("choices", "decoding", "exact", "kernels", "layers", "limits", "mixing", "partial", "postfilter", "quality"),
-    *("quantiser", "restoration", "settings", "target", "volume", "wavelets"),
+    *("on_device", "quantiser", "restoration", "settings", "target", "vectors", "volume", "wavelets"),
     *("compare/container", "compare/measures", "compare/memory", "compare/peers", "compare/video", "compare/worker"),
 )
 

@@ -25,8 +25,9 @@ from napari_tinc.system.threads import block_threads
 Cell = tuple[int, int, int]
 Bounds = tuple[tuple[int, int], ...]
 Key = TypeVar("Key", bound=Hashable)
-# What is decoded, None where it is all alike, and what was learnt from it; None where nobody asks for it.
-Block = tuple[npt.NDArray[Any] | None, Any]
+# What is decoded, an array or something else of some `nbytes`, None where it is all alike; and what was learnt from it,
+# None where nobody asks for it.
+Block = tuple[Any, Any]
 
 
 @with_fresh_locks
@@ -63,7 +64,11 @@ class BlockPyramid:
 
     def grid(self, octave: int) -> tuple[int, ...]:
         """Blocks along every axis at an octave."""
-        return tuple(-(-n // self.side) for n in self.shapes[octave + 1])
+        return self._grids[octave]
+
+    @cached_property
+    def _grids(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(-(-n // self.side) for n in shape) for shape in self.shapes[1:])
 
     @cached_property
     def trunk(self) -> int:
@@ -88,7 +93,9 @@ class BlockPyramid:
 
     def number(self, octave: int, cell: Cell) -> int:
         """Number of a block among those outside the trunk, which go from coarse to fine."""
-        return self._firsts[octave] + int(np.ravel_multi_index(cell, self.grid(octave)))
+        z, y, x = cell
+        _, height, width = self._grids[octave]
+        return self._firsts[octave] + (z * height + y) * width + x
 
     def box(self, octave: int, cell: Cell) -> tuple[slice, ...]:
         """Samples of a block, counted after the octave's split."""
@@ -99,12 +106,16 @@ class BlockPyramid:
 
     def factors(self, octave: int) -> tuple[int, ...]:
         """Samples before an octave's split per sample after it, by axis."""
-        return tuple(2 if axis in self.splits[octave] else 1 for axis in range(3))
+        return self._factors[octave]
+
+    @cached_property
+    def _factors(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(2 if axis in axes else 1 for axis in range(3)) for axes in self.splits)
 
     def parent_cell(self, octave: int, cell: Cell) -> Cell:
         """Block one octave coarser that covers a block."""
-        z, y, x = (i // f for i, f in zip(cell, self.factors(octave + 1), strict=True))
-        return z, y, x
+        z, y, x = self._factors[octave + 1]
+        return cell[0] // z, cell[1] // y, cell[2] // x
 
     def cells(self, octave: int) -> Iterator[Cell]:
         """Blocks of an octave in coding order."""

@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
+from itertools import chain, starmap
 from threading import local
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from napari_tinc.system.forks import after_fork
 
@@ -17,6 +18,8 @@ Made = TypeVar("Made")
 
 # Boxes in work at a time: each takes some ten bytes a voxel.
 _MOST_BOXES = 8
+# Blocks that a thread takes at once, and least shares for every thread.
+_MOST_AT_ONCE, _SHARES = 8, 4
 _here = local()
 _forked = False
 
@@ -32,10 +35,31 @@ def usable_cores() -> int:
     return min(all_cores(), int(told)) if told.isdecimal() and int(told) else all_cores()
 
 
+class BlockThreads:
+    """Threads that work on blocks while their caller waits: the kernels run without the interpreter's lock.
+
+    Of many blocks a thread takes some at once: to hand one over takes as long as a small one. With one core the caller
+    works on them itself.
+    """
+
+    def __init__(self, cores: int) -> None:
+        self._cores = cores
+        self._pool = ThreadPoolExecutor(cores, thread_name_prefix="tinc-blocks") if cores > 1 else None
+
+    def map(self, work: Callable[..., Made], *given: Iterable[Any]) -> Iterator[Made]:
+        """Return what comes of the blocks in their order."""
+        jobs = list(zip(*given, strict=True))
+        if self._pool is None:
+            return starmap(work, jobs)
+        size = max(1, min(_MOST_AT_ONCE, len(jobs) // (_SHARES * self._cores)))
+        shares = [jobs[first : first + size] for first in range(0, len(jobs), size)]
+        return chain.from_iterable(self._pool.map(lambda share: list(starmap(work, share)), shares))
+
+
 @lru_cache(maxsize=1)
-def block_threads() -> ThreadPoolExecutor:
-    """Threads that work on blocks while their caller waits: the kernels run without the interpreter's lock."""
-    return ThreadPoolExecutor(usable_cores(), thread_name_prefix="tinc-blocks")
+def block_threads() -> BlockThreads:
+    """Return the threads of this process that work on blocks."""
+    return BlockThreads(usable_cores())
 
 
 @lru_cache(maxsize=1)
@@ -57,7 +81,7 @@ def side_by_side(work: Callable[[Given], Made], boxes: Iterable[Given]) -> Itera
     try:
         for box in boxes:
             begun.append(_box_threads().submit(work, box))
-            if len(begun) > most:
+            if len(begun) >= most:
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +23,7 @@ from napari_tinc.geometry.pyramid import (
     BlockPyramid,
     Bounds,
     Cell,
-    bounds_of,
     leaf_bytes,
-    overlap,
-    slices_of,
 )
 from napari_tinc.geometry.sampling import interpolate, neighbours, sample_positions
 from napari_tinc.quantiser import step_of
@@ -32,8 +31,9 @@ from napari_tinc.system.forks import with_fresh_locks
 from napari_tinc.system.threads import block_threads
 from napari_tinc.wavelets import coefficients
 from napari_tinc.wavelets import transform as wavelet
+from napari_tinc.wavelets.cells import Cells
 from napari_tinc.wavelets.coefficients import NO_PARENT, Parent, Statistics
-from napari_tinc.wavelets.transform import Bands, Floats32
+from napari_tinc.wavelets.transform import Floats32
 
 Symbols = npt.NDArray[np.int32]
 
@@ -55,24 +55,43 @@ class Pyramid(BlockPyramid):
         """Orientations of the bands of an octave in the order they are coded."""
         return self._orientations[octave]
 
-    def parent(self, octave: int, cell: Cell, symbols: Symbols | None) -> Parent:
+    def parent(self, octave: int, cell: Cell, symbols: Cells | None) -> Parent:
         """What a block sees of its parent, whose symbols are given; nothing at the coarsest octave."""
         if symbols is None:
             return NO_PARENT
-        factors = self.factors(octave + 1)
-        above = self.parent_cell(octave, cell)
-        known = {int(o): i for i, o in enumerate(self.orientations(octave + 1))}
-        bands = np.array([known.get(int(o), -1) for o in self.orientations(octave)], np.int32)
-        origin = [i * self.side // f - a * self.side for i, f, a in zip(cell, factors, above, strict=True)]
-        return Parent(
-            np.ascontiguousarray(symbols, np.int32), bands, np.array(origin, np.int32), np.array(factors, np.int32)
-        )
+        bands, factors = self._kin[octave]
+        side, (z, y, x), (fz, fy, fx) = self.side, cell, self.factors(octave + 1)
+        origin = np.array((z % fz * side // fz, y % fy * side // fy, x % fx * side // fx), np.int32)
+        return Parent(symbols, bands, origin, factors)
+
+    @cached_property
+    def _kin(self) -> tuple[tuple[Symbols, Symbols], ...]:
+        """By octave: which of its parents' bands has the orientation of each of its own, and their factors."""
+        found = []
+        for octave in range(self.octaves - 1):
+            known = {int(o): i for i, o in enumerate(self.orientations(octave + 1))}
+            bands = np.array([known.get(int(o), -1) for o in self.orientations(octave)], np.int32)
+            found.append((bands, np.array(self.factors(octave + 1), np.int32)))
+        return tuple(found)
 
 
 # Symbols, None where all are 0, and the statistics that children start with: the finest, most of all, have none.
-_Block = tuple[Symbols | None, Statistics | None]
+_Block = tuple[Cells | None, Statistics | None]
 
 
+class Piece(NamedTuple):
+    """The part of a block that is in a region."""
+
+    cells: Cells
+    """Symbols of the whole block."""
+    begin: Cell
+    """Where the part begins in the block."""
+    place: Cell
+    """Where it begins in the region."""
+    sides: Cell
+
+
+@with_fresh_locks
 @dataclass(frozen=True)
 class WaveletHead:
     """Everything of a wavelet segment but its streams.
@@ -98,14 +117,25 @@ class WaveletHead:
         """Quantisation step."""
         return step_of(self.step_code)
 
-    def dequantise(
-        self, symbols: Symbols, begin: Sequence[int], values: Floats32, place: Sequence[int], sides: Sequence[int]
-    ) -> None:
-        """Write the coefficients that symbols stand for, see :func:`napari_tinc.wavelets.coefficients.dequantise`."""
-        first, others = ((1 - self.offsets[0] / 256) * self.step, self.offsets[1] / 256 * self.step)
-        coefficients.dequantise(
-            symbols, tuple(begin), values, tuple(place), tuple(sides), self.step, first, others
-        )  # fmt: skip
+    @cached_property
+    def _sizes(self) -> tuple[float, float, float]:
+        """Step, what a magnitude of 1 stands for, and what is taken from the others."""
+        return self.step, (1 - self.offsets[0] / 256) * self.step, self.offsets[1] / 256 * self.step
+
+    def dequantise(self, octave: int, pieces: Sequence[Piece], samples: Floats32) -> None:
+        """Write what pieces of an octave stand for, where :func:`napari_tinc.wavelets.transform.band_of` has bands."""
+        orientations = self.pyramid.orientations(octave)
+        z, y, x = (factor - 1 for factor in self.pyramid.factors(octave))
+        split = z, y, x
+        for cells, begin, place, sides in pieces:
+            cells.dequantise(begin, samples, place, sides, orientations, split, self._sizes)
+
+    def dequantised(self, symbols: Symbols) -> Floats32:
+        """Return what symbols stand for, as :meth:`dequantise` does."""
+        step, first, others = self._sizes
+        sizes = np.abs(symbols.astype(np.int64))
+        values = np.where(sizes > 1, sizes * step - others, np.where(sizes == 1, first, 0))
+        return (np.sign(symbols) * values).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -141,11 +171,6 @@ class CodedWavelets:
         return [self.streams[number] for number in numbers]
 
 
-def narrowed(symbols: Symbols) -> Symbols:
-    """Keep symbols in as few bytes as hold them: nearly all blocks fit in one per symbol."""
-    return symbols.astype(np.min_scalar_type(-max(int(symbols.max()), -int(symbols.min())) - 1))
-
-
 class WaveletLayer:
     """The wavelets of one item, decoded region by region.
 
@@ -167,6 +192,11 @@ class WaveletLayer:
     def values(self, bounds: Bounds, scale: float) -> Floats32:
         """Evaluate a region, see :class:`napari_tinc.layers.Layer`."""
         return self.sample(self._positions(bounds, scale), scale).reshape([b - a for a, b in bounds])
+
+    def grids(self, bounds: Bounds, scale: float) -> tuple[int, float, list[npt.NDArray[np.float64]]]:
+        """Octave that is decoded for a region, what its samples are multiplied by, and positions among them."""
+        octave, halvings, grids = self._grids(self._positions(bounds, scale), scale)
+        return octave, 2 ** (-sum(halvings) / 2), grids
 
     def _positions(self, bounds: Bounds, scale: float) -> tuple[npt.NDArray[np.float64], ...]:
         """Where the samples of a region are, in voxels along z, y, x; an image has one plane."""
@@ -192,10 +222,13 @@ class WaveletLayer:
         pyramid = self.pyramid
         if octave == pyramid.octaves:
             return np.full([b - a for a, b in bounds], self.head.dc * self.head.step, np.float32)
-        axes, inner = pyramid.splits[octave], self._inner(octave, bounds)
-        bands = self._bands(octave, inner)
-        bands[0] = self.region(octave + 1, inner)
-        samples = wavelet.inverse(bands, axes)
+        axes, shape, inner = pyramid.splits[octave], pyramid.shapes[octave], self.inner(octave, bounds)
+        pairs = zip(inner, shape, strict=True)
+        sides = [b - a + min(b, n // 2) - a if axis in axes else b - a for axis, ((a, b), n) in enumerate(pairs)]
+        samples = np.zeros(sides, np.float32)
+        wavelet.band_of(samples, 0, axes)[...] = self.region(octave + 1, inner)
+        self.head.dequantise(octave, self.pieces(octave, inner), samples)
+        wavelet.merge(samples, axes)
         starts = [2 * lo if axis in axes else lo for axis, (lo, _) in enumerate(inner)]
         return samples[tuple(slice(a - s, b - s) for (a, b), s in zip(bounds, starts, strict=True))]
 
@@ -227,7 +260,7 @@ class WaveletLayer:
         grids = [np.clip(p / 2**h, 0, n - 1) for p, h, n in zip(positions, halvings, sides, strict=True)]
         return octave, halvings, grids
 
-    def _inner(self, octave: int, bounds: Bounds) -> Bounds:
+    def inner(self, octave: int, bounds: Bounds) -> Bounds:
         """Coefficients of an octave that a region of what it splits needs."""
         axes, shape = self.pyramid.splits[octave], self.pyramid.shapes[octave]
         return tuple(
@@ -241,7 +274,7 @@ class WaveletLayer:
         inner, needed = neighbours(grids, self.pyramid.shapes[first]), set[Cell]()
         total = self._nbytes - sum(self._coded.lengths)
         for octave in range(first, self.pyramid.trunk):
-            inner = self._inner(octave, inner)
+            inner = self.inner(octave, inner)
             needed |= set(self.pyramid.meeting(inner))
             total += sum(self._coded.lengths[self.pyramid.number(octave, cell)] for cell in needed)
             needed = {self.pyramid.parent_cell(octave, cell) for cell in needed}
@@ -251,31 +284,25 @@ class WaveletLayer:
         """Bytes of the segment spent on every leaf, see :func:`napari_tinc.geometry.pyramid.leaf_bytes`."""
         return leaf_bytes(self.pyramid, self._coded.lengths, self._nbytes, tree)
 
-    def _bands(self, octave: int, bounds: Bounds) -> Bands:
-        """Dequantise all high-pass bands of an octave in a region of its coefficients."""
-        pyramid, head = self.pyramid, self.head
-        codes = pyramid.orientations(octave).tolist()
-        values = np.zeros((len(codes), *(b - a for a, b in bounds)), np.float32)
-        cells = self.pyramid.meeting(bounds)
-        with self._cache.lock:
-            blocks = self._blocks(octave, cells)
-        for cell, (decoded, _) in zip(cells, blocks, strict=True):
-            if decoded is None:
-                continue
-            box = pyramid.box(octave, cell)
-            own, place = overlap(slices_of(bounds), bounds_of(box)), overlap(box, bounds)
-            sides = [s.stop - s.start for s in own]
-            head.dequantise(decoded, [s.start for s in own], values, [s.start for s in place], sides)
-        shape = pyramid.shapes[octave]
-        bands: Bands = {}
-        for code, band in zip(codes, values, strict=True):
-            # High-pass bands are one shorter than the low-pass along an axis of odd length.
-            stops = [
-                min(b, n // 2) - a if code >> axis & 1 else b - a
-                for axis, ((a, b), n) in enumerate(zip(bounds, shape, strict=True))
+    def pieces(self, octave: int, bounds: Bounds) -> list[Piece]:
+        """Decode the blocks that a region of an octave's coefficients meets; those of zeros are left out."""
+        side = self.pyramid.side
+        # By axis, for every block: its number, where the part begins in it and in the region, and how long it is.
+        spans = [
+            [
+                (i, max(a - i * side, 0), max(i * side - a, 0), min((i + 1) * side, b) - max(i * side, a))
+                for i in range(a // side, -(-b // side))
             ]
-            bands[code] = band[tuple(slice(0, max(0, stop)) for stop in stops)]
-        return bands
+            for a, b in bounds
+        ]
+        found = list(product(*spans))
+        with self._cache.lock:
+            blocks = self._blocks(octave, [(z[0], y[0], x[0]) for z, y, x in found])
+        return [
+            Piece(cells, (z[1], y[1], x[1]), (z[2], y[2], x[2]), (z[3], y[3], x[3]))
+            for (z, y, x), (cells, _) in zip(found, blocks, strict=True)
+            if cells is not None
+        ]
 
     def _blocks(self, octave: int, cells: list[Cell]) -> list[_Block]:
         """Blocks of an octave, decoded side by side after all their ancestors."""
@@ -284,33 +311,36 @@ class WaveletLayer:
             return [self._cache.get((self, octave, (0, 0, 0))) or self._read_trunk(octave)]
         found = {cell: block for cell in cells if (block := self._cache.get((self, octave, cell)))}
         missing = [cell for cell in cells if cell not in found]
-        wanted = list(dict.fromkeys(pyramid.parent_cell(octave, cell) for cell in missing))
+        parents = [pyramid.parent_cell(octave, cell) for cell in missing]
+        wanted = list(dict.fromkeys(parents))
         above = dict(zip(wanted, self._blocks(octave + 1, wanted) if wanted else [], strict=True))
         streams = self._coded.read([pyramid.number(octave, cell) for cell in missing])
-        jobs = []
-        for cell, stream in zip(missing, streams, strict=True):
-            jobs.append((octave, cell, *above[pyramid.parent_cell(octave, cell)], stream))
+        jobs = [
+            (octave, cell, *above[parent], stream)
+            for cell, parent, stream in zip(missing, parents, streams, strict=True)
+        ]
         found |= zip(missing, block_threads().map(lambda job: self._decode(*job), jobs), strict=True)
         for cell in missing:
             self._cache.put((self, octave, cell), found[cell])
         return [found[cell] for cell in cells]
 
     def _decode(
-        self, octave: int, cell: Cell, above: Symbols | None, statistics: Statistics | None, stream: bytes
+        self, octave: int, cell: Cell, above: Cells | None, statistics: Statistics | None, stream: bytes
     ) -> _Block:
         assert statistics is not None
         if not stream:
             return None, statistics if octave else None
         learnt = statistics.copy()
         parent = self.pyramid.parent(octave, cell, above)
-        symbols = coefficients.Decoder(stream).take(
+        cells = coefficients.Decoder(stream).take(
             learnt, self._block_shape(octave, cell), self.pyramid.orientations(octave), parent
         )
-        return narrowed(symbols), learnt if octave else None
+        return cells, learnt if octave else None
 
     def _block_shape(self, octave: int, cell: Cell) -> tuple[int, int, int, int]:
-        z, y, x = (s.stop - s.start for s in self.pyramid.box(octave, cell))
-        return len(self.pyramid.orientations(octave)), z, y, x
+        side, (depth, height, width) = self.pyramid.side, self.pyramid.shapes[octave + 1]
+        z, y, x = (i * side for i in cell)
+        return len(self.pyramid.orientations(octave)), min(side, depth - z), min(side, height - y), min(side, width - x)
 
     @property
     def coarse_octave(self) -> int:

@@ -29,16 +29,16 @@ from napari_tinc.mixing import (
     refilled,
     taken,
 )
+from napari_tinc.wavelets.cells import CELL, Cells, packed, room_for, symbol_at, unpacked
 
 LARGEST = 2**24
 # Kinds of decisions: whether a symbol is 0, whether it is 1, the bits of what is left; and whether a cell has any.
-# Not plain numbers, which would have numba compile what takes a kind once for each.
-_SYMBOL, _FLAG = np.int64(0), np.int64(5)
+# Not plain numbers, which would have numba compile what takes a kind once for each; nor how often a symbol is told of.
+_SYMBOL, _FLAG, _TOLD = np.int64(0), np.int64(5), np.int64(1)
 # Unsigned: an index that may be negative is looked at for it.
 _ONE, _TWO = np.uint64(1), np.uint64(2)
 _LAST_KIND = 4
 _MOST_ONES = 25
-_CELL = 4
 _SETS = 3
 # Magnitudes in sums are at most this, so that the sums stay small.
 _CLIPPED = 255
@@ -53,7 +53,7 @@ _WORTH_TRYING = 0.6
 # Symbols after which the coder knows how many are 0.
 _ENOUGH = 128
 # Cells with a magnitude above this are kept without asking; others may become zeros: how often they can have decided.
-_UNDONE, _MOST_DECISIONS = 2, 3 * _CELL**3
+_UNDONE, _MOST_DECISIONS = 2, 3 * CELL**3
 _BITS = np.array([-math.log2((i + 0.5) / 4096) for i in range(4096)], np.float32)
 # One record, as in :mod:`napari_tinc.mixing`: of the cell that is quantised, what goes into the stream if it is used,
 # and what has to be restored if it is not.
@@ -61,7 +61,7 @@ _SCRATCH = np.dtype(
     (
         np.record,
         [
-            ("decisions", np.int32, 2 * _MOST_ONES * _CELL**3),  # twice the probability of a one, plus the bit
+            ("decisions", np.int32, 2 * _MOST_ONES * CELL**3),  # twice the probability of a one, plus the bit
             ("decided", np.int64),
             ("contexts", np.uint64, INPUTS * _MOST_DECISIONS),
             ("states", np.int32, INPUTS * _MOST_DECISIONS),
@@ -91,7 +91,7 @@ class Parent:
 
     Parameters
     ----------
-    symbols : ndarray of int32, shape (bands, z, y, x)
+    symbols : Cells
     bands : ndarray of int32, shape (bands of the child,)
         Which of its bands has the orientation of each of the child's; -1 for none.
     origin : ndarray of int32, shape (3,)
@@ -100,14 +100,17 @@ class Parent:
         1 or 2: child coefficients per parent coefficient, by axis.
     """
 
-    symbols: Array
+    symbols: Cells
     bands: Array
     origin: Array
     factors: Array
 
 
 NO_PARENT = Parent(
-    np.zeros((1, 1, 1, 1), np.int32), np.full(7, -1, np.int32), np.zeros(3, np.int32), np.ones(3, np.int32)
+    Cells.within(np.zeros((1, 1, 1, 1), np.int32)),
+    np.full(7, -1, np.int32),
+    np.zeros(3, np.int32),
+    np.ones(3, np.int32),
 )
 
 
@@ -134,19 +137,17 @@ _WEST, _NORTH, _UP, _FOUND, _BEFORE = range(5)
 
 
 def _known(shape: tuple[int, ...], parent: Parent) -> _Known:
-    bands, *sides = shape
-    cells = tuple(-(-n // _CELL) + 1 for n in sides)
-    factors = parent.factors.tolist()
-    above = np.zeros((bands, *((n - 1) // f + 5 for n, f in zip(sides, factors, strict=True))), np.int32)
-    over = np.zeros((bands, *cells), np.int32)
-    if parent.bands.max() >= 0:
-        _look_above(parent.symbols, parent.bands, parent.origin, parent.factors, above, over)
-    ahead = np.zeros([n + 3 for n in sides], np.int32)
-    beside = np.zeros([n + 2 for n in sides], np.int32)
-    z, y, x = (f - 1 for f in factors)
-    return _Known(
-        ahead, beside, beside.copy(), above, over, np.zeros((*cells, 5), np.int32), (z, y, x)
-    )  # fmt: skip
+    bands, depth, height, width = shape
+    fz, fy, fx = parent.factors.tolist()
+    grid = -(-depth // CELL) + 1, -(-height // CELL) + 1, -(-width // CELL) + 1
+    above = np.zeros((bands, (depth - 1) // fz + 5, (height - 1) // fy + 5, (width - 1) // fx + 5), np.int32)
+    over = np.zeros((bands, *grid), np.int32)
+    if parent is not NO_PARENT:
+        cells = parent.symbols
+        _look_above(cells.places, cells.symbols, cells.width, parent.bands, parent.origin, parent.factors, above, over)
+    ahead = np.zeros((depth + 3, height + 3, width + 3), np.int32)
+    beside, coming = np.zeros((2, depth + 2, height + 2, width + 2), np.int32)
+    return _Known(ahead, beside, coming, above, over, np.zeros((*grid, 5), np.int32), (fz - 1, fy - 1, fx - 1))
 
 
 class Encoder:
@@ -225,37 +226,16 @@ class Decoder:
 
     def take(
         self, statistics: Statistics, shape: tuple[int, int, int, int], orientations: Array, parent: Parent
-    ) -> Array:
-        """Read a block; ``statistics`` learn from it. Any bytes decode to something, in bounded time.
-
-        Returns
-        -------
-        ndarray of int32, shape ``shape``
-        """
-        symbols = np.zeros(shape, np.int32)
-        _decode_block(self._coder, self._stream, statistics.model, orientations, _known(shape, parent), symbols)
-        return symbols
+    ) -> Cells:
+        """Read a block; ``statistics`` learn from it. Any bytes decode to something, in bounded time."""
+        places, symbols = room_for(shape)
+        used = _decode_block(
+            self._coder, self._stream, statistics.model, orientations, _known(shape, parent), shape, places, symbols
+        )
+        return Cells.of(shape, places[:used], symbols[:used])
 
 
-@compiled
-def dequantise(symbols, begin, values, place, sides, step, first, others):  # type: ignore[no-untyped-def]
-    """Write into zeros what symbols stand for: ``first`` for ones, ``step`` times the magnitude less ``others`` beyond.
-
-    Of all bands those of a box of these ``sides``, which begins at ``begin`` in symbols, and in values at ``place``.
-    """
-    for band in range(len(symbols)):
-        for z in range(sides[0]):
-            for y in range(sides[1]):
-                line = symbols[band, begin[0] + z, begin[1] + y, begin[2] : begin[2] + sides[2]]
-                out = values[band, place[0] + z, place[1] + y, place[2] : place[2] + sides[2]]
-                for x in range(sides[2]):
-                    symbol = np.int64(line[x])
-                    if symbol:
-                        size = first if abs(symbol) == 1 else abs(symbol) * step - others
-                        out[x] = size if symbol > 0 else -size
-
-
-@part(inline="always")
+@part(forceinline=True)
 def _look_up(model, kind, orientation, same, parent, sibling, faces):  # type: ignore[no-untyped-def]
     """Say which context every input uses, and which weights mix them."""
     same, parent, sibling = np.uint64(same), np.uint64(parent), np.uint64(sibling)
@@ -274,7 +254,7 @@ def _look_up(model, kind, orientation, same, parent, sibling, faces):  # type: i
     model.row = np.uint64(kind * _SETS) + np.uint64(total >= 4) + np.uint64(total >= 9)
 
 
-@part(inline="always")
+@part(forceinline=True)
 def _next_kind(model):  # type: ignore[no-untyped-def]
     """Go on to the next decision about the same coefficient."""
     for i in range(INPUTS):
@@ -288,13 +268,13 @@ def _share(band):  # type: ignore[no-untyped-def]
     return (2**32 + band - 1) // band if band > 0 else 0
 
 
-@part(inline="always")
+@part(forceinline=True)
 def _per_band(total, band, share):  # type: ignore[no-untyped-def]
     """Twice what the bands before have, by their number, rounded up; without a division, for sums below 2**16."""
     return (2 * np.int64(total) + band - 1) * share >> 32
 
 
-@part(inline="always")
+@part(forceinline=True)
 def _look_at_cell(model, over, cells, orientation, band, share, z, y, x):  # type: ignore[no-untyped-def]
     west, north, up = cells[z, y, x, _WEST], cells[z, y, x, _NORTH], cells[z, y, x, _UP]
     faces = _THREE[west] + 3 * _THREE[north] + 9 * _THREE[up]
@@ -308,7 +288,7 @@ def _predict_cell(model, over, cells, orientation, band, share, z, y, x):  # typ
     return predict(model)
 
 
-@part(inline="always")
+@part(forceinline=True)
 def _look_at(model, ahead, beside, above, shifts, orientation, band, share, z, y, x):  # type: ignore[no-untyped-def]
     z, y, x = np.uint64(z), np.uint64(y), np.uint64(x)
     seen, sibling = ahead[z + _ONE, y + _ONE, x + _ONE], _per_band(beside[z + _ONE, y + _ONE, x + _ONE], band, share)
@@ -330,25 +310,27 @@ def _spread(sums, z, y, x, centre, face):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _look_above(symbols, bands, origin, factors, above, over):  # type: ignore[no-untyped-def]
+def _look_above(places, symbols, width, bands, origin, factors, above, over):  # type: ignore[no-untyped-def]
     """Gather what the parent says of the child's places, and of its cells."""
-    oz, oy, ox = origin[0], origin[1], origin[2]
-    _, depth, height, width = above.shape
-    depth, height, width = depth - 4, height - 4, width - 4
-    for band in range(len(above)):
-        if bands[band] < 0:
-            continue
-        for z in range(max(-1, -oz), min(depth + 1, symbols.shape[1] - oz)):
-            for y in range(max(-1, -oy), min(height + 1, symbols.shape[2] - oy)):
-                for x in range(max(-1, -ox), min(width + 1, symbols.shape[3] - ox)):
-                    size = min(abs(symbols[bands[band], oz + z, oy + y, ox + x]), _CLIPPED)
+    _, depth, height, length = above.shape
+    depth, height, length = depth - 4, height - 4, length - 4
+    for i in range(places.size):
+        own, z0, y0, x0 = unpacked(np.int64(places[i]))
+        z0, y0, x0 = z0 - origin[0], y0 - origin[1], x0 - origin[2]
+        for z in range(max(z0, -1), min(z0 + CELL, depth + 1)):
+            for y in range(max(y0, -1), min(y0 + CELL, height + 1)):
+                for x in range(max(x0, -1), min(x0 + CELL, length + 1)):
+                    place = ((i * CELL + z - z0) * CELL + y - y0) * CELL + x - x0
+                    size = min(abs(symbol_at(symbols, place, width)), _CLIPPED)
                     if size == 0:
                         continue
-                    _spread(above[band], z + 2, y + 2, x + 2, 4 * size, size)
-                    if 0 <= z < depth and 0 <= y < height and 0 <= x < width:
-                        over[band, z * factors[0] // _CELL, y * factors[1] // _CELL, x * factors[2] // _CELL] += (
-                            2 * size
-                        )
+                    inside = 0 <= z < depth and 0 <= y < height and 0 <= x < length
+                    for band in range(len(above)):
+                        if bands[band] == own:
+                            _spread(above[band], z + 2, y + 2, x + 2, 4 * size, size)
+                            if inside:
+                                cell = z * factors[0] // CELL, y * factors[1] // CELL, x * factors[2] // CELL
+                                over[band, cell[0], cell[1], cell[2]] += 2 * size
 
 
 @part()
@@ -412,7 +394,7 @@ def _take_down(cell, bit, probability):  # type: ignore[no-untyped-def]
     cell.decided += 1
 
 
-@part(inline="always")
+@part(forceinline=True)
 def _learn_for_now(model, cell, bit, mixed):  # type: ignore[no-untyped-def]
     """Learn from a decision; unless the cell is kept for sure, take down how to forget it."""
     if cell.kept == 0:
@@ -468,8 +450,8 @@ def _promise(values, weights, band, z0, z1, y0, y1, x0, x1, price):  # type: ign
 
 
 @compiled
-def _decode_block(coder, stream, models, orientations, known, symbols):  # type: ignore[no-untyped-def]
-    """Fill a block of zeros with its symbols: band by band, cell of 4 x 4 x 4 by cell.
+def _decode_block(coder, stream, models, orientations, known, shape, places, symbols):  # type: ignore[no-untyped-def]
+    """Read the cells of a block that are used, band by band, cell of 4 x 4 x 4 by cell, and return how many they are.
 
     Of a symbol: is it 0, is its magnitude 1, an Elias-gamma code of the rest, its sign. All decisions are taken at one
     place of the code, so that the compiler puts there what takes them, and keeps the coder's state at hand.
@@ -477,16 +459,17 @@ def _decode_block(coder, stream, models, orientations, known, symbols):  # type:
     ahead, beside, coming, above, over, cells, shifts = known
     model = models[0]
     low, high, read, word = coder[0], coder[1], coder[2], coder[3]
-    bands, depth, height, width = symbols.shape
+    bands, depth, height, width = shape
+    used = 0
     for band in range(bands):
         orientation, share = orientations[band], _share(band)
         for cz in range(cells.shape[0] - 1):
             for cy in range(cells.shape[1] - 1):
                 for cx in range(cells.shape[2] - 1):
-                    y0, x0 = cy * _CELL, cx * _CELL
-                    z1, y1, x1 = min(cz * _CELL + _CELL, depth), min(y0 + _CELL, height), min(x0 + _CELL, width)
+                    y0, x0 = cy * CELL, cx * CELL
+                    z1, y1, x1 = min(cz * CELL + CELL, depth), min(y0 + CELL, height), min(x0 + CELL, width)
                     # Before the cell's first symbol comes whether it has any.
-                    z, y, x, ones = cz * _CELL, y0, x0 - 1, 0
+                    z, y, x, ones = cz * CELL, y0, x0 - 1, 0
                     _look_at_cell(model, over, cells, orientation, band, share, cz, cy, cx)
                     while z < z1:
                         mixed = predict(model)
@@ -496,6 +479,10 @@ def _decode_block(coder, stream, models, orientations, known, symbols):  # type:
                         if x < x0:
                             if bit == 0:
                                 break
+                            places[used] = packed(band, cz, cy, cx)
+                            for place in range(symbols.shape[1]):
+                                symbols[used, place] = 0
+                            used += 1
                         else:
                             ones += bit
                             if bit and ones < _MOST_ONES:
@@ -510,8 +497,9 @@ def _decode_block(coder, stream, models, orientations, known, symbols):  # type:
                                     low, high, read, word = refilled(low, high, read, word, stream)
                                     magnitude = 2 * magnitude + bit
                                 magnitude = (magnitude >> 1) + 1
-                                symbols[band, z, y, x] = -magnitude if bit else magnitude
-                                _found(ahead, coming, cells, z, y, x, magnitude, 1)
+                                place = ((z & 3) * CELL + (y & 3)) * CELL + (x & 3)
+                                symbols[used - 1, place] = -magnitude if bit else magnitude
+                                _found(ahead, coming, cells, z, y, x, magnitude, _TOLD)
                                 ones = 0
                         x += 1
                         if x == x1:
@@ -521,6 +509,7 @@ def _decode_block(coder, stream, models, orientations, known, symbols):  # type:
                         _look_at(model, ahead, beside, above, shifts, orientation, band, share, z, y, x)
         _next_band(ahead, beside, coming, cells)
     coder[0], coder[1], coder[2], coder[3] = low, high, read, word
+    return used
 
 
 @part()
@@ -572,8 +561,8 @@ def _encode_block(  # type: ignore[no-untyped-def]
         for cz in range(cells.shape[0] - 1):
             for cy in range(cells.shape[1] - 1):
                 for cx in range(cells.shape[2] - 1):
-                    z0, y0, x0 = cz * _CELL, cy * _CELL, cx * _CELL
-                    z1, y1, x1 = min(z0 + _CELL, depth), min(y0 + _CELL, height), min(x0 + _CELL, width)
+                    z0, y0, x0 = cz * CELL, cy * CELL, cx * CELL
+                    z1, y1, x1 = min(z0 + CELL, depth), min(y0 + CELL, height), min(x0 + CELL, width)
                     mixed, gain = _predict_cell(model, over, cells, orientation, band, share, cz, cy, cx), 0.0
                     cost = lagrangian * (_bits(mixed) - _bits(65536 - mixed))  # of using it
                     # Cells that cannot gain half the bits that symbols would take if all had one context are not tried:
@@ -601,7 +590,7 @@ def _encode_block(  # type: ignore[no-untyped-def]
                                         symbols[band, z, y, x] = symbol
                                         size = abs(symbol)
                                         gain += weight * size * (2 * abs(value) - size)
-                                        _found(ahead, coming, cells, z, y, x, size, 1)
+                                        _found(ahead, coming, cells, z, y, x, size, _TOLD)
                         _predict_cell(model, over, cells, orientation, band, share, cz, cy, cx)
                     used = tried and cells[cz, cy, cx, _FOUND] > 0 and (cell.kept > 0 or gain > cost or not knows)
                     put(coder, buffer, np.int64(used), mixed)
@@ -617,9 +606,9 @@ def _encode_block(  # type: ignore[no-untyped-def]
                                     symbol = symbols[band, z, y, x]
                                     if symbol:
                                         symbols[band, z, y, x] = 0
-                                        _found(ahead, coming, cells, z, y, x, abs(symbol), -1)
+                                        _found(ahead, coming, cells, z, y, x, np.int64(abs(symbol)), -_TOLD)
         _next_band(ahead, beside, coming, cells)
         _add_up(sums, symbols, values, weights, band)
 
 
-__all__ = ["LARGEST", "NO_PARENT", "Decoder", "Encoder", "Parent", "Statistics", "dequantise"]
+__all__ = ["LARGEST", "NO_PARENT", "Decoder", "Encoder", "Parent", "Statistics"]

@@ -21,8 +21,8 @@ from napari_tinc.wavelets.blocks import (
     Pyramid,
     Symbols,
     WaveletHead,
-    narrowed,
 )
+from napari_tinc.wavelets.cells import Cells
 from napari_tinc.wavelets.coefficients import LARGEST, Encoder, Statistics
 from napari_tinc.wavelets.likely import LAMBDA, Likely, next_code
 from napari_tinc.wavelets.residual import Residual, halved, reader, split
@@ -117,7 +117,7 @@ class Coefficients:
         tally = _Tally()
         trunk, chosen, learnt = self._encode_trunk(step, tally)
         streams: list[bytes] = []
-        above: dict[Cell, Symbols | None] = {(0, 0, 0): chosen}
+        above: dict[Cell, Cells | None] = {(0, 0, 0): chosen}
         statistics = {(0, 0, 0): learnt}
         for octave in reversed(range(pyramid.trunk)):
             cells, here, learnt_here = list(pyramid.cells(octave)), {}, {}
@@ -131,7 +131,7 @@ class Coefficients:
                 for cell, (stream, symbols, after, counted) in zip(some, done, strict=True):
                     streams.append(stream)
                     tally.add(counted)
-                    if octave:  # the finest blocks, most of all, have no children to remember them for
+                    if octave:
                         here[cell], learnt_here[cell] = symbols, after
                 yield number
             above, statistics = here, learnt_here
@@ -139,25 +139,27 @@ class Coefficients:
         coded = CodedWavelets(head, trunk, tuple(streams))
         return Fit((coded,), streams_size(coded), tally.error(step) + (self.dc - dc * step) ** 2)
 
-    def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Symbols | None, Statistics]:
+    def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Cells | None, Statistics]:
         pyramid, encoder = self.pyramid, Encoder()
-        statistics, symbols = Statistics.fresh(), None
+        statistics, above = Statistics.fresh(), None
         for octave in reversed(range(pyramid.trunk, pyramid.octaves)):
-            symbols, sums = self._add(encoder, octave, (0, 0, 0), symbols, statistics, step)
+            symbols, sums = self._add(encoder, octave, (0, 0, 0), above, statistics, step)
+            above = Cells.within(symbols)
             tally.add(sums)
-        return encoder.finish(), symbols, statistics
+        return encoder.finish(), above, statistics
 
     def _encode_block(
-        self, octave: int, cell: Cell, above: Symbols | None, statistics: Statistics, step: float
-    ) -> tuple[bytes, Symbols | None, Statistics, Sums]:
+        self, octave: int, cell: Cell, above: Cells | None, statistics: Statistics, step: float
+    ) -> tuple[bytes, Cells | None, Statistics, Sums]:
         learnt, encoder = statistics.copy(), Encoder()
         symbols, sums = self._add(encoder, octave, cell, above, learnt, step)
         if not symbols.any():
             return b"", None, statistics, sums
-        return encoder.finish() or b"\0", narrowed(symbols), learnt, sums
+        # The finest blocks, most of all, have no children to see their symbols.
+        return encoder.finish() or b"\0", Cells.within(symbols) if octave else None, learnt, sums
 
     def _add(
-        self, encoder: Encoder, octave: int, cell: Cell, above: Symbols | None, statistics: Statistics, step: float
+        self, encoder: Encoder, octave: int, cell: Cell, above: Cells | None, statistics: Statistics, step: float
     ) -> tuple[Symbols, Sums]:
         values, weights = self._part(octave, cell) / np.float32(step), self._weights(octave, cell)
         parent, orientations = self.pyramid.parent(octave, cell, above), self.pyramid.orientations(octave)

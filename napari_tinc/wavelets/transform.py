@@ -23,6 +23,15 @@ Bands = dict[int, Floats32]
 _ALPHA, _BETA = np.float32(-1.586134342059924), np.float32(-0.052980118572961)
 _GAMMA, _DELTA = np.float32(0.882911075530934), np.float32(0.443506852043971)
 _GAIN, _LOSS = np.float32(1.230174104914001 / math.sqrt(2)), np.float32(math.sqrt(2) / 1.230174104914001)
+# For who inverts the transform elsewhere: its steps, of which every second begins with odd samples, and what the low-
+# and the high-pass are multiplied by before.
+UNDOING = (-_DELTA, -_GAMMA, -_BETA, -_ALPHA)
+GAINS = (_GAIN, _LOSS)
+# Which samples a step is about. Not plain numbers, which would have numba compile what takes them once for each.
+_EVENS, _ODDS = np.int64(0), np.int64(1)
+_ONE = np.uint64(1)
+# Floats of a row that are worked on at a time, so that ten of them stay in the cache.
+_COLUMNS = 512
 # A sample depends on coefficients this far to either side and no further; a coefficient on samples.
 MARGIN, REACH = 3, 4
 
@@ -51,12 +60,25 @@ def forward(volume: Floats32, axes: Axes) -> Bands:
     return bands
 
 
-def inverse(bands: Bands, axes: Axes) -> Floats32:
-    """Invert :func:`forward`."""
-    for axis in reversed(axes):
-        bit = 1 << axis
-        bands = {o: _join(band, bands[o | bit], axis) for o, band in bands.items() if not o & bit}
-    return bands[0]
+def band_of(volume: Floats32, orientation: int, axes: Axes) -> Floats32:
+    """Place of a band in the volume that :func:`merge` makes of all bands, as :func:`dequantise` fills it.
+
+    Bands alternate along z and y, plane by plane and row by row; along x the high-pass follows the low-pass.
+    """
+    place = [slice(orientation >> axis & 1, None, 2) if axis in axes else slice(None) for axis in range(2)]
+    low = (volume.shape[2] + 1) // 2
+    last = (slice(low, None) if orientation & 4 else slice(low)) if 2 in axes else slice(None)
+    return volume[(*place, last)]
+
+
+def merge(volume: Floats32, axes: Axes) -> None:
+    """Invert :func:`forward` in place; the bands lie where :func:`band_of` says."""
+    depth, height, width = volume.shape
+    even, odd = np.empty((width + 1) // 2, np.float32), np.empty(width // 2, np.float32)
+    if 1 in axes or 2 in axes:
+        _merge(volume, 1 in axes, 2 in axes, even, odd)
+    if 0 in axes:
+        _merge(volume.reshape(1, depth, height * width), True, False, even, odd)
 
 
 def orientations(axes: Axes) -> tuple[int, ...]:
@@ -84,19 +106,8 @@ def _split(volume: Floats32, axis: int) -> tuple[Floats32, Floats32]:
     )
 
 
-def _join(low: Floats32, high: Floats32, axis: int) -> Floats32:
-    outer, side = math.prod(low.shape[:axis]), low.shape[axis] + high.shape[axis]
-    evens, odds = low.reshape(outer, low.shape[axis], -1), high.reshape(outer, high.shape[axis], -1)
-    rows = np.empty((outer, side, evens.shape[2]), np.float32)
-    if rows.shape[2] == 1:
-        _join_lines(np.ascontiguousarray(evens[:, :, 0]), np.ascontiguousarray(odds[:, :, 0]), rows[:, :, 0])
-    else:
-        _lift_inverse(np.ascontiguousarray(evens), np.ascontiguousarray(odds), rows)
-    return rows.reshape(*low.shape[:axis], side, *low.shape[axis + 1 :])
-
-
 @part()
-def _lift(row: Any, factor: Any, first: int) -> None:
+def _lift(row: Any, factor: Any, first: Any) -> None:
     """Add ``factor`` times both neighbours, mirrored at the ends, to every second sample from ``first`` on."""
     length, inner = row.shape
     for i in range(first, length, 2):
@@ -112,38 +123,67 @@ def _lift(row: Any, factor: Any, first: int) -> None:
 @compiled
 def _lift_forward(rows: Any) -> None:
     for o in range(rows.shape[0]):
-        _lift(rows[o], _ALPHA, 1)
-        _lift(rows[o], _BETA, 0)
-        _lift(rows[o], _GAMMA, 1)
-        _lift(rows[o], _DELTA, 0)
+        _lift(rows[o], _ALPHA, _ODDS)
+        _lift(rows[o], _BETA, _EVENS)
+        _lift(rows[o], _GAMMA, _ODDS)
+        _lift(rows[o], _DELTA, _EVENS)
+
+
+@part()
+def _add_both(rows: Any, i: Any, factor: Any, start: Any, stop: Any) -> None:
+    """Add ``factor`` times both neighbours, mirrored at the ends, to a row, if there is such a row."""
+    if i < 0 or i >= rows.shape[0]:
+        return
+    left, right = i - 1, i + 1
+    if left < 0:
+        left = right
+    if right >= rows.shape[0]:
+        right = left
+    row, one, other = rows[i, start:stop], rows[left, start:stop], rows[right, start:stop]
+    for k in range(row.size):  # from 0 on, or indices are looked at for being negative
+        row[k] += factor * (one[k] + other[k])
+
+
+@part()
+def _gain(rows: Any, i: Any, factor: Any, start: Any, stop: Any) -> None:
+    if i < rows.shape[0]:
+        row = rows[i, start:stop]
+        for k in range(row.size):
+            row[k] *= factor
 
 
 @compiled
-def _lift_inverse(low: Any, high: Any, rows: Any) -> None:
-    inner = rows.shape[2]
-    for o in range(rows.shape[0]):  # one after the other, so that a row stays in the cache
-        for i in range(low.shape[1]):
-            for k in range(inner):
-                rows[o, 2 * i, k] = low[o, i, k] * _GAIN
-        for i in range(high.shape[1]):
-            for k in range(inner):
-                rows[o, 2 * i + 1, k] = high[o, i, k] * _LOSS
-        _lift(rows[o], -_DELTA, 0)
-        _lift(rows[o], -_GAMMA, 1)
-        _lift(rows[o], -_BETA, 0)
-        _lift(rows[o], -_ALPHA, 1)
+def _merge(volume: Any, split_rows: Any, split_lines: Any, even: Any, odd: Any) -> None:
+    """Invert the split of the last axis, and then that of the one before, of every plane."""
+    for z in range(volume.shape[0]):
+        rows = volume[z]
+        if split_lines:
+            for y in range(rows.shape[0]):
+                _merge_line(rows[y], even, odd)
+        if split_rows:
+            # Some columns at a time and row by row: each is done with while it is in the cache.
+            for start in range(0, rows.shape[1], _COLUMNS):
+                stop = min(start + _COLUMNS, rows.shape[1])
+                for i in range(0, rows.shape[0] + 4, 2):
+                    _gain(rows, i, _GAIN, start, stop)
+                    _gain(rows, i + 1, _LOSS, start, stop)
+                    _add_both(rows, i, -_DELTA, start, stop)
+                    _add_both(rows, i - 1, -_GAMMA, start, stop)
+                    _add_both(rows, i - 2, -_BETA, start, stop)
+                    _add_both(rows, i - 3, -_ALPHA, start, stop)
 
 
 # Along the last axis every second sample would be a scalar by itself: there halves lie apart, and lines are added.
 
 
 @part()
-def _lift_line(own: Any, other: Any, factor: Any, first: int) -> None:
+def _lift_line(own: Any, other: Any, factor: Any, first: Any) -> None:
     """Add to samples ``first``, ``first`` + 2, … of a line, which are ``own``, as :func:`_lift` does."""
     before = 1 - first  # whether the first of them is an end
     inside = min(own.size, other.size - first)
-    for i in range(before, inside):
-        own[i] += factor * (other[i - 1 + first] + other[i + first])
+    middle, left, right = own[before:inside], other[before + first - 1 :], other[before + first :]
+    for i in range(middle.size):
+        middle[i] += factor * (left[i] + right[i])
     if before:
         own[0] += factor * (other[0] + other[0])
     for i in range(max(before, inside), own.size):
@@ -158,33 +198,45 @@ def _split_lines(rows: Any, low: Any, high: Any) -> None:
             even[i] = rows[o, 2 * i]
         for i in range(odd.size):
             odd[i] = rows[o, 2 * i + 1]
-        _lift_line(odd, even, _ALPHA, 1)
-        _lift_line(even, odd, _BETA, 0)
-        _lift_line(odd, even, _GAMMA, 1)
-        _lift_line(even, odd, _DELTA, 0)
+        _lift_line(odd, even, _ALPHA, _ODDS)
+        _lift_line(even, odd, _BETA, _EVENS)
+        _lift_line(odd, even, _GAMMA, _ODDS)
+        _lift_line(even, odd, _DELTA, _EVENS)
         for i in range(even.size):
             low[o, i] = even[i] * _LOSS
         for i in range(odd.size):
             high[o, i] = odd[i] * _GAIN
 
 
-@compiled
-def _join_lines(low: Any, high: Any, rows: Any) -> None:
-    even, odd = np.empty(low.shape[1], np.float32), np.empty(high.shape[1], np.float32)
-    for o in range(rows.shape[0]):
-        for i in range(even.size):
-            even[i] = low[o, i] * _GAIN
-        for i in range(odd.size):
-            odd[i] = high[o, i] * _LOSS
-        _lift_line(even, odd, -_DELTA, 0)
-        _lift_line(odd, even, -_GAMMA, 1)
-        _lift_line(even, odd, -_BETA, 0)
-        _lift_line(odd, even, -_ALPHA, 1)
-        for i in range(odd.size):
-            rows[o, 2 * i] = even[i]
-            rows[o, 2 * i + 1] = odd[i]
-        if even.size > odd.size:
-            rows[o, 2 * odd.size] = even[odd.size]
+@part()
+def _merge_line(line: Any, even: Any, odd: Any) -> None:
+    for i in range(even.size):
+        even[i] = line[i] * _GAIN
+    high = line[even.size :]
+    for i in range(odd.size):
+        odd[i] = high[i] * _LOSS
+    _lift_line(even, odd, -_DELTA, _EVENS)
+    _lift_line(odd, even, -_GAMMA, _ODDS)
+    _lift_line(even, odd, -_BETA, _EVENS)
+    _lift_line(odd, even, -_ALPHA, _ODDS)
+    for i in range(odd.size):
+        place = np.uint64(i) << _ONE  # an index that may be negative is looked at for it
+        line[place] = even[i]
+        line[place + _ONE] = odd[i]
+    if even.size > odd.size:
+        line[2 * odd.size] = even[odd.size]
 
 
-__all__ = ["MARGIN", "REACH", "Axes", "Bands", "forward", "inverse", "needed", "orientations"]
+__all__ = [
+    "GAINS",
+    "MARGIN",
+    "REACH",
+    "UNDOING",
+    "Axes",
+    "Bands",
+    "band_of",
+    "forward",
+    "merge",
+    "needed",
+    "orientations",
+]

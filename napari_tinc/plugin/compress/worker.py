@@ -215,9 +215,7 @@ def prepare(control: Control) -> Generator[Preparing | None, None, None]:
             waited = time.monotonic() - started
         if waited > _COMPILING_SECONDS and not told:
             told = True
-            yield Preparing(
-                "loading the coder; after an installation it is compiled once, which takes about ten seconds…"
-            )
+            yield Preparing("loading the coder; after an installation it is compiled once, which takes some seconds…")
         yield None
     if told:
         yield Preparing("")  # what comes now is the rule

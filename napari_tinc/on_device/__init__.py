@@ -1,0 +1,1 @@
+"""Wavelets on a GPU."""
