@@ -80,7 +80,7 @@ class PostFilter:
                 compress(seen[0], seen[1])
                 hidden = _convolved(seen, weights, self.biases)
                 np.maximum(hidden, 0, out=hidden)
-                moved = _convolved(hidden, last, np.array([self.last_bias], np.float32))[0]
+                moved = _convolved(hidden, last, np.array([self.last_bias], np.float32))[0, :, :, : -2 * REACH]
                 moved *= np.float32(self.scale)
                 moved += part[(slice(REACH, -REACH),) * 3]
             out[inner] = np.nan_to_num(moved, copy=False)
@@ -110,32 +110,35 @@ def compress(values: Floats32, out: Floats32) -> None:
 
 
 def _convolved(values: Floats32, weights: Floats32, biases: Floats32) -> Floats32:
-    out = np.empty((len(weights), *(side - 2 for side in values.shape[1:])), np.float32)
+    """Convolve (channels, z, y, x); the result has as long rows, of which the last two voxels say nothing."""
+    depth, height, width = values.shape[1:]
+    out = np.zeros((len(weights), depth - 2, height - 2, width), np.float32)
     _convolve(values, weights, biases, out)
     return out
 
 
 @compiled
 def _convolve(values, weights, biases, out):  # type: ignore[no-untyped-def]
-    """Convolve (channels, z, y, x), a row at a time."""
+    """Convolve a plane at a time, its rows as one long one: rows of a small box are too short for vectors."""
+    width = out.shape[3]
+    many = out.shape[2] * width - 2
     for channel in range(out.shape[0]):
         for z in range(out.shape[1]):
-            for y in range(out.shape[2]):
-                row = out[channel, z, y]
-                row[:] = biases[channel]
-                for source in range(values.shape[0]):
-                    for dz in range(3):
-                        taps, plane = weights[channel, source, dz], values[source, z + dz]
-                        above, line, below = plane[y], plane[y + 1], plane[y + 2]
-                        a0, a1, a2 = taps[0, 0], taps[0, 1], taps[0, 2]
-                        b0, b1, b2 = taps[1, 0], taps[1, 1], taps[1, 2]
-                        c0, c1, c2 = taps[2, 0], taps[2, 1], taps[2, 2]
-                        for x in range(row.size):
-                            row[x] += (
-                                (a0 * above[x] + a1 * above[x + 1] + a2 * above[x + 2])
-                                + (b0 * line[x] + b1 * line[x + 1] + b2 * line[x + 2])
-                                + (c0 * below[x] + c1 * below[x + 1] + c2 * below[x + 2])
-                            )
+            row = out[channel, z].reshape(-1)[:many]
+            row[:] = biases[channel]
+            for source in range(values.shape[0]):
+                for dz in range(3):
+                    taps, plane = weights[channel, source, dz], values[source, z + dz].reshape(-1)
+                    above, line, below = plane, plane[width:], plane[2 * width :]
+                    a0, a1, a2 = taps[0, 0], taps[0, 1], taps[0, 2]
+                    b0, b1, b2 = taps[1, 0], taps[1, 1], taps[1, 2]
+                    c0, c1, c2 = taps[2, 0], taps[2, 1], taps[2, 2]
+                    for x in range(many):
+                        row[x] += (
+                            (a0 * above[x] + a1 * above[x + 1] + a2 * above[x + 2])
+                            + (b0 * line[x] + b1 * line[x + 1] + b2 * line[x + 2])
+                            + (c0 * below[x] + c1 * below[x + 1] + c2 * below[x + 2])
+                        )
 
 
 def postfilter_size(channels: int) -> int:
