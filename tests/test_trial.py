@@ -39,14 +39,16 @@ def compressed(volume: Any, preset: str) -> tuple[Any, list[Progress]]:
     return complete(steps, seen.append), seen
 
 
-def test_where_networks_cannot_pay_the_file_of_fast_comes_after_two_short_trainings(trained: list[int]) -> None:
+def test_where_networks_cannot_pay_a_file_as_good_as_that_of_fast_comes_after_two_short_trainings(
+    trained: list[int],
+) -> None:
     fast, _ = compressed(NOISE, "fast")
     assert trained == []
     result, seen = compressed(NOISE, "balanced")
     assert trained == [75, 150]
     assert result.nbytes <= NOISE.nbytes / 12
-    # The same but for the few bytes that say what the trial found.
-    assert float(result.provenance["psnr"]) == pytest.approx(float(fast.provenance["psnr"]), abs=0.1)
+    # A few bytes say what the trial found; directions may be better than the wavelets.
+    assert float(result.provenance["psnr"]) > float(fast.provenance["psnr"]) - 0.1
     assert result.header.model == fast.header.model
     assert float(result.provenance["promised_dB"]) < trial.WORTH
     assert {"trying", "coding"} <= {progress.phase for progress in seen}
