@@ -32,7 +32,6 @@ _LEAST_SIDE = 64  # encoders refuse smaller frames
 # no longer match them, and volumes full of detail lose decibels: the gain takes over before.
 _COARSEST = {"hevc": 36, "av1": 63, "vvc": 50}
 _HEAD = struct.Struct("<Be")  # bits, gain
-_COLOUR = "yuv420p10le"
 
 
 @cache
@@ -59,19 +58,19 @@ def encode(codec: str, bits: int, item: NDArray[np.float32], quantiser: float) -
     frames = np.rint(((item - 0.5) * gain + 0.5) * (2**bits - 1)).astype("<u2")
     _, height, width = _frame_shape(item.shape)
     frames = np.pad(frames, ((0, 0), (0, height - item.shape[1]), (0, width - item.shape[2])), mode="edge")
-    grey, data = f"gray{bits}le", frames.tobytes()
     if codec == "vvc":
-        grey, data = _COLOUR, _with_colour(frames).tobytes()
-    source = ["-f", "rawvideo", "-pix_fmt", grey, "-s", f"{width}x{height}", "-r", "25", "-i", "-"]
-    chosen = ["-c:v", _ENCODERS[codec], "-pix_fmt", grey, *_options(codec, bits, whole), "-f", _FORMATS[codec], "-"]
-    return _HEAD.pack(bits, gain) + _ffmpeg([*source, *chosen], data)
+        frames = _with_colour(frames)
+    pixels = _pixels(codec, bits)
+    source = ["-f", "rawvideo", "-pix_fmt", pixels, "-s", f"{width}x{height}", "-r", "25", "-i", "-"]
+    chosen = ["-c:v", _ENCODERS[codec], "-pix_fmt", pixels, *_options(codec, bits, whole), "-f", _FORMATS[codec], "-"]
+    return _HEAD.pack(bits, gain) + _ffmpeg([*source, *chosen], frames.tobytes())
 
 
 def decode(codec: str, data: bytes, shape: tuple[int, ...]) -> NDArray[Any]:
     """Read a volume of ``shape`` back from a film."""
     bits, gain = _HEAD.unpack_from(data)
-    grey, frame = f"gray{bits}le" if codec != "vvc" else _COLOUR, _frame_shape(shape)
-    said = ["-f", _FORMATS[codec], "-i", "-", "-f", "rawvideo", "-pix_fmt", grey, "-"]
+    frame = _frame_shape(shape)
+    said = ["-f", _FORMATS[codec], "-i", "-", "-f", "rawvideo", "-pix_fmt", _pixels(codec, bits), "-"]
     values = np.frombuffer(_ffmpeg(said, data[_HEAD.size :]), "<u2").reshape(frame[0], -1)
     frames = values[:, : frame[1] * frame[2]].reshape(frame)
     decoded: NDArray[Any] = (frames[:, : shape[1], : shape[2]] / (2**bits - 1) - 0.5) / gain + 0.5
@@ -102,8 +101,13 @@ def _options(codec: str, bits: int, quantiser: int) -> list[str]:
     return ["-preset", "slow", "-x265-params", f"qp={quantiser}:{tuned}:{rest}"]
 
 
+def _pixels(codec: str, bits: int) -> str:
+    """Name of the pixels' format: vvenc takes no grey ones."""
+    return "yuv420p10le" if codec == "vvc" else f"gray{bits}le"
+
+
 def _with_colour(frames: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Lay half as many values without colour behind every frame: the encoder takes no grey films."""
+    """Lay half as many values, of no colour, behind every frame."""
     values = frames.reshape(len(frames), -1)
     colours = np.full((len(frames), values.shape[1] // 2), 2**9, values.dtype)
     return np.concatenate([values, colours], 1)

@@ -201,11 +201,8 @@ def _search_tile(
         Sum of squared errors.
     """
     codes, tile = layout.codes, Tile.empty(values.shape, layout)
-    wanted, decoded, counts = (
-        values / np.float32(step),
-        np.zeros(values.shape, np.float32),
-        np.zeros((2, _NEIGHBOURS * _PLACES)),
-    )
+    wanted, decoded = values / np.float32(step), np.zeros(values.shape, np.float32)
+    counts = np.zeros((2, _NEIGHBOURS * _PLACES))
     sides = (len(codes), *(1 << int(code) for code in codes[0]))
     whole = np.empty(sides, np.float32)
     _search(

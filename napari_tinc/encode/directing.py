@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -113,19 +113,22 @@ def _filled(plan: Plan, code: int, budget: int, cuts: Sequence[Cut] = (), prices
 def _cuts(residuals: Sequence[Residual], code: int) -> Generator[None, None, list[Cut]]:
     """Try root blocks and rules on the middle of the first item, at one step; return those of all items."""
     shape, tried = residuals[0].shape, residuals[0].middle(_MIDDLE_VOXELS)
-    best, least = ((0, 0, 0), LATEST[0]), math.inf
 
-    def tries() -> Iterator[tuple[Sides, Rules]]:
-        yield from ((codes, LATEST[0]) for codes in dict.fromkeys(_fitting(tried.shape, codes) for codes in _ROOTS))
-        yield from ((best[0], rules) for rules in LATEST[1:])
-
-    for codes, rules in tries():
+    def cost(codes: Sides, rules: Rules) -> Generator[None, None, float]:
         steps = search.fit_step(tried.read, tried.weights, _cut(tried.shape, codes), rules, code, Prices.guessed())
         fit = yield from steps
-        cost = fit.error + search.LAMBDA * step_of(code) ** 2 * 8 * fit.nbytes
-        if cost < least:
-            best, least = (codes, rules), cost
-    return [(_cut(shape, best[0]), best[1])] * len(residuals)
+        return fit.error + search.LAMBDA * step_of(code) ** 2 * 8 * fit.nbytes
+
+    costs: dict[Sides, float] = {}
+    for codes in dict.fromkeys(_fitting(tried.shape, codes) for codes in _ROOTS):
+        costs[codes] = yield from cost(codes, LATEST[0])
+    best, chosen = min(costs, key=lambda codes: costs[codes]), LATEST[0]
+    least = costs[best]
+    for rules in LATEST[1:]:
+        found = yield from cost(best, rules)
+        if found < least:
+            chosen, least = rules, found
+    return [(_cut(shape, best), chosen)] * len(residuals)
 
 
 def _fitting(shape: Sides, codes: Sides) -> Sides:
