@@ -26,11 +26,10 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
-import tifffile
 import torch
 from appending import appending
 from families import measured
-from strategies import middle
+from strategies import middle_of
 from torch import Tensor
 
 from napari_tinc.geometry.octree import Octree
@@ -240,14 +239,13 @@ def main() -> None:
     with appending(
         args.results, [*KEYS, "bytes", "psnr_dB", "worst_octant_dB", "encode_s", "problem"], "ignore"
     ) as append:
-        for name in args.volumes:
-            path = next(path for path in sorted(args.folder.glob(f"{name}*.tif")) if "mask" not in path.stem)
-            volume = middle(tifffile.imread(path), args.voxels)
+        for begin in args.volumes:
+            name, volume = middle_of(args.folder, begin, args.voxels)
             for ratio in args.ratios:
                 for model in args.models:
                     for share, features in latents if model == "latents" else [(0.0, 0)]:
                         row = dict(
-                            zip(KEYS, (path.stem, volume.size, ratio, model, share, features, args.steps), strict=True)
+                            zip(KEYS, (name, volume.size, ratio, model, share, features, args.steps), strict=True)
                         )
                         with ExitStack() as stack:
                             if model in ("tree", "latents"):

@@ -48,6 +48,12 @@ def middle(volume: np.ndarray, voxels: int) -> np.ndarray:
     return np.ascontiguousarray(volume)
 
 
+def middle_of(folder: Path, name: str, voxels: int) -> tuple[str, np.ndarray]:
+    """Find the first volume in a folder whose name begins so, masks left out; its whole name, and its middle."""
+    path = next(path for path in sorted(folder.glob(f"{name}*.tif")) if "mask" not in path.stem)
+    return path.stem, middle(tifffile.imread(path), voxels)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("volumes", nargs="+", type=Path)

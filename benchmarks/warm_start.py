@@ -22,10 +22,9 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import tifffile
 import torch
 from appending import appending
-from strategies import middle
+from strategies import middle_of
 from torch import Tensor
 
 from napari_tinc import Target, compress
@@ -113,13 +112,12 @@ def main() -> None:
         table(args.results)
         return
     with appending(args.results, [*KEYS, "psnr_dB"]) as append:
-        for name in args.volumes:
-            path = next(path for path in sorted(args.folder.glob(f"{name}*.tif")) if "mask" not in path.stem)
-            volume = middle(tifffile.imread(path), args.voxels)
+        for begin in args.volumes:
+            name, volume = middle_of(args.folder, begin, args.voxels)
             for steps in args.steps:
                 for start in args.starts:
                     for seed in range(args.seeds):
-                        row = dict(zip(KEYS, (path.stem, volume.size, args.bytes, start, steps, seed), strict=True))
+                        row = dict(zip(KEYS, (name, volume.size, args.bytes, start, steps, seed), strict=True))
                         row["psnr_dB"] = f"{trained(volume, args.bytes, start, steps, seed):.2f}"
                         append(row)
                         print(*row.values(), flush=True)
