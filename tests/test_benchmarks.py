@@ -21,6 +21,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 QUICK = {
     "against_authors.py": "VOLUMES/a.tif --ratio 12 --levels 1 --steps 250 --batch 1024 --preset fast --limits 0.3",
     "bounds.py": "VOLUMES --results bounds.csv",
+    "bounds.py --found": "VOLUMES",
     "bounds.py --table": "--results bounds.csv",
     "cluster.py": "tasks plane --tasks 100 --plane-side 64 --chunk 64",
     "compare.py": "--strategies wavelet",

@@ -10,6 +10,7 @@ import typer
 from napari_tinc.cli.terminal import display, print_result
 from napari_tinc.encode.batch import Done, Job, Options, Step, compress_files
 from napari_tinc.system.steps import complete
+from napari_tinc.system.text import decibels_text
 
 
 def said_of(done: Done) -> dict[str, Any]:
@@ -54,4 +55,4 @@ def run_batch(jobs: Sequence[Job], options: Options, as_json: bool) -> None:
 def _line(done: Done) -> str:
     if done.problem:
         return f"failed: {done.job.source}: {done.problem}"
-    return f"{done.job.output}: {done.file_bytes} bytes, {done.ratio:.4g} times smaller, {done.psnr:.2f} dB"
+    return f"{done.job.output}: {done.file_bytes} bytes, {done.ratio:.4g} times smaller, {decibels_text(done.psnr, 2)}"

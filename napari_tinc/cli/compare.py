@@ -19,7 +19,7 @@ from napari_tinc.cli.options import (
     TimeLimit,
 )
 from napari_tinc.cli.terminal import print_result, reporting, say
-from napari_tinc.system.text import printable
+from napari_tinc.system.text import decibels_text, printable
 
 # torch, pandas and the codecs take seconds to import.
 if TYPE_CHECKING:
@@ -133,7 +133,11 @@ def _say(console: Console, event: Event) -> None:
     result = event.result
     if result is None:
         return
-    said = result.problem if result.measures is None else f"{result.measures.psnr:.2f} dB, {result.nbytes} bytes"
+    said = (
+        result.problem
+        if result.measures is None
+        else f"{decibels_text(result.measures.psnr, 2)}, {result.nbytes} bytes"
+    )
     stored = ", stored" if result.stored else ""
     console.print(printable(f"{event.done}/{event.total} {event.target_ratio:g} {result.label}: {said}{stored}"))
 

@@ -63,13 +63,18 @@ def draw(axes: Axes, rows: pd.DataFrame, measure: str, names: list[str]) -> None
     ----------
     axes : matplotlib Axes
     rows : DataFrame
-        Rows of candidates that have a file. With one ratio only they become bars, best on top, else lines.
+        Rows of candidates that have a file. With one ratio only they become bars, best on top, else lines. Those
+        that lose nothing have no place on the axis of PSNR: the title names them.
     measure : str
         A key of :data:`MEASURE_LABELS`.
     names : list of str
         The candidates; the place in it decides colour and marker.
     """
-    (_bars if rows["target_ratio"].nunique() < 2 else _lines)(axes, rows, measure, names)
+    values = rows[measure].astype(float)
+    (_bars if rows["target_ratio"].nunique() < 2 else _lines)(axes, rows[np.isfinite(values)], measure, names)
+    exact = [f"{row.candidate} at {row.target_ratio:g}" for row in rows[values == np.inf].itertuples()]
+    if exact:
+        axes.set_title(f"no loss: {', '.join(exact)}", fontsize=8, wrap=True)
 
 
 def best_plane(truth: Truth) -> int:
@@ -153,7 +158,7 @@ def _lines(axes: Axes, rows: pd.DataFrame, measure: str, names: list[str]) -> No
 
 
 def _bars(axes: Axes, rows: pd.DataFrame, measure: str, names: list[str]) -> None:
-    ordered = rows[np.isfinite(rows[measure].astype(float))].sort_values(measure)
+    ordered = rows.sort_values(measure)
     colours = ["tab:blue" if codec == TINC else "0.65" for codec in ordered["codec"]]
     axes.barh(ordered["candidate"], ordered[measure], color=colours)
     if len(ordered):

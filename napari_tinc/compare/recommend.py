@@ -118,15 +118,16 @@ def _answer(ratio: float, found: list[Result]) -> str:
     best = max(found, key=_psnr)
     as_good = [result for result in found if _psnr(result) >= _psnr(best) - _DECISIVE_DB]
     taken = min(as_good, key=lambda result: (not _is_default(result), _seconds(result)))
-    said = f"At {ratio:g} times smaller use {_how(taken)}: {_psnr(taken):.2f} dB{_took(taken)}"
+    said = f"At {ratio:g} times smaller use {_how(taken)}: {_said(taken)}{_took(taken)}"
     ours = [result for result in found if result.candidate.codec == TINC]
     others = [result for result in found if result.candidate.codec != TINC]
     rivals = others if taken in ours else ours
     if not rivals:
         return f"{said}."
     rival = max(rivals, key=_psnr)
-    more = _psnr(taken) - _psnr(rival)
-    return f"{said}; {_how(rival)} reaches {_psnr(rival):.2f} dB, {abs(more):.2f} dB {'less' if more >= 0 else 'more'}."
+    more = _gap(taken, rival)
+    apart = f", {abs(more):.2f} dB {'less' if more >= 0 else 'more'}" if math.isfinite(more) else ""
+    return f"{said}; {_how(rival)} reaches {_said(rival)}{apart}."
 
 
 def _how(result: Result) -> str:
@@ -163,21 +164,21 @@ def _verdict(ratio: float, found: list[Result], advice: Recommendation) -> Verdi
     ours = [result for result in found if result.candidate.codec == TINC]
     followed = [result for result in ours if _follows(result, advice)]
     best = max(found, key=_psnr)
-    leader = f"{_default(ours)}Best of all was {best.candidate.name} with {_psnr(best):.2f} dB."
+    leader = f"{_default(ours)}Best of all was {best.candidate.name} with {_said(best)}."
     if not followed:
         return Verdict(ratio, None, f"{advice.strategy} was not among the finished candidates. {leader}")
     networks = [result for result in ours if _is_network(result)]
     tried = {result.same_as or result.candidate.name for result in networks}
     taken, first = max(followed, key=_psnr), max(networks, key=_psnr)
-    loss = _psnr(first) - _psnr(taken)
+    loss = _gap(first, taken)
     if loss == 0:
         others = f"the best of {len(tried)} network strategies" if len(tried) > 1 else "the only network strategy tried"
         said = f"{advice.strategy} was {others}"
     elif loss <= _DECISIVE_DB:
         said = f"{advice.strategy} was as good as the best, {first.candidate.name}, within {loss:.2f} dB"
     else:
-        said = f"{advice.strategy} was wrong: {first.candidate.name} is {loss:.2f} dB better"
-    return Verdict(ratio, loss <= _DECISIVE_DB, f"{said} ({_psnr(taken):.2f} dB). {leader}")
+        said = f"{advice.strategy} was wrong: {_better(first, loss)}"
+    return Verdict(ratio, loss <= _DECISIVE_DB, f"{said} ({_said(taken)}). {leader}")
 
 
 def _default(ours: list[Result]) -> str:
@@ -186,10 +187,10 @@ def _default(ours: list[Result]) -> str:
     if not tried:
         return ""
     taken, first = max(tried, key=_psnr), max(ours, key=_psnr)
-    said = f"The default, {taken.candidate.name}, has {_psnr(taken):.2f} dB"
-    if (loss := _psnr(first) - _psnr(taken)) <= _DECISIVE_DB:
+    said = f"The default, {taken.candidate.name}, has {_said(taken)}"
+    if (loss := _gap(first, taken)) <= _DECISIVE_DB:
         return f"{said}: none of ours is more than {_DECISIVE_DB:g} dB better. "
-    return f"{said}: {first.candidate.name} is {loss:.2f} dB better. "
+    return f"{said}: {_better(first, loss)}. "
 
 
 def _is_default(result: Result) -> bool:
@@ -215,6 +216,20 @@ def _follows(result: Result, advice: Recommendation) -> bool:
         and settings.within == advice.within
         and settings.levels is None
     )
+
+
+def _said(result: Result) -> str:
+    return "no loss" if _psnr(result) == math.inf else f"{_psnr(result):.2f} dB"
+
+
+def _better(first: Result, gap: float) -> str:
+    by = f"is {gap:.2f} dB better" if math.isfinite(gap) else "loses nothing"
+    return f"{first.candidate.name} {by}"
+
+
+def _gap(first: Result, second: Result) -> float:
+    """By how many dB the first is better; 0 where both lose nothing."""
+    return 0.0 if _psnr(first) == _psnr(second) else _psnr(first) - _psnr(second)
 
 
 def _psnr(result: Result) -> float:

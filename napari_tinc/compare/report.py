@@ -19,6 +19,7 @@ from napari_tinc.errors import InputError
 from napari_tinc.figure import svg
 from napari_tinc.measures.noise import note_of, note_text, sampled_noise
 from napari_tinc.system.pages import templates
+from napari_tinc.system.text import decibels_text
 
 # All slices together: base64 adds a third, and the whole report stays well below 5 MB.
 _SLICE_BYTES = 2_200_000
@@ -93,7 +94,7 @@ def _section(comparison: Comparison, ratio: float, bar: float) -> dict[str, Any]
     """All that is shown of one ratio: the table, and pictures of what has finished."""
     table = comparison.table(bar)
     rows = table[table["target_ratio"] == ratio].assign(peak_megabytes=table["peak_bytes"] / 1e6)
-    columns = [column for column in _SHOWN if np.isfinite(rows[column[0]].astype(float)).any()]
+    columns = [column for column in _SHOWN if rows[column[0]].notna().any()]
     shown = [result for result in comparison.results if result.target_ratio == ratio and result.ok]
     return {
         "ratio": f"{ratio:g}",
@@ -113,7 +114,8 @@ def _row(row: Mapping[Hashable, Any], rows: pd.DataFrame, columns: Iterable[Colu
 
 def _cell(value: float, form: str, more_is_better: bool | None, column: Any) -> dict[str, Any]:
     best = None if more_is_better is None else column.max() if more_is_better else column.min()
-    return {"text": "-" if math.isnan(value) else format(value, form), "best": best is not None and value == best}
+    text = "-" if math.isnan(value) else "exact" if value == math.inf else format(value, form)
+    return {"text": text, "best": best is not None and value == best}
 
 
 def _pictures(comparison: Comparison, shown: list[Result]) -> dict[str, Any]:
@@ -134,7 +136,9 @@ def _pictures(comparison: Comparison, shown: list[Result]) -> dict[str, Any]:
         images = [slice_of(pictures.decoded_plane(result, truth, plane))]
         if result.octants is not None and result.measures is not None:
             images.append(_image(pictures.octant_png(result.octants, scale), "PSNR of octants"))
-            cards.append({"caption": f"{result.candidate.name}: {result.measures.psnr:.2f} dB", "images": images})
+            cards.append(
+                {"caption": f"{result.candidate.name}: {decibels_text(result.measures.psnr, 2)}", "images": images}
+            )
     return {
         "plane": plane,
         "low": f"{scale[0]:.1f}",

@@ -42,6 +42,11 @@ logger = logging.getLogger(__name__)
 _TRIED, _NEAR = 2**19, 1.1
 # Steps of the quantiser that are tried, as multiples of the largest error, and with which of them the search begins.
 _FACTORS, _BEGIN = (1.2, 1.7, 2.4, 3.4, 4.8, 6.8), 3
+# Larger volumes keep the coarse scales of wavelets, which cost a reader little; bins have none.
+_MOST_VOXELS = 2**25
+# How many voxels tell what a file without loss would take. Bins may be so many times smaller than the entropy of
+# differences, which knows no neighbours, and than a guess from that and the middle of the volume, which is denser.
+_ASKED, _BELOW_ENTROPY, _BELOW_GUESS = 2**17, 4.0, 1.4
 # How far decoders may be apart before they round, as a share of an item's range, docs/format.md says.
 DECODERS_APART = 2.0**-17
 _LARGEST_CORRECTION = 2**30
@@ -101,12 +106,57 @@ def bounded(
         raise InputError("expected no weights with a largest error, which holds for every voxel; leave them out")
     error = min(error, original.value_range)  # which no clipped voxel exceeds
     best = yield from _smallest(original, settings, error)
-    decoders = framing.bounded_decoders(best.plan, best.content)
-    measured = yield from measuring.measure(decoders, original, best.plan.tree)
+    return (yield from _framed(original, best, error))
+
+
+def _framed(
+    original: Original, made: _File, error: float
+) -> Generator[Progress, None, tuple[bytes, Callable[[], npt.NDArray[Any]]]]:
+    """Frame a file whose every voxel was compared with the original; return what decodes it, too."""
+    decoders = framing.bounded_decoders(made.plan, made.content)
+    measured = yield from measuring.measure(decoders, original, made.plan.tree)
     if not measured.largest <= error:
         raise BudgetError(f"expected no error above {error:g}, got {measured.largest:g}: please report this as a bug")
-    packed = framing.frame(best.plan, best.content, measured.psnr, measured.quality)
+    packed = framing.frame(made.plan, made.content, measured.psnr, measured.quality)
     return packed, framing.array_decoder(original, decoders)
+
+
+def lossless(original: Original, settings: Settings, budget: int) -> Generator[Progress, None, bytes | None]:
+    """Make a file without loss where one fits in ``budget`` bytes.
+
+    Nearly always it does not, and a look at some voxels says so.
+
+    Returns
+    -------
+    bytes or None
+        The frame. None if it would be larger, or the volume has weights, too many voxels, or voxels of more than 32
+        bits.
+    """
+    items = original.items
+    if original.weights is not None or items.dtype.itemsize > 4 or items.size > _MOST_VOXELS or original.is_constant:
+        return None
+    entropy = items.size * _bits_of_differences(items) / 8
+    if entropy > _BELOW_ENTROPY * budget:
+        return None
+    middle = original.middle(_ASKED)
+    if middle is not original and not middle.is_constant:
+        tried = yield from _with_bins(middle, settings, 0.0)
+        if entropy * tried.nbytes > _BELOW_GUESS * budget * middle.items.size * _bits_of_differences(middle.items) / 8:
+            return None
+    made = yield from _with_bins(original, settings, 0.0)
+    if made.nbytes > budget + framing.PROVENANCE_SLACK:
+        return None
+    packed, _ = yield from _framed(original, made, 0.0)
+    return packed if len(packed) <= budget else None
+
+
+def _bits_of_differences(items: npt.NDArray[Any]) -> float:
+    """Entropy of the differences of consecutive voxels, in bits, in rows from all over the items."""
+    rows = items.reshape(-1, items.shape[-1])
+    some = rows[:: max(1, items.size // _ASKED)].astype(np.float64)
+    _, counts = np.unique(np.diff(some, axis=1), return_counts=True)
+    shares = counts / max(1, counts.sum())
+    return float(-(shares * np.log2(shares)).sum())
 
 
 def _smallest(original: Original, settings: Settings, error: float) -> Generator[Progress, None, _File]:
@@ -275,4 +325,4 @@ def _numbers(
     return numbers
 
 
-__all__ = ["DECODERS_APART", "BoundedPlan", "bounded"]
+__all__ = ["DECODERS_APART", "BoundedPlan", "bounded", "lossless"]

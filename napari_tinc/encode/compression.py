@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_tinc.arrays.inputs import check_array, check_volume
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.arrays.scratch import ArrayLike, fits_memory, read_steps
-from napari_tinc.choices import DEFAULT_FAMILY, WAVELET, family_of, has_wavelets
+from napari_tinc.choices import AUTO, DEFAULT_FAMILY, WAVELET, family_of, has_wavelets
 from napari_tinc.encode import framing, measuring, speeds, trial
 from napari_tinc.encode.attempts import (
     Attempt,
@@ -28,7 +28,7 @@ from napari_tinc.encode.attempts import (
     with_wavelets_of_error,
     with_wavelets_of_step,
 )
-from napari_tinc.encode.bounding import bounded
+from napari_tinc.encode.bounding import bounded, lossless
 from napari_tinc.encode.directing import with_directions
 from napari_tinc.encode.masking import promising, with_wavelets
 from napari_tinc.encode.original import Original
@@ -118,7 +118,8 @@ def compress_steps(
     Returns
     -------
     CompressedVolume
-        Its size is at most the budget, if there is one.
+        Its size is at most the budget, if there is one. With model ``"auto"`` nothing is lost where a file without
+        loss is as small: its ``provenance["psnr"]`` is ``"inf"``.
 
     Raises
     ------
@@ -180,17 +181,35 @@ def fill_steps(original: Original, target: Target, settings: Settings, should_st
     if original.is_constant:
         return CompressedVolume(framing.constant(original, settings.provenance), settings.device)
     if target.kind == "psnr":
-        return (yield from _reach(original, settings, target.value, should_stop))
+        return (yield from _or_lossless(_reach(original, settings, target.value, should_stop), original, settings))
     if target.kind == "ssim":
         settings.check_no_networks("an SSIM")
-        return CompressedVolume((yield from reach_ssim(original, settings, target.value)), settings.device)
+        return (yield from _or_lossless(reach_ssim(original, settings, target.value), original, settings))
     if target.kind == "step":
         return (yield from _quantise(original, settings, target.value))
     if target.kind == "max_error":
         settings.check_no_networks("a largest error")
         return CompressedVolume((yield from bounded(original, settings, target.value))[0], settings.device)
     budget = target.budget(original.items.nbytes, original.items.size)
+    exact = (yield from lossless(original, settings, budget)) if settings.model == AUTO else None
+    if exact is not None:
+        return CompressedVolume(exact, settings.device)
     return (yield from _run(original, settings, budget, should_stop))[0]
+
+
+def _or_lossless(steps: Steps, original: Original, settings: Settings) -> Steps:
+    """Reach a quality; return a file without loss where that is smaller, or where nothing else reaches it."""
+    if settings.model != AUTO:
+        return (yield from steps)
+    try:
+        result = yield from steps
+    except BudgetError:
+        exact = yield from lossless(original, settings, original.items.nbytes - 1)
+        if exact is None:
+            raise
+        return CompressedVolume(exact, settings.device)
+    exact = yield from lossless(original, settings, result.nbytes)
+    return result if exact is None else CompressedVolume(exact, settings.device)
 
 
 def calibrate() -> None:
@@ -203,7 +222,7 @@ def calibrate() -> None:
 
 
 def _timed(steps: Steps, original: Original, settings: Settings, should_stop: ShouldStop | None) -> Steps:
-    """Run to the end, and remember how long it took unless it was cut short."""
+    """Run to the end, and remember how long it took unless it was cut short, or so small that nothing was lost."""
     began, phases = time.perf_counter(), set()
 
     def seen(progress: Progress) -> Progress:
@@ -211,7 +230,7 @@ def _timed(steps: Steps, original: Original, settings: Settings, should_stop: Sh
         return progress
 
     result = yield from relay(steps, seen)
-    if settings.time_limit is None and not (should_stop and should_stop()):
+    if settings.time_limit is None and not (should_stop and should_stop()) and "max_error" not in result.provenance:
         trained, seconds = "training" in phases, time.perf_counter() - began
         name = _device_type(settings.device) if trained or "trying" in phases else "cpu"
         items = original.items

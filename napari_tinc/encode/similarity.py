@@ -17,6 +17,7 @@ from napari_tinc.layers import ItemDecoder
 from napari_tinc.measures import metrics
 from napari_tinc.progress import Progress
 from napari_tinc.settings import Settings
+from napari_tinc.volume import CompressedVolume
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +28,8 @@ _BEGIN, _SLOPE, _SLOPES, _LONGEST = 1 / 50, 2.0, (0.2, 4.0), 4.0
 _TINY = 1e-12
 
 
-def reach_ssim(original: Original, settings: Settings, wanted: float) -> Generator[Progress, None, bytes]:
+def reach_ssim(original: Original, settings: Settings, wanted: float) -> Generator[Progress, None, CompressedVolume]:
     """Find the smallest file of wavelets of at least an SSIM, see :func:`napari_tinc.measures.metrics.ssim`.
-
-    Returns
-    -------
-    bytes
-        The frame.
 
     Raises
     ------
@@ -61,7 +57,7 @@ def reach_ssim(original: Original, settings: Settings, wanted: float) -> Generat
         raise BudgetError(f"expected to reach an SSIM of {wanted:g}, got {most:.4f} at best: lower it")
     plan, content = best.plan, best.content
     psnr, quality, _ = yield from measuring.measure(framing.decoders(plan, content), original, plan.tree)
-    return framing.frame(plan, content, psnr, quality)
+    return CompressedVolume(framing.frame(plan, content, psnr, quality), settings.device)
 
 
 def _ssim(original: Original, decoders: Callable[[int], ItemDecoder]) -> Generator[Progress, None, float]:

@@ -1,7 +1,8 @@
-"""Text that a file brought along, fit to be shown."""
+"""Text fit to be shown: what a file brought along, and its quality."""
 
 from __future__ import annotations
 
+import math
 import re
 
 # Control characters, halves of surrogate pairs, and what Unicode says is no character: XML holds none of them.
@@ -21,8 +22,13 @@ def storable(text: str) -> str:
     return _UNSTORABLE.sub(lambda found: _spelt_out(found[0]), text)
 
 
+def decibels_text(psnr: float, digits: int) -> str:
+    """Write a PSNR for people: ``"41.2 dB"``; of what lost nothing, ``"exact"``."""
+    return f"{psnr:.{digits}f} dB" if math.isfinite(psnr) else "exact"
+
+
 def _spelt_out(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-__all__ = ["printable", "storable"]
+__all__ = ["decibels_text", "printable", "storable"]

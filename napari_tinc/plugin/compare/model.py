@@ -15,6 +15,7 @@ from napari_tinc.encode.speeds import Estimate, estimate_comparison
 from napari_tinc.errors import InputError, TincError
 from napari_tinc.plugin.compress.model import Source, budget_of
 from napari_tinc.plugin.compress.report import size_text
+from napari_tinc.system.text import decibels_text
 from napari_tinc.target import Target
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Row:
 
     def title(self) -> str:
         """Name it with its ratio and PSNR, for layers."""
-        psnr = f": {self.values['psnr']:.2f} dB" if self.ok else ""
+        psnr = f": {decibels_text(self.values['psnr'], 2)}" if self.ok else ""
         return f"{self.name}, {self.ratio:g}x{psnr}"
 
 

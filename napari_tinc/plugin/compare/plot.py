@@ -78,14 +78,15 @@ def draw_plot(
 
     from napari_tinc.compare import pictures
 
-    rows = table[(table["problem"] == "") & np.isfinite(table[measure].astype(float))]
+    rows = table[(table["problem"] == "") & table[measure].notna()]
     figure = Figure((size[0] / _DPI, size[1] / _DPI), dpi=_DPI * zoom, layout="constrained", facecolor="none")
     canvas: Any = FigureCanvasAgg(figure)
     axes = figure.subplots()
     pictures.draw(axes, rows, measure, list(names))
     _suit_dock(axes, colour)
     canvas.draw()
-    points = _points(axes, rows, measure, size[1], zoom)
+    placed = rows[np.isfinite(rows[measure].astype(float))]
+    points = _points(axes, placed, measure, size[1], zoom)
     colours = {str(line.get_label()): to_hex(line.get_color()) for line in axes.lines}
     return Drawn(np.asarray(canvas.buffer_rgba()).copy(), points, colours)
 
@@ -94,7 +95,7 @@ def _suit_dock(axes: Any, colour: str) -> None:
     """Small letters in the colours of the window."""
     axes.set_facecolor("none")
     axes.tick_params(labelsize=_FONT, colors=colour, which="both")
-    for label in (axes.xaxis.label, axes.yaxis.label):
+    for label in (axes.title, axes.xaxis.label, axes.yaxis.label):
         label.set(color=colour, fontsize=_FONT)
     for spine in axes.spines.values():
         spine.set_edgecolor(colour)

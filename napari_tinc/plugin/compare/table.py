@@ -163,7 +163,7 @@ def _text(row: Row, column: int) -> str:
     form = COLUMNS[column][2]
     value = _value(row, column)
     if value is not None:
-        return format(value, form)
+        return "exact" if value == math.inf else format(value, form)
     if column != _PSNR:
         return ""
     return row.status if len(row.status) <= _MOST_LETTERS else row.status[:_MOST_LETTERS] + "…"

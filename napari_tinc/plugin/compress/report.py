@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from napari_tinc.system.text import decibels_text
+
 if TYPE_CHECKING:
     from napari_tinc.plugin.compress.losses import Loss
 
@@ -70,11 +72,6 @@ class Report:
             *told,
             *(worst if math.isfinite(self.worst_psnr) else []),
         ]
-
-
-def decibels_text(psnr: float, digits: int) -> str:
-    """Write a PSNR for people: ``"41.2 dB"``; of what lost nothing, ``"exact"``."""
-    return f"{psnr:.{digits}f} dB" if math.isfinite(psnr) else "exact"
 
 
 def size_text(nbytes: float) -> str:

@@ -23,7 +23,7 @@ from napari_tinc.plugin.layers import place
 from napari_tinc.plugin.layers.depth import follow_depth
 from napari_tinc.plugin.window.preferences import limit_cache
 from napari_tinc.plugin.window.viewers import guard_removals
-from napari_tinc.system.text import printable
+from napari_tinc.system.text import decibels_text, printable
 
 if TYPE_CHECKING:  # these import torch, which takes seconds
     from napari_tinc.lazy import Compressed, Source
@@ -202,7 +202,7 @@ def _title(volume: Compressed, name: str) -> str:
     """Name a result by what it is: "neuron, 64×, 49.2 dB"."""
     ratio = f"{volume.ratio:.0f}" if volume.ratio >= 10 else f"{volume.ratio:.1f}"
     psnr = volume.provenance.get("psnr")
-    quality = f", {psnr:.1f} dB" if isinstance(psnr, float) else ", exact" if psnr == "inf" else ""
+    quality = "" if psnr is None else f", {decibels_text(float(psnr), 1)}"
     return printable(f"{name or 'volume'}, {ratio}×{quality}")
 
 

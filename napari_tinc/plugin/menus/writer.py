@@ -19,6 +19,7 @@ from napari_tinc.plugin.layers.results import display_of, is_result, result_volu
 from napari_tinc.plugin.window.dialogs import ask_whether
 from napari_tinc.plugin.window.preferences import read
 from napari_tinc.settings import Settings
+from napari_tinc.system.text import decibels_text
 
 _WHERE = "Choose another size in the compress widget, or under Preferences"
 _SCALE = 100
@@ -52,7 +53,7 @@ def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     if not is_result(layer):
         show_info(
             f"{layer.name} was compressed to {size_text(volume.nbytes)}, {volume.ratio:.1f} times smaller, "
-            f"{float(volume.provenance['psnr']):.1f} dB. {_WHERE}."
+            f"{decibels_text(float(volume.provenance['psnr']), 1)}. {_WHERE}."
         )
     return [path]
 
