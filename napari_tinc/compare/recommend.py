@@ -125,7 +125,7 @@ def _answer(ratio: float, found: list[Result]) -> str:
     if not rivals:
         return f"{said}."
     rival = max(rivals, key=_psnr)
-    more = _gap(taken, rival)
+    more = _psnr(taken) - _psnr(rival)  # infinite or undefined where one loses nothing
     apart = f", {abs(more):.2f} dB {'less' if more >= 0 else 'more'}" if math.isfinite(more) else ""
     return f"{said}; {_how(rival)} reaches {_said(rival)}{apart}."
 

@@ -105,6 +105,14 @@ DEFAULT, SPERR, AV1 = Candidate.tinc("default"), Candidate("sperr"), Candidate("
             "use the codec av1: 32.95 dB in 2.0 s.",
         ),
         (
+            [result(DEFAULT, math.inf), result(AV1, 50.0)],
+            "use Compress with preset fast and model auto: no loss in 0.5 s; the codec av1 reaches 50.00 dB.",
+        ),
+        (
+            [result(DEFAULT, math.inf), result(AV1, math.inf)],
+            "use Compress with preset fast and model auto: no loss in 0.5 s; the codec av1 reaches no loss.",
+        ),
+        (
             [result(EVEN, 31.0)],
             "use Compress with preset fast and model tinc, even between levels, equal within levels: 31.00 dB in "
             "0.5 s.",
@@ -126,6 +134,14 @@ def test_auto_counts_as_what_it_stands_for_and_a_better_peer_is_named():
     (verdict,) = verdicts(found, Facts(0.9, 0.5))
     assert verdict.right
     assert "av1 with 34.50 dB" in verdict.text
+
+
+def test_a_candidate_without_loss_is_better_than_any_other_and_its_name_says_so():
+    exact = result(DEFAULT, math.inf)
+    (verdict,) = verdicts([exact, result(EVEN, 30.0), result(SHALLOW, 31.0)], Facts(0.9, 0.5))
+    assert "The default, default fast, has no loss: none of ours is more than 0.1 dB better." in verdict.text
+    (verdict,) = verdicts([result(DEFAULT, 40.0), result(Candidate.tinc("wavelet"), math.inf)], Facts(0.9, 0.5))
+    assert "The default, default fast, has 40.00 dB: wavelet fast loses nothing." in verdict.text
 
 
 def test_without_the_recommended_candidate_there_is_no_verdict_and_ratios_are_judged_apart():

@@ -64,6 +64,21 @@ def test_every_candidate_and_ratio_is_there_with_its_number(page, finished):
     assert "Global consistency" in text
 
 
+def test_what_lost_nothing_is_called_exact_in_the_table_and_over_the_curves(volume, cache):
+    flat = np.where(volume > np.quantile(volume, 0.8), 200, 10).astype("u1")
+    comparison = Comparison(
+        flat, candidates=[Candidate.tinc("default"), Candidate("sperr")], ratios=[4, 8], cache=cache
+    )
+    list(comparison.run())
+    assert comparison.result("default fast", 4).measures.psnr == np.inf
+    text = " ".join(Page(html_report(comparison)).texts)
+    assert "default fast: exact" in text
+    assert re.search(r"\bexact\b", text.replace("default fast: exact", ""))
+    assert not re.search(r"\binf\b", text)
+    figure = pictures.rate_distortion(comparison.table(), ("psnr",))
+    assert figure.axes[0].get_title().replace("\n", " ") == "no loss: default fast at 4, default fast at 8"
+
+
 def test_the_noise_of_the_volume_is_told(page):
     assert re.search(r"Noise, estimated from blocks of it: (none found|variance .* · intensity)", " ".join(page.texts))
 

@@ -368,7 +368,9 @@ def test_the_three_best_of_the_grid_differ(opened, qtbot):
 
 
 @pytest.mark.parametrize("measure", ["psnr", "ssim", "dice"])
-@pytest.mark.parametrize("values", [(40.0, 41.0), (40.0, 40.0), (0.0, 0.0), (np.inf, 1.0), (np.nan, np.nan)])
+@pytest.mark.parametrize(
+    "values", [(40.0, 41.0), (40.0, 40.0), (0.0, 0.0), (np.inf, 1.0), (np.inf, np.inf), (np.nan, np.nan)]
+)
 @pytest.mark.parametrize("ratios", [(64.0,), (64.0, 256.0)])
 def test_the_plot_is_drawn_without_a_warning(ratios, values, measure):
     """Warnings are errors here, and notifications in napari."""
