@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -45,7 +46,12 @@ def noisy_tubes(*shape: int) -> Floats:
 
 
 def fitted(
-    values: Floats, codes: tuple[int, int, int], roots: tuple[int, int, int], step: float = 0.4, rules: int = 3
+    values: Floats,
+    codes: tuple[int, int, int],
+    roots: tuple[int, int, int],
+    step: float = 0.4,
+    rules: int = 3,
+    prices: Prices | None = None,
 ) -> Fit:
     shape = (1,) * (3 - values.ndim) + values.shape
     volume = values.reshape(shape)
@@ -55,7 +61,7 @@ def fitted(
         Layout(shape, codes, roots),  # type: ignore[arg-type]
         RULES[rules],
         code_of(step),
-        Prices.guessed(),
+        prices or Prices.guessed(),
     )
     while True:
         try:
@@ -119,15 +125,16 @@ def test_a_block_costs_what_its_symbols_say_and_no_more_than_nothing() -> None:
     rng, prices, price = np.random.default_rng(4), Prices.guessed(), 0.085
 
     @njit
-    def quantised(values: Any, used: Any, unused: Any, symbols: Any, box: Any) -> Any:
-        return search._quantise(values, 8, 8, 8, used, unused, 0.085, symbols, box)
+    def quantised(values: Any, used: Any, unused: Any, offsets: Any, symbols: Any, box: Any, missed: Any) -> Any:
+        return search._quantise(values, 8, 8, 8, used, unused, offsets, 0.085, symbols, box, missed)
 
+    offsets, missed = np.array([30.0, 9.0]) / 256, np.empty((2, 2))
     far = np.add.outer(np.add.outer(np.arange(8), np.arange(8)), np.arange(8))
-    for strength in (0.3, 3.0, 30.0):
+    for strength in (0.3, 3.0, 30.0, 3000.0):
         wanted = (strength * rng.normal(size=far.shape) / (1 + far) ** 1.5).astype(np.float32)
         wanted[7, 0, 0] = 0.9  # on its own it is worth its bits, but not a box that is longer for it
         decoded, symbols, box = wanted.copy(), np.zeros(far.shape, np.int16), np.empty(3, np.int64)
-        cost = quantised(decoded, prices.used, prices.unused, symbols, box)
+        cost = quantised(decoded, prices.used, prices.unused, offsets, symbols, box, missed)
         assert cost <= np.square(wanted).sum() + 0.5 * price + 1e-6
         if box[0] < 0:
             assert not symbols.any()
@@ -136,7 +143,7 @@ def test_a_block_costs_what_its_symbols_say_and_no_more_than_nothing() -> None:
         inside = tuple(slice(1 << code) for code in box)
         magnitudes = np.abs(symbols).astype(float)
         assert np.count_nonzero(symbols) == np.count_nonzero(symbols[inside])
-        levels = np.where(magnitudes > 0, magnitudes - np.where(magnitudes == 1, 23, 11) / 256, 0)
+        levels = np.where(magnitudes > 0, magnitudes - np.where(magnitudes == 1, *offsets), 0)
         bits = 6.5
         for i, j, k in np.ndindex(*magnitudes[inside].shape):
             before = [(i, j, k - 1), (i, j - 1, k), (i - 1, j, k)]
@@ -145,6 +152,26 @@ def test_a_block_costs_what_its_symbols_say_and_no_more_than_nothing() -> None:
             size = magnitudes[i, j, k]
             bits += prices.used[number] + 2 * np.log2(size) if size else prices.unused[number]
         assert cost == pytest.approx(np.square(np.abs(wanted) - levels).sum() + price * bits, rel=1e-4)
+        if (box == 3).all():
+            kinds = [magnitudes == 1, magnitudes > 1]
+            smaller = [[kind.sum(), (magnitudes - np.abs(wanted))[kind].sum()] for kind in kinds]
+            np.testing.assert_allclose(missed, smaller, rtol=1e-3, atol=1e-3)
+    assert (box == 3).all()
+
+
+def test_reconstruction_offsets_are_learnt_where_enough_symbols_were_seen() -> None:
+    counts = np.ones((2, 3 * 216))
+    assert Prices.counted(counts, np.zeros((2, 2))).offsets == Prices.guessed().offsets
+    assert Prices.counted(counts, np.array([[1e6, 0.25e6], [1e6, 0.125e6]])).offsets == (64, 32)
+    assert Prices.counted(counts, np.array([[1e6, 0.9e6], [1e6, -0.1e6]])).offsets == (127, 0)
+    array = tubes(24, 40, 36) + np.random.default_rng(0).normal(0, 0.3, (24, 40, 36)).astype(np.float32)
+    cut = (4, 4, 4), (2, 3, 3)
+    guessed = fitted(array, *cut)
+    learnt = fitted(array, *cut, prices=guessed.prices)
+    assert learnt.coded.offsets == guessed.prices.offsets != guessed.coded.offsets
+    # The same symbols' prices with offsets that are far off leave more error.
+    off = replace(guessed.prices, offsets=(90, 60))
+    assert fitted(array, *cut, prices=off).error > 1.02 * learnt.error
 
 
 def test_a_smaller_step_costs_more_bytes_and_leaves_less_error() -> None:

@@ -55,9 +55,9 @@ _FOUND = DIRECTIONS + 3
 _CANDIDATES = _FOUND + 4
 # Of the pairs of slopes, every other one is compared, as on a checkerboard, then those around the best.
 _EVERY_OTHER, _AROUND = np.arange(0, SLOPES**2, 2), np.array([-SLOPES, -1, 1, SLOPES])
-# Reconstruction offsets of symbols of magnitude 1, and of larger ones: they must be known before the first symbol is.
-OFFSETS = (23, 11)
-_FIRST, _OTHERS = OFFSETS[0] / 256, OFFSETS[1] / 256
+# Reconstruction offsets of symbols of magnitude 1, and of larger ones, in 256ths, where none were seen; and how many
+# must be seen to learn as much from them.
+_OFFSETS, _TRUSTED = (23, 11), 64
 _WORTH_TRYING, _SHRINK = 0.5, 0.08
 _CLASSES = 6
 _PLACES = _CLASSES**3
@@ -74,10 +74,14 @@ class Prices:
     ----------
     used, unused : ndarray of float64, shape (3 * 216,)
         Of a symbol that is not 0, its sign included; of a 0 within the box of a block.
+    offsets : tuple of int
+        By how many 256ths of a step coefficients are smaller than their magnitudes: 1, and larger ones. They must be
+        known before the first block is.
     """
 
     used: Array
     unused: Array
+    offsets: tuple[int, int] = _OFFSETS
 
     @classmethod
     def guessed(cls) -> Prices:
@@ -86,8 +90,16 @@ class Prices:
         return cls(np.tile(4.5 + 0.35 * steps, _NEIGHBOURS), np.tile(0.5 * 0.8**steps, _NEIGHBOURS))
 
     @classmethod
-    def counted(cls, counts: Array) -> Prices:
-        """Learn from counts of symbols that are 0 and that are not, shape (2, 3 * 216)."""
+    def counted(cls, counts: Array, missed: Array) -> Prices:
+        """Learn from a layer.
+
+        Parameters
+        ----------
+        counts : ndarray of float64, shape (2, 3 * 216)
+            Symbols that are 0 and that are not.
+        missed : ndarray of float64, shape (2, 2)
+            Symbols of magnitude 1 and larger ones: how many, and the sum of what coefficients are smaller.
+        """
         guess = cls.guessed()
         together = np.tile(counts.reshape(2, _NEIGHBOURS, -1).sum(1), _NEIGHBOURS)
         known = together + 4.0 * np.array([0.95, 0.05])[:, None]
@@ -95,7 +107,12 @@ class Prices:
         share = some[1] / some.sum(0)
         weight = 8 / (8 + together.sum(0))
         used = -np.log2(share) + 2.0
-        return cls(weight * guess.used + (1 - weight) * used, weight * guess.unused - (1 - weight) * np.log2(1 - share))
+        first, others = (256 * missed[:, 1] + _TRUSTED * np.array(_OFFSETS)) / (missed[:, 0] + _TRUSTED)
+        return cls(
+            weight * guess.used + (1 - weight) * used,
+            weight * guess.unused - (1 - weight) * np.log2(1 - share),
+            (min(127, max(0, round(first))), min(127, max(0, round(others)))),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,23 +165,27 @@ def fit_step(
     Fit
     """
 
-    def searched(cell: Cell) -> tuple[Tile, Array, float]:
+    def searched(cell: Cell) -> tuple[Tile, Array, Array, float]:
         beyond = [(0, n - m) for n, m in zip(layout.padded(cell), layout.extent(cell), strict=True)]
         values, box = np.pad(read(layout.box(cell)), beyond, mode="edge"), layout.box(cell)
         cares = np.ones(layout.extent(cell), np.float32) if read_weights is None else read_weights(box)
         cares = np.pad(cares, beyond)  # nothing beyond the end of the volume matters
         return _search_tile(values, cares, layout, layout.extent(cell), rules, step_of(step_code), prices)
 
-    streams, error, counts, learnt = [], 0.0, np.zeros((2, _NEIGHBOURS * _PLACES)), fresh()
+    streams, error, learnt = [], 0.0, fresh()
+    counts, missed = np.zeros((2, _NEIGHBOURS * _PLACES)), np.zeros((2, 2))
     cells = list(layout.cells())
-    for cell, (tile, counted, missed) in zip(cells, block_threads().map(searched, cells), strict=True):
+    for cell, (tile, counted, smaller, lost) in zip(cells, block_threads().map(searched, cells), strict=True):
         statistics = learnt if cell == cells[0] else learnt.copy()
         used = tile.symbols.any()
         streams.append((encode_tile(tile, layout, layout.extent(cell), rules, statistics) or b"\0") if used else b"")
-        error += missed
+        error += lost
         counts += counted
+        missed += smaller
         yield
-    return Fit(CodedDirections(layout, rules, step_code, OFFSETS, tuple(streams)), error, Prices.counted(counts))
+    return Fit(
+        CodedDirections(layout, rules, step_code, prices.offsets, tuple(streams)), error, Prices.counted(counts, missed)
+    )
 
 
 def _search_tile(
@@ -175,7 +196,7 @@ def _search_tile(
     rules: Rules,
     step: float,
     prices: Prices,
-) -> tuple[Tile, Array, float]:
+) -> tuple[Tile, Array, Array, float]:
     """Choose the blocks of a tile.
 
     Parameters
@@ -195,7 +216,7 @@ def _search_tile(
     Returns
     -------
     tile : Tile
-    counts : ndarray of float64, shape (2, 3 * 216)
+    counts, missed : ndarray of float64
         For :meth:`Prices.counted`.
     error : float
         Sum of squared errors.
@@ -203,16 +224,17 @@ def _search_tile(
     codes, tile = layout.codes, Tile.empty(values.shape, layout)
     wanted, decoded = values / np.float32(step), np.zeros(values.shape, np.float32)
     counts = np.zeros((2, _NEIGHBOURS * _PLACES))
-    sides = (len(codes), *(1 << int(code) for code in codes[0]))
+    sides, missed = (len(codes), *(1 << int(code) for code in codes[0])), np.zeros((len(codes) + 1, 2, 2, 2))
     whole = np.empty(sides, np.float32)
     _search(
         wanted, cares, decoded, tile.levels, tile.modes, tile.extents, tile.symbols, codes, np.array(extent),
-        rules.slopes, rules.carries, rules.kinds, BASES, TURNED_BASES, prices.used, prices.unused, LAMBDA, whole,
-        np.empty(sides, np.int16), np.empty((len(codes), 8), np.int64), np.empty((len(codes), 2)), counts,
+        rules.slopes, rules.carries, rules.kinds, BASES, TURNED_BASES, prices.used, prices.unused,
+        np.array(prices.offsets) / 256, LAMBDA, whole, np.empty(sides, np.int16), np.empty((len(codes), 8), np.int64),
+        np.empty((len(codes), 2)), missed, counts,
     )  # fmt: skip
     inside = tuple(slice(0, n) for n in extent)
-    missed = ((wanted[inside] - decoded[inside]) * cares[inside]).ravel()
-    return tile, counts, float(step**2 * np.vdot(missed, missed))
+    lost = ((wanted[inside] - decoded[inside]) * cares[inside]).ravel()
+    return tile, counts, missed[0, 1], float(step**2 * np.vdot(lost, lost))
 
 
 @part()
@@ -229,8 +251,11 @@ def _class(symbols, z, y, x, i, j, k):  # type: ignore[no-untyped-def]
 
 
 @part()
-def _quantise(values, depth, height, width, used, unused, lagrangian, symbols, box):  # type: ignore[no-untyped-def]
+def _quantise(  # type: ignore[no-untyped-def]
+    values, depth, height, width, used, unused, offsets, lagrangian, symbols, box, missed
+):
     """Quantise a block by rate and distortion; return what it costs, and leave the coefficients as decoded."""
+    missed[:] = 0
     # By classes of frequencies: what it costs more to code the coefficients than not to.
     excess = np.zeros((_CLASSES, _CLASSES, _CLASSES))
     nothing = 0.0
@@ -247,10 +272,13 @@ def _quantise(values, depth, height, width, used, unused, lagrangian, symbols, b
                     price = used[number] - unused[number]
                     rounded = int(min(size + 0.5 - (_SHRINK if size >= 1.5 else 0.0), LARGEST))
                     for magnitude in range(max(1, rounded - 1), rounded + 1):
-                        stands = magnitude - (_FIRST if magnitude == 1 else _OTHERS)
+                        stands = magnitude - offsets[np.int64(magnitude > 1)]
                         cost = (size - stands) ** 2 + lagrangian * (price + 2 * math.log2(magnitude))
                         if cost < least:
                             least, chosen, decoded = cost, magnitude, np.float32(stands)
+                if chosen:
+                    missed[np.int64(chosen > 1), 0] += 1
+                    missed[np.int64(chosen > 1), 1] += chosen - size
                 excess[_CODES[i], _CODES[j], _CODES[k]] += least - energy + lagrangian * unused[number]
                 symbols[i, j, k] = chosen if value > 0 else -chosen
                 values[i, j, k] = decoded if value > 0 else -decoded
@@ -447,8 +475,8 @@ def _choose(  # type: ignore[no-untyped-def]
 
 @part()
 def _try(  # type: ignore[no-untyped-def]
-    wanted, cares, decoded, z, y, x, code, mode, slopes, carries, kinds, bases, turned_bases, used, unused, lagrangian,
-    face, smoothed, plane, predicted, block, spare, found, box,
+    wanted, cares, decoded, z, y, x, code, mode, slopes, carries, kinds, bases, turned_bases, used, unused, offsets,
+    lagrangian, face, smoothed, plane, predicted, block, spare, found, box, missed,
 ):  # fmt: skip
     """Predict, transform and quantise a block; return what it costs without its mode. ``block`` is as decoded."""
     depth, height, width = 1 << code[0], 1 << code[1], 1 << code[2]
@@ -461,7 +489,7 @@ def _try(  # type: ignore[no-untyped-def]
     turn(turned_bases[kind[0], code[0]], block, spare, 0, depth, height, width, depth)
     turn(turned_bases[kind[1], code[1]], spare, block, 1, depth, height, width, height)
     turn(turned_bases[kind[2], code[2]], block, spare, 2, depth, height, width, width)
-    cost = _quantise(spare, depth, height, width, used, unused, lagrangian, found, box)
+    cost = _quantise(spare, depth, height, width, used, unused, offsets, lagrangian, found, box, missed)
     _copy(predicted, block, depth, height, width)
     if box[0] >= 0:
         synthesise(bases, kind, code, box, spare, predicted)
@@ -510,13 +538,13 @@ def _next_child(level, state, codes, inside):  # type: ignore[no-untyped-def]
 @compiled
 def _search(  # type: ignore[no-untyped-def]
     wanted, cares, decoded, levels, modes, extents, symbols, codes, inside, slopes, carries, kinds, bases,
-    turned_bases, used, unused, lagrangian, whole, kept, state, costs, counts,
+    turned_bases, used, unused, offsets, lagrangian, whole, kept, state, costs, missed, counts,
 ):  # fmt: skip
     """Descend every root block; a block is split if its children together cost less than it does as a whole.
 
     Of every level is known: ``state``, the place of its block, the child that is next, mode and box of the block as a
-    whole; ``costs``, what it costs as a whole, and what its children have cost so far; ``whole`` and ``kept``, its
-    voxels and its symbols as a whole.
+    whole; ``costs``, what it costs as a whole, and what its children have cost so far; ``missed``, one level later,
+    what :meth:`Prices.counted` asks for likewise; ``whole`` and ``kept``, its voxels and its symbols as a whole.
     """
     longest = 1 << max(codes[0, 0], max(codes[0, 1], codes[0, 2]))
     face, plane = np.empty((FACE, FACE), np.float32), np.empty((LONGEST + 1, LONGEST + 1), np.float32)
@@ -524,7 +552,7 @@ def _search(  # type: ignore[no-untyped-def]
     predicted = np.empty((longest, longest, longest), np.float32)
     block, spare = np.empty_like(predicted), np.empty_like(predicted)
     found, box = np.empty(predicted.shape, np.int16), np.empty(3, np.int64)
-    place, chosen = np.empty(3, np.int64), np.empty(_CANDIDATES, np.int64)
+    place, chosen, smaller = np.empty(3, np.int64), np.empty(_CANDIDATES, np.int64), np.empty((2, 2))
     deepest, smallest = len(codes) - 1, codes[len(codes) - 1]
     for root_z in range(0, wanted.shape[0], 1 << codes[0, 0]):
         fill_layer(decoded, root_z, 1 << codes[0, 0])
@@ -544,17 +572,19 @@ def _search(  # type: ignore[no-untyped-def]
                             smoothed, predicted, block, spare, chosen,
                         )  # fmt: skip
                         costs[level, 0], costs[level, 1] = math.inf, lagrangian * _SPLIT_BITS
+                        missed[level + 1, 1] = 0
                         for mode in chosen:
                             if mode < 0:
                                 continue
                             bits = _mode_bits(modes, mode, place)
                             cost = lagrangian * (bits + (_SPLIT_BITS if level < deepest else 0.0)) + _try(
                                 wanted, cares, decoded, z, y, x, code, mode, slopes, carries, kinds, bases,
-                                turned_bases, used, unused, lagrangian, face, smoothed, plane, predicted, block, spare,
-                                found, box,
+                                turned_bases, used, unused, offsets, lagrangian, face, smoothed, plane, predicted,
+                                block, spare, found, box, smaller,
                             )  # fmt: skip
                             if cost < costs[level, 0]:
                                 costs[level, 0], state[level, 4] = cost, mode
+                                missed[level + 1, 0] = smaller
                                 for axis in range(3):
                                     state[level, 5 + axis] = box[axis]
                                 _copy(block, whole[level], 1 << code[0], 1 << code[1], 1 << code[2])
@@ -567,10 +597,11 @@ def _search(  # type: ignore[no-untyped-def]
                     if level < deepest and state[level, 3] < children and costs[level, 1] < costs[level, 0]:
                         level = _next_child(level, state, codes, inside)
                         continue
-                    cost = costs[level, 1]
+                    cost, settled = costs[level, 1], 1
                     if level == deepest or costs[level, 1] >= costs[level, 0]:
-                        cost = costs[level, 0]
+                        cost, settled = costs[level, 0], 0
                         _settle(level, state, whole, kept, decoded, symbols, levels, modes, extents, codes)
+                    missed[level, 1] += missed[level + 1, settled]
                     level -= 1
                     if level >= 0:
                         costs[level, 1] += cost
@@ -595,4 +626,4 @@ def _count(symbols, levels, extents, codes, counts):  # type: ignore[no-untyped-
                     counts[np.int64(symbols[z, y, x] != 0), number] += 1
 
 
-__all__ = ["LAMBDA", "OFFSETS", "Fit", "Prices", "Read", "fit_step"]
+__all__ = ["LAMBDA", "Fit", "Prices", "Read", "fit_step"]

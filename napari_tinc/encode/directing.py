@@ -35,7 +35,7 @@ _MIDDLE_VOXELS = 2**19
 _ROOTS = ((4, 4, 4), (3, 4, 4), (4, 3, 4), (4, 4, 3), (3, 5, 5), (2, 5, 5))
 # A tile and its neighbours across a plane along the first axis have no more voxels than a fifth of a second decodes.
 _ROW_VOXELS = 2**22
-_TRIES, _FILL = 8, 0.996
+_TRIES, _FILL = 8, 0.998
 # By how many codes a step grows where a size halves, to guess the step of a size.
 _CODES_PER_OCTAVE = 192
 # A first guess: by how many codes the step of wavelets of the same size is coarser. On 14 volumes, at three sizes each,
