@@ -14,7 +14,7 @@ import numpy.typing as npt
 from napari_tinc.arrays.scratch import Bounds, boxes
 from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import integer
-from napari_tinc.kernels import compiled
+from napari_tinc.kernels import compiled, part
 from napari_tinc.system.threads import block_threads
 
 Floats32 = npt.NDArray[np.float32]
@@ -27,7 +27,7 @@ MAX_CHANNELS = 32
 # Weights are multiples of a step, in half a byte.
 LARGEST_WEIGHT = 7
 _HEAD, _CHANNEL = 12, 48
-_PART_VOXELS = 2**16
+_PART_VOXELS = 2**17
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,22 +68,15 @@ class PostFilter:
         -------
         ndarray of float32, shape (z, y, x)
         """
-        weights, last = self.kernels()
+        (weights, last), last_bias = self.kernels(), np.array([self.last_bias], np.float32)
         out = np.empty([side - 2 * REACH for side in values.shape], np.float32)
 
         def filtered(box: Bounds) -> None:
-            part = values[tuple(slice(start, stop + 2 * REACH) for start, stop in box)]
+            around = values[tuple(slice(start, stop + 2 * REACH) for start, stop in box)]
             inner = tuple(slice(start, stop) for start, stop in box)
-            with np.errstate(over="ignore", invalid="ignore"):
-                seen = np.empty((2, *part.shape), np.float32)
-                np.divide(part, np.float32(self.scale), out=seen[0])
-                compress(seen[0], seen[1])
-                hidden = _convolved(seen, weights, self.biases)
-                np.maximum(hidden, 0, out=hidden)
-                moved = _convolved(hidden, last, np.array([self.last_bias], np.float32))[0, :, :, : -2 * REACH]
-                moved *= np.float32(self.scale)
-                moved += part[(slice(REACH, -REACH),) * 3]
-            out[inner] = np.nan_to_num(moved, copy=False)
+            _filter(around, np.float32(self.scale), weights, self.biases, last, last_bias, out[inner])
+            if not np.isfinite(out[inner].sum()):  # only what a hostile file says
+                np.nan_to_num(out[inner], copy=False)
 
         for _ in block_threads().map(filtered, list(boxes(tuple((0, side) for side in out.shape), _PART_VOXELS))):
             pass
@@ -99,46 +92,92 @@ class PostFilter:
         return weights.reshape(-1, 2, 3, 3, 3), last.reshape(1, -1, 3, 3, 3)
 
 
-def compress(values: Floats32, out: Floats32) -> None:
+@part()
+def compress(value):  # type: ignore[no-untyped-def]
     """Compress large values: x / (1 + |x|)^(3/4), by operations that are rounded alike everywhere."""
-    np.abs(values, out=out)
-    out += 1
-    root = np.sqrt(out)
-    np.sqrt(root, out=out)
-    out *= root
-    np.divide(values, out, out=out)
-
-
-def _convolved(values: Floats32, weights: Floats32, biases: Floats32) -> Floats32:
-    """Convolve (channels, z, y, x); the result has as long rows, of which the last two voxels say nothing."""
-    depth, height, width = values.shape[1:]
-    out = np.zeros((len(weights), depth - 2, height - 2, width), np.float32)
-    _convolve(values, weights, biases, out)
-    return out
+    root = np.sqrt(abs(value) + np.float32(1))
+    return value / (np.sqrt(root) * root)
 
 
 @compiled
-def _convolve(values, weights, biases, out):  # type: ignore[no-untyped-def]
+def _filter(values, scale, weights, biases, last, last_bias, out):  # type: ignore[no-untyped-def]
+    """Filter a part of a volume: all of it while it is in the processor's cache."""
+    depth, height, width = values.shape
+    seen = np.empty((2, depth, height, width), np.float32)
+    for z in range(depth):
+        for y in range(height):
+            for x in range(width):
+                seen[0, z, y, x] = values[z, y, x] / scale
+                seen[1, z, y, x] = compress(seen[0, z, y, x])
+    # The last two voxels of their rows say nothing.
+    hidden = np.empty((len(weights), depth - 2, height - 2, width), np.float32)
+    for first in range(0, len(weights) - 1, 2):
+        _convolve_two(seen, weights, biases, hidden, first)
+    if len(weights) % 2:
+        _convolve(seen, weights, biases, hidden, len(weights) - 1)
+    rectified = hidden.reshape(-1)
+    for i in range(rectified.size):
+        rectified[i] = max(rectified[i], np.float32(0))
+    moved = np.empty((1, depth - 4, height - 4, width), np.float32)
+    _convolve(hidden, last, last_bias, moved, 0)
+    for z in range(depth - 4):
+        for y in range(height - 4):
+            for x in range(width - 4):
+                out[z, y, x] = moved[0, z, y, x] * scale + values[z + 2, y + 2, x + 2]
+
+
+@part()
+def _convolve(values, weights, biases, out, channel):  # type: ignore[no-untyped-def]
     """Convolve a plane at a time, its rows as one long one: rows of a small box are too short for vectors."""
     width = out.shape[3]
     many = out.shape[2] * width - 2
-    for channel in range(out.shape[0]):
-        for z in range(out.shape[1]):
-            row = out[channel, z].reshape(-1)[:many]
-            row[:] = biases[channel]
-            for source in range(values.shape[0]):
-                for dz in range(3):
-                    taps, plane = weights[channel, source, dz], values[source, z + dz].reshape(-1)
-                    above, line, below = plane, plane[width:], plane[2 * width :]
-                    a0, a1, a2 = taps[0, 0], taps[0, 1], taps[0, 2]
-                    b0, b1, b2 = taps[1, 0], taps[1, 1], taps[1, 2]
-                    c0, c1, c2 = taps[2, 0], taps[2, 1], taps[2, 2]
-                    for x in range(many):
-                        row[x] += (
-                            (a0 * above[x] + a1 * above[x + 1] + a2 * above[x + 2])
-                            + (b0 * line[x] + b1 * line[x + 1] + b2 * line[x + 2])
-                            + (c0 * below[x] + c1 * below[x + 1] + c2 * below[x + 2])
-                        )
+    for z in range(out.shape[1]):
+        row = out[channel, z].reshape(-1)[:many]
+        row[:] = biases[channel]
+        for source in range(values.shape[0]):
+            for dz in range(3):
+                taps, plane = weights[channel, source, dz], values[source, z + dz].reshape(-1)
+                above, line, below = plane, plane[width:], plane[2 * width :]
+                a0, a1, a2 = taps[0, 0], taps[0, 1], taps[0, 2]
+                b0, b1, b2 = taps[1, 0], taps[1, 1], taps[1, 2]
+                c0, c1, c2 = taps[2, 0], taps[2, 1], taps[2, 2]
+                for x in range(many):
+                    row[x] += (
+                        (a0 * above[x] + a1 * above[x + 1] + a2 * above[x + 2])
+                        + (b0 * line[x] + b1 * line[x + 1] + b2 * line[x + 2])
+                        + (c0 * below[x] + c1 * below[x + 1] + c2 * below[x + 2])
+                    )
+
+
+@part()
+def _convolve_two(values, weights, biases, out, channel):  # type: ignore[no-untyped-def]
+    """Do what `_convolve` does for a channel and the next one, with the same values once in registers."""
+    width = out.shape[3]
+    many = out.shape[2] * width - 2
+    for z in range(out.shape[1]):
+        row, other = out[channel, z].reshape(-1)[:many], out[channel + 1, z].reshape(-1)[:many]
+        row[:], other[:] = biases[channel], biases[channel + 1]
+        for source in range(values.shape[0]):
+            for dz in range(3):
+                taps, plane = weights[channel : channel + 2, source, dz], values[source, z + dz].reshape(-1)
+                above, line, below = plane, plane[width:], plane[2 * width :]
+                a0, a1, a2 = taps[0, 0, 0], taps[0, 0, 1], taps[0, 0, 2]
+                b0, b1, b2 = taps[0, 1, 0], taps[0, 1, 1], taps[0, 1, 2]
+                c0, c1, c2 = taps[0, 2, 0], taps[0, 2, 1], taps[0, 2, 2]
+                d0, d1, d2 = taps[1, 0, 0], taps[1, 0, 1], taps[1, 0, 2]
+                e0, e1, e2 = taps[1, 1, 0], taps[1, 1, 1], taps[1, 1, 2]
+                f0, f1, f2 = taps[1, 2, 0], taps[1, 2, 1], taps[1, 2, 2]
+                for x in range(many):
+                    row[x] += (
+                        (a0 * above[x] + a1 * above[x + 1] + a2 * above[x + 2])
+                        + (b0 * line[x] + b1 * line[x + 1] + b2 * line[x + 2])
+                        + (c0 * below[x] + c1 * below[x + 1] + c2 * below[x + 2])
+                    )
+                    other[x] += (
+                        (d0 * above[x] + d1 * above[x + 1] + d2 * above[x + 2])
+                        + (e0 * line[x] + e1 * line[x + 1] + e2 * line[x + 2])
+                        + (f0 * below[x] + f1 * below[x + 1] + f2 * below[x + 2])
+                    )
 
 
 def postfilter_size(channels: int) -> int:

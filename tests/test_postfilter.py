@@ -89,9 +89,14 @@ def test_parts_and_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_compressed_values_are_what_the_page_says() -> None:
     values = np.array([0, 1, -1, 1e-3, -1e5, 3e38], np.float32)
-    out = np.empty_like(values)
-    compress(values, out)
-    np.testing.assert_allclose(out, values / (1 + np.abs(values.astype(np.float64))) ** 0.75, rtol=1e-6)
+    np.testing.assert_allclose(
+        compress.py_func(values), values / (1 + np.abs(values.astype(np.float64))) ** 0.75, rtol=1e-6
+    )
+
+
+def test_weights_of_a_hostile_file_give_finite_voxels() -> None:
+    huge = replace(any_filter(3), steps=np.full(3, 3e38, np.float32))
+    assert np.isfinite(huge.apply(padded(noise(5, 6, 7)))).all()
 
 
 @pytest.mark.parametrize("channels", [1, 8, 32])
