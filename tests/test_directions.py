@@ -52,6 +52,7 @@ def fitted(
     step: float = 0.4,
     rules: int = 3,
     prices: Prices | None = None,
+    lagrangian: float = search.LAMBDA,
 ) -> Fit:
     shape = (1,) * (3 - values.ndim) + values.shape
     volume = values.reshape(shape)
@@ -62,6 +63,7 @@ def fitted(
         RULES[rules],
         code_of(step),
         prices or Prices.guessed(),
+        lagrangian,
     )
     while True:
         try:
@@ -179,6 +181,14 @@ def test_a_smaller_step_costs_more_bytes_and_leaves_less_error() -> None:
     coarse, fine = (fitted(values, (3, 3, 3), (3, 4, 4), step) for step in (1.0, 0.1))
     assert coarse.nbytes < fine.nbytes
     assert coarse.error > fine.error
+
+
+def test_dearer_bits_are_fewer_at_the_same_step() -> None:
+    array = noisy_tubes(24, 40, 36)
+    cheap, dear = (fitted(array, (4, 4, 4), (2, 3, 3), lagrangian=factor * search.LAMBDA) for factor in (1, 2))
+    assert cheap.coded.step_code == dear.coded.step_code
+    assert dear.nbytes < 0.95 * cheap.nbytes
+    assert dear.error > cheap.error
 
 
 def test_a_region_is_what_the_whole_has_there_and_needs_its_own_tiles_only() -> None:

@@ -139,7 +139,13 @@ class Fit:
 
 
 def fit_step(
-    read: Read, read_weights: Read | None, layout: Layout, rules: Rules, step_code: int, prices: Prices
+    read: Read,
+    read_weights: Read | None,
+    layout: Layout,
+    rules: Rules,
+    step_code: int,
+    prices: Prices,
+    lagrangian: float = LAMBDA,
 ) -> Generator[None, None, Fit]:
     """Make the directional layer of a step.
 
@@ -154,6 +160,8 @@ def fit_step(
     step_code : int
         See :func:`napari_tinc.quantiser.step_of`.
     prices : Prices
+    lagrangian : float
+        Squared steps that are worth a bit: a little more makes a layer a little smaller.
 
     Yields
     ------
@@ -170,7 +178,7 @@ def fit_step(
         values, box = np.pad(read(layout.box(cell)), beyond, mode="edge"), layout.box(cell)
         cares = np.ones(layout.extent(cell), np.float32) if read_weights is None else read_weights(box)
         cares = np.pad(cares, beyond)  # nothing beyond the end of the volume matters
-        return _search_tile(values, cares, layout, layout.extent(cell), rules, step_of(step_code), prices)
+        return _search_tile(values, cares, layout, layout.extent(cell), rules, step_of(step_code), prices, lagrangian)
 
     streams, error, learnt = [], 0.0, fresh()
     counts, missed = np.zeros((2, _NEIGHBOURS * _PLACES)), np.zeros((2, 2))
@@ -196,6 +204,7 @@ def _search_tile(
     rules: Rules,
     step: float,
     prices: Prices,
+    lagrangian: float,
 ) -> tuple[Tile, Array, Array, float]:
     """Choose the blocks of a tile.
 
@@ -212,6 +221,7 @@ def _search_tile(
     step : float
         Of the quantiser.
     prices : Prices
+    lagrangian : float
 
     Returns
     -------
@@ -229,8 +239,8 @@ def _search_tile(
     _search(
         wanted, cares, decoded, tile.levels, tile.modes, tile.extents, tile.symbols, codes, np.array(extent),
         rules.slopes, rules.carries, rules.kinds, BASES, TURNED_BASES, prices.used, prices.unused,
-        np.array(prices.offsets) / 256, LAMBDA, whole, np.empty(sides, np.int16), np.empty((len(codes), 8), np.int64),
-        np.empty((len(codes), 2)), missed, counts,
+        np.array(prices.offsets) / 256, lagrangian, whole, np.empty(sides, np.int16),
+        np.empty((len(codes), 8), np.int64), np.empty((len(codes), 2)), missed, counts,
     )  # fmt: skip
     inside = tuple(slice(0, n) for n in extent)
     lost = ((wanted[inside] - decoded[inside]) * cares[inside]).ravel()

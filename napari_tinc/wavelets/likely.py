@@ -94,7 +94,13 @@ class Likely:
         return max(finest, beyond - 1)
 
 
-def next_code(tried: Mapping[int, float], expected: Callable[[int], float], level: float, finest: int = 0) -> int:
+def next_code(
+    tried: Mapping[int, float],
+    expected: Callable[[int], float],
+    level: float,
+    finest: int = 0,
+    coarsest: int = STEP_CODES - 1,
+) -> int:
     """Propose the code of a step to try, where something that falls from code to code is expected to reach a level.
 
     Parameters
@@ -104,8 +110,8 @@ def next_code(tried: Mapping[int, float], expected: Callable[[int], float], leve
     expected : callable
         What it is expected to be at any code. It may be off; by as much as at the codes tried nearby.
     level : float
-    finest : int
-        Least code to propose.
+    finest, coarsest : int
+        Least and largest code to propose.
 
     Returns
     -------
@@ -119,12 +125,12 @@ def next_code(tried: Mapping[int, float], expected: Callable[[int], float], leve
     trusted = (lambda code: 0.0) if narrow else expected
     near = sorted(tried, key=lambda code: min(abs(code - end) for end in ends))[: 3 if len(ends) == 2 else 1]
     off = np.polynomial.Polynomial.fit(near, [tried[code] - trusted(code) for code in near], len(near) - 1)
-    low, high = finest if fine is None else fine + 1, STEP_CODES - 1 if coarse is None else coarse - 1
+    low, high = finest if fine is None else fine + 1, coarsest if coarse is None else coarse - 1
 
     def is_below(code: int) -> bool:
         return bool(trusted(code) + off(code) <= level)
 
-    return min(low + bisect_left(range(low, max(low, high)), True, key=is_below), STEP_CODES - 1)
+    return min(low + bisect_left(range(low, max(low, high)), True, key=is_below), coarsest)
 
 
 __all__ = ["LAMBDA", "Likely", "next_code"]
