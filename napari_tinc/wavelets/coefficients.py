@@ -68,6 +68,7 @@ _SCRATCH = np.dtype(
             ("learnt", np.int64),
             ("weights", np.int32, (5 * _SETS, INPUTS)),
             ("kept", np.int64),
+            ("hope", np.float64, CELL * CELL),  # what its symbols can gain at most, from a row on
         ],
     )
 )
@@ -449,6 +450,22 @@ def _promise(values, weights, band, z0, z1, y0, y1, x0, x1, price):  # type: ign
     return total
 
 
+@part()
+def _hope(cell, values, weights, band, z0, z1, y0, y1, x0, x1, price):  # type: ignore[no-untyped-def]
+    """Say of every row of a cell what its symbols, and those behind it, can gain at most: each has its price at least.
+
+    Not what they are likely to gain, as :func:`_promise` says, so that a cell is given up only if it would be anyway.
+    """
+    total, rows = 0.0, y1 - y0
+    for row in range((z1 - z0) * rows - 1, -1, -1):
+        z, y = z0 + row // rows, y0 + row % rows
+        for x in range(x0, x1):
+            size = np.float64(abs(values[band, z, y, x]))
+            weight = np.float64(weights[0, 0, 0, 0] if weights.size == 1 else weights[0, z, y, x])
+            total += max(0.0, weight * (size * size if size > 1.0 else 2 * size - 1) - price)
+        cell.hope[row] = total
+
+
 @compiled
 def _decode_block(coder, stream, models, orientations, known, shape, places, symbols):  # type: ignore[no-untyped-def]
     """Read the cells of a block that are used, band by band, cell of 4 x 4 x 4 by cell, and return how many they are.
@@ -578,19 +595,23 @@ def _encode_block(  # type: ignore[no-untyped-def]
                     tried = most > cost + none * (z1 - z0) * (y1 - y0) * (x1 - x0)
                     if tried:
                         _begin_cell(model, cell)
-                        for z in range(z0, z1):
-                            for y in range(y0, y1):
-                                for x in range(x0, x1):
-                                    weight = weights[0, 0, 0, 0] if one else weights[0, z, y, x]
-                                    _look_at(model, ahead, beside, above, shifts, orientation, band, share, z, y, x)
-                                    value = values[band, z, y, x]
-                                    symbol, bits = _quantise_symbol(model, cell, value, lagrangian / max(weight, 1e-6))
-                                    gain -= lagrangian * bits
-                                    if symbol:
-                                        symbols[band, z, y, x] = symbol
-                                        size = abs(symbol)
-                                        gain += weight * size * (2 * abs(value) - size)
-                                        _found(ahead, coming, cells, z, y, x, size, _TOLD)
+                        _hope(cell, values, weights, band, z0, z1, y0, y1, x0, x1, lagrangian * _NEW_BITS)
+                        rows = y1 - y0
+                        for row in range((z1 - z0) * rows):
+                            if knows and cell.kept == 0 and gain + cell.hope[row] <= cost:
+                                break  # it will not be used
+                            z, y = z0 + row // rows, y0 + row % rows
+                            for x in range(x0, x1):
+                                weight = weights[0, 0, 0, 0] if one else weights[0, z, y, x]
+                                _look_at(model, ahead, beside, above, shifts, orientation, band, share, z, y, x)
+                                value = values[band, z, y, x]
+                                symbol, bits = _quantise_symbol(model, cell, value, lagrangian / max(weight, 1e-6))
+                                gain -= lagrangian * bits
+                                if symbol:
+                                    symbols[band, z, y, x] = symbol
+                                    size = abs(symbol)
+                                    gain += weight * size * (2 * abs(value) - size)
+                                    _found(ahead, coming, cells, z, y, x, size, _TOLD)
                         _predict_cell(model, over, cells, orientation, band, share, cz, cy, cx)
                     used = tried and cells[cz, cy, cx, _FOUND] > 0 and (cell.kept > 0 or gain > cost or not knows)
                     put(coder, buffer, np.int64(used), mixed)
