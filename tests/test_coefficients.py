@@ -192,7 +192,7 @@ def values() -> npt.NDArray[np.float32]:
 
 
 def chosen(values: npt.NDArray[np.float32], weights: npt.NDArray[np.float32], lagrangian: float) -> Ints:
-    return Encoder().add(Statistics.fresh(), values, weights, lagrangian, ALL, NO_PARENT)[0]
+    return np.asarray(Encoder().add(Statistics.fresh(), values, weights, lagrangian, ALL, NO_PARENT)[0])
 
 
 def test_bits_that_cost_nothing_leave_symbols_rounded(values: npt.NDArray[np.float32]) -> None:

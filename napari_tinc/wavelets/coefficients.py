@@ -29,7 +29,7 @@ from napari_tinc.mixing import (
     refilled,
     taken,
 )
-from napari_tinc.wavelets.cells import CELL, Cells, packed, room_for, symbol_at, unpacked
+from napari_tinc.wavelets.cells import CELL, Cells, packed, places_for, symbol_at, unpacked
 
 LARGEST = 2**24
 # Kinds of decisions: whether a symbol is 0, whether it is 1, the bits of what is left; and whether a cell has any.
@@ -161,7 +161,7 @@ class Encoder:
     def add(
         self, statistics: Statistics, values: Array, weights: Array, lagrangian: float, orientations: Array,
         parent: Parent,
-    ) -> tuple[Array, Array]:  # fmt: skip
+    ) -> tuple[Cells, Array]:  # fmt: skip
         """Quantise a block by rate and distortion, and append it: the symbols of least D + λ R.
 
         D is the squared error; R are the bits of what a symbol decides, by the probabilities that the coder has then
@@ -185,20 +185,21 @@ class Encoder:
 
         Returns
         -------
-        symbols : ndarray of int32, shape of ``values``
+        symbols : Cells
         sums : ndarray of float64, shape (5,)
             Over all coefficients: the weighted squared error; over symbols of magnitude 1, the weights, and these
             times by how much the magnitude exceeds the coefficient's; the same two of larger symbols.
         """
         # Few symbols take more than half a byte: grow when a block did not fit.
         room = values.size // 2 + 1024
+        places = places_for(values.shape)
         while True:
             symbols, sums = np.zeros(values.shape, np.int32), np.zeros(5)
             buffer, coder, learnt = np.empty(room, np.uint8), self._coder.copy(), statistics.copy()
             coder[2] = 0
-            _encode_block(
+            used = _encode_block(
                 coder, buffer, learnt.model, orientations, _known(values.shape, parent), symbols, values, weights,
-                lagrangian, np.zeros(1, _SCRATCH), sums,
+                lagrangian, np.zeros(1, _SCRATCH), sums, places,
             )  # fmt: skip
             if coder[2] <= room:
                 break
@@ -206,7 +207,7 @@ class Encoder:
         self._chunks.append(buffer[: coder[2]].tobytes())
         self._coder = coder
         statistics.model[...] = learnt.model
-        return symbols, sums
+        return Cells.at(places[:used], symbols), sums
 
     def finish(self) -> bytes:
         """Return the stream: the shortest whose continuation with zeros decodes alike."""
@@ -229,7 +230,8 @@ class Decoder:
         self, statistics: Statistics, shape: tuple[int, int, int, int], orientations: Array, parent: Parent
     ) -> Cells:
         """Read a block; ``statistics`` learn from it. Any bytes decode to something, in bounded time."""
-        places, symbols = room_for(shape)
+        places = places_for(shape)
+        symbols = np.empty((places.size, CELL**3), np.int32)
         used = _decode_block(
             self._coder, self._stream, statistics.model, orientations, _known(shape, parent), shape, places, symbols
         )
@@ -566,13 +568,18 @@ def _add_up(sums, symbols, values, weights, band):  # type: ignore[no-untyped-de
 
 @compiled
 def _encode_block(  # type: ignore[no-untyped-def]
-    coder, buffer, models, orientations, known, symbols, values, weights, lagrangian, scratch, sums
+    coder, buffer, models, orientations, known, symbols, values, weights, lagrangian, scratch, sums,
+    places,
 ):  # fmt: skip
-    """Fill a block of zeros with the symbols that values are worth, and write them as `_decode_block` reads them."""
+    """Fill a block of zeros with the symbols that values are worth, and write them as `_decode_block` reads them.
+
+    Return how many cells are used.
+    """
     ahead, beside, coming, above, over, cells, shifts = known
     model, cell = models[0], scratch[0]
     one = weights.size == 1
     bands, depth, height, width = symbols.shape
+    count = 0
     for band in range(bands):
         orientation, share = orientations[band], _share(band)
         for cz in range(cells.shape[0] - 1):
@@ -617,6 +624,8 @@ def _encode_block(  # type: ignore[no-untyped-def]
                     put(coder, buffer, np.int64(used), mixed)
                     learn(model, np.int64(used), mixed)
                     if used:
+                        places[count] = packed(band, cz, cy, cx)
+                        count += 1
                         for i in range(cell.decided):
                             put(coder, buffer, np.int64(cell.decisions[i] & 1), np.int64(cell.decisions[i] >> 1))
                     elif tried:
@@ -630,6 +639,7 @@ def _encode_block(  # type: ignore[no-untyped-def]
                                         _found(ahead, coming, cells, z, y, x, np.int64(abs(symbol)), -_TOLD)
         _next_band(ahead, beside, coming, cells)
         _add_up(sums, symbols, values, weights, band)
+    return count
 
 
 __all__ = ["LARGEST", "NO_PARENT", "Decoder", "Encoder", "Parent", "Statistics"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from napari_tinc.geometry.pyramid import Cell, dyadic_splits
+from napari_tinc.geometry.pyramid import BlockCache, Cell, dyadic_splits
 from napari_tinc.quantiser import STEP_CODES, code_of, step_of
 from napari_tinc.system.steps import relay
 from napari_tinc.system.threads import block_threads, usable_cores
@@ -18,8 +18,8 @@ from napari_tinc.wavelets.blocks import (
     MAX_BLOCK,
     SIDE_CODES,
     CodedWavelets,
+    Known,
     Pyramid,
-    Symbols,
     WaveletHead,
 )
 from napari_tinc.wavelets.cells import Cells
@@ -110,11 +110,14 @@ class Coefficients:
                 importance.append(np.ones((1, 1, 1, 1), np.float32))
         return cls(pyramid, tuple(octaves), float(read(((0, 1),) * 3).item()), tuple(importance))
 
-    def encode(self, step_code: int, number: int) -> Generator[int, None, Fit]:
-        """Quantise and code with one step; yield the ``number`` of the try every so often."""
+    def encode(self, step_code: int, number: int, coded: BlockCache) -> Generator[int, None, Fit]:
+        """Quantise and code with one step; yield the ``number`` of the try every so often.
+
+        What has been coded is kept in ``coded``, for who would decode it.
+        """
         pyramid, step = self.pyramid, step_of(step_code)
         dc = round(self.dc / step)
-        tally = _Tally()
+        tally, known = _Tally(), Known(coded)
         trunk, chosen, learnt = self._encode_trunk(step, tally)
         streams: list[bytes] = []
         above: dict[Cell, Cells | None] = {(0, 0, 0): chosen}
@@ -131,20 +134,20 @@ class Coefficients:
                 for cell, (stream, symbols, after, counted) in zip(some, done, strict=True):
                     streams.append(stream)
                     tally.add(counted)
+                    known.put(octave, cell, (symbols, after if octave else None))
                     if octave:
                         here[cell], learnt_here[cell] = symbols, after
                 yield number
             above, statistics = here, learnt_here
         head = WaveletHead(pyramid, step_code, tally.offsets, dc)
-        coded = CodedWavelets(head, trunk, tuple(streams))
-        return Fit((coded,), streams_size(coded), tally.error(step) + (self.dc - dc * step) ** 2)
+        layer = CodedWavelets(head, trunk, tuple(streams), known=known)
+        return Fit((layer,), streams_size(layer), tally.error(step) + (self.dc - dc * step) ** 2)
 
     def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Cells | None, Statistics]:
         pyramid, encoder = self.pyramid, Encoder()
         statistics, above = Statistics.fresh(), None
         for octave in reversed(range(pyramid.trunk, pyramid.octaves)):
-            symbols, sums = self._add(encoder, octave, (0, 0, 0), above, statistics, step)
-            above = Cells.within(symbols)
+            above, sums = self._add(encoder, octave, (0, 0, 0), above, statistics, step)
             tally.add(sums)
         return encoder.finish(), above, statistics
 
@@ -153,14 +156,13 @@ class Coefficients:
     ) -> tuple[bytes, Cells | None, Statistics, Sums]:
         learnt, encoder = statistics.copy(), Encoder()
         symbols, sums = self._add(encoder, octave, cell, above, learnt, step)
-        if not symbols.any():
+        if not symbols.places.size:
             return b"", None, statistics, sums
-        # The finest blocks, most of all, have no children to see their symbols.
-        return encoder.finish() or b"\0", Cells.within(symbols) if octave else None, learnt, sums
+        return encoder.finish() or b"\0", symbols, learnt, sums
 
     def _add(
         self, encoder: Encoder, octave: int, cell: Cell, above: Cells | None, statistics: Statistics, step: float
-    ) -> tuple[Symbols, Sums]:
+    ) -> tuple[Cells, Sums]:
         values, weights = self._part(octave, cell) / np.float32(step), self._weights(octave, cell)
         parent, orientations = self.pyramid.parent(octave, cell, above), self.pyramid.orientations(octave)
         return encoder.add(statistics, values, weights, LAMBDA, orientations, parent)
@@ -335,9 +337,9 @@ def at_step_of(residuals: Sequence[Residual], head: WaveletHead) -> Generator[in
 
 
 def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[int, None, Fit]:
-    fits = []
+    fits, coded = [], BlockCache()
     for item in items:
-        fits.append((yield from item.encode(code, number)))
+        fits.append((yield from item.encode(code, number, coded)))
     return Fit(tuple(f.layers[0] for f in fits), sum(f.nbytes for f in fits), sum(f.error for f in fits))
 
 
