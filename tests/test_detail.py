@@ -21,7 +21,7 @@ from napari_tinc.format.cursor import u16, varint
 from napari_tinc.geometry.octree import Octree, choose_splits
 from napari_tinc.geometry.pyramid import BlockCache, dyadic_splits
 from napari_tinc.quantiser import STEP_CODES, step_of
-from napari_tinc.wavelets import coefficients, search
+from napari_tinc.wavelets import coding, coefficients, search
 from napari_tinc.wavelets.blocks import CodedWavelets, Pyramid, WaveletHead, WaveletLayer
 from napari_tinc.wavelets.likely import next_code
 from napari_tinc.wavelets.payload import pack_wavelets, parse_wavelets
@@ -157,7 +157,7 @@ def test_as_many_threads_as_there_may_be_write_the_same_bytes(volume: Floats, mo
     packed = set()
     for threads in (1, 4):
         with ThreadPoolExecutor(threads) as pool:
-            monkeypatch.setattr(search, "block_threads", lambda pool=pool: pool)
+            monkeypatch.setattr(coding, "block_threads", lambda pool=pool: pool)
             packed.add(pack_wavelets(detail_of(volume, 9000)))
     assert len(packed) == 1
 
