@@ -12,7 +12,10 @@ import pytest
 from scipy import ndimage
 
 from napari_tinc.geometry.pyramid import BlockCache, BlockPyramid, dyadic_splits
+from napari_tinc.system import threads
 from napari_tinc.system.steps import complete
+from napari_tinc.system.threads import BlockThreads
+from napari_tinc.wavelets import coding as coding_module
 from napari_tinc.wavelets import search
 from napari_tinc.wavelets.blocks import WaveletLayer
 from napari_tinc.wavelets.coding import Coding, Coefficients, streams_size
@@ -111,6 +114,21 @@ def test_a_size_that_is_nearly_right_becomes_right(share: float, coding: Coding,
     assert 0.99 * room <= fit.nbytes <= room
     assert fit.error == coding.finished()[1]
     assert made_of_told(coding, volume) == pytest.approx(ratio, rel=0.005)
+
+
+def test_any_number_of_threads_glances_and_adjusts_alike(volume: Floats, monkeypatch: pytest.MonkeyPatch) -> None:
+    item, found = coefficients(volume, 8), []
+    for number in (1, 4):
+        pool = BlockThreads(number)
+        monkeypatch.setattr(coding_module, "block_threads", lambda pool=pool: pool)
+        for module in (coding_module, threads):
+            monkeypatch.setattr(module, "usable_cores", lambda number=number: number)
+        coding = Coding(item, CODE, BlockCache())
+        guess = complete(coding.glance(0))
+        complete(coding.whole(0))
+        adjusted = [complete(search._adjusted([coding], int(share * coding.nbytes), 0)) for share in (0.99, 1.02)]
+        found.append((guess, [(fit.layers, fit.error) for fit in adjusted]))
+    assert found[0] == found[1]
 
 
 def test_a_search_that_is_told_what_a_step_takes_codes_once(volume: Floats, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,12 @@ class BlockPyramid:
         z, y, x = self._factors[octave + 1]
         return cell[0] // z, cell[1] // y, cell[2] // x
 
+    def ancestor(self, octave: int, cell: Cell, coarser: int) -> Cell:
+        """Block of a coarser octave that covers a block."""
+        while octave < coarser:
+            cell, octave = self.parent_cell(octave, cell), octave + 1
+        return cell
+
     def children(self, octave: int, cell: Cell) -> list[Cell]:
         """Blocks one octave finer that a block covers."""
         spans = zip(cell, self._factors[octave], self._grids[octave - 1], strict=True)

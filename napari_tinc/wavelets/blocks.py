@@ -333,7 +333,7 @@ class WaveletLayer:
         """Blocks of an octave, decoded side by side after all their ancestors."""
         pyramid = self.pyramid
         if octave >= pyramid.trunk:
-            return [self._cache.get((self, octave, (0, 0, 0))) or self._read_trunk(octave)]
+            return [self._held(octave, (0, 0, 0)) or self._read_trunk(octave)]
         found = {cell: block for cell in cells if (block := self._held(octave, cell))}
         missing = [cell for cell in cells if cell not in found]
         parents = [pyramid.parent_cell(octave, cell) for cell in missing]

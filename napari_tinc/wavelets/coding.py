@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from napari_tinc.wavelets.transform import Axes, Floats32
 Sums = npt.NDArray[np.float64]
 
 # What is coded between two steps: some blocks for every thread, and no fewer than this many symbols.
-_BLOCKS_PER_THREAD, _SYMBOLS_AT_A_TIME = 2, 2**19
+_BLOCKS_PER_THREAD, _SYMBOLS_AT_A_TIME = 8, 2**19
 # A size is guessed from some of the blocks that have descendants of their own, where there are many; of all that many.
 _MANY, _SOME = 24, 8
 # Steps of a coefficient that may be kept: by their number sizes of blocks hardly scatter.
@@ -142,14 +143,16 @@ class Coding:
         claims, before = self._claims(first), self.nbytes
         ordered = sorted(claims, key=claims.__getitem__)
         every = min(len(ordered) // _SOME, _SOME)
-        some, sizes = ordered[every // 2 :: every], []
-        for cell in some:
-            nbytes = self.nbytes
-            for made in self._down(first, [cell], 0):
-                self.keep(made)
-                yield number
-            sizes.append(self.nbytes - nbytes)
-        return before + _sum_between([claims[cell] for cell in ordered], [claims[cell] for cell in some], sizes)
+        some = ordered[every // 2 :: every]
+        sizes = dict.fromkeys(some, 0)
+        for made in self._down(first, some, 0):
+            self.keep(made)
+            for (octave, cell), block in made.items():
+                sizes[pyramid.ancestor(octave, cell, first)] += block.nbytes
+            yield number
+        return before + _sum_between(
+            [claims[cell] for cell in ordered], [claims[cell] for cell in some], list(sizes.values())
+        )
 
     def apart(self) -> list[tuple[int, Cell]]:
         """Blocks that may be coded again, with their descendants, one without the others; the smallest first."""
@@ -200,20 +203,23 @@ class Coding:
         """Count the coefficients, of every fourth row, that blocks and their descendants are likely to keep."""
         pyramid, below = self._pyramid, dict[Cell, float]()
         for o in range(octave + 1):
-            claims = {}
-            for cell in pyramid.cells(o):
-                rows = self._coefficients.part(o, cell)[:, ::2, ::2]
-                claims[cell] = 1.0 + int(np.count_nonzero(np.abs(rows) > _KEPT * self._step))
+            cells = list(pyramid.cells(o))
+            claims = dict(zip(cells, block_threads().map(partial(self._claim, o), cells), strict=True))
             for cell, claim in below.items():
                 claims[pyramid.parent_cell(o - 1, cell)] += claim
             below = claims
         return below
+
+    def _claim(self, octave: int, cell: Cell) -> float:
+        rows = self._coefficients.part(octave, cell)[:, ::2, ::2]
+        return 1.0 + int(np.count_nonzero(np.abs(rows) > _KEPT * self._step))
 
     def _encode_trunk(self) -> _Block:
         pyramid, encoder = self._pyramid, Encoder()
         statistics, above, sums = Statistics.fresh(), None, np.zeros(5)
         for octave in reversed(range(pyramid.trunk, pyramid.octaves)):
             above, added = self._add(encoder, octave, (0, 0, 0), above, statistics, LAMBDA)
+            self._known.put(octave, (0, 0, 0), (above, statistics))  # which go on learning
             sums += added
         return _Block(encoder.finish(), above, statistics, sums)
 
