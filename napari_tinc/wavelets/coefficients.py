@@ -52,8 +52,8 @@ _NEW_BITS, _MORE_BITS = 1.5, 1.0
 _WORTH_TRYING = 0.6
 # Symbols after which the coder knows how many are 0.
 _ENOUGH = 128
-# Cells with a magnitude above this are kept without asking; others may become zeros: how often they can have decided.
-_UNDONE, _MOST_DECISIONS = 2, 3 * CELL**3
+# Cells with a magnitude above this are kept without asking.
+_UNDONE = 2
 _BITS = np.array([-math.log2((i + 0.5) / 4096) for i in range(4096)], np.float32)
 # One record, as in :mod:`napari_tinc.mixing`: of the cell that is quantised, what goes into the stream if it is used,
 # and what has to be restored if it is not.
@@ -63,9 +63,8 @@ _SCRATCH = np.dtype(
         [
             ("decisions", np.int32, 2 * _MOST_ONES * CELL**3),  # twice the probability of a one, plus the bit
             ("decided", np.int64),
-            ("contexts", np.uint64, INPUTS * _MOST_DECISIONS),
-            ("states", np.int32, INPUTS * _MOST_DECISIONS),
-            ("learnt", np.int64),
+            ("states", np.int32, (_LAST_KIND + 1) * _CONTEXTS),
+            ("kinds", np.int64),
             ("weights", np.int32, (5 * _SETS, INPUTS)),
             ("kept", np.int64),
             ("hope", np.float64, CELL * CELL),  # what its symbols can gain at most, from a row on
@@ -397,16 +396,14 @@ def _take_down(cell, bit, probability):  # type: ignore[no-untyped-def]
     cell.decided += 1
 
 
-@part(forceinline=True)
-def _learn_for_now(model, cell, bit, mixed):  # type: ignore[no-untyped-def]
-    """Learn from a decision; unless the cell is kept for sure, take down how to forget it."""
-    if cell.kept == 0:
-        for i in range(INPUTS):
-            context = model.contexts[i]
-            cell.contexts[cell.learnt] = context
-            cell.states[cell.learnt] = model.states[context]
-            cell.learnt += 1
-    learn(model, bit, mixed)
+@part()
+def _take_down_kind(model, cell):  # type: ignore[no-untyped-def]
+    """Keep how the probabilities of one more kind of decision stand."""
+    start = np.uint64(cell.kinds * _CONTEXTS)
+    for i in range(_CONTEXTS):
+        place = start + np.uint64(i)
+        cell.states[place] = model.states[place]
+    cell.kinds += 1
 
 
 @part()
@@ -426,9 +423,11 @@ def _quantise_symbol(model, cell, value, lagrangian):  # type: ignore[no-untyped
         bit = _more(magnitude, ones)
         spent += _bits(mixed if bit else 65536 - mixed)
         _take_down(cell, bit, mixed)
-        _learn_for_now(model, cell, bit, mixed)
+        learn(model, bit, mixed)
         ones += bit
         if bit and ones <= _LAST_KIND:
+            if ones == cell.kinds:
+                _take_down_kind(model, cell)
             _next_kind(model)
     if magnitude == 0:
         return 0, spent
@@ -533,8 +532,9 @@ def _decode_block(coder, stream, models, orientations, known, shape, places, sym
 
 @part()
 def _begin_cell(model, cell):  # type: ignore[no-untyped-def]
-    """Take down nothing yet, and how the weights stand."""
-    cell.decided, cell.learnt, cell.kept = 0, 0, 0
+    """Take down no decisions yet, and how the weights stand, and the probabilities of the first kind."""
+    cell.decided, cell.kept, cell.kinds = 0, 0, 0
+    _take_down_kind(model, cell)
     for row in range(_FLAG * _SETS):
         for i in range(INPUTS):
             cell.weights[row, i] = model.weights[row, i]
@@ -543,8 +543,8 @@ def _begin_cell(model, cell):  # type: ignore[no-untyped-def]
 @part()
 def _forget(model, cell):  # type: ignore[no-untyped-def]
     """Unlearn what a cell's symbols decided; what flags have learnt is apart."""
-    for i in range(cell.learnt - 1, -1, -1):
-        model.states[cell.contexts[i]] = cell.states[i]
+    for i in range(np.uint64(cell.kinds * _CONTEXTS)):
+        model.states[i] = cell.states[i]
     for row in range(_FLAG * _SETS):
         for i in range(INPUTS):
             model.weights[row, i] = cell.weights[row, i]
