@@ -32,9 +32,10 @@ _FILL = 0.993
 _GOAL = math.log2((1 + _FILL) / 2)
 # Of the room, what is enough where more would lower the error by less than so many octaves: 0.01 dB.
 _NEARLY, _LEAST_GAIN = 0.985, 0.0035
-# Parts that are coded to guess a size from; steps, in codes, that adjusting what is coded makes up for, and by how much
-# bits are then dearer or cheaper.
-_GLANCES, _BESIDE, _DEARER = 2, 2, 1.15
+# Parts that are coded to guess a size from, and how far off a step, in codes, has the next one guessed from, too.
+_GLANCES, _FAR = 2, 24
+# Steps, in codes, that adjusting what is coded makes up for, and by how much bits are then dearer or cheaper.
+_BESIDE, _DEARER = 2, 1.15
 # An error within so many octaves of its goal is close enough: 0.03 dB.
 _CLOSE_ERROR = 0.01
 # Smaller ones are asked for as this: logarithms have no 0.
@@ -121,15 +122,11 @@ def fit(residuals: Sequence[Residual], room: int, near: Near | None = None) -> G
     items, likely, finest, code = yield from _begun(residuals, code_of, None if near is None else near.head)
     if near is not None and not _FILL * room <= near.nbytes <= room:
         code = next_to({code: _log2(near.nbytes / room)})
+    code, codings = yield from _glanced(items, code, lambda code, guess: next_to({code: _log2(guess / room)}))
     tried: dict[int, float] = {}  # logarithms of sizes over what there is room for
     for number in range(TRIES):
-        codings = _begin(items, code)
-        if not tried and number < _GLANCES:
-            guess = yield from _glance(codings, number)
-            proposed = code if guess is None else next_to({code: _log2(guess / room)})
-            if abs(proposed - code) > _BESIDE:
-                code = proposed
-                continue
+        if number:
+            codings = _begin(items, code)
         attempt, here = (yield from _whole(codings, number)), code
         tried[here] = _log2(attempt.nbytes / room)
         code = next_to(tried)
@@ -225,11 +222,27 @@ def _begin(items: Sequence[Coefficients], code: int) -> list[Coding]:
     return [Coding(item, code, coded) for item in items]
 
 
-def _glance(codings: Sequence[Coding], number: int) -> Generator[int, None, float | None]:
+def _glanced(
+    items: Sequence[Coefficients], code: int, next_to: Callable[[int, float], int]
+) -> Generator[int, None, tuple[int, list[Coding]]]:
+    """Begin with the step that is guessed from a part of what another one takes; with that one if it was right."""
+    for _ in range(_GLANCES):
+        codings = _begin(items, code)
+        guess = yield from _glance(codings)
+        proposed = code if guess is None else next_to(code, guess)
+        if abs(proposed - code) <= _BESIDE:
+            return code, codings
+        is_far, code = abs(proposed - code) > _FAR, proposed
+        if not is_far:
+            break
+    return code, _begin(items, code)
+
+
+def _glance(codings: Sequence[Coding]) -> Generator[int, None, float | None]:
     """Guess from a part of all items what they will take; None if a part is not much less."""
     total = 0.0
     for coding in codings:
-        guess = yield from coding.glance(number)
+        guess = yield from coding.glance(0)
         if guess is None:
             return None
         total += guess
