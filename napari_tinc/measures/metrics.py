@@ -76,7 +76,7 @@ class OctantErrors:
         # Piece by piece: memory that is asked for anew each time takes longer than to work on it.
         for piece in boxes(tuple(bounds), _AT_ONCE):
             place = tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(piece, bounds, strict=True))
-            self._add(reference[place], decoded[place], piece)
+            self._compare(reference[place], decoded[place], piece)
 
     def merge(self, other: OctantErrors) -> None:
         """Count what another one has counted, on the same grid."""
@@ -86,7 +86,7 @@ class OctantErrors:
         self._both += other._both
         self._either += other._either
 
-    def _add(self, reference: Array, decoded: Array, bounds: Sequence[tuple[int, int]]) -> None:
+    def _compare(self, reference: Array, decoded: Array, bounds: Sequence[tuple[int, int]]) -> None:
         touched, inner, sides = [], [], []
         for axis_edges, (start, stop) in zip(self._edges, bounds, strict=True):
             first = int(np.searchsorted(axis_edges, start, "right")) - 1
