@@ -126,6 +126,7 @@ def fit(residuals: Sequence[Residual], room: int, near: Near | None = None) -> G
     tried: dict[int, float] = {}  # logarithms of sizes over what there is room for
     for number in range(TRIES):
         if number:
+            codings.clear()  # or two would be in memory
             codings = _begin(items, code)
         attempt, here = (yield from _whole(codings, number)), code
         tried[here] = _log2(attempt.nbytes / room)
@@ -233,6 +234,7 @@ def _glanced(
         if abs(proposed - code) <= _BESIDE:
             return code, codings
         is_far, code = abs(proposed - code) > _FAR, proposed
+        codings.clear()  # or two would be in memory
         if not is_far:
             break
     return code, _begin(items, code)
