@@ -130,6 +130,6 @@ def _encode_block(
     part = np.ascontiguousarray(values[(slice(None), *pyramid.box(level, cell))])
     learnt, encoder = statistics.copy(), Encoder()
     symbols, _ = encoder.add(learnt, part, _ALIKE, LAMBDA, orientations, parent)
-    if not symbols.any():
+    if not symbols.places.size:
         return b"", None, statistics
     return encoder.finish() or b"\0", symbols, learnt

@@ -2,10 +2,10 @@
 
     python benchmarks/rate_model.py VOLUMES --ratios 16 64 256
 
-Per volume and ratio: by how much the file of the first guessed step misses the size it was guessed for, in percent; how
-many whole encodings the search of `fast` takes; how full the room is then; and, where axes may be split in several
-ways, what the way that was chosen costs above the best one at one step (squared error and bytes at their exchange
-rate), in percent. No masks and no filters.
+Per volume and ratio: by how much the first whole encoding misses the size its step was guessed for, in percent (where
+there are many blocks, some were coded for the guess); how many whole encodings the search of `fast` takes; how full the
+room is then; and, where axes may be split in several ways, what the way that was chosen costs above the best one at one
+step (squared error and bytes at their exchange rate), in percent. No masks and no filters.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from napari_tinc.geometry.pyramid import dyadic_splits
 from napari_tinc.quantiser import step_of
 from napari_tinc.system.steps import complete
 from napari_tinc.wavelets import search
+from napari_tinc.wavelets.coding import Coding
 from napari_tinc.wavelets.likely import LAMBDA
 from napari_tinc.wavelets.residual import Residual
 
@@ -33,14 +34,14 @@ from napari_tinc.wavelets.residual import Residual
 def counted() -> Iterator[list[tuple[tuple[int, ...], int]]]:
     """List the shape and the bytes of everything that is encoded inside."""
     made: list[tuple[tuple[int, ...], int]] = []
-    encode = search._encode
+    encode = search._whole
 
-    def noted(items: list[search.Coefficients], code: int, number: int) -> Generator[int, None, search.Fit]:
-        fit = yield from encode(items, code, number)
-        made.append((items[0].pyramid.shape, fit.nbytes))
+    def noted(codings: list[Coding], number: int) -> Generator[int, None, search.Fit]:
+        fit = yield from encode(codings, number)
+        made.append((fit.layers[0].head.pyramid.shape, fit.nbytes))
         return fit
 
-    with mock.patch.object(search, "_encode", noted):
+    with mock.patch.object(search, "_whole", noted):
         yield made
 
 

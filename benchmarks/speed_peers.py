@@ -37,11 +37,11 @@ LONG = 10.0
 STAGES = {
     "entropy coding": ("_encode_block", "_decode_block", "_look_above", "_known"),
     "transform": ("_lift_forward", "_split_lines", "_split", "_merge", "merge", "band_of"),
-    "coefficients between": ("_dequantise", "dequantise", "within", "_add", "pieces"),
+    "coefficients between": ("_dequantise", "dequantise", "at", "_add", "pieces"),
     "filter": ("_gather", "_look", "_restore", "best", "_intervals"),
     "conversion": ("to_intensities", "pad", "read"),
     "guess of the step": ("cost", "of", "searchsorted", "sort"),
-    "measuring": ("add", "histogram", "reduceat"),
+    "measuring": ("add", "_compare", "_difference", "histogram", "reduceat"),
 }
 
 

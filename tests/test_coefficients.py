@@ -192,7 +192,7 @@ def values() -> npt.NDArray[np.float32]:
 
 
 def chosen(values: npt.NDArray[np.float32], weights: npt.NDArray[np.float32], lagrangian: float) -> Ints:
-    return Encoder().add(Statistics.fresh(), values, weights, lagrangian, ALL, NO_PARENT)[0]
+    return np.asarray(Encoder().add(Statistics.fresh(), values, weights, lagrangian, ALL, NO_PARENT)[0])
 
 
 def test_bits_that_cost_nothing_leave_symbols_rounded(values: npt.NDArray[np.float32]) -> None:
@@ -208,6 +208,15 @@ def test_dearer_bits_are_spent_less_and_on_what_weighs_more(values: npt.NDArray[
     half[..., 8:] = 10
     weighted = chosen(values, half, 0.1)
     assert np.count_nonzero(weighted[..., 8:]) > 1.2 * np.count_nonzero(weighted[..., :8])
+
+
+@pytest.mark.parametrize("place", [0, 21, 63])
+def test_a_cell_is_kept_for_one_large_value_wherever_it_is(place: int) -> None:
+    values = np.full((1, 8, 8, 8, 4, 4, 4), 0.45, np.float32)
+    large = np.random.default_rng(0).random((8, 8, 8)) < 0.1
+    values.reshape(8, 8, 8, 64)[large, place] = -2.2
+    block = values.transpose(0, 1, 4, 2, 5, 3, 6).reshape(1, 32, 32, 32)
+    np.testing.assert_array_equal(chosen(block, ONE, 0.07), np.where(block < 0, -2, 0))
 
 
 def test_values_beyond_the_largest_symbol_become_the_largest() -> None:

@@ -6,6 +6,7 @@ import math
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
@@ -20,7 +21,7 @@ from napari_tinc.format.cursor import u16, varint
 from napari_tinc.geometry.octree import Octree, choose_splits
 from napari_tinc.geometry.pyramid import BlockCache, dyadic_splits
 from napari_tinc.quantiser import STEP_CODES, step_of
-from napari_tinc.wavelets import coefficients, search
+from napari_tinc.wavelets import coding, coefficients, search
 from napari_tinc.wavelets.blocks import CodedWavelets, Pyramid, WaveletHead, WaveletLayer
 from napari_tinc.wavelets.likely import next_code
 from napari_tinc.wavelets.payload import pack_wavelets, parse_wavelets
@@ -46,9 +47,10 @@ def fit(residuals: list[tuple[Floats, Floats | None]], room: int) -> Fit | None:
 
 
 def detail_of(volume: Floats, room: int, weights: Floats | None = None) -> CodedWavelets:
+    """As a file has it: what the encoder knows is forgotten."""
     found = fit([(volume, weights)], room)
     assert found is not None
-    return found.layers[0]
+    return replace(found.layers[0], known=None)
 
 
 def reader_of(detail: CodedWavelets, limit: int = 2**27, nbytes: int = 0) -> WaveletLayer:
@@ -155,7 +157,7 @@ def test_as_many_threads_as_there_may_be_write_the_same_bytes(volume: Floats, mo
     packed = set()
     for threads in (1, 4):
         with ThreadPoolExecutor(threads) as pool:
-            monkeypatch.setattr(search, "block_threads", lambda pool=pool: pool)
+            monkeypatch.setattr(coding, "block_threads", lambda pool=pool: pool)
             packed.add(pack_wavelets(detail_of(volume, 9000)))
     assert len(packed) == 1
 
@@ -249,6 +251,19 @@ def test_blocks_are_decoded_once_while_the_cache_holds_them(
     assert first == sum(bool(stream) for stream in detail.streams)
     reader.region(0, bounds)
     assert len(seen) == first
+
+
+@pytest.mark.parametrize("limit", [2**27, 30_000])
+def test_what_the_encoder_knows_is_what_would_be_decoded(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_ROW_VOXELS", 0)
+    monkeypatch.setattr(search, "BlockCache", lambda: BlockCache(limit))
+    found = fit([(textured(40, 51, 62), None), (textured(40, 51, 62, seed=1), None)], 18_000)
+    assert found is not None
+    decoded = [whole(replace(layer, known=None)) for layer in found.layers]
+    seen = counted(monkeypatch)
+    for layer, expected in zip(found.layers, decoded, strict=True):
+        np.testing.assert_array_equal(whole(layer), expected)
+    assert (len(seen) == 0) == (limit == 2**27), "few are kept where there is little room"
 
 
 @pytest.mark.parametrize("limit", [0, 200_000, 2**27])

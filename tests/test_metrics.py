@@ -224,6 +224,20 @@ def test_octant_errors_are_those_of_every_box(
         assert errors.voxels[index] == len(expected)
 
 
+def test_octant_errors_of_parts_add_up_to_those_of_the_whole() -> None:
+    edges = [np.array(axis) for axis in ([0, 7, 13], [0, 1, 2, 22], [0, 18])]
+    reference, decoded = noisy_pair((13, 22, 18))
+    total = metrics.OctantErrors(edges, 0.3)
+    for start, stop in ((0, 5), (5, 13)):
+        part = metrics.OctantErrors(edges, 0.3)
+        part.add(reference[start:stop], decoded[start:stop], ((start, stop), (0, 22), (0, 18)))
+        total.merge(part)
+    whole = metrics.octant_errors(reference, decoded, edges, 0.3)
+    np.testing.assert_allclose(total.mse, whole.mse, rtol=1e-12)
+    for name in ("max_error", "voxels", "dice"):
+        np.testing.assert_array_equal(getattr(total, name), getattr(whole, name))
+
+
 @pytest.mark.parametrize("slab", [50, 1 << 20])
 def test_octant_dice_is_that_of_every_box(slab: int, monkeypatch: pytest.MonkeyPatch) -> None:
     reference, decoded = noisy_pair((13, 22, 18))

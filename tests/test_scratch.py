@@ -149,7 +149,7 @@ def test_memory_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(likely, "_SAMPLED", 2**14)
     monkeypatch.setattr(search, "_MIDDLE_VOXELS", 2**14)
     monkeypatch.setattr(search, "_ROW_VOXELS", 0)  # the smallest blocks, or they would need most of the memory
-    for module in (layers, framing):
+    for module in (layers, framing, search):
         monkeypatch.setattr(module, "BlockCache", lambda: BlockCache(2**18))
 
     def peak(planes: int) -> int:

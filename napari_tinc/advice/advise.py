@@ -14,7 +14,7 @@ from napari_tinc.arrays.scratch import ArrayLike
 from napari_tinc.measures.noise import NONE, Noise, estimate_noise
 from napari_tinc.progress import Progress
 from napari_tinc.system.steps import relay
-from napari_tinc.wavelets.blocks import WaveletHead
+from napari_tinc.wavelets.search import Near
 
 # Where the search begins, how many ratios make a curve, and how fine the answer is.
 _FIRST, _CURVE, _FINE = 64.0, 4, 2**0.5
@@ -159,7 +159,7 @@ def advise_steps(
     noise = estimate_noise(sample.blocks)
     trial = yield from relay(Trial.of(sample, noise), lambda _: Progress.unmeasured("preparing", 1, 1))
     done: list[Tried] = []
-    near: WaveletHead | None = None
+    near: Near | None = None
     wanted = None if ratios is None else trial.checked(ratios)
 
     def told(_: Progress) -> Progress:

@@ -35,6 +35,7 @@ from napari_tinc.measures.noise import Noise
 from napari_tinc.progress import Progress
 from napari_tinc.settings import Settings
 from napari_tinc.wavelets.blocks import SIDE_CODES, CodedWavelets, Pyramid, WaveletHead
+from napari_tinc.wavelets.search import Near
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -279,11 +280,11 @@ class Trial:
                 )
         return sorted(set(asked))
 
-    def at(self, ratio: float, near: WaveletHead | None) -> Generator[Progress, None, tuple[Tried, WaveletHead]]:
+    def at(self, ratio: float, near: Near | None) -> Generator[Progress, None, tuple[Tried, Near]]:
         """Compress the sample twice, and judge what is lost; ``near`` is how the ratio before was coded."""
         budget = self._budget(ratio)
         attempt: Attempt = yield from with_wavelets_alone(self.source, self._settings(), budget, near, refill=False)
-        near = next(coded.head for coded in attempt.content.wavelets if coded is not None)
+        near = attempt.near
         decoded = list(attempt.decoder()())
         distances: Mapping[str, Distance] = {}
         residual = None

@@ -25,6 +25,7 @@ from napari_tinc.system.steps import relay
 from napari_tinc.wavelets import search
 from napari_tinc.wavelets.blocks import CodedWavelets, WaveletHead
 from napari_tinc.wavelets.residual import Residual
+from napari_tinc.wavelets.search import Near
 
 if TYPE_CHECKING:
     from napari_tinc.encode.training import Trained
@@ -63,6 +64,11 @@ class Attempt(Draft):
     def heads(self) -> list[WaveletHead]:
         """Heads of the wavelet layers of the items that have one."""
         return [coded.head for coded in self.content.wavelets if coded is not None]
+
+    @property
+    def near(self) -> Near:
+        """What another file like it begins its search with."""
+        return Near(self.heads[0], self.wavelet_bytes)
 
     @property
     def wavelet_bytes(self) -> int:
@@ -104,7 +110,7 @@ class Training:
 
 
 def with_wavelets_alone(
-    original: Original, settings: Settings, budget: int, near: WaveletHead | None = None, refill: bool = True
+    original: Original, settings: Settings, budget: int, near: Near | None = None, refill: bool = True
 ) -> Attempts:
     """Fill a file with wavelets and restoration filters.
 
@@ -114,7 +120,7 @@ def with_wavelets_alone(
     settings : Settings
     budget : int
         Bytes of the file.
-    near : WaveletHead, optional
+    near : Near, optional
         Of a file like it, which saves most of the search.
     refill : bool
         Whether the bytes that filters leave of theirs, up to 3 %, go back to the coefficients.
@@ -144,10 +150,10 @@ def with_wavelets_of_error(
     residuals = [original.residual(item) for item in range(len(original.items))]
     fitted = yield from relay(search.fit_error(varied(residuals), error, near), _told)
     plan = plan_wavelets(original, settings, fitted.nbytes)
-    content, head = Content(wavelets=_spread(fitted, residuals)), fitted.layers[0].head
+    content, like = Content(wavelets=_spread(fitted, residuals)), Near.to(fitted)
     bins = [filters.affordable(framing.size(plan, content), len(residuals))] * len(residuals)
     content, left = yield from filters.restore(plan, content, bins, fitted.error)
-    return Attempt(plan, content, left, fitted.error, lambda size: _fill_wavelets(plan, {}, size, head))
+    return Attempt(plan, content, left, fitted.error, lambda size: _fill_wavelets(plan, {}, size, like))
 
 
 def at_step_of(original: Original, attempt: Attempt) -> Generator[Progress, None, search.Fit]:
@@ -260,8 +266,8 @@ def _rounded(trained: Trained, budget: int) -> Attempts:
     return Attempt(trained.plan, Content(payloads), left, left, lambda size: _rounded(trained, size))
 
 
-def _fill_wavelets(plan: Plan, payloads: Payloads, budget: int, near: WaveletHead | None = None) -> Attempts:
-    """Fill what a network leaves of the budget with wavelets; ``near`` is the head of a file of nearly that size."""
+def _fill_wavelets(plan: Plan, payloads: Payloads, budget: int, near: Near | None = None) -> Attempts:
+    """Fill what a network leaves of the budget with wavelets; ``near`` is of a file of nearly that size."""
     residuals = _residuals(plan, payloads)
     coded, slack = varied(residuals), framing.PROVENANCE_SLACK
     room = budget - framing.size(plan, Content(payloads)) - WAVELET_HEAD * len(coded) - slack
@@ -270,11 +276,10 @@ def _fill_wavelets(plan: Plan, payloads: Payloads, budget: int, near: WaveletHea
     heads = framing.size(plan, content) - fitted.nbytes
     spare = budget - slack - heads - room
     if spare > _SPARE * budget:  # the heads of a small file were shorter than they might have been
-        fitted = yield from _search(coded, room + spare, fitted.layers[0].head)
+        fitted = yield from _search(coded, room + spare, Near.to(fitted))
         content = Content(payloads, _spread(fitted, residuals))
-    head = fitted.layers[0].head
-    error = fitted.error
-    return Attempt(plan, content, error, error, lambda size: _fill_wavelets(plan, payloads, size, head))
+    error, like = fitted.error, Near.to(fitted)
+    return Attempt(plan, content, error, error, lambda size: _fill_wavelets(plan, payloads, size, like))
 
 
 def _residuals(plan: Plan, payloads: Payloads) -> list[Residual | None]:
@@ -298,9 +303,7 @@ def _spread(fitted: search.Fit, residuals: Sequence[Residual | None]) -> list[Co
     return [None if residual is None else next(layers) for residual in residuals]
 
 
-def _search(
-    residuals: Sequence[Residual], room: int, near: WaveletHead | None
-) -> Generator[Progress, None, search.Fit]:
+def _search(residuals: Sequence[Residual], room: int, near: Near | None) -> Generator[Progress, None, search.Fit]:
     """Search the step that fills ``room`` bytes; report how far the search is."""
     steps = search.fit(residuals, max(1, room), near)
     fitted = yield from relay(steps, _told)

@@ -416,9 +416,9 @@ def _reach_with_wavelets(
 ) -> Generator[Progress, None, CompressedVolume | None]:
     """Search the step that reaches a PSNR, without and with masks. None if it is out of reach."""
     best, last = yield from _search_step(original, original, settings, psnr, None)
-    masked = None if best is None or last is None else (yield from promising(last))
-    if best is not None and last is not None and masked is not None:
-        other, _ = yield from _search_step(original, masked, settings, psnr, last.heads[0])
+    found = None if best is None or last is None else (yield from promising(last))
+    if best is not None and last is not None and found is not None:
+        other, _ = yield from _search_step(original, found[0], settings, psnr, last.heads[0])
         if other is not None and other.nbytes < best.nbytes:
             return other
     return best

@@ -25,7 +25,7 @@ from napari_tinc.settings import Settings
 from napari_tinc.system.steps import relay
 from napari_tinc.system.threads import side_by_side
 from napari_tinc.wavelets.residual import Residual
-from napari_tinc.wavelets.search import Fit
+from napari_tinc.wavelets.search import Fit, Near
 from napari_tinc.wavelets.transform import REACH
 
 Array = npt.NDArray[Any]
@@ -40,11 +40,12 @@ _MOST_OF_FILE, _LEAST_SPENT = 0.35, 0.2
 def with_wavelets(original: Original, settings: Settings, budget: int) -> Attempts:
     """Fill a file with wavelets and restoration filters, with masks if that leaves less error."""
     plain = yield from with_wavelets_alone(original, settings, budget)
-    masked = yield from promising(plain)
-    if masked is None:
+    found = yield from promising(plain)
+    if found is None:
         return plain
+    masked, fitted = found
     try:
-        other = yield from with_wavelets_alone(masked, settings, budget, plain.heads[0])
+        other = yield from with_wavelets_alone(masked, settings, budget, Near.to(fitted))
     except BudgetError:  # the masks leave too little of a small file
         return plain
     errors = []
@@ -54,7 +55,7 @@ def with_wavelets(original: Original, settings: Settings, budget: int) -> Attemp
     return replace(other, error=errors[1]) if errors[1] < errors[0] else plain
 
 
-def promising(plain: Attempt) -> Generator[Progress, None, Original | None]:
+def promising(plain: Attempt) -> Generator[Progress, None, tuple[Original, Fit] | None]:
     """Find masks that seem to save more than they cost, for one step of the quantiser.
 
     Parameters
@@ -68,8 +69,9 @@ def promising(plain: Attempt) -> Generator[Progress, None, Original | None]:
 
     Returns
     -------
-    Original or None
-        With masks, see :class:`napari_tinc.encode.original.Original`; None if they would not pay.
+    (Original, Fit) or None
+        With masks, see :class:`napari_tinc.encode.original.Original`, and its layers at that step; None if they would
+        not pay.
     """
     original = plain.plan.original
     price = plain.error / plain.nbytes  # of a byte: an error that halves with every doubling of the file
@@ -82,7 +84,7 @@ def promising(plain: Attempt) -> Generator[Progress, None, Original | None]:
     if saved + price * (plain.wavelet_bytes - fitted.nbytes - masks) <= 0:
         return None
     yield from _continue_as_coded(masked, plain, fitted)
-    return masked.original
+    return masked.original, fitted
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from napari_tinc.measures import metrics
 from napari_tinc.progress import Progress
 from napari_tinc.quality import Quality, pack_quality, threshold_value
 from napari_tinc.system.threads import side_by_side
+
+Array = npt.NDArray[Any]
 
 
 class Measured(NamedTuple):
@@ -44,10 +47,12 @@ def measure(decoders: Callable[[int], Item], original: Original, tree: Octree) -
     squared, largest, quality = 0.0, 0.0, []
     for index, (item, limits) in enumerate(zip(original.items, original.ranges, strict=True)):
         code = original.threshold_codes[index]
-        total = metrics.OctantErrors(edges, threshold_value(code, limits.minimum, limits.maximum))
-        for number, (box, decoded) in enumerate(_decoded(decoders(index), pieces, original)):
+        threshold = threshold_value(code, limits.minimum, limits.maximum)
+        total, decoder = metrics.OctantErrors(edges, threshold), decoders(index)
+        errors_of = partial(_errors, decoder, item, edges, threshold)
+        for number, errors in enumerate(side_by_side(errors_of, pieces)):
             yield Progress.unmeasured("measuring", index * len(pieces) + number, len(original.items) * len(pieces))
-            total.add(item[tuple(slice(a, b) for a, b in box)], decoded, box)
+            total.merge(errors)
         squared += float(total.squares.sum())
         largest = max(largest, float(total.max_error.max()))
         psnr = metrics.psnr_from_mse(total.mse, limits.span)[order]
@@ -64,24 +69,41 @@ def squared_error(decoders: Callable[[int], ItemDecoder], original: Original) ->
     for index, (item, limits) in enumerate(zip(original.items, original.ranges, strict=True)):
         if not limits.span:
             continue
-        for number, (box, decoded) in enumerate(_decoded(decoders(index), pieces, original)):
+        weights = None if original.weights is None else partial(original.voxel_weights, index)
+        squares_of = partial(_squares, decoders(index), item, limits.scale, weights)
+        for number, part in enumerate(side_by_side(squares_of, pieces)):
             yield Progress.unmeasured("measuring", index * len(pieces) + number, len(original.items) * len(pieces))
-            errors = np.subtract(item[tuple(slice(a, b) for a, b in box)], decoded, dtype=np.float64)
-            errors /= limits.scale
-            weights = 1.0 if original.weights is None else original.voxel_weights(index, box)
-            total += float(np.vdot(errors * weights, errors))
+            total += part
     return total
 
 
-def _decoded(item: Item, pieces: list[Bounds], original: Original) -> Iterator[tuple[Bounds, npt.NDArray[Any]]]:
-    """Decode pieces of an item, ahead of who measures them."""
+def _errors(
+    decoder: Item, item: Array, edges: Sequence[npt.NDArray[np.int64]], threshold: float, box: Bounds
+) -> metrics.OctantErrors:
+    """Decode a box and compare it."""
+    errors = metrics.OctantErrors(edges, threshold)
+    errors.add(_part(item, box), _decoded(decoder, box, item.dtype), box)
+    return errors
 
-    def decoded(box: Bounds) -> tuple[Bounds, npt.NDArray[Any]]:
-        voxels = np.empty([b - a for a, b in box], original.items.dtype)
-        item.decode(box, 1.0, voxels)
-        return box, voxels
 
-    return side_by_side(decoded, pieces)
+def _squares(
+    decoder: Item, item: Array, scale: float, weights: Callable[[Bounds], npt.NDArray[np.float32]] | None, box: Bounds
+) -> float:
+    """Decode a box and sum its weighted squared errors."""
+    errors = np.subtract(_part(item, box), _decoded(decoder, box, item.dtype), dtype=np.float64)
+    errors /= scale
+    np.square(errors, out=errors)
+    return float((errors if weights is None else errors * weights(box)).sum())
+
+
+def _part(item: Array, box: Bounds) -> Array:
+    return item[tuple(slice(a, b) for a, b in box)]
+
+
+def _decoded(decoder: Item, box: Bounds, dtype: np.dtype[Any]) -> Array:
+    voxels = np.empty([b - a for a, b in box], dtype)
+    decoder.decode(box, 1.0, voxels)
+    return voxels
 
 
 __all__ = ["Measured", "measure", "squared_error"]

@@ -22,6 +22,7 @@ from napari_tinc.limits import LIMITS
 from napari_tinc.masks.mask import CodedMask
 from napari_tinc.measures import metrics, signal
 from napari_tinc.measures.noise import note_of, sampled_noise
+from napari_tinc.system.threads import side_by_side
 from napari_tinc.wavelets.residual import Residual
 
 Array = npt.NDArray[Any]
@@ -215,12 +216,15 @@ def _item_range(item: Array) -> ItemRange:
 def _mean_and_deviation(item: Array) -> tuple[float, float]:
     """Both in float64, without a copy of the item."""
     pieces = [tuple(slice(a, b) for a, b in box) for box in boxes(tuple((0, n) for n in item.shape), LIMITS.voxels)]
-    mean = sum(float(item[piece].sum(dtype=np.float64)) for piece in pieces) / item.size
-    squares = 0.0
-    for piece in pieces:
-        difference = np.subtract(item[piece], mean, dtype=np.float64).ravel()
-        squares += float(difference @ difference)
-    return mean, math.sqrt(squares / item.size)
+    mean = sum(side_by_side(lambda piece: float(item[piece].sum(dtype=np.float64)), pieces)) / item.size
+
+    def squares(piece: tuple[slice, ...]) -> float:
+        difference = np.subtract(item[piece], mean, dtype=np.float64)
+        return float(
+            np.square(difference, out=difference).sum()
+        )  # not a product, for which BLAS starts its own threads
+
+    return mean, math.sqrt(sum(side_by_side(squares, pieces)) / item.size)
 
 
 def _check_weights(weights: Array, shape: tuple[int, ...], items: Array, axes: str) -> Array:

@@ -83,7 +83,7 @@ class BlockPyramid:
         """Number of the first block of every octave below the trunk; last, the number of all of them."""
         firsts = [0]
         for octave in reversed(range(self.trunk)):
-            firsts.append(firsts[-1] + math.prod(self.grid(octave)))
+            firsts.append(firsts[-1] + self.number_at(octave))
         return (*reversed(firsts[:-1]), firsts[-1])
 
     @property
@@ -116,6 +116,21 @@ class BlockPyramid:
         """Block one octave coarser that covers a block."""
         z, y, x = self._factors[octave + 1]
         return cell[0] // z, cell[1] // y, cell[2] // x
+
+    def ancestor(self, octave: int, cell: Cell, coarser: int) -> Cell:
+        """Block of a coarser octave that covers a block."""
+        while octave < coarser:
+            cell, octave = self.parent_cell(octave, cell), octave + 1
+        return cell
+
+    def children(self, octave: int, cell: Cell) -> list[Cell]:
+        """Blocks one octave finer that a block covers."""
+        spans = zip(cell, self._factors[octave], self._grids[octave - 1], strict=True)
+        return list(product(*(range(i * factor, min((i + 1) * factor, n)) for i, factor, n in spans)))  # type: ignore[arg-type]
+
+    def number_at(self, octave: int) -> int:
+        """Number of blocks of an octave."""
+        return math.prod(self._grids[octave])
 
     def cells(self, octave: int) -> Iterator[Cell]:
         """Blocks of an octave in coding order."""

@@ -20,10 +20,13 @@ from skimage.metrics import structural_similarity
 from napari_tinc.arrays.scratch import boxes, slabs
 from napari_tinc.errors import InputError
 from napari_tinc.limits import LIMITS
+from napari_tinc.system.threads import side_by_side
 
 Array = NDArray[Any]
 Slices = tuple[slice, ...]
 
+# Voxels that are compared at once.
+_AT_ONCE = 2**18
 _HISTOGRAM_BINS = 1 << 16
 _WINDOW_RADIUS = 5
 _SIGMA_PER_RADIUS = 0.3  # Wang et al. 2004: sigma 1.5 for a radius of 5
@@ -70,17 +73,32 @@ class OctantErrors:
 
     def add(self, reference: Array, decoded: Array, bounds: Sequence[tuple[int, int]]) -> None:
         """Count a box of the volume, given by its start and stop along every axis."""
-        touched, inner = [], []
+        # Piece by piece: memory that is asked for anew each time takes longer than to work on it.
+        for piece in boxes(tuple(bounds), _AT_ONCE):
+            place = tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(piece, bounds, strict=True))
+            self._compare(reference[place], decoded[place], piece)
+
+    def merge(self, other: OctantErrors) -> None:
+        """Count what another one has counted, on the same grid."""
+        np.maximum(self.max_error, other.max_error, out=self.max_error)
+        self.squares += other.squares
+        self.voxels += other.voxels
+        self._both += other._both
+        self._either += other._either
+
+    def _compare(self, reference: Array, decoded: Array, bounds: Sequence[tuple[int, int]]) -> None:
+        touched, inner, sides = [], [], []
         for axis_edges, (start, stop) in zip(self._edges, bounds, strict=True):
             first = int(np.searchsorted(axis_edges, start, "right")) - 1
             last = int(np.searchsorted(axis_edges, stop, "left"))
             touched.append(slice(first, last))
             inner.append(np.maximum(axis_edges[first:last] - start, 0))
+            sides.append(np.diff(inner[-1], append=stop - start))
         place = tuple(touched)
         difference = np.abs(_difference(reference, decoded))
         self.max_error[place] = np.maximum(self.max_error[place], _reduce_boxes(np.maximum, difference, inner))
         self.squares[place] += _reduce_boxes(np.add, np.square(difference, out=difference), inner)
-        self.voxels[place] += _reduce_boxes(np.add, np.ones(reference.shape, np.int32), inner)
+        self.voxels[place] += math.prod(np.ix_(*sides))
         truth, found = (foreground(volume, self._threshold) for volume in (reference, decoded))
         self._both[place] += _reduce_boxes(np.add, (truth & found).astype(np.int32), inner)
         self._either[place] += _reduce_boxes(np.add, truth.astype(np.int32) + found, inner)
@@ -236,13 +254,16 @@ def otsu_threshold(volume: Array) -> float:
     bins = int(min(high - low + 1, _HISTOGRAM_BINS)) if integer else _HISTOGRAM_BINS
     # Counted on a scale from 0 to 1: floats may be so close together that bins between them have no width.
     origin, extent = float(low) - margin, float(high) - float(low) + 2 * margin
-    counts = np.zeros(bins, np.int64)
     narrow = integer and volume.dtype.itemsize < 8 and bins == int(high) - int(low) + 1
-    for slab in slabs(volume.shape, LIMITS.voxels // 2):
+
+    def counted(slab: Slices) -> Array:
         if narrow:
-            counts += np.bincount(volume[slab].ravel().astype(np.int64) - int(low), minlength=bins)
-        else:
-            counts += np.histogram((np.asarray(volume[slab], np.float64) - origin) / extent, bins, (0.0, 1.0))[0]
+            return np.bincount(volume[slab].ravel().astype(np.int64) - int(low), minlength=bins)
+        return np.histogram((np.asarray(volume[slab], np.float64) - origin) / extent, bins, (0.0, 1.0))[0]
+
+    counts = np.zeros(bins, np.int64)
+    for part in side_by_side(counted, slabs(volume.shape, LIMITS.voxels // 2)):
+        counts += part
     centers = (np.arange(bins) + 0.5) / bins
     upper_edge = float(threshold_otsu(hist=(counts, centers))) + 0.5 / bins  # type: ignore[no-untyped-call]
     return origin + upper_edge * extent

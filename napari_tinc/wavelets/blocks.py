@@ -8,7 +8,7 @@ statistics its parent ended with: what a network's segments do for parameters, b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from typing import NamedTuple
@@ -138,6 +138,28 @@ class WaveletHead:
         return (np.sign(symbols) * values).astype(np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Blocks of a layer that who coded it need not decode.
+
+    Parameters
+    ----------
+    cache : BlockCache
+        Where they are kept; layers may share it.
+    """
+
+    cache: BlockCache
+
+    def put(self, octave: int, cell: Cell, block: _Block) -> None:
+        """Keep a block as decoding gives it, unless there are too many."""
+        self.cache.put((self, octave, cell), block)
+
+    def get(self, octave: int, cell: Cell) -> _Block | None:
+        """Return a block that was kept."""
+        with self.cache.lock:
+            return self.cache.get((self, octave, cell))
+
+
 @dataclass(frozen=True)
 class CodedWavelets:
     """The coded wavelet layer of one spatial volume.
@@ -152,12 +174,15 @@ class CodedWavelets:
         file that is read by ranges they are read when they are asked for.
     trunk_ends_early : bool
         Whether the end of the trunk is not at hand: octaves that depend on it are taken for 0.
+    known : Known, optional
+        Blocks that need not be decoded.
     """
 
     head: WaveletHead
     trunk: bytes
     streams: Sequence[bytes]
     trunk_ends_early: bool = False
+    known: Known | None = field(default=None, compare=False)
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
@@ -308,8 +333,8 @@ class WaveletLayer:
         """Blocks of an octave, decoded side by side after all their ancestors."""
         pyramid = self.pyramid
         if octave >= pyramid.trunk:
-            return [self._cache.get((self, octave, (0, 0, 0))) or self._read_trunk(octave)]
-        found = {cell: block for cell in cells if (block := self._cache.get((self, octave, cell)))}
+            return [self._held(octave, (0, 0, 0)) or self._read_trunk(octave)]
+        found = {cell: block for cell in cells if (block := self._held(octave, cell))}
         missing = [cell for cell in cells if cell not in found]
         parents = [pyramid.parent_cell(octave, cell) for cell in missing]
         wanted = list(dict.fromkeys(parents))
@@ -323,6 +348,11 @@ class WaveletLayer:
         for cell in missing:
             self._cache.put((self, octave, cell), found[cell])
         return [found[cell] for cell in cells]
+
+    def _held(self, octave: int, cell: Cell) -> _Block | None:
+        """Block that was decoded before, or is known from coding."""
+        known = self._coded.known
+        return self._cache.get((self, octave, cell)) or (None if known is None else known.get(octave, cell))
 
     def _decode(
         self, octave: int, cell: Cell, above: Cells | None, statistics: Statistics | None, stream: bytes

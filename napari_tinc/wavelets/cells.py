@@ -50,13 +50,14 @@ class Cells:
     @classmethod
     def within(cls, symbols: Symbols) -> Cells:
         """Find the cells of a block that have symbols."""
-        bands, *sides = symbols.shape
-        grid = [-(-n // CELL) for n in sides]
-        whole = np.pad(symbols, [(0, 0), *((0, CELL * n - side) for n, side in zip(grid, sides, strict=True))])
-        cells = whole.reshape(bands, grid[0], CELL, grid[1], CELL, grid[2], CELL)
-        band, z, y, x = np.nonzero(cells.any((2, 4, 6)))
-        places = (band << 27 | z << 18 | y << 9 | x).astype(np.int32)
-        return cls.of(symbols.shape, places, cells[band, z, :, y, :, x].reshape(-1, _PLACES))
+        band, z, y, x = np.nonzero(_cut(symbols).any((2, 4, 6)))
+        return cls.at((band << 27 | z << 18 | y << 9 | x).astype(np.int32), symbols)
+
+    @classmethod
+    def at(cls, places: Symbols, symbols: Symbols) -> Cells:
+        """Take the cells of a block that are known to have symbols."""
+        band, z, y, x = places >> 27, places >> 18 & 511, places >> 9 & 511, places & 511
+        return cls.of(symbols.shape, places, _cut(symbols)[band, z, :, y, :, x].reshape(-1, _PLACES))
 
     @property
     def nbytes(self) -> int:
@@ -94,10 +95,19 @@ class Cells:
         _dequantise(self.places, self.symbols, self.width, begin, volume, place, sides, orientations, split, *sizes)
 
 
-def room_for(shape: tuple[int, ...]) -> tuple[Symbols, Symbols]:
-    """Make arrays, not filled, for the places and the symbols of as many cells as a block may use."""
-    count = shape[0] * math.prod(-(-n // CELL) for n in shape[1:])
-    return np.empty(count, np.int32), np.empty((count, _PLACES), np.int32)
+def places_for(shape: tuple[int, ...]) -> Symbols:
+    """Make an array, not filled, for the places of as many cells as a block may use."""
+    return np.empty(shape[0] * math.prod(-(-n // CELL) for n in shape[1:]), np.int32)
+
+
+def _cut(symbols: Symbols) -> Symbols:
+    """See a block as cells: shape (bands, z, 4, y, 4, x, 4); what is beyond its end is 0."""
+    bands, *sides = symbols.shape
+    grid = [-(-n // CELL) for n in sides]
+    if any(n % CELL for n in sides):
+        beyond = [(0, CELL * n - side) for n, side in zip(grid, sides, strict=True)]
+        symbols = np.pad(symbols, [(0, 0), *beyond])
+    return symbols.reshape(bands, grid[0], CELL, grid[1], CELL, grid[2], CELL)
 
 
 @part()
@@ -162,4 +172,4 @@ def _dequantise(  # type: ignore[no-untyped-def]
                         )
 
 
-__all__ = ["CELL", "Cells", "packed", "room_for", "symbol_at", "unpacked"]
+__all__ = ["CELL", "Cells", "packed", "places_for", "symbol_at", "unpacked"]

@@ -29,7 +29,7 @@ from napari_tinc.mixing import (
     refilled,
     taken,
 )
-from napari_tinc.wavelets.cells import CELL, Cells, packed, room_for, symbol_at, unpacked
+from napari_tinc.wavelets.cells import CELL, Cells, packed, places_for, symbol_at, unpacked
 
 LARGEST = 2**24
 # Kinds of decisions: whether a symbol is 0, whether it is 1, the bits of what is left; and whether a cell has any.
@@ -52,8 +52,8 @@ _NEW_BITS, _MORE_BITS = 1.5, 1.0
 _WORTH_TRYING = 0.6
 # Symbols after which the coder knows how many are 0.
 _ENOUGH = 128
-# Cells with a magnitude above this are kept without asking; others may become zeros: how often they can have decided.
-_UNDONE, _MOST_DECISIONS = 2, 3 * CELL**3
+# Cells with a magnitude above this are kept without asking.
+_UNDONE = 2
 _BITS = np.array([-math.log2((i + 0.5) / 4096) for i in range(4096)], np.float32)
 # One record, as in :mod:`napari_tinc.mixing`: of the cell that is quantised, what goes into the stream if it is used,
 # and what has to be restored if it is not.
@@ -63,11 +63,11 @@ _SCRATCH = np.dtype(
         [
             ("decisions", np.int32, 2 * _MOST_ONES * CELL**3),  # twice the probability of a one, plus the bit
             ("decided", np.int64),
-            ("contexts", np.uint64, INPUTS * _MOST_DECISIONS),
-            ("states", np.int32, INPUTS * _MOST_DECISIONS),
-            ("learnt", np.int64),
+            ("states", np.int32, (_LAST_KIND + 1) * _CONTEXTS),
+            ("kinds", np.int64),
             ("weights", np.int32, (5 * _SETS, INPUTS)),
             ("kept", np.int64),
+            ("hope", np.float64, CELL * CELL),  # what its symbols can gain at most, from a row on
         ],
     )
 )
@@ -160,7 +160,7 @@ class Encoder:
     def add(
         self, statistics: Statistics, values: Array, weights: Array, lagrangian: float, orientations: Array,
         parent: Parent,
-    ) -> tuple[Array, Array]:  # fmt: skip
+    ) -> tuple[Cells, Array]:  # fmt: skip
         """Quantise a block by rate and distortion, and append it: the symbols of least D + λ R.
 
         D is the squared error; R are the bits of what a symbol decides, by the probabilities that the coder has then
@@ -184,20 +184,21 @@ class Encoder:
 
         Returns
         -------
-        symbols : ndarray of int32, shape of ``values``
+        symbols : Cells
         sums : ndarray of float64, shape (5,)
             Over all coefficients: the weighted squared error; over symbols of magnitude 1, the weights, and these
             times by how much the magnitude exceeds the coefficient's; the same two of larger symbols.
         """
         # Few symbols take more than half a byte: grow when a block did not fit.
         room = values.size // 2 + 1024
+        places = places_for(values.shape)
         while True:
             symbols, sums = np.zeros(values.shape, np.int32), np.zeros(5)
             buffer, coder, learnt = np.empty(room, np.uint8), self._coder.copy(), statistics.copy()
             coder[2] = 0
-            _encode_block(
+            used = _encode_block(
                 coder, buffer, learnt.model, orientations, _known(values.shape, parent), symbols, values, weights,
-                lagrangian, np.zeros(1, _SCRATCH), sums,
+                lagrangian, np.zeros(1, _SCRATCH), sums, places,
             )  # fmt: skip
             if coder[2] <= room:
                 break
@@ -205,7 +206,7 @@ class Encoder:
         self._chunks.append(buffer[: coder[2]].tobytes())
         self._coder = coder
         statistics.model[...] = learnt.model
-        return symbols, sums
+        return Cells.at(places[:used], symbols), sums
 
     def finish(self) -> bytes:
         """Return the stream: the shortest whose continuation with zeros decodes alike."""
@@ -228,7 +229,8 @@ class Decoder:
         self, statistics: Statistics, shape: tuple[int, int, int, int], orientations: Array, parent: Parent
     ) -> Cells:
         """Read a block; ``statistics`` learn from it. Any bytes decode to something, in bounded time."""
-        places, symbols = room_for(shape)
+        places = places_for(shape)
+        symbols = np.empty((places.size, CELL**3), np.int32)
         used = _decode_block(
             self._coder, self._stream, statistics.model, orientations, _known(shape, parent), shape, places, symbols
         )
@@ -394,16 +396,14 @@ def _take_down(cell, bit, probability):  # type: ignore[no-untyped-def]
     cell.decided += 1
 
 
-@part(forceinline=True)
-def _learn_for_now(model, cell, bit, mixed):  # type: ignore[no-untyped-def]
-    """Learn from a decision; unless the cell is kept for sure, take down how to forget it."""
-    if cell.kept == 0:
-        for i in range(INPUTS):
-            context = model.contexts[i]
-            cell.contexts[cell.learnt] = context
-            cell.states[cell.learnt] = model.states[context]
-            cell.learnt += 1
-    learn(model, bit, mixed)
+@part()
+def _take_down_kind(model, cell):  # type: ignore[no-untyped-def]
+    """Keep how the probabilities of one more kind of decision stand."""
+    start = np.uint64(cell.kinds * _CONTEXTS)
+    for i in range(_CONTEXTS):
+        place = start + np.uint64(i)
+        cell.states[place] = model.states[place]
+    cell.kinds += 1
 
 
 @part()
@@ -423,9 +423,11 @@ def _quantise_symbol(model, cell, value, lagrangian):  # type: ignore[no-untyped
         bit = _more(magnitude, ones)
         spent += _bits(mixed if bit else 65536 - mixed)
         _take_down(cell, bit, mixed)
-        _learn_for_now(model, cell, bit, mixed)
+        learn(model, bit, mixed)
         ones += bit
         if bit and ones <= _LAST_KIND:
+            if ones == cell.kinds:
+                _take_down_kind(model, cell)
             _next_kind(model)
     if magnitude == 0:
         return 0, spent
@@ -447,6 +449,22 @@ def _promise(values, weights, band, z0, z1, y0, y1, x0, x1, price):  # type: ign
                     weight = weights[0, 0, 0, 0] if weights.size == 1 else weights[0, z, y, x]
                     total += max(0.0, weight * (size * size if size > 1.0 else 2 * size - 1) - price)
     return total
+
+
+@part()
+def _hope(cell, values, weights, band, z0, z1, y0, y1, x0, x1, price):  # type: ignore[no-untyped-def]
+    """Say of every row of a cell what its symbols, and those behind it, can gain at most: each has its price at least.
+
+    Not what they are likely to gain, as :func:`_promise` says, so that a cell is given up only if it would be anyway.
+    """
+    total, rows = 0.0, y1 - y0
+    for row in range((z1 - z0) * rows - 1, -1, -1):
+        z, y = z0 + row // rows, y0 + row % rows
+        for x in range(x0, x1):
+            size = np.float64(abs(values[band, z, y, x]))
+            weight = np.float64(weights[0, 0, 0, 0] if weights.size == 1 else weights[0, z, y, x])
+            total += max(0.0, weight * (size * size if size > 1.0 else 2 * size - 1) - price)
+        cell.hope[row] = total
 
 
 @compiled
@@ -514,8 +532,9 @@ def _decode_block(coder, stream, models, orientations, known, shape, places, sym
 
 @part()
 def _begin_cell(model, cell):  # type: ignore[no-untyped-def]
-    """Take down nothing yet, and how the weights stand."""
-    cell.decided, cell.learnt, cell.kept = 0, 0, 0
+    """Take down no decisions yet, and how the weights stand, and the probabilities of the first kind."""
+    cell.decided, cell.kept, cell.kinds = 0, 0, 0
+    _take_down_kind(model, cell)
     for row in range(_FLAG * _SETS):
         for i in range(INPUTS):
             cell.weights[row, i] = model.weights[row, i]
@@ -524,8 +543,8 @@ def _begin_cell(model, cell):  # type: ignore[no-untyped-def]
 @part()
 def _forget(model, cell):  # type: ignore[no-untyped-def]
     """Unlearn what a cell's symbols decided; what flags have learnt is apart."""
-    for i in range(cell.learnt - 1, -1, -1):
-        model.states[cell.contexts[i]] = cell.states[i]
+    for i in range(np.uint64(cell.kinds * _CONTEXTS)):
+        model.states[i] = cell.states[i]
     for row in range(_FLAG * _SETS):
         for i in range(INPUTS):
             model.weights[row, i] = cell.weights[row, i]
@@ -549,13 +568,18 @@ def _add_up(sums, symbols, values, weights, band):  # type: ignore[no-untyped-de
 
 @compiled
 def _encode_block(  # type: ignore[no-untyped-def]
-    coder, buffer, models, orientations, known, symbols, values, weights, lagrangian, scratch, sums
+    coder, buffer, models, orientations, known, symbols, values, weights, lagrangian, scratch, sums,
+    places,
 ):  # fmt: skip
-    """Fill a block of zeros with the symbols that values are worth, and write them as `_decode_block` reads them."""
+    """Fill a block of zeros with the symbols that values are worth, and write them as `_decode_block` reads them.
+
+    Return how many cells are used.
+    """
     ahead, beside, coming, above, over, cells, shifts = known
     model, cell = models[0], scratch[0]
     one = weights.size == 1
     bands, depth, height, width = symbols.shape
+    count = 0
     for band in range(bands):
         orientation, share = orientations[band], _share(band)
         for cz in range(cells.shape[0] - 1):
@@ -578,24 +602,30 @@ def _encode_block(  # type: ignore[no-untyped-def]
                     tried = most > cost + none * (z1 - z0) * (y1 - y0) * (x1 - x0)
                     if tried:
                         _begin_cell(model, cell)
-                        for z in range(z0, z1):
-                            for y in range(y0, y1):
-                                for x in range(x0, x1):
-                                    weight = weights[0, 0, 0, 0] if one else weights[0, z, y, x]
-                                    _look_at(model, ahead, beside, above, shifts, orientation, band, share, z, y, x)
-                                    value = values[band, z, y, x]
-                                    symbol, bits = _quantise_symbol(model, cell, value, lagrangian / max(weight, 1e-6))
-                                    gain -= lagrangian * bits
-                                    if symbol:
-                                        symbols[band, z, y, x] = symbol
-                                        size = abs(symbol)
-                                        gain += weight * size * (2 * abs(value) - size)
-                                        _found(ahead, coming, cells, z, y, x, size, _TOLD)
+                        _hope(cell, values, weights, band, z0, z1, y0, y1, x0, x1, lagrangian * _NEW_BITS)
+                        rows = y1 - y0
+                        for row in range((z1 - z0) * rows):
+                            if knows and cell.kept == 0 and gain + cell.hope[row] <= cost:
+                                break  # it will not be used
+                            z, y = z0 + row // rows, y0 + row % rows
+                            for x in range(x0, x1):
+                                weight = weights[0, 0, 0, 0] if one else weights[0, z, y, x]
+                                _look_at(model, ahead, beside, above, shifts, orientation, band, share, z, y, x)
+                                value = values[band, z, y, x]
+                                symbol, bits = _quantise_symbol(model, cell, value, lagrangian / max(weight, 1e-6))
+                                gain -= lagrangian * bits
+                                if symbol:
+                                    symbols[band, z, y, x] = symbol
+                                    size = abs(symbol)
+                                    gain += weight * size * (2 * abs(value) - size)
+                                    _found(ahead, coming, cells, z, y, x, size, _TOLD)
                         _predict_cell(model, over, cells, orientation, band, share, cz, cy, cx)
                     used = tried and cells[cz, cy, cx, _FOUND] > 0 and (cell.kept > 0 or gain > cost or not knows)
                     put(coder, buffer, np.int64(used), mixed)
                     learn(model, np.int64(used), mixed)
                     if used:
+                        places[count] = packed(band, cz, cy, cx)
+                        count += 1
                         for i in range(cell.decided):
                             put(coder, buffer, np.int64(cell.decisions[i] & 1), np.int64(cell.decisions[i] >> 1))
                     elif tried:
@@ -609,6 +639,7 @@ def _encode_block(  # type: ignore[no-untyped-def]
                                         _found(ahead, coming, cells, z, y, x, np.int64(abs(symbol)), -_TOLD)
         _next_band(ahead, beside, coming, cells)
         _add_up(sums, symbols, values, weights, band)
+    return count
 
 
 __all__ = ["LARGEST", "NO_PARENT", "Decoder", "Encoder", "Parent", "Statistics"]

@@ -48,13 +48,16 @@ class _Band:
         """Bits and squared error."""
         threshold, kept, place = 1.0, 0, 0.0
         for _ in range(_ROUNDS):
-            kept = int(np.searchsorted(self.negative, -threshold * step))
+            kept = self._before(-threshold * step)
             place = math.log2(len(self.negative) / max(kept, 0.5))
             threshold = max(_LEAST_KEPT, (1 + LAMBDA * (place + _SAVED)) / 2)
-        large = min(kept, int(np.searchsorted(self.negative, -step)))
+        large = min(kept, self._before(-step))
         sizes = self.octaves[large] - large * math.log2(step)
         bits = _CODED * (kept * (place + _SYMBOL) + sizes)
         return self.each * bits, self.each * float(self.below[kept] + kept * step**2 / 12)
+
+    def _before(self, value: float) -> int:
+        return int(self.negative.searchsorted(np.float32(value)))  # of their own kind, or all were converted
 
 
 class Likely:
@@ -78,11 +81,14 @@ class Likely:
         large = [parts for parts in alike if parts[0].size >= _FEW]
         small = [part for parts in alike if parts[0].size < _FEW for part in parts]
         self._bands = [_Band.of(parts, stride) for parts in ([*large, small] if small else large)]
+        self._costs: dict[int, tuple[float, float]] = {}  # of codes that were asked for: searches share most of theirs
 
     def cost(self, code: int) -> tuple[float, float]:
         """Bytes that the coefficients take at a step, and their squared error."""
-        costs = [band.cost(step_of(code)) for band in self._bands]
-        return sum(bits for bits, _ in costs) / 8, sum(error for _, error in costs)
+        if code not in self._costs:
+            costs = [band.cost(step_of(code)) for band in self._bands]
+            self._costs[code] = sum(bits for bits, _ in costs) / 8, sum(error for _, error in costs)
+        return self._costs[code]
 
     def code_of_size(self, room: float, finest: int) -> int:
         """Return the finest step from ``finest`` on whose coefficients take ``room`` bytes at most."""

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
-
-from napari_tinc.geometry.pyramid import Cell, dyadic_splits
+from napari_tinc.geometry.pyramid import BlockCache, dyadic_splits
 from napari_tinc.quantiser import STEP_CODES, code_of, step_of
 from napari_tinc.system.steps import relay
-from napari_tinc.system.threads import block_threads, usable_cores
-from napari_tinc.wavelets.blocks import (
-    MAX_BLOCK,
-    SIDE_CODES,
-    CodedWavelets,
-    Pyramid,
-    Symbols,
-    WaveletHead,
-)
-from napari_tinc.wavelets.cells import Cells
-from napari_tinc.wavelets.coefficients import LARGEST, Encoder, Statistics
+from napari_tinc.system.threads import side_by_side
+from napari_tinc.wavelets.blocks import MAX_BLOCK, SIDE_CODES, CodedWavelets, WaveletHead
+from napari_tinc.wavelets.coding import Coding, Coefficients, streams_size
+from napari_tinc.wavelets.coefficients import LARGEST
 from napari_tinc.wavelets.likely import LAMBDA, Likely, next_code
-from napari_tinc.wavelets.residual import Residual, halved, reader, split
+from napari_tinc.wavelets.residual import Residual
 from napari_tinc.wavelets.transform import Axes, Floats32
 
-Sums = npt.NDArray[np.float64]
 # The first step to try for some share of the volumes, and the finest there may be.
 _CodeOf = Callable[[Likely, int, float], int]
 
@@ -39,12 +28,14 @@ _BYTES_PER_BLOCK = 384
 # Voxels of the blocks that a plane across the first axis meets: what a fifth of a second decodes.
 _ROW_VOXELS = 2**22
 TRIES = 12
-# What is coded between two steps: some blocks for every thread, and no fewer than this many symbols.
-_BLOCKS_PER_THREAD, _SYMBOLS_AT_A_TIME = 2, 2**19
 _FILL = 0.993
 _GOAL = math.log2((1 + _FILL) / 2)
 # Of the room, what is enough where more would lower the error by less than so many octaves: 0.01 dB.
 _NEARLY, _LEAST_GAIN = 0.985, 0.0035
+# Parts that are coded to guess a size from, and how far off a step, in codes, has the next one guessed from, too.
+_GLANCES, _FAR = 2, 24
+# Steps, in codes, that adjusting what is coded makes up for, and by how much bits are then dearer or cheaper.
+_BESIDE, _DEARER = 2, 1.15
 # An error within so many octaves of its goal is close enough: 0.03 dB.
 _CLOSE_ERROR = 0.01
 # Smaller ones are asked for as this: logarithms have no 0.
@@ -73,147 +64,26 @@ class Fit:
 
 
 @dataclass(frozen=True, eq=False)
-class Coefficients:
-    """A volume in the wavelet domain.
+class Near:
+    """A layer like the one wanted: its axes are split again, and the search begins with what it took.
 
     Parameters
     ----------
-    pyramid : Pyramid
-    bands : tuple of ndarray of float32
-        Per octave, from the finest: all high-pass bands, shape (bands, z, y, x); shorter ones end in zeros.
-    dc : float
-        The one low-pass coefficient.
-    weights : tuple of ndarray or None
-        Per octave: weight of each coefficient's squared error, shape (1, z, y, x); or one for all.
+    head : WaveletHead
+    nbytes : int
+        Size of all streams and what says where they begin.
     """
 
-    pyramid: Pyramid
-    bands: tuple[Floats32, ...]
-    dc: float
-    weights: tuple[Floats32, ...]
+    head: WaveletHead
+    nbytes: int
 
     @classmethod
-    def of(cls, residual: Residual, splits: tuple[Axes, ...], side: int) -> Generator[None, None, Coefficients]:
-        """Transform a volume, box by box."""
-        pyramid = Pyramid(residual.shape, splits, side)
-        read, read_weights = residual.read, residual.weights
-        octaves, importance = [], []
-        for octave, axes in enumerate(pyramid.splits):
-            low, bands = yield from split(read, pyramid.shapes[octave], axes, pyramid.orientations(octave).tolist())
-            octaves.append(bands)
-            read = reader(low)
-            if read_weights is not None:
-                coarser = halved(read_weights, pyramid.shapes[octave], axes)
-                importance.append(coarser[None])
-                read_weights = reader(coarser)
-            else:
-                importance.append(np.ones((1, 1, 1, 1), np.float32))
-        return cls(pyramid, tuple(octaves), float(read(((0, 1),) * 3).item()), tuple(importance))
-
-    def encode(self, step_code: int, number: int) -> Generator[int, None, Fit]:
-        """Quantise and code with one step; yield the ``number`` of the try every so often."""
-        pyramid, step = self.pyramid, step_of(step_code)
-        dc = round(self.dc / step)
-        tally = _Tally()
-        trunk, chosen, learnt = self._encode_trunk(step, tally)
-        streams: list[bytes] = []
-        above: dict[Cell, Cells | None] = {(0, 0, 0): chosen}
-        statistics = {(0, 0, 0): learnt}
-        for octave in reversed(range(pyramid.trunk)):
-            cells, here, learnt_here = list(pyramid.cells(octave)), {}, {}
-            symbols_of_one = len(pyramid.orientations(octave)) * pyramid.side**3
-            at_a_time = max(_BLOCKS_PER_THREAD * usable_cores(), _SYMBOLS_AT_A_TIME // symbols_of_one)
-            for first in range(0, len(cells), at_a_time):
-                some = cells[first : first + at_a_time]
-                parents = [pyramid.parent_cell(octave, cell) for cell in some]
-                jobs = [(octave, cell, above[p], statistics[p], step) for cell, p in zip(some, parents, strict=True)]
-                done = block_threads().map(lambda job: self._encode_block(*job), jobs)
-                for cell, (stream, symbols, after, counted) in zip(some, done, strict=True):
-                    streams.append(stream)
-                    tally.add(counted)
-                    if octave:
-                        here[cell], learnt_here[cell] = symbols, after
-                yield number
-            above, statistics = here, learnt_here
-        head = WaveletHead(pyramid, step_code, tally.offsets, dc)
-        coded = CodedWavelets(head, trunk, tuple(streams))
-        return Fit((coded,), streams_size(coded), tally.error(step) + (self.dc - dc * step) ** 2)
-
-    def _encode_trunk(self, step: float, tally: _Tally) -> tuple[bytes, Cells | None, Statistics]:
-        pyramid, encoder = self.pyramid, Encoder()
-        statistics, above = Statistics.fresh(), None
-        for octave in reversed(range(pyramid.trunk, pyramid.octaves)):
-            symbols, sums = self._add(encoder, octave, (0, 0, 0), above, statistics, step)
-            above = Cells.within(symbols)
-            tally.add(sums)
-        return encoder.finish(), above, statistics
-
-    def _encode_block(
-        self, octave: int, cell: Cell, above: Cells | None, statistics: Statistics, step: float
-    ) -> tuple[bytes, Cells | None, Statistics, Sums]:
-        learnt, encoder = statistics.copy(), Encoder()
-        symbols, sums = self._add(encoder, octave, cell, above, learnt, step)
-        if not symbols.any():
-            return b"", None, statistics, sums
-        # The finest blocks, most of all, have no children to see their symbols.
-        return encoder.finish() or b"\0", Cells.within(symbols) if octave else None, learnt, sums
-
-    def _add(
-        self, encoder: Encoder, octave: int, cell: Cell, above: Cells | None, statistics: Statistics, step: float
-    ) -> tuple[Symbols, Sums]:
-        values, weights = self._part(octave, cell) / np.float32(step), self._weights(octave, cell)
-        parent, orientations = self.pyramid.parent(octave, cell, above), self.pyramid.orientations(octave)
-        return encoder.add(statistics, values, weights, LAMBDA, orientations, parent)
-
-    def _part(self, octave: int, cell: Cell) -> Floats32:
-        return self.bands[octave][(slice(None), *self.pyramid.box(octave, cell))]
-
-    def _weights(self, octave: int, cell: Cell) -> Floats32:
-        weights = self.weights[octave]
-        if weights.size == 1:
-            return weights
-        return np.ascontiguousarray(weights[(slice(None), *self.pyramid.box(octave, cell))])
+    def to(cls, fitted: Fit) -> Near:
+        """Like all of these."""
+        return cls(fitted.layers[0].head, fitted.nbytes)
 
 
-def streams_size(coded: CodedWavelets) -> int:
-    """Bytes of a layer's streams, and of what says where they begin."""
-    return len(coded.trunk) + sum(len(s) + _varint_size(len(s)) for s in coded.streams)
-
-
-def _varint_size(number: int) -> int:
-    """Bytes of a LEB128 number."""
-    return max(1, -(-number.bit_length() // 7))
-
-
-class _Tally:
-    """Sums over all coefficients, from which the reconstruction offsets and the error follow."""
-
-    def __init__(self) -> None:
-        self._sums = np.zeros(5)
-
-    def add(self, sums: Sums) -> None:
-        """Add those of a block, see :meth:`napari_tinc.wavelets.coefficients.Encoder.add`."""
-        self._sums += sums
-
-    @property
-    def offsets(self) -> tuple[int, int]:
-        """Best reconstruction offsets in 256ths of a step."""
-        first, others = (
-            min(127, max(0, round(256 * excess / count))) if count else 0 for count, excess in self._of_kinds
-        )
-        return first, others
-
-    def error(self, step: float) -> float:
-        """Sum of squared errors with the best reconstruction offsets."""
-        gained = sum(excess * excess / count for count, excess in self._of_kinds if count)
-        return float(step**2 * (self._sums[0] - gained))
-
-    @property
-    def _of_kinds(self) -> Sums:
-        return self._sums[1:].reshape(2, 2)
-
-
-def fit(residuals: Sequence[Residual], room: int, near: WaveletHead | None = None) -> Generator[int, None, Fit | None]:
+def fit(residuals: Sequence[Residual], room: int, near: Near | None = None) -> Generator[int, None, Fit | None]:
     """Find the finest wavelet layers of at most ``room`` bytes: one step for all items.
 
     Parameters
@@ -222,8 +92,7 @@ def fit(residuals: Sequence[Residual], room: int, near: WaveletHead | None = Non
         One per item, all of one shape.
     room : int
         Bytes for the streams and their lengths.
-    near : WaveletHead, optional
-        What filled nearly as many bytes: its axes are split again, and the search begins at its step.
+    near : Near, optional
 
     Yields
     ------
@@ -240,23 +109,34 @@ def fit(residuals: Sequence[Residual], room: int, near: WaveletHead | None = Non
     def code_of(likely: Likely, finest: int, share: float) -> int:
         return likely.code_of_size(share * room, finest)
 
+    def next_to(tried: Mapping[int, float]) -> int:
+        return next_code(tried, lambda code: _log2(likely.cost(code)[0] / room), _GOAL, finest)
+
+    def is_enough(attempt: Fit, following: int) -> bool:
+        if not _NEARLY * room <= attempt.nbytes <= room:
+            return False
+        now, then = (_log2(likely.cost(code)[1]) for code in (attempt.layers[0].head.step_code, following))
+        return attempt.nbytes >= _FILL * room or now - then < _LEAST_GAIN  # near the noise a step gains little
+
     best: Fit | None = None
-    items, likely, finest, code = yield from _begun(residuals, code_of, near)
+    items, likely, finest, code = yield from _begun(residuals, code_of, None if near is None else near.head)
+    if near is not None and not _FILL * room <= near.nbytes <= room:
+        code = next_to({code: _log2(near.nbytes / room)})
+    code, codings = yield from _glanced(items, code, lambda code, guess: next_to({code: _log2(guess / room)}))
     tried: dict[int, float] = {}  # logarithms of sizes over what there is room for
     for number in range(TRIES):
-        attempt = yield from _encode(items, code, number)
-        tried[code] = math.log2(attempt.nbytes / room)
+        if number:
+            codings.clear()  # or two would be in memory
+            codings = _begin(items, code)
+        attempt, here = (yield from _whole(codings, number)), code
+        tried[here] = _log2(attempt.nbytes / room)
+        code = next_to(tried)
+        if (code in tried or abs(code - here) <= _BESIDE) and not is_enough(attempt, code):
+            attempt = yield from _adjusted(codings, room, number)
         if attempt.nbytes <= room and (best is None or attempt.nbytes >= best.nbytes):
             best = attempt
-        if best is not None and best.nbytes >= _FILL * room:
+        if code in tried or (best is not None and is_enough(best, code)):
             break
-        code = next_code(tried, lambda code: _log2(likely.cost(code)[0] / room), _GOAL, finest)
-        if code in tried:
-            break
-        if best is not None and best.nbytes >= _NEARLY * room:  # near the noise a step gains much less than bytes
-            now, then = (_log2(likely.cost(at)[1]) for at in (best.layers[0].head.step_code, code))
-            if now - then < _LEAST_GAIN:
-                break
     return best
 
 
@@ -335,10 +215,71 @@ def at_step_of(residuals: Sequence[Residual], head: WaveletHead) -> Generator[in
 
 
 def _encode(items: Sequence[Coefficients], code: int, number: int) -> Generator[int, None, Fit]:
-    fits = []
-    for item in items:
-        fits.append((yield from item.encode(code, number)))
-    return Fit(tuple(f.layers[0] for f in fits), sum(f.nbytes for f in fits), sum(f.error for f in fits))
+    return (yield from _whole(_begin(items, code), number))
+
+
+def _begin(items: Sequence[Coefficients], code: int) -> list[Coding]:
+    coded = BlockCache()
+    return [Coding(item, code, coded) for item in items]
+
+
+def _glanced(
+    items: Sequence[Coefficients], code: int, next_to: Callable[[int, float], int]
+) -> Generator[int, None, tuple[int, list[Coding]]]:
+    """Begin with the step that is guessed from a part of what another one takes; with that one if it was right."""
+    for _ in range(_GLANCES):
+        codings = _begin(items, code)
+        guess = yield from _glance(codings)
+        proposed = code if guess is None else next_to(code, guess)
+        if abs(proposed - code) <= _BESIDE:
+            return code, codings
+        is_far, code = abs(proposed - code) > _FAR, proposed
+        codings.clear()  # or two would be in memory
+        if not is_far:
+            break
+    return code, _begin(items, code)
+
+
+def _glance(codings: Sequence[Coding]) -> Generator[int, None, float | None]:
+    """Guess from a part of all items what they will take; None if a part is not much less."""
+    total = 0.0
+    for coding in codings:
+        guess = yield from coding.glance(0)
+        if guess is None:
+            return None
+        total += guess
+    return total
+
+
+def _whole(codings: Sequence[Coding], number: int) -> Generator[int, None, Fit]:
+    for coding in codings:
+        yield from coding.whole(number)
+    return _finished(codings)
+
+
+def _finished(codings: Sequence[Coding]) -> Fit:
+    layers, errors = zip(*(coding.finished() for coding in codings), strict=True)
+    return Fit(layers, sum(coding.nbytes for coding in codings), sum(errors))
+
+
+def _adjusted(codings: Sequence[Coding], room: int, number: int) -> Generator[int, None, Fit]:
+    """Code some blocks again, with dearer or cheaper bits, until all just fit.
+
+    Where D + λ R is least, a little more or less λ in some blocks trades D for R as well as a step does.
+    """
+    left = room - sum(coding.nbytes for coding in codings)
+    fits, lagrangian = left >= 0, LAMBDA * (_DEARER if left < 0 else 1 / _DEARER)
+    apart = [(coding, *block) for coding in codings for block in coding.apart()]
+    coded = side_by_side(lambda block: block[0].again(*block[1:], lagrangian), apart)
+    for (coding, _, _), made in zip(apart, coded, strict=True):
+        left -= coding.more(made)
+        if fits and left < 0:
+            break
+        coding.keep(made)
+        if not fits and left >= 0:
+            break
+        yield number
+    return _finished(codings)
 
 
 def _begun(
@@ -434,6 +375,7 @@ __all__ = [
     "TRIES",
     "Coefficients",
     "Fit",
+    "Near",
     "at_step_of",
     "fit",
     "fit_error",
