@@ -220,9 +220,8 @@ def _mean_and_deviation(item: Array) -> tuple[float, float]:
 
     def squares(piece: tuple[slice, ...]) -> float:
         difference = np.subtract(item[piece], mean, dtype=np.float64)
-        return float(
-            np.square(difference, out=difference).sum()
-        )  # not a product, for which BLAS starts its own threads
+        np.square(difference, out=difference)  # not a product, for which BLAS starts its own threads
+        return float(difference.sum())
 
     return mean, math.sqrt(sum(side_by_side(squares, pieces)) / item.size)
 
