@@ -3,7 +3,8 @@
     python benchmarks/speed.py
 
 Times are those of this machine, best of three; the ratios between them are what carries over. Networks hold random
-parameters: speed does not depend on their values.
+parameters: speed does not depend on their values. Beside them stands what products of matrices and sines, the bulk of
+the arithmetic, would take at the speed of a product of large matrices and of sines in the cache.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from napari_tinc import CompressedVolume, Metadata, quality
 from napari_tinc.encode import framing
@@ -99,6 +102,32 @@ class Recursion(nn.Module):
         return [leaf for i in range(children) for leaf in self(hidden, level + 1, children * node + i)]
 
 
+class Sines(TorchDispatchMode):
+    """Count the numbers whose sine or cosine is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if function.overloadpacket in (torch.ops.aten.sin, torch.ops.aten.sin_, torch.ops.aten.cos):
+            self.count += args[0].numel()
+        return function(*args, **(kwargs or {}))
+
+
+def roofline(name: str, work: Callable[[], object], seconds: float) -> None:
+    """Print how near some work comes to what this machine can do: products of matrices, and sines, in its cache."""
+    with FlopCounterMode(display=False) as products, Sines() as sines:
+        work()
+    side = 1024
+    square, some = torch.rand(side, side), torch.rand(2**14)  # so few are left to one thread
+    peak = 2 * side**3 / best_of(lambda: square @ square, 10)
+    sine = best_of(lambda: torch.sin(some), 30) / some.numel() / torch.get_num_threads()
+    least = [products.get_total_flops() / peak, sines.count * sine]
+    print(f"  {name}: {products.get_total_flops() / seconds / 1e9:.0f} of {peak / 1e9:.0f} GFLOP/s; products need "
+          f"{least[0] / seconds:.0%} of its time at the least, sines {least[1] / seconds:.0%}", flush=True)  # fmt: skip
+
+
 def decoding(shape: tuple[int, ...], ratio: float) -> None:
     volume = synthetic(shape, ratio)
     voxels = np.prod(shape)
@@ -123,6 +152,8 @@ def decoding(shape: tuple[int, ...], ratio: float) -> None:
 
     widths = [int(level[0]) for level in network_of(volume).widths]
     print(f"decode {shape} at ratio {ratio:g}, {tree.depth + 1} levels of {widths}: {voxels / ours / 1e6:.2f} Mvoxel/s")
+    layer = volume._decoders[0].layers[0]  # what decodes in other threads would not be counted
+    roofline("decoding", lambda: layer.values(tuple((0, side) for side in shape), 1.0), ours)
     for name, function in (("node by node", shared), ("leaf by leaf", unshared)):
         theirs = best_of(function, 1)
         print(f"  {name}: {voxels / theirs / 1e6:.2f} Mvoxel/s, ours {theirs / ours:.1f} times faster", flush=True)
@@ -176,6 +207,7 @@ def training(shape: tuple[int, ...], ratio: float, points: int) -> None:
     widths = [int(level[0]) for level in network.widths]
     print(f"training step, 3 levels of {widths}, {points} points in {tree.leaves} leaves: {ours * 1000:.1f} ms; "
           f"per-node recursion {theirs * 1000:.1f} ms: {theirs / ours:.1f} times faster")  # fmt: skip
+    roofline("a step", batched, ours)
 
 
 PEAK = """
