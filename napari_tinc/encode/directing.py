@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -29,8 +29,10 @@ Cut = tuple[Layout, Rules, Prices]
 
 # Larger volumes are left to the wavelets, whose coarse scales cost a reader little.
 _MOST_VOXELS = 2**25
-# Of a volume, what says which root blocks are best.
-_MIDDLE_VOXELS = 2**19
+# Of a volume, what says which root blocks are best, and what symbols cost with each.
+_MIDDLE_VOXELS, _LEARNT_VOXELS = 2**19, 2**17
+# How often prices are learnt from that.
+_LEARNING = 2
 # Sides of root blocks that are tried, as logarithms: cubes, flat ones, and the flatter ones of stacks of few planes.
 _ROOTS = ((4, 4, 4), (3, 4, 4), (4, 3, 4), (4, 4, 3), (3, 5, 5), (2, 5, 5))
 # A tile and its neighbours across a plane along the first axis have no more voxels than a fifth of a second decodes.
@@ -92,9 +94,16 @@ def _filled(plan: Plan, code: int, budget: int, cuts: Sequence[Cut] = ()) -> Att
     original = plan.original
     residuals = [original.residual(item) for item in range(len(original.items))]
     coded = varied(residuals)
-    learning = not cuts
-    cuts = cuts or (yield from relay(_cuts(coded, code // _PARTS), _told))
     head = framing.size(plan, Content()) + framing.PROVENANCE_SLACK
+    room = max(1, budget - head)
+
+    def proposed(tried: Mapping[int, float]) -> int:
+        return next_code(tried, _likely_octaves, math.log2((1 + _FILL) / 2), coarsest=_PARTS * STEP_CODES - 1)
+
+    learning = not cuts
+    if not cuts:
+        cuts, nbytes = yield from relay(_cuts(coded, code // _PARTS), _told)
+        code = proposed({code: math.log2(nbytes / room)})
     tried: dict[int, float] = {}
     best: tuple[float, Content, int, Sequence[Cut]] | None = None
     filled = 0.0
@@ -108,17 +117,16 @@ def _filled(plan: Plan, code: int, budget: int, cuts: Sequence[Cut] = ()) -> Att
         found = iter(fits)
         content = Content(directions=[None if one is None else next(found).coded for one in residuals])
         size = framing.size(plan, content) + framing.PROVENANCE_SLACK
-        tried[code] = math.log2((size - head) / max(1, budget - head))
+        tried[code] = math.log2((size - head) / room)
         if size <= budget:
-            filled, error = max(filled, (size - head) / max(1, budget - head)), sum(fit.error for fit in fits)
+            filled, error = max(filled, (size - head) / room), sum(fit.error for fit in fits)
             if best is None or error < best[0]:  # of two that are as large, one can be better by luck
                 best = error, content, code, cuts
-        code = next_code(tried, _likely_octaves, math.log2((1 + _FILL) / 2), coarsest=_PARTS * STEP_CODES - 1)
+        code = proposed(tried)
         if filled >= _FILL or code in tried:
             break
         if learning:
-            # From the whole, once: to learn again and again drifts to ever fewer symbols. What they make of a step has
-            # another size.
+            # Once more, not every time, which drifts to ever fewer symbols; what they make of a step has another size.
             cuts = [(layout, rules, fit.prices) for (layout, rules, _), fit in zip(cuts, fits, strict=True)]
             learning = False
             tried.clear()
@@ -132,31 +140,41 @@ def _likely_octaves(code: int) -> float:
     return -code / (_PARTS * _CODES_PER_OCTAVE)
 
 
-def _cuts(residuals: Sequence[Residual], code: int) -> Generator[None, None, list[Cut]]:
-    """Try root blocks and rules on the middle of the first item, at one step; return those of all items."""
-    shape, tried = residuals[0].shape, residuals[0].middle(_MIDDLE_VOXELS)
+def _cuts(residuals: Sequence[Residual], code: int) -> Generator[None, None, tuple[list[Cut], int]]:
+    """Choose root blocks and rules of all items, at one step; return the bytes that these take then, too."""
+    roots, prices = yield from _roots(residuals[0], code)
+    price = search.LAMBDA * step_of(code) ** 2 * 8  # of a byte
+    least, best, nbytes = math.inf, list[Cut](), 0
+    for rules in LATEST:  # on the whole: one or two percent apart, they may be ranked otherwise on its middle
+        fits = []
+        for one in residuals:
+            steps = search.fit_step(one.read, one.weights, _cut(one.shape, roots), rules, code, prices)
+            fits.append((yield from steps))
+        cost = sum(fit.error + price * fit.nbytes for fit in fits)
+        if cost < least:
+            least, nbytes = cost, sum(fit.nbytes for fit in fits)
+            best = [(_cut(one.shape, roots), rules, fit.prices) for one, fit in zip(residuals, fits, strict=True)]
+    return best, nbytes
 
-    def made(codes: Sides, rules: Rules, prices: Prices) -> Generator[None, None, search.Fit]:
-        layout = _cut(tried.shape, codes)
-        return (yield from search.fit_step(tried.read, tried.weights, layout, rules, code, prices))
 
-    def cost(codes: Sides, rules: Rules) -> Generator[None, None, float]:
-        fit = yield from made(codes, rules, known)
-        return fit.error + search.LAMBDA * step_of(code) ** 2 * 8 * fit.nbytes
-
-    roots = list(dict.fromkeys(_fitting(tried.shape, codes) for codes in _ROOTS))
-    # What is guessed of prices is far off for some volumes and sizes, and another cut seems best then.
-    known = (yield from made(roots[0], LATEST[0], Prices.guessed())).prices
+def _roots(residual: Residual, code: int) -> Generator[None, None, tuple[Sides, Prices]]:
+    """Try root blocks on the middle of an item; return the best, and what symbols cost with them."""
+    tried, some = residual.middle(_MIDDLE_VOXELS), residual.middle(_LEARNT_VOXELS)
     costs: dict[Sides, float] = {}
-    for codes in roots:
-        costs[codes] = yield from cost(codes, LATEST[0])
-    best, chosen = min(costs, key=lambda codes: costs[codes]), LATEST[0]
-    least = costs[best]
-    for rules in LATEST[1:]:
-        found = yield from cost(best, rules)
-        if found < least:
-            chosen, least = rules, found
-    return [(_cut(shape, best), chosen, known)] * len(residuals)
+    known: dict[Sides, Prices] = {}
+    for codes in dict.fromkeys(_fitting(tried.shape, codes) for codes in _ROOTS):
+
+        def made(one: Residual, prices: Prices, codes: Sides = codes) -> Generator[None, None, search.Fit]:
+            return search.fit_step(one.read, one.weights, _cut(one.shape, codes), LATEST[0], code, prices)
+
+        # Guessed ones are far off for some volumes and sizes, those of other blocks, too: a worse cut would seem best.
+        known[codes] = Prices.guessed()
+        for _ in range(_LEARNING):
+            known[codes] = (yield from made(some, known[codes])).prices
+        fit = yield from made(tried, known[codes])
+        costs[codes] = fit.error + search.LAMBDA * step_of(code) ** 2 * 8 * fit.nbytes
+    best = min(costs, key=lambda codes: costs[codes])
+    return best, known[best]
 
 
 def _fitting(shape: Sides, codes: Sides) -> Sides:
