@@ -30,9 +30,7 @@ Cut = tuple[Layout, Rules, Prices]
 # Larger volumes are left to the wavelets, whose coarse scales cost a reader little.
 _MOST_VOXELS = 2**25
 # Of a volume, what says which root blocks are best, and what symbols cost with each.
-_MIDDLE_VOXELS, _LEARNT_VOXELS = 2**19, 2**17
-# How often prices are learnt from that.
-_LEARNING = 2
+_MIDDLE_VOXELS = 2**19
 # Sides of root blocks that are tried, as logarithms: cubes, flat ones, and the flatter ones of stacks of few planes.
 _ROOTS = ((4, 4, 4), (3, 4, 4), (4, 3, 4), (4, 4, 3), (3, 5, 5), (2, 5, 5))
 # A tile and its neighbours across a plane along the first axis have no more voxels than a fifth of a second decodes.
@@ -159,19 +157,17 @@ def _cuts(residuals: Sequence[Residual], code: int) -> Generator[None, None, tup
 
 def _roots(residual: Residual, code: int) -> Generator[None, None, tuple[Sides, Prices]]:
     """Try root blocks on the middle of an item; return the best, and what symbols cost with them."""
-    tried, some = residual.middle(_MIDDLE_VOXELS), residual.middle(_LEARNT_VOXELS)
+    tried = residual.middle(_MIDDLE_VOXELS)
     costs: dict[Sides, float] = {}
     known: dict[Sides, Prices] = {}
     for codes in dict.fromkeys(_fitting(tried.shape, codes) for codes in _ROOTS):
 
-        def made(one: Residual, prices: Prices, codes: Sides = codes) -> Generator[None, None, search.Fit]:
-            return search.fit_step(one.read, one.weights, _cut(one.shape, codes), LATEST[0], code, prices)
+        def made(prices: Prices, codes: Sides = codes) -> Generator[None, None, search.Fit]:
+            return search.fit_step(tried.read, tried.weights, _cut(tried.shape, codes), LATEST[0], code, prices)
 
         # Guessed ones are far off for some volumes and sizes, those of other blocks, too: a worse cut would seem best.
-        known[codes] = Prices.guessed()
-        for _ in range(_LEARNING):
-            known[codes] = (yield from made(some, known[codes])).prices
-        fit = yield from made(tried, known[codes])
+        known[codes] = (yield from made(Prices.guessed())).prices
+        fit = yield from made(known[codes])
         costs[codes] = fit.error + search.LAMBDA * step_of(code) ** 2 * 8 * fit.nbytes
     best = min(costs, key=lambda codes: costs[codes])
     return best, known[best]
