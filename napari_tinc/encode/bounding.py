@@ -137,13 +137,13 @@ def lossless(original: Original, settings: Settings, budget: int) -> Generator[P
     items = original.items
     if original.weights is not None or items.dtype.itemsize > 4 or items.size > _MOST_VOXELS or original.is_constant:
         return None
-    entropy = items.size * _bits_of_differences(items) / 8
+    entropy = _entropy(items)
     if entropy > _BELOW_ENTROPY * budget:
         return None
     middle = original.middle(_ASKED)
     if middle is not original and not middle.is_constant:
         tried = yield from _with_bins(middle, settings, 0.0)
-        if entropy * tried.nbytes > _BELOW_GUESS * budget * middle.items.size * _bits_of_differences(middle.items) / 8:
+        if entropy * tried.nbytes > _BELOW_GUESS * budget * _entropy(middle.items):
             return None
     made = yield from _with_bins(original, settings, 0.0)
     if made.nbytes > budget + framing.PROVENANCE_SLACK:
@@ -152,13 +152,13 @@ def lossless(original: Original, settings: Settings, budget: int) -> Generator[P
     return packed if len(packed) <= budget else None
 
 
-def _bits_of_differences(items: npt.NDArray[Any]) -> float:
-    """Entropy of the differences of consecutive voxels, in bits, in rows from all over the items."""
+def _entropy(items: npt.NDArray[Any]) -> float:
+    """Bytes that all voxels take at the entropy of their differences, in rows from all over the items."""
     rows = items.reshape(-1, items.shape[-1])
     some = rows[:: max(1, items.size // _ASKED)].astype(np.float64)
     _, counts = np.unique(np.diff(some, axis=1), return_counts=True)
     shares = counts / max(1, counts.sum())
-    return float(-(shares * np.log2(shares)).sum())
+    return float(-(shares * np.log2(shares)).sum()) * items.size / 8
 
 
 def _smallest(original: Original, settings: Settings, error: float) -> Generator[Progress, None, _File]:

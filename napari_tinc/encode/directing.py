@@ -141,14 +141,13 @@ def _likely_octaves(code: int) -> float:
 def _cuts(residuals: Sequence[Residual], code: int) -> Generator[None, None, tuple[list[Cut], int]]:
     """Choose root blocks and rules of all items, at one step; return the bytes that these take then, too."""
     roots, prices = yield from _roots(residuals[0], code)
-    price = search.LAMBDA * step_of(code) ** 2 * 8  # of a byte
     least, best, nbytes = math.inf, list[Cut](), 0
     for rules in LATEST:  # on the whole: one or two percent apart, they may be ranked otherwise on its middle
         fits = []
         for one in residuals:
             steps = search.fit_step(one.read, one.weights, _cut(one.shape, roots), rules, code, prices)
             fits.append((yield from steps))
-        cost = sum(fit.error + price * fit.nbytes for fit in fits)
+        cost = sum(_cost(fit, code) for fit in fits)
         if cost < least:
             least, nbytes = cost, sum(fit.nbytes for fit in fits)
             best = [(_cut(one.shape, roots), rules, fit.prices) for one, fit in zip(residuals, fits, strict=True)]
@@ -167,10 +166,14 @@ def _roots(residual: Residual, code: int) -> Generator[None, None, tuple[Sides, 
 
         # Guessed ones are far off for some volumes and sizes, those of other blocks, too: a worse cut would seem best.
         known[codes] = (yield from made(Prices.guessed())).prices
-        fit = yield from made(known[codes])
-        costs[codes] = fit.error + search.LAMBDA * step_of(code) ** 2 * 8 * fit.nbytes
+        costs[codes] = _cost((yield from made(known[codes])), code)
     best = min(costs, key=lambda codes: costs[codes])
     return best, known[best]
+
+
+def _cost(fit: search.Fit, code: int) -> float:
+    """D + λ R of a layer."""
+    return fit.error + search.LAMBDA * step_of(code) ** 2 * 8 * fit.nbytes
 
 
 def _fitting(shape: Sides, codes: Sides) -> Sides:

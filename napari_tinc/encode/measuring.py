@@ -12,6 +12,7 @@ import numpy.typing as npt
 from napari_tinc.arrays.scratch import Bounds, boxes
 from napari_tinc.encode.original import Original
 from napari_tinc.geometry.octree import Octree
+from napari_tinc.geometry.pyramid import slices_of
 from napari_tinc.layers import Item, ItemDecoder
 from napari_tinc.limits import LIMITS
 from napari_tinc.measures import metrics
@@ -82,7 +83,7 @@ def _errors(
 ) -> metrics.OctantErrors:
     """Decode a box and compare it."""
     errors = metrics.OctantErrors(edges, threshold)
-    errors.add(_part(item, box), _decoded(decoder, box, item.dtype), box)
+    errors.add(item[slices_of(box)], _decoded(decoder, box, item.dtype), box)
     return errors
 
 
@@ -90,14 +91,10 @@ def _squares(
     decoder: Item, item: Array, scale: float, weights: Callable[[Bounds], npt.NDArray[np.float32]] | None, box: Bounds
 ) -> float:
     """Decode a box and sum its weighted squared errors."""
-    errors = np.subtract(_part(item, box), _decoded(decoder, box, item.dtype), dtype=np.float64)
+    errors = np.subtract(item[slices_of(box)], _decoded(decoder, box, item.dtype), dtype=np.float64)
     errors /= scale
     np.square(errors, out=errors)
     return float((errors if weights is None else errors * weights(box)).sum())
-
-
-def _part(item: Array, box: Bounds) -> Array:
-    return item[tuple(slice(a, b) for a, b in box)]
 
 
 def _decoded(decoder: Item, box: Bounds, dtype: np.dtype[Any]) -> Array:

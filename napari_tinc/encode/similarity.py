@@ -31,6 +31,10 @@ _TINY = 1e-12
 def reach_ssim(original: Original, settings: Settings, wanted: float) -> Generator[Progress, None, CompressedVolume]:
     """Find the smallest file of wavelets of at least an SSIM, see :func:`napari_tinc.measures.metrics.ssim`.
 
+    Returns
+    -------
+    CompressedVolume
+
     Raises
     ------
     BudgetError
