@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_tinc.directional.layout import Layout, Tile
-from napari_tinc.directional.prediction import DIRECTIONS, SLOPES, STEEPEST, Rules, push_children
+from napari_tinc.directional.prediction import DIRECTIONS, LONGEST, SLOPES, STEEPEST, Rules, push_children
 from napari_tinc.kernels import compiled, part
 from napari_tinc.mixing import (
     EVEN,
@@ -41,6 +41,8 @@ _SYMBOLS = _KINDS * _REGION
 _SETS = 3
 _CONTEXTS = _SYMBOLS + _SYMBOL_KINDS * _SYMBOL_CONTEXTS
 _WEIGHT = 19660
+# Sums are looked up to this; what they are times, beside the code of three faces.
+_MOST, _PLACE = np.int64(1023), np.int64(32)
 
 
 def _steps(*edges: int) -> Array:
@@ -242,92 +244,95 @@ def _code_extents(coder, data, model, reading, level, codes, known, family, box)
 
 
 @part()
-def _beside(symbols, codes, known, level, z, y, x, i, j, k):  # type: ignore[no-untyped-def]
-    """Sum over the neighbours' magnitudes around the same frequency."""
-    total = np.int64(0)
-    for n in range(3):
-        if known[n, 2] < 0:
-            continue
-        theirs = codes[known[n, 0]]
-        a, b, c = (
-            _same(i, codes[level, 0], theirs[0]),
-            _same(j, codes[level, 1], theirs[1]),
-            _same(k, codes[level, 2], theirs[2]),
-        )
-        oz, oy, ox = known[n, 5], known[n, 6], known[n, 7]
-        depth, height, width = 1 << theirs[0], 1 << theirs[1], 1 << theirs[2]
-        total += 2 * abs(np.int64(symbols[oz + a, oy + b, ox + c]))
-        if a > 0:
-            total += abs(np.int64(symbols[oz + a - 1, oy + b, ox + c]))
-        if b > 0:
-            total += abs(np.int64(symbols[oz + a, oy + b - 1, ox + c]))
-        if c > 0:
-            total += abs(np.int64(symbols[oz + a, oy + b, ox + c - 1]))
-        if a + 1 < depth:
-            total += abs(np.int64(symbols[oz + a + 1, oy + b, ox + c]))
-        if b + 1 < height:
-            total += abs(np.int64(symbols[oz + a, oy + b + 1, ox + c]))
-        if c + 1 < width:
-            total += abs(np.int64(symbols[oz + a, oy + b, ox + c + 1]))
-    return total
-
-
-@part()
-def _same(place, mine, theirs):  # type: ignore[no-untyped-def]
-    """Find the frequency of a block of another length that is nearest below."""
-    return place << (theirs - mine) if theirs >= mine else place >> (mine - theirs)
-
-
-@part()
-def _look_at(model, symbols, codes, known, level, z, y, x, i, j, k, box):  # type: ignore[no-untyped-def]
-    """Say which contexts the first decision about a symbol has."""
-    a, b, c = z + i, y + j, x + k
-    west = abs(np.int64(symbols[a, b, c - 1])) if k > 0 else np.int64(0)
-    north = abs(np.int64(symbols[a, b - 1, c])) if j > 0 else np.int64(0)
-    up = abs(np.int64(symbols[a - 1, b, c])) if i > 0 else np.int64(0)
-    same = 3 * (west + north + up)
-    if k > 1:
-        same += abs(np.int64(symbols[a, b, c - 2]))
-    if j > 1:
-        same += abs(np.int64(symbols[a, b - 2, c]))
-    if i > 1:
-        same += abs(np.int64(symbols[a - 2, b, c]))
-    more, deeper = k + 1 < 1 << codes[level, 2], j + 1 < 1 << codes[level, 1]
-    if j > 0:
-        if k > 0:
-            same += 2 * abs(np.int64(symbols[a, b - 1, c - 1]))
-        if more:
-            same += 2 * abs(np.int64(symbols[a, b - 1, c + 1]))
+def _tell(ahead, spread, size, p, row, plane, origin, i, j, k, code, across, layer):  # type: ignore[no-untyped-def]
+    """Add a magnitude to the sums of its block's places to come, and to what other blocks will see beside them."""
+    one, two = np.uint64(1), np.uint64(2)
+    size = min(size, _MOST)
+    face = min(size, np.int64(2))
+    ahead[p + one] += _PLACE * 3 * size + face
+    ahead[p + row] += _PLACE * 3 * size + 3 * face
+    ahead[p + plane] += _PLACE * 3 * size + 9 * face
+    for q in (p + two, p + two * row, p + two * plane):
+        ahead[q] += _PLACE * size
+    for q in (p + row + one, p + row - one, p + plane + one, p + plane - one, p + plane + row, p + plane - row):
+        ahead[q] += _PLACE * 2 * size
+    q = origin + np.uint64(i) * layer + np.uint64(j) * across + np.uint64(k)
+    spread[q] += 2 * size
     if i > 0:
-        if k > 0:
-            same += 2 * abs(np.int64(symbols[a - 1, b, c - 1]))
-        if more:
-            same += 2 * abs(np.int64(symbols[a - 1, b, c + 1]))
-        if j > 0:
-            same += 2 * abs(np.int64(symbols[a - 1, b - 1, c]))
-        if deeper:
-            same += 2 * abs(np.int64(symbols[a - 1, b + 1, c]))
-    beside = _beside(symbols, codes, known, level, z, y, x, i, j, k)
-    radius, most = np.uint64(_RADIUS[i + j + k]), np.int64(1023)
-    fine, coarse = np.uint64(_FINE[min(same, most)]), np.uint64(_COARSE[min(beside, most)])
-    total = np.uint64(_TOTAL[min(same + 2 * beside, most)])
-    place = np.uint64(36) * np.uint64(_BITS[i]) + np.uint64(6) * np.uint64(_BITS[j]) + np.uint64(_BITS[k])
-    late = (
-        np.uint64(2 * (i + 1) > 1 << box[0])
-        + np.uint64(2 * (j + 1) > 1 << box[1])
-        + np.uint64(2 * (k + 1) > 1 << box[2])
-    )
-    two = np.int64(2)
-    faces = np.uint64(min(west, two) + 3 * min(north, two) + 9 * min(up, two))
+        spread[q - layer] += size
+    if j > 0:
+        spread[q - across] += size
+    if k > 0:
+        spread[q - one] += size
+    if i + 1 < 1 << code[0]:
+        spread[q + layer] += size
+    if j + 1 < 1 << code[1]:
+        spread[q + across] += size
+    if k + 1 < 1 << code[2]:
+        spread[q + one] += size
+
+
+@part()
+def _nearest(place, mine, theirs):  # type: ignore[no-untyped-def]
+    """Find the frequency of a block of another length that is nearest below."""
+    return np.uint64(place << (theirs - mine) if theirs >= mine else place >> (mine - theirs))
+
+
+@part()
+def _code_symbols(  # type: ignore[no-untyped-def]
+    coder, data, model, reading, symbols, codes, known, level, z, y, x, box, ahead, spread
+):
+    """Code the symbols of a block."""
+    code = codes[level]
+    depth, height, width = 1 << box[0], 1 << box[1], 1 << box[2]
+    row = np.uint64(width + 3)
+    plane = np.uint64(height + 3) * row
+    ahead[: np.uint64(depth + 2) * plane] = 0
+    across = np.uint64(symbols.shape[2])
+    layer = np.uint64(symbols.shape[1]) * across
+    origin = np.uint64(z) * layer + np.uint64(y) * across + np.uint64(x)
+    # Blocks at the faces that have symbols: where theirs begin, and their code.
+    seen, theirs = 0, np.empty((3, 5), np.int64)
+    for n in range(3):
+        if known[n, 2] >= 0:
+            theirs[seen, 0] = (known[n, 5] * symbols.shape[1] + known[n, 6]) * symbols.shape[2] + known[n, 7]
+            for axis in range(3):
+                theirs[seen, 1 + axis] = codes[known[n, 0], axis]
+            seen += 1
     start, contexts = np.uint64(_SYMBOLS), model.contexts
-    contexts[0] = start + place
-    contexts[1] = start + np.uint64(_STARTS[1] + 10 * level) + fine
-    contexts[2] = start + np.uint64(_STARTS[2]) + np.uint64(4) * (np.uint64(7) * fine + coarse) + late
-    contexts[3] = start + np.uint64(_STARTS[3]) + np.uint64(16) * coarse + radius
-    contexts[4] = start + np.uint64(_STARTS[4] + level) + np.uint64(4) * total
-    contexts[5] = start + np.uint64(_STARTS[5]) + np.uint64(27) * radius + faces
-    contexts[6] = start + np.uint64(_STARTS[6]) + np.uint64(10) * radius + fine
-    model.row = np.uint64(_KINDS) + np.uint64(total >= 4) + np.uint64(total >= 9)
+    level_start = np.uint64(_STARTS[1] + 10 * level)
+    for i in range(depth):
+        for j in range(height):
+            place = np.uint64(36) * np.uint64(_BITS[i]) + np.uint64(6) * np.uint64(_BITS[j])
+            late_before = np.uint64(2 * (i + 1) > depth) + np.uint64(2 * (j + 1) > height)
+            for n in range(seen):
+                theirs[n, 4] = (
+                    np.uint64(theirs[n, 0]) + _nearest(i, code[0], theirs[n, 1]) * layer
+                    + _nearest(j, code[1], theirs[n, 2]) * across
+                )  # fmt: skip
+            for k in range(width):
+                p = np.uint64(i) * plane + np.uint64(j + 1) * row + np.uint64(k + 1)
+                beside = np.int64(0)
+                for n in range(seen):
+                    beside += spread[np.uint64(theirs[n, 4]) + _nearest(k, code[2], theirs[n, 3])]
+                known_ahead = np.int64(ahead[p])
+                same, faces = known_ahead >> 5, np.uint64(known_ahead & 31)
+                radius = np.uint64(_RADIUS[i + j + k])
+                fine, coarse = np.uint64(_FINE[min(same, _MOST)]), np.uint64(_COARSE[min(beside, _MOST)])
+                total = np.uint64(_TOTAL[min(same + 2 * beside, _MOST)])
+                late = late_before + np.uint64(2 * (k + 1) > width)
+                contexts[0] = start + place + np.uint64(_BITS[k])
+                contexts[1] = start + level_start + fine
+                contexts[2] = start + np.uint64(_STARTS[2]) + np.uint64(4) * (np.uint64(7) * fine + coarse) + late
+                contexts[3] = start + np.uint64(_STARTS[3]) + np.uint64(16) * coarse + radius
+                contexts[4] = start + np.uint64(_STARTS[4] + level) + np.uint64(4) * total
+                contexts[5] = start + np.uint64(_STARTS[5]) + np.uint64(27) * radius + faces
+                contexts[6] = start + np.uint64(_STARTS[6]) + np.uint64(10) * radius + fine
+                model.row = np.uint64(_KINDS) + np.uint64(total >= 4) + np.uint64(total >= 9)
+                symbol = _code_symbol(coder, data, model, reading, np.int64(symbols[z + i, y + j, x + k]))
+                if symbol:
+                    symbols[z + i, y + j, x + k] = symbol
+                    _tell(ahead, spread, abs(symbol), p, row, plane, origin, i, j, k, code, across, layer)
 
 
 @part()
@@ -393,6 +398,9 @@ def _code_tile(  # type: ignore[no-untyped-def]
     model = models[0]
     deepest, smallest = len(codes) - 1, codes[len(codes) - 1]
     known, box = np.empty((3, 8), np.int64), np.empty(3, np.int64)
+    # Sums of magnitudes: before a symbol in its block, as 32 times the sum plus a code of three faces; and by place of
+    # the tile, around the same frequency of another block.
+    ahead, spread = np.zeros((LONGEST + 3) ** 3, np.int32), np.zeros(symbols.size, np.int16)
     stack = np.empty((8 * len(codes) + 1, 4), np.int64)
     for root_z in range(0, symbols.shape[0], 1 << codes[0, 0]):
         for root_y in range(0, symbols.shape[1], 1 << codes[0, 1]):
@@ -416,12 +424,9 @@ def _code_tile(  # type: ignore[no-untyped-def]
                         box[n] = extents[a, b, c, n]
                     _code_extents(coder, data, model, reading, level, codes, known, _family(mode), box)
                     if box[0] >= 0:
-                        for i in range(1 << box[0]):
-                            for j in range(1 << box[1]):
-                                for k in range(1 << box[2]):
-                                    _look_at(model, symbols, codes, known, level, z, y, x, i, j, k, box)
-                                    symbol = np.int64(symbols[z + i, y + j, x + k])
-                                    symbols[z + i, y + j, x + k] = _code_symbol(coder, data, model, reading, symbol)
+                        _code_symbols(
+                            coder, data, model, reading, symbols, codes, known, level, z, y, x, box, ahead, spread
+                        )  # fmt: skip
                     if reading:
                         for i in range(a, a + (1 << (codes[level, 0] - smallest[0]))):
                             for j in range(b, b + (1 << (codes[level, 1] - smallest[1]))):

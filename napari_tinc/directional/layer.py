@@ -124,11 +124,12 @@ class DirectionalLayer:
         """Return a region of voxels."""
         out = np.zeros([b - a for a, b in bounds], np.float32)
         cells = [cell for cell in self._layout.meeting(bounds) if self._coded.streams[self._layout.number(cell)]]
-        keys = [(self, cell) for cell in cells]
+        others = [(self, cell) for cell in cells if cell != _FIRST]
         with self._cache.lock:
-            missing = [cell for cell in cells if not self._cache.get((self, cell))]
-            start = fresh() if missing in ([], [_FIRST]) else self._learnt()
-            tiles = self._cache.decoded(keys, partial(self._decode, start))
+            # First the one that the others start from, where it is asked for, lest its stream be read twice.
+            tiles = self._cache.decoded([(self, _FIRST)] * (len(others) < len(cells)), partial(self._decode, fresh()))
+            start = fresh() if all(map(self._cache.get, others)) else self._learnt()
+            tiles |= self._cache.decoded(others, partial(self._decode, start))
         for (_, cell), (values, _) in tiles.items():
             assert values is not None
             box = self._layout.box(cell)
@@ -136,15 +137,14 @@ class DirectionalLayer:
         return out
 
     def _decode(self, start: Statistics, key: tuple[DirectionalLayer, Cell]) -> Block:
-        coded, layout, cell = self._coded, self._layout, key[1]
-        statistics = fresh() if cell == _FIRST else start.copy()
+        coded, layout, cell, statistics = self._coded, self._layout, key[1], start.copy()
         tile = decode_tile(coded.streams[layout.number(cell)], layout, cell, coded.rules, statistics)
         decoded = rebuild(tile, layout, layout.extent(cell), coded.rules, *meanings(coded.step_code, coded.offsets))
-        return decoded, None
+        return decoded, statistics if cell == _FIRST else None
 
     def _learnt(self) -> Statistics:
         """Return what was learnt from the first tile, with which the others start."""
-        known = self._cache.get((self, "learnt"))
+        known = self._cache.get((self, _FIRST)) or self._cache.get((self, "learnt"))
         statistics = fresh() if known is None else known[1]
         if known is None and self._coded.streams[0]:
             decode_tile(self._coded.streams[0], self._layout, _FIRST, self._coded.rules, statistics)

@@ -236,7 +236,7 @@ class BlockCache:
 def _block_size(block: Block) -> int:
     """Bytes that a block takes in the cache, statistics and what Python needs included."""
     decoded, statistics = block
-    return 256 + (0 if statistics is None else 2**14) + (0 if decoded is None else decoded.nbytes)
+    return 256 + (0 if statistics is None else statistics.model.nbytes) + (0 if decoded is None else decoded.nbytes)
 
 
 def leaf_bytes(pyramid: BlockPyramid, lengths: Sequence[int], nbytes: int, tree: Octree) -> npt.NDArray[np.float64]:
