@@ -137,31 +137,38 @@ def fill_layer(values, z, depth):  # type: ignore[no-untyped-def]
 
 
 @part()
-def look(values, axis, z, y, x, depth, height, width, margin, face):  # type: ignore[no-untyped-def]
+def look(values, axis, z, y, x, depth, height, width, margin, reach, face):  # type: ignore[no-untyped-def]
     """Copy a face and what is around it; no further than the tile, nor behind the block along axes not yet passed."""
     last_z = values.shape[0] - 1 if axis == 0 else z + depth - 1
     last_y = y + height - 1 if axis == 2 else values.shape[1] - 1
-    last_x = values.shape[2] - 1
-    rows, columns = height if axis == 0 else depth, height if axis == 2 else width
-    for u in range(-margin, rows + margin):
-        for v in range(-margin, columns + margin):
-            if axis == 0:
-                value = values[max(z - 1, 0), max(0, min(y + u, last_y)), max(0, min(x + v, last_x))]
-            elif axis == 1:
-                value = values[max(0, min(z + u, last_z)), max(y - 1, 0), max(0, min(x + v, last_x))]
-            else:
-                value = values[max(0, min(z + u, last_z)), max(0, min(y + v, last_y)), max(x - 1, 0)]
-            face[u + margin, v + margin] = value
+    low_u, high_u, low_v, high_v = reach
+    if axis == 2:
+        for u in range(low_u, high_u):
+            row, i = face[u + margin], max(0, min(z + u, last_z))
+            for v in range(low_v, high_v):
+                row[v + margin] = values[i, max(0, min(y + v, last_y)), max(x - 1, 0)]
+        return
+    # Within the tile whole rows are copied, beyond it their ends.
+    left, right = min(high_v, max(low_v, -x)), max(low_v, min(high_v, values.shape[2] - x))
+    for u in range(low_u, high_u):
+        row = face[u + margin]
+        if axis == 0:
+            line = values[max(z - 1, 0), max(0, min(y + u, last_y))]
+        else:
+            line = values[max(0, min(z + u, last_z)), max(y - 1, 0)]
+        row[low_v + margin : left + margin] = line[0]
+        row[left + margin : right + margin] = line[x + left : x + right]
+        row[right + margin : high_v + margin] = line[values.shape[2] - 1]
 
 
 @part()
-def smooth(face, rows, columns, smoothed):  # type: ignore[no-untyped-def]
+def smooth(face, margin, reach, smoothed):  # type: ignore[no-untyped-def]
     """Average a face with what is around it; ``smoothed`` has all but its edge."""
-    for u in range(1, rows - 1):
-        for v in range(1, columns - 1):
-            smoothed[u, v] = np.float32(0.5) * face[u, v] + np.float32(0.125) * (
-                face[u - 1, v] + face[u + 1, v] + face[u, v - 1] + face[u, v + 1]
-            )
+    low_u, high_u, low_v, high_v = reach
+    for u in range(low_u + margin + 1, high_u + margin - 1):
+        above, line, below, out = face[u - 1], face[u], face[u + 1], smoothed[u]
+        for v in range(low_v + margin + 1, high_v + margin - 1):
+            out[v] = np.float32(0.5) * line[v] + np.float32(0.125) * (above[v] + below[v] + line[v - 1] + line[v + 1])
 
 
 @part()
@@ -230,8 +237,11 @@ def extend(  # type: ignore[no-untyped-def]
 ):
     """Predict a block along a direction: every plane is the face, shifted by its slopes more than the one before."""
     axis, number = (mode - DIRECTIONS) // SLOPES**2, (mode - DIRECTIONS) % SLOPES**2
-    thickness, rows, columns, margin, seen = face_of(values, z, y, x, code, axis, face, smoothed)
     first, second = slopes[number // SLOPES], slopes[number % SLOPES]
+    thickness, rows, columns, margin = _sides(code, axis)
+    low_u, high_u = _reach(first, thickness, rows)
+    low_v, high_v = _reach(second, thickness, columns)
+    seen = _seen(values, z, y, x, code, axis, margin, (low_u, high_u, low_v, high_v), face, smoothed)
     for d in range(thickness):
         slide(seen, margin, -(d + 1) * first, -(d + 1) * second, 1, rows, columns, plane)
         if carries:
@@ -247,17 +257,36 @@ def extend(  # type: ignore[no-untyped-def]
 
 
 @part()
-def face_of(values, z, y, x, code, axis, face, smoothed):  # type: ignore[no-untyped-def]
-    """Look at the face along an axis: the block's thickness, the face's sides, the margin, and what is seen."""
-    depth, height, width = 1 << code[0], 1 << code[1], 1 << code[2]
+def _sides(code, axis):  # type: ignore[no-untyped-def]
+    """Thickness of a block along an axis, the sides of its face, and the margin around this."""
     thickness = 1 << code[axis]
-    margin = 2 * thickness + 2
-    rows, columns = height if axis == 0 else depth, height if axis == 2 else width
-    look(values, axis, z, y, x, depth, height, width, margin, face)
+    return thickness, 1 << code[1 if axis == 0 else 0], 1 << code[1 if axis == 2 else 2], 2 * thickness + 2
+
+
+@part()
+def _reach(slope, thickness, side):  # type: ignore[no-untyped-def]
+    """Where a direction reaches along a side of a face, and one more on either side to smooth it."""
+    near, far = -slope >> 3, -thickness * slope >> 3
+    return min(near, far) - 2, side + max(near, far) + 2
+
+
+@part()
+def _seen(values, z, y, x, code, axis, margin, reach, face, smoothed):  # type: ignore[no-untyped-def]
+    """Look at the face along an axis, as far as needed; blocks that are long see it smoothed."""
+    depth, height, width = 1 << code[0], 1 << code[1], 1 << code[2]
+    look(values, axis, z, y, x, depth, height, width, margin, reach, face)
     if max(depth, max(height, width)) < SMOOTHED:
-        return thickness, rows, columns, margin, face
-    smooth(face, rows + 2 * margin, columns + 2 * margin, smoothed)
-    return thickness, rows, columns, margin, smoothed
+        return face
+    smooth(face, margin, reach, smoothed)
+    return smoothed
+
+
+@part()
+def face_of(values, z, y, x, code, axis, face, smoothed):  # type: ignore[no-untyped-def]
+    """Look at the face along an axis for all directions: the block's thickness, the face's sides, the margin, and it."""
+    thickness, rows, columns, margin = _sides(code, axis)
+    reach = -margin, rows + margin, -margin, columns + margin
+    return thickness, rows, columns, margin, _seen(values, z, y, x, code, axis, margin, reach, face, smoothed)
 
 
 @part()
