@@ -10,12 +10,14 @@ the arithmetic, would take at the speed of a product of large matrices and of si
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -152,8 +154,8 @@ def decoding(shape: tuple[int, ...], ratio: float) -> None:
 
     widths = [int(level[0]) for level in network_of(volume).widths]
     print(f"decode {shape} at ratio {ratio:g}, {tree.depth + 1} levels of {widths}: {voxels / ours / 1e6:.2f} Mvoxel/s")
-    layer = volume._decoders[0].layers[0]  # what decodes in other threads would not be counted
-    roofline("decoding", lambda: layer.values(tuple((0, side) for side in shape), 1.0), ours)
+    with mock.patch.dict(os.environ, OMP_NUM_THREADS="1"):  # what decodes in other threads would not be counted
+        roofline("decoding", volume.decode, ours)
     for name, function in (("node by node", shared), ("leaf by leaf", unshared)):
         theirs = best_of(function, 1)
         print(f"  {name}: {voxels / theirs / 1e6:.2f} Mvoxel/s, ours {theirs / ours:.1f} times faster", flush=True)

@@ -61,6 +61,8 @@ if TYPE_CHECKING:
 _WIDE = (
     KIND_WAVELETS, KIND_RESTORATION, KIND_MASK, KIND_DIRECTIONAL, KIND_PREDICTED, KIND_CORRECTIONS, KIND_POSTFILTER
 )  # fmt: skip
+# How many times larger boxes are where small ones cost more.
+_LARGE = 4
 # Floats that fit in a core's own cache.
 _CACHED_VOXELS = 2**17
 # A network may overshoot a float32 volume's range by far before it is clipped: leave room below float32's largest.
@@ -69,6 +71,10 @@ _LARGEST_NARROW_RANGE = 1e30
 
 class Layer(Protocol):
     """What adds to the voxels of one item. Several threads may ask for regions of it."""
+
+    @property
+    def has_threads(self) -> bool:
+        """Whether it decodes a region with threads of its own, and a large one for less than several small ones."""
 
     def values(self, bounds: Bounds, scale: float) -> Floats32:
         """Evaluate a region.
@@ -159,6 +165,10 @@ class ItemDecoder:
                 self._decode_inside(self.mask, box, scale, wide, part)
 
         # Boxes are nearly cubes: they have least surface, beyond which wavelets reach.
+        if self.elsewhere is None and any(layer.has_threads for layer in self.layers):
+            for box in boxes(bounds, _LARGE * LIMITS.voxels):
+                decoded(box)
+            return
         # With several in work they are half as large, so that their copies take no more memory than a small volume.
         most = LIMITS.voxels // (1 if usable_cores() == 1 else 2)
         if self.elsewhere is not None:

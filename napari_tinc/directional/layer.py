@@ -64,6 +64,8 @@ class DirectionalLayer:
     def __init__(self, coded: CodedDirections, cache: BlockCache, nbytes: int = 0) -> None:
         self._coded, self._layout, self._cache, self._nbytes = coded, coded.layout, cache, nbytes
 
+    has_threads = False
+
     def values(self, bounds: Bounds, scale: float) -> Floats32:
         """Evaluate a region, see :class:`napari_tinc.layers.Layer`.
 

@@ -283,7 +283,7 @@ def _seen(values, z, y, x, code, axis, margin, reach, face, smoothed):  # type: 
 
 @part()
 def face_of(values, z, y, x, code, axis, face, smoothed):  # type: ignore[no-untyped-def]
-    """Look at the face along an axis for all directions: the block's thickness, the face's sides, the margin, and it."""
+    """Look at a face for every direction along an axis: thickness of the block, sides of the face, margin, the face."""
     thickness, rows, columns, margin = _sides(code, axis)
     reach = -margin, rows + margin, -margin, columns + margin
     return thickness, rows, columns, margin, _seen(values, z, y, x, code, axis, margin, reach, face, smoothed)

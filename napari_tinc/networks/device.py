@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from napari_tinc.errors import InputError
-from napari_tinc.system.threads import all_cores, is_forked
+from napari_tinc.system.threads import all_cores, is_forked, works_beside_others
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -56,10 +56,25 @@ def one_core_free() -> Iterator[None]:
 
     Its threads wait for one another at every operation. Where something else wants one of their cores, be it a window
     that is drawn, all of them wait for the scheduler each time: ``benchmarks/threads.py``. Torch keeps the setting
-    for every thread by itself. A forked process has only the thread that forked, and others would be waited for.
+    for every thread by itself. A forked process has only the thread that forked, and others would be waited for; and
+    where boxes are worked on side by side, others have work.
     """
+    alone = is_forked() or works_beside_others()
+    with _threads(1 if alone else max(1, min(torch.get_num_threads(), all_cores() - 1))):
+        yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use the calling thread alone while the block runs: others work beside it."""
+    with _threads(1):
+        yield
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1 if is_forked() else max(1, min(threads, all_cores() - 1)))
+    torch.set_num_threads(count)
     try:
         yield
     finally:

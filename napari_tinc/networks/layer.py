@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cache
 from threading import Lock
 
@@ -14,6 +15,7 @@ from napari_tinc.geometry.octree import Box, Octree
 from napari_tinc.networks import payload
 from napari_tinc.networks.device import one_core_free
 from napari_tinc.networks.families import load
+from napari_tinc.networks.leafwise import LeafNetwork
 from napari_tinc.networks.parameters import CodedParameters
 from napari_tinc.networks.plans import allowed_parameters
 from napari_tinc.networks.protocol import Bounds, Floats32, Network, Parameters
@@ -36,7 +38,12 @@ class NetworkLayer:
         self, network: Network, parameters: Parameters, item: int, segments: Sequence[payload.CodedLevel] = ()
     ) -> None:
         self._network, self._parameters, self._item, self._segments = network, parameters, item, segments
-        self._lock = Lock()
+        self._lock = nullcontext() if parameters.device.type == "cpu" else Lock()
+
+    @property
+    def has_threads(self) -> bool:
+        """See :class:`napari_tinc.layers.Layer`."""
+        return isinstance(self._network, LeafNetwork)
 
     @property
     def parts(self) -> list[Box]:
@@ -45,7 +52,7 @@ class NetworkLayer:
 
     def values(self, bounds: Bounds, scale: float) -> Floats32:
         """Evaluate a region, see :class:`napari_tinc.layers.Layer`."""
-        with self._lock, one_core_free():  # torch has threads of its own
+        with self._lock, one_core_free():  # what a device has to do takes its memory, too
             return self._network.decode(self._parameters, self._item, bounds, scale)
 
     def region_bytes(self, bounds: Bounds, scale: float) -> int:

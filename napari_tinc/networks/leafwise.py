@@ -17,11 +17,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from napari_tinc.arrays.scratch import spans
 from napari_tinc.format import ItemRange
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.geometry.sampling import Ints, leaves_of_region, sample_region
-from napari_tinc.networks.device import is_out_of_memory
+from napari_tinc.networks.device import is_out_of_memory, one_thread
 from napari_tinc.networks.protocol import Array, Batch, Bounds, Floats32, Nodes, Parameters, Schedule, TrainingVolume
+from napari_tinc.system.threads import side_by_side
 
 # Activations per batch: what a CPU's caches hold, and enough to fill a GPU.
 _ACTIVATIONS = {"cpu": 1 << 19, "cuda": 1 << 26, "mps": 1 << 24}
@@ -138,7 +140,6 @@ class LeafNetwork(ABC):
         """Return the leaves that meet a region."""
         return leaves_of_region(self.partition, bounds, scale)
 
-    @torch.inference_mode()
     def decode(self, parameters: Parameters, item: int, bounds: Bounds, scale: float) -> Floats32:
         """Evaluate a region, batch by batch of leaves sampled at the same local coordinates."""
         out = np.zeros([stop - start for start, stop in bounds], np.float32)
@@ -155,20 +156,26 @@ class LeafNetwork(ABC):
         for first in range(0, len(leaves), _LEAF_BATCH):
             rows = slice(first, min(first + _LEAF_BATCH, len(leaves)))
             network, selection = self.restrict(item * count + leaves[rows])
-            chosen = [tensors[i][torch.from_numpy(nodes).to(device)] for i, nodes in selection]
-            tile = max(_SMALLEST_TILE, _ACTIVATIONS[device.type] // network.widest)
-            start = 0
-            while start < points.shape[1]:
-                columns = slice(start, min(start + tile, points.shape[1]))
-                try:
-                    values = network.evaluate(chosen, points[:, columns]).cpu().numpy()
-                except RuntimeError as error:
-                    if not is_out_of_memory(error) or tile <= _SMALLEST_TILE:
-                        raise
-                    tile //= 2
-                    continue
-                yield rows, columns, values
-                start = columns.stop
+            with torch.inference_mode():
+                chosen = [tensors[i][torch.from_numpy(nodes).to(device)] for i, nodes in selection]
+            side = max(_SMALLEST_TILE, _ACTIVATIONS[device.type] // network.widest)
+            tiles = [slice(*span) for span in spans(0, points.shape[1], side)]
+            evaluated = partial(_evaluated, network, chosen, points)
+            values = side_by_side(evaluated, tiles) if device.type == "cpu" else map(evaluated, tiles)
+            yield from ((rows, columns, part) for columns, part in zip(tiles, values, strict=True))
+
+
+def _evaluated(network: LeafNetwork, parameters: Sequence[Tensor], points: Tensor, columns: slice) -> Floats32:
+    """Evaluate leaves at some of the points, by halves where memory does not suffice."""
+    try:
+        with torch.inference_mode(), one_thread():
+            return network.evaluate(parameters, points[:, columns]).cpu().numpy()
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or columns.stop - columns.start <= _SMALLEST_TILE:
+            raise
+    middle = (columns.start + columns.stop) // 2
+    halves = slice(columns.start, middle), slice(middle, columns.stop)
+    return np.concatenate([_evaluated(network, parameters, points, half) for half in halves], 1)
 
 
 def leaf_samples(tree: Octree, original: TrainingVolume, device: torch.device) -> LeafSamples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -35,9 +36,15 @@ class CodedParameters:
         # Not filled: only the blocks that were loaded are ever read, and the others take no memory.
         self._tensors = [torch.empty(array.shape, device=self.device) for array in layout.network.arrays]
         self._loaded: dict[tuple[int, int], npt.NDArray[np.bool_]] = {}
+        self._lock = Lock()
 
     def of(self, item: int, leaves: Nodes | None, count: int) -> Sequence[Tensor]:
         """Decode the blocks that hold leaves or their ancestors, and return all tensors."""
+        with self._lock:
+            self._decode(item, leaves, count)
+        return self._tensors
+
+    def _decode(self, item: int, leaves: Nodes | None, count: int) -> None:
         for level in range(len(self.layout.network.nodes)):
             blocks = self.layout.blocks(item, level)
             loaded = self._loaded.setdefault((item, level), np.zeros(blocks, dtype=bool))
@@ -45,7 +52,6 @@ class CodedParameters:
             for block in needed[~loaded[needed]].tolist():
                 self._load(item, level, block, blocks)
                 loaded[block] = True
-        return self._tensors
 
     def _load(self, item: int, level: int, block: int, blocks: int) -> None:
         for tensor, code, symbols in self._coded(item, level, block):

@@ -67,13 +67,18 @@ def _box_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_MOST_BOXES, "tinc-boxes", lambda: setattr(_here, "works_on_boxes", True))
 
 
+def works_beside_others() -> bool:
+    """Whether this is a thread of :func:`side_by_side`."""
+    return hasattr(_here, "works_on_boxes")
+
+
 def side_by_side(work: Callable[[Given], Made], boxes: Iterable[Given]) -> Iterator[Made]:
     """Work on boxes in threads, and yield what comes of each in their order; no more at a time than there are cores.
 
     Who stops early waits for those in work. The work may use :func:`block_threads`, whose threads wait for nobody; of
     boxes in boxes only the outer ones are worked on side by side.
     """
-    most = 1 if hasattr(_here, "works_on_boxes") else min(usable_cores(), _MOST_BOXES)
+    most = 1 if works_beside_others() else min(usable_cores(), _MOST_BOXES)
     if most == 1:
         yield from map(work, boxes)
         return

@@ -214,6 +214,8 @@ class WaveletLayer:
         self._coded = coded
         self._cache = cache
 
+    has_threads = False
+
     def values(self, bounds: Bounds, scale: float) -> Floats32:
         """Evaluate a region, see :class:`napari_tinc.layers.Layer`."""
         return self.sample(self._positions(bounds, scale), scale).reshape([b - a for a, b in bounds])
