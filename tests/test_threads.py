@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from napari_tinc import CompressedVolume, Target, compress, samples
 from napari_tinc.limits import LIMITS
+from napari_tinc.networks import leafwise
+from napari_tinc.networks.families.tinc import TincNetwork
 from napari_tinc.system import threads
 from napari_tinc.system.threads import BlockThreads, side_by_side
 
@@ -84,4 +89,24 @@ def test_boxes_decoded_side_by_side_are_those_decoded_alone(monkeypatch: pytest.
     for number in (1, 4):
         monkeypatch.setattr(threads, "usable_cores", lambda number=number: number)
         decoded.append(CompressedVolume(data).decode())
+    np.testing.assert_array_equal(*decoded)
+
+
+def test_networks_decode_in_several_threads_what_they_decode_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = (Path(__file__).parent / "golden" / "v1-zyx-u2.tinc").read_bytes()
+    evaluate, names = TincNetwork.evaluate, set()
+
+    def noted(network: TincNetwork, *given: Any) -> Any:
+        names.add((threading.current_thread().name, torch.get_num_threads()))
+        return evaluate(network, *given)
+
+    monkeypatch.setattr(TincNetwork, "evaluate", noted)
+    monkeypatch.setitem(leafwise._ACTIVATIONS, "cpu", 1)  # many tiles
+    decoded = []
+    for number in (1, 4):
+        names.clear()
+        monkeypatch.setattr(threads, "usable_cores", lambda number=number: number)
+        decoded.append(CompressedVolume(data).decode())
+        assert (len(names) > 1) == (number > 1)
+        assert {count for _, count in names} == {1}
     np.testing.assert_array_equal(*decoded)
