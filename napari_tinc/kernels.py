@@ -23,8 +23,9 @@ from numba.core.runtime.nrt import rtsys
 
 logger = logging.getLogger(__name__)
 _compiled = partial(njit, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
-# For what is called from a compiled function only.
-part = partial(_compiled, no_cpython_wrapper=True)
+# For what is called from a compiled function only. It makes no arrays, and so does not count who holds those that it is
+# given: numba would at every call, one after the other and for all threads to see, for as long as a decision takes.
+part = partial(_compiled, no_cpython_wrapper=True, _nrt=False)
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -55,8 +56,8 @@ def _tell() -> None:
 
 
 def _stamp(function: Callable[..., Any]) -> str:
-    """Fingerprint of the files that a function and all compiled functions that it calls are in."""
-    files = sorted(set(_files(function)))
+    """Fingerprint of this file and those that a function and all compiled functions that it calls are in."""
+    files = sorted({__file__, *_files(function)})
     return hashlib.sha256(b"\0".join(Path(file).read_bytes() for file in files)).hexdigest()
 
 

@@ -89,6 +89,20 @@ def move(typing: Any, model: Any, bit: Any, error: Any, rates: Any) -> Any:
     return types.void(model, types.int64, types.int64, rates), generate
 
 
+@intrinsic
+def leading_zeros(typing: Any, number: Any) -> Any:
+    """Count the zeros before the first one of an int64; 64 of 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctlz(arguments[0], ir.IntType(1)(0))
+
+    return types.int64(types.int64), generate
+
+
+def _leading_zeros_one_by_one(number: Any) -> Any:
+    return np.int64(64 - int(number).bit_length())
+
+
 def _all(number: int) -> Any:
     return _INTS([number] * INPUTS)
 
@@ -106,6 +120,7 @@ def _move_one_by_one(model: Any, bit: Any, error: Any, rates: Any) -> None:
 # Where kernels are interpreted, to see that they index nothing outside.
 if config.DISABLE_JIT:  # type: ignore[attr-defined]
     move = _move_one_by_one  # type: ignore[assignment]
+    leading_zeros = _leading_zeros_one_by_one  # type: ignore[assignment]
 
 
-__all__ = ["INPUTS", "SATURATED", "move"]
+__all__ = ["INPUTS", "SATURATED", "leading_zeros", "move"]

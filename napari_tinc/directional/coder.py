@@ -280,7 +280,7 @@ def _nearest(place, mine, theirs):  # type: ignore[no-untyped-def]
 
 @part()
 def _code_symbols(  # type: ignore[no-untyped-def]
-    coder, data, model, reading, symbols, codes, known, level, z, y, x, box, ahead, spread
+    coder, data, model, reading, symbols, codes, known, level, z, y, x, box, ahead, spread, theirs
 ):
     """Code the symbols of a block."""
     code = codes[level]
@@ -292,7 +292,7 @@ def _code_symbols(  # type: ignore[no-untyped-def]
     layer = np.uint64(symbols.shape[1]) * across
     origin = np.uint64(z) * layer + np.uint64(y) * across + np.uint64(x)
     # Blocks at the faces that have symbols: where theirs begin, and their code.
-    seen, theirs = 0, np.empty((3, 5), np.int64)
+    seen = 0
     for n in range(3):
         if known[n, 2] >= 0:
             theirs[seen, 0] = (known[n, 5] * symbols.shape[1] + known[n, 6]) * symbols.shape[2] + known[n, 7]
@@ -401,6 +401,7 @@ def _code_tile(  # type: ignore[no-untyped-def]
     # Sums of magnitudes: before a symbol in its block, as 32 times the sum plus a code of three faces; and by place of
     # the tile, around the same frequency of another block.
     ahead, spread = np.zeros((LONGEST + 3) ** 3, np.int32), np.zeros(symbols.size, np.int16)
+    theirs = np.empty((3, 5), np.int64)
     stack = np.empty((8 * len(codes) + 1, 4), np.int64)
     for root_z in range(0, symbols.shape[0], 1 << codes[0, 0]):
         for root_y in range(0, symbols.shape[1], 1 << codes[0, 1]):
@@ -425,7 +426,8 @@ def _code_tile(  # type: ignore[no-untyped-def]
                     _code_extents(coder, data, model, reading, level, codes, known, _family(mode), box)
                     if box[0] >= 0:
                         _code_symbols(
-                            coder, data, model, reading, symbols, codes, known, level, z, y, x, box, ahead, spread
+                            coder, data, model, reading, symbols, codes, known, level, z, y, x, box, ahead, spread,
+                            theirs,
                         )  # fmt: skip
                     if reading:
                         for i in range(a, a + (1 << (codes[level, 0] - smallest[0]))):

@@ -133,7 +133,9 @@ def fill_layer(values, z, depth):  # type: ignore[no-untyped-def]
     """Let the root blocks of a layer start as the plane before it: what faces see of blocks still to come."""
     if z > 0:
         for i in range(z, z + depth):
-            values[i] = values[z - 1]
+            for j in range(values.shape[1]):
+                for k in range(values.shape[2]):
+                    values[i, j, k] = values[z - 1, j, k]
 
 
 @part()
@@ -157,7 +159,8 @@ def look(values, axis, z, y, x, depth, height, width, margin, reach, face):  # t
         else:
             line = values[max(0, min(z + u, last_z)), max(y - 1, 0)]
         row[low_v + margin : left + margin] = line[0]
-        row[left + margin : right + margin] = line[x + left : x + right]
+        for v in range(left, right):
+            row[v + margin] = line[x + v]
         row[right + margin : high_v + margin] = line[values.shape[2] - 1]
 
 

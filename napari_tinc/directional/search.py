@@ -262,12 +262,14 @@ def _class(symbols, z, y, x, i, j, k):  # type: ignore[no-untyped-def]
 
 @part()
 def _quantise(  # type: ignore[no-untyped-def]
-    values, depth, height, width, used, unused, offsets, lagrangian, symbols, box, missed
+    values, depth, height, width, used, unused, offsets, lagrangian, symbols, box, missed, excess
 ):
-    """Quantise a block by rate and distortion; return what it costs, and leave the coefficients as decoded."""
+    """Quantise a block by rate and distortion; return what it costs, and leave the coefficients as decoded.
+
+    ``excess`` is filled with what it costs more, by classes of frequencies, to code the coefficients than not to.
+    """
     missed[:] = 0
-    # By classes of frequencies: what it costs more to code the coefficients than not to.
-    excess = np.zeros((_CLASSES, _CLASSES, _CLASSES))
+    excess[:] = 0
     nothing = 0.0
     for i in range(depth):
         for j in range(height):
@@ -406,7 +408,8 @@ def _best_of(  # type: ignore[no-untyped-def]
 ):
     """Find the best of pairs of slopes, counted from a first one: its mode, or -1 if none is below the limit."""
     best = np.int64(-1)
-    for number in numbers + first:
+    for apart in numbers:
+        number = first + apart
         if number < 0 or number >= SLOPES**2:
             continue
         mode = DIRECTIONS + axis * SLOPES**2 + number
@@ -450,12 +453,11 @@ def _best_direction(  # type: ignore[no-untyped-def]
 @part()
 def _choose(  # type: ignore[no-untyped-def]
     wanted, cares, decoded, modes, z, y, x, code, place, above, slopes, lagrangian, face, smoothed, predicted, block,
-    spare, chosen,
+    spare, chosen, errors,
 ):  # fmt: skip
     """Choose the modes that are worth a transform: the mean, what has little error, and what costs few bits."""
     depth, height, width = 1 << code[0], 1 << code[1], 1 << code[2]
     partly = _is_partly(cares, z, y, x, depth, height, width)
-    errors = np.empty(_FOUND, np.float32)
     for mode in (MEAN, SMOOTH):
         blend(decoded, mode, z, y, x, depth, height, width, predicted)
         bits = np.float32(lagrangian * _MODE_WEIGHT * _mode_bits(modes, mode, place))
@@ -486,7 +488,7 @@ def _choose(  # type: ignore[no-untyped-def]
 @part()
 def _try(  # type: ignore[no-untyped-def]
     wanted, cares, decoded, z, y, x, code, mode, slopes, carries, kinds, bases, turned_bases, used, unused, offsets,
-    lagrangian, face, smoothed, plane, predicted, block, spare, found, box, missed,
+    lagrangian, face, smoothed, plane, predicted, block, spare, found, box, missed, excess,
 ):  # fmt: skip
     """Predict, transform and quantise a block; return what it costs without its mode. ``block`` is as decoded."""
     depth, height, width = 1 << code[0], 1 << code[1], 1 << code[2]
@@ -499,7 +501,7 @@ def _try(  # type: ignore[no-untyped-def]
     turn(turned_bases[kind[0], code[0]], block, spare, 0, depth, height, width, depth)
     turn(turned_bases[kind[1], code[1]], spare, block, 1, depth, height, width, height)
     turn(turned_bases[kind[2], code[2]], block, spare, 2, depth, height, width, width)
-    cost = _quantise(spare, depth, height, width, used, unused, offsets, lagrangian, found, box, missed)
+    cost = _quantise(spare, depth, height, width, used, unused, offsets, lagrangian, found, box, missed, excess)
     _copy(predicted, block, depth, height, width)
     if box[0] >= 0:
         synthesise(bases, kind, code, box, spare, predicted)
@@ -563,6 +565,7 @@ def _search(  # type: ignore[no-untyped-def]
     block, spare = np.empty_like(predicted), np.empty_like(predicted)
     found, box = np.empty(predicted.shape, np.int16), np.empty(3, np.int64)
     place, chosen, smaller = np.empty(3, np.int64), np.empty(_CANDIDATES, np.int64), np.empty((2, 2))
+    errors, excess = np.empty(_FOUND, np.float32), np.empty((_CLASSES, _CLASSES, _CLASSES))
     deepest, smallest = len(codes) - 1, codes[len(codes) - 1]
     for root_z in range(0, wanted.shape[0], 1 << codes[0, 0]):
         fill_layer(decoded, root_z, 1 << codes[0, 0])
@@ -579,7 +582,7 @@ def _search(  # type: ignore[no-untyped-def]
                         above = state[level - 1, 4] if level else np.int64(-1)
                         _choose(
                             wanted, cares, decoded, modes, z, y, x, code, place, above, slopes, lagrangian, face,
-                            smoothed, predicted, block, spare, chosen,
+                            smoothed, predicted, block, spare, chosen, errors,
                         )  # fmt: skip
                         costs[level, 0], costs[level, 1] = math.inf, lagrangian * _SPLIT_BITS
                         missed[level + 1, 1] = 0
@@ -590,7 +593,7 @@ def _search(  # type: ignore[no-untyped-def]
                             cost = lagrangian * (bits + (_SPLIT_BITS if level < deepest else 0.0)) + _try(
                                 wanted, cares, decoded, z, y, x, code, mode, slopes, carries, kinds, bases,
                                 turned_bases, used, unused, offsets, lagrangian, face, smoothed, plane, predicted,
-                                block, spare, found, box, smaller,
+                                block, spare, found, box, smaller, excess,
                             )  # fmt: skip
                             if cost < costs[level, 0]:
                                 costs[level, 0], state[level, 4] = cost, mode

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from napari_tinc.kernels import compiled, part
 from napari_tinc.mixing import EVEN, Statistics, beginning, decode, encode, ended, get, opened, put
+from napari_tinc.vectors import leading_zeros
 
 Numbers = npt.NDArray[np.int64]
 
@@ -27,6 +28,7 @@ _W, _N, _NW, _NE, _WW, _NN, _U, _UW, _UE, _UN, _US = range(11)
 MAX_CLASSES, DIGITS = 8, 12
 # Numbers are below 2**BITS: a residual has as many bits at most, and 16 times its sum with others fits 64 bits.
 BITS = 33
+_LONG = np.int64(64)
 
 # Decisions on the number of bits: is it at least so many, asked upwards from the expected one, or downwards.
 _SIZES = 20
@@ -129,7 +131,7 @@ def gather(numbers: Numbers, at: Numbers) -> tuple[Numbers, Numbers, Numbers]:
 
 @compiled
 def _gather(known, shape, at, seen, reference, activity):  # type: ignore[no-untyped-def]
-    near = np.zeros(NEIGHBOURS, np.int64)
+    near = np.zeros(NEIGHBOURS, np.uint64)
     depth, height, width = shape
     for i in range(at.size):
         z, y, x = at[i] // (height * width), at[i] // width % height, at[i] % width
@@ -202,11 +204,7 @@ def _activity(known, near, z):  # type: ignore[no-untyped-def]
 
 @part()
 def _bits(number):  # type: ignore[no-untyped-def]
-    count = np.int64(0)
-    while number:
-        number >>= 1
-        count += 1
-    return count
+    return _LONG - leading_zeros(np.int64(number))  # type: ignore[call-arg]
 
 
 @part()
@@ -253,8 +251,12 @@ def _look(seen, near, known, errors, biases, z, thresholds, weights, largest, pr
         predicted = _predict(known, near, z, thresholds, weights)
         seen[_PLAIN] = predicted
         level = predicted >> 4
-        for i, k in enumerate((_W, _N, _U, _NW, _NE, _UE, _US)):
-            pattern |= np.int64(known[near[k]] > level) << i
+        pattern = (
+            np.int64(known[near[_W]] > level) + 2 * np.int64(known[near[_N]] > level)
+            + 4 * np.int64(known[near[_U]] > level) + 8 * np.int64(known[near[_NW]] > level)
+            + 16 * np.int64(known[near[_NE]] > level) + 32 * np.int64(known[near[_UE]] > level)
+            + 64 * np.int64(known[near[_US]] > level)
+        )  # fmt: skip
         bias = 16 * pattern + min(15, _quarters(energy >> 5) >> 1)
         if biases[bias, 1]:
             predicted += biases[bias, 0] // biases[bias, 1]
@@ -262,8 +264,11 @@ def _look(seen, near, known, errors, biases, z, thresholds, weights, largest, pr
         seen[_BIAS] = bias
         place = min(15, _quarters(predicted >> 4) >> 2)
     else:
-        for i, k in enumerate((_W, _N, _U, _NW, _NE, _UE, _US)):
-            pattern |= np.int64(errors[near[k]] != 0) << i
+        pattern = (
+            np.int64(w != 0) + 2 * np.int64(n != 0) + 4 * np.int64(u != 0) + 8 * np.int64(errors[near[_NW]] != 0)
+            + 16 * np.int64(errors[near[_NE]] != 0) + 32 * np.int64(errors[near[_UE]] != 0)
+            + 64 * np.int64(errors[near[_US]] != 0)
+        )  # fmt: skip
         for k in (_WW, _NN, _UW, _UN, _US + 1, _US + 2, _US + 3, _US + 4, _US + 5):
             place += np.int64(errors[near[k]] != 0)
     seen[_PREDICTED], seen[_SIDES], seen[_PLACE] = predicted, pattern, place
@@ -335,13 +340,18 @@ def _learn(seen, errors, biases, here, number, predicts):  # type: ignore[no-unt
 @compiled
 def _encode(coder, buffer, models, known, errors, biases, shape, thresholds, weights, largest, predicts):  # type: ignore[no-untyped-def]
     model, top = models[0], _bits(largest)
-    seen, near = np.zeros(11, np.int64), np.zeros(NEIGHBOURS, np.int64)
+    # Unsigned: an index that may be negative is looked at for it.
+    seen, near = np.zeros(11, np.int64), np.zeros(NEIGHBOURS, np.uint64)
     depth, height, width = shape
     here = np.int64(0)
     for z in range(depth):
         for y in range(height):
             for x in range(width):
-                _locate(near, z, y, x, depth, height, width)
+                if 2 < x < width - 1:  # all of them go on by one
+                    for k in range(NEIGHBOURS if z else IN_PLANE):
+                        near[k] += np.uint64(1)
+                else:
+                    _locate(near, z, y, x, depth, height, width)
                 _look(seen, near, known, errors, biases, z, thresholds, weights, largest, predicts)
                 number = known[here]
                 residual = number - (seen[_PREDICTED] + 8 >> 4)
@@ -414,13 +424,18 @@ def _get_residual(coder, stream, model, seen, expected, top):  # type: ignore[no
 @compiled
 def _decode(coder, stream, models, known, errors, biases, shape, thresholds, weights, largest, predicts):  # type: ignore[no-untyped-def]
     model, top = models[0], _bits(largest)
-    seen, near = np.zeros(11, np.int64), np.zeros(NEIGHBOURS, np.int64)
+    # Unsigned: an index that may be negative is looked at for it.
+    seen, near = np.zeros(11, np.int64), np.zeros(NEIGHBOURS, np.uint64)
     depth, height, width = shape
     here = np.int64(0)
     for z in range(depth):
         for y in range(height):
             for x in range(width):
-                _locate(near, z, y, x, depth, height, width)
+                if 2 < x < width - 1:  # all of them go on by one
+                    for k in range(NEIGHBOURS if z else IN_PLANE):
+                        near[k] += np.uint64(1)
+                else:
+                    _locate(near, z, y, x, depth, height, width)
                 _look(seen, near, known, errors, biases, z, thresholds, weights, largest, predicts)
                 residual = _get_residual(coder, stream, model, seen, min(seen[_EXPECTED], top), top)
                 number = residual + (seen[_PREDICTED] + 8 >> 4)
