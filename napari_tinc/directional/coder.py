@@ -41,8 +41,8 @@ _SYMBOLS = _KINDS * _REGION
 _SETS = 3
 _CONTEXTS = _SYMBOLS + _SYMBOL_KINDS * _SYMBOL_CONTEXTS
 _WEIGHT = 19660
-# Sums are looked up to this; what they are times, beside the code of three faces.
-_MOST, _PLACE = np.int64(1023), np.int64(32)
+# Sums are looked up to this; a sum is kept times this, plus a code of three faces.
+_MOST, _TIMES = np.int64(1023), np.int64(32)
 
 
 def _steps(*edges: int) -> Array:
@@ -249,13 +249,13 @@ def _tell(ahead, spread, size, p, row, plane, origin, i, j, k, code, across, lay
     one, two = np.uint64(1), np.uint64(2)
     size = min(size, _MOST)
     face = min(size, np.int64(2))
-    ahead[p + one] += _PLACE * 3 * size + face
-    ahead[p + row] += _PLACE * 3 * size + 3 * face
-    ahead[p + plane] += _PLACE * 3 * size + 9 * face
+    ahead[p + one] += _TIMES * 3 * size + face
+    ahead[p + row] += _TIMES * 3 * size + 3 * face
+    ahead[p + plane] += _TIMES * 3 * size + 9 * face
     for q in (p + two, p + two * row, p + two * plane):
-        ahead[q] += _PLACE * size
+        ahead[q] += _TIMES * size
     for q in (p + row + one, p + row - one, p + plane + one, p + plane - one, p + plane + row, p + plane - row):
-        ahead[q] += _PLACE * 2 * size
+        ahead[q] += _TIMES * 2 * size
     q = origin + np.uint64(i) * layer + np.uint64(j) * across + np.uint64(k)
     spread[q] += 2 * size
     if i > 0:
