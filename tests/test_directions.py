@@ -128,7 +128,8 @@ def test_a_block_costs_what_its_symbols_say_and_no_more_than_nothing() -> None:
 
     @njit
     def quantised(values: Any, used: Any, unused: Any, offsets: Any, symbols: Any, box: Any, missed: Any) -> Any:
-        return search._quantise(values, 8, 8, 8, used, unused, offsets, 0.085, symbols, box, missed)
+        excess = np.empty((6, 6, 6))
+        return search._quantise(values, 8, 8, 8, used, unused, offsets, 0.085, symbols, box, missed, excess)
 
     offsets, missed = np.array([30.0, 9.0]) / 256, np.empty((2, 2))
     far = np.add.outer(np.add.outer(np.arange(8), np.arange(8)), np.arange(8))
