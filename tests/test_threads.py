@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 
 from napari_tinc import CompressedVolume, Target, compress, samples
 from napari_tinc.limits import LIMITS
-from napari_tinc.networks import leafwise
+from napari_tinc.networks import device, leafwise
 from napari_tinc.networks.families.tinc import TincNetwork
 from napari_tinc.system import threads
 from napari_tinc.system.threads import BlockThreads, side_by_side
@@ -110,3 +112,23 @@ def test_networks_decode_in_several_threads_what_they_decode_in_one(monkeypatch:
         assert (len(names) > 1) == (number > 1)
         assert {count for _, count in names} == {1}
     np.testing.assert_array_equal(*decoded)
+
+
+def test_threads_that_come_later_are_not_left_with_one() -> None:
+    def in_a_thread(work: Callable[[], int]) -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(work).result()
+
+    def alone() -> int:
+        with device.one_thread():
+            return torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with device.one_thread():
+            assert in_a_thread(alone) == 1
+        assert in_a_thread(alone) == 1
+        assert in_a_thread(torch.get_num_threads) == torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock, local
 
 import torch
 
 from napari_tinc.errors import InputError
+from napari_tinc.system.forks import after_fork
 from napari_tinc.system.threads import all_cores, is_forked, works_beside_others
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# How many settings of torch's threads are in force, and what held before the first of them.
+_lock, _here = Lock(), local()
+_open, _before = 0, 1
 
 
 def resolve_device(name: str) -> torch.device:
@@ -60,22 +65,45 @@ def one_core_free() -> Iterator[None]:
     where boxes are worked on side by side, others have work.
     """
     alone = is_forked() or works_beside_others()
-    with _threads(1 if alone else max(1, min(torch.get_num_threads(), all_cores() - 1))):
+    with _threads(lambda own: 1 if alone else max(1, min(own, all_cores() - 1))):
         yield
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let torch use the calling thread alone while the block runs: others work beside it."""
-    with _threads(1):
+    with _threads(lambda own: 1):
         yield
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(count)
+def _threads(count: Callable[[int], int]) -> Iterator[None]:
+    """Set torch's threads, from those of the calling thread, while the block runs.
+
+    A new thread begins with what any other has set last. Where that was set here, it is not its own: it gets what
+    held before, lest one thread be left to all that come.
+    """
+    global _open, _before
+    with _lock:
+        threads = torch.get_num_threads()
+        if not _open:
+            _before = threads
+        elif not hasattr(_here, "seen"):
+            threads = _before
+        _open, _here.seen = _open + 1, True
+        torch.set_num_threads(count(threads))
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        with _lock:
+            torch.set_num_threads(threads)
+            _open = max(0, _open - 1)  # a child forked meanwhile began anew
+
+
+def _begin_anew() -> None:
+    """Nothing is in force in a forked process but what its thread has set."""
+    global _lock, _open
+    _lock, _open = Lock(), 0
+
+
+after_fork(_begin_anew)
