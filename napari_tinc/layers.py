@@ -165,15 +165,14 @@ class ItemDecoder:
                 self._decode_inside(self.mask, box, scale, wide, part)
 
         # Boxes are nearly cubes: they have least surface, beyond which wavelets reach.
-        if self.elsewhere is None and any(layer.has_threads for layer in self.layers):
-            for box in boxes(bounds, _LARGE * LIMITS.voxels):
-                decoded(box)
-            return
-        # With several in work they are half as large, so that their copies take no more memory than a small volume.
-        most = LIMITS.voxels // (1 if usable_cores() == 1 else 2)
+        have_threads = self.elsewhere is None and any(layer.has_threads for layer in self.layers)
         if self.elsewhere is not None:
             most = self.elsewhere.box_voxels
-        for _ in side_by_side(decoded, boxes(bounds, most)):
+        elif have_threads:
+            most = _LARGE * LIMITS.voxels
+        else:  # with several in work, half as large: their copies take no more memory than a small volume
+            most = LIMITS.voxels // (1 if usable_cores() == 1 else 2)
+        for _ in (map if have_threads else side_by_side)(decoded, boxes(bounds, most)):
             pass
 
     def _fill(self, bounds: Bounds, scale: float, wide: np.dtype[Any], out: npt.NDArray[Any]) -> None:

@@ -61,10 +61,10 @@ class DirectionalLayer:
         Size of its segment in a frame, to be shared out by :meth:`leaf_bytes`.
     """
 
+    has_threads = False
+
     def __init__(self, coded: CodedDirections, cache: BlockCache, nbytes: int = 0) -> None:
         self._coded, self._layout, self._cache, self._nbytes = coded, coded.layout, cache, nbytes
-
-    has_threads = False
 
     def values(self, bounds: Bounds, scale: float) -> Floats32:
         """Evaluate a region, see :class:`napari_tinc.layers.Layer`.

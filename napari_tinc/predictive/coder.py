@@ -251,12 +251,8 @@ def _look(seen, near, known, errors, biases, z, thresholds, weights, largest, pr
         predicted = _predict(known, near, z, thresholds, weights)
         seen[_PLAIN] = predicted
         level = predicted >> 4
-        pattern = (
-            np.int64(known[near[_W]] > level) + 2 * np.int64(known[near[_N]] > level)
-            + 4 * np.int64(known[near[_U]] > level) + 8 * np.int64(known[near[_NW]] > level)
-            + 16 * np.int64(known[near[_NE]] > level) + 32 * np.int64(known[near[_UE]] > level)
-            + 64 * np.int64(known[near[_US]] > level)
-        )  # fmt: skip
+        for i, k in enumerate((_W, _N, _U, _NW, _NE, _UE, _US)):
+            pattern |= np.int64(known[near[k]] > level) << i
         bias = 16 * pattern + min(15, _quarters(energy >> 5) >> 1)
         if biases[bias, 1]:
             predicted += biases[bias, 0] // biases[bias, 1]
@@ -264,11 +260,8 @@ def _look(seen, near, known, errors, biases, z, thresholds, weights, largest, pr
         seen[_BIAS] = bias
         place = min(15, _quarters(predicted >> 4) >> 2)
     else:
-        pattern = (
-            np.int64(w != 0) + 2 * np.int64(n != 0) + 4 * np.int64(u != 0) + 8 * np.int64(errors[near[_NW]] != 0)
-            + 16 * np.int64(errors[near[_NE]] != 0) + 32 * np.int64(errors[near[_UE]] != 0)
-            + 64 * np.int64(errors[near[_US]] != 0)
-        )  # fmt: skip
+        for i, k in enumerate((_W, _N, _U, _NW, _NE, _UE, _US)):
+            pattern |= np.int64(errors[near[k]] != 0) << i
         for k in (_WW, _NN, _UW, _UN, _US + 1, _US + 2, _US + 3, _US + 4, _US + 5):
             place += np.int64(errors[near[k]] != 0)
     seen[_PREDICTED], seen[_SIDES], seen[_PLACE] = predicted, pattern, place
@@ -347,11 +340,7 @@ def _encode(coder, buffer, models, known, errors, biases, shape, thresholds, wei
     for z in range(depth):
         for y in range(height):
             for x in range(width):
-                if 2 < x < width - 1:  # all of them go on by one
-                    for k in range(NEIGHBOURS if z else IN_PLANE):
-                        near[k] += np.uint64(1)
-                else:
-                    _locate(near, z, y, x, depth, height, width)
+                _locate(near, z, y, x, depth, height, width)
                 _look(seen, near, known, errors, biases, z, thresholds, weights, largest, predicts)
                 number = known[here]
                 residual = number - (seen[_PREDICTED] + 8 >> 4)
@@ -431,11 +420,7 @@ def _decode(coder, stream, models, known, errors, biases, shape, thresholds, wei
     for z in range(depth):
         for y in range(height):
             for x in range(width):
-                if 2 < x < width - 1:  # all of them go on by one
-                    for k in range(NEIGHBOURS if z else IN_PLANE):
-                        near[k] += np.uint64(1)
-                else:
-                    _locate(near, z, y, x, depth, height, width)
+                _locate(near, z, y, x, depth, height, width)
                 _look(seen, near, known, errors, biases, z, thresholds, weights, largest, predicts)
                 residual = _get_residual(coder, stream, model, seen, min(seen[_EXPECTED], top), top)
                 number = residual + (seen[_PREDICTED] + 8 >> 4)

@@ -208,13 +208,13 @@ class WaveletLayer:
         Size of its segment in a frame, to be shared out by :meth:`leaf_bytes`.
     """
 
+    has_threads = False
+
     def __init__(self, coded: CodedWavelets, cache: BlockCache, nbytes: int = 0) -> None:
         self._nbytes = nbytes
         self.head, self.pyramid = coded.head, coded.head.pyramid
         self._coded = coded
         self._cache = cache
-
-    has_threads = False
 
     def values(self, bounds: Bounds, scale: float) -> Floats32:
         """Evaluate a region, see :class:`napari_tinc.layers.Layer`."""
