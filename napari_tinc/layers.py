@@ -7,7 +7,7 @@ a mask they are the background. Nobody above knows what a layer is made of.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -48,7 +48,16 @@ from napari_tinc.masks.payload import parse_mask
 from napari_tinc.postfilter import REACH, PostFilter, channels_of, parse_postfilter, postfilter_size
 from napari_tinc.predictive.item import CorrectedItem, PredictedItem
 from napari_tinc.predictive.payload import parse_corrections, parse_predicted
-from napari_tinc.restoration import RADIUS, Restoration, around, bins_of, parse_restoration, restoration_size
+from napari_tinc.restoration import (
+    RADIUS,
+    Mapping,
+    Restoration,
+    Surrounded,
+    around,
+    bins_of,
+    parse_restoration,
+    restoration_size,
+)
 from napari_tinc.system.cuda import cuda_is_at_hand
 from napari_tinc.system.forks import with_fresh_locks
 from napari_tinc.system.threads import side_by_side, usable_cores
@@ -179,25 +188,21 @@ class ItemDecoder:
         if self.elsewhere is not None:
             out[...] = self.elsewhere.intensities(bounds, scale, wide, out.dtype)
             return
-        for planes, values in self._by_planes(bounds, scale):
-            out[planes] = to_intensities(values, self.limits, wide, out.dtype)
-
-    def _by_planes(self, bounds: Bounds, scale: float) -> Iterator[tuple[slice, Floats32]]:
-        """Return what :meth:`normalised` does, some planes at a time: what is done with them finds them in a cache."""
-        sides = [stop - start for start, stop in bounds]
-        pieces = [slice(*span) for span in spans(0, sides[0], max(1, _CACHED_VOXELS // math.prod(sides[1:])))]
-        if self.restoration is None or self.postfilter is not None or scale != 1 or len(bounds) < 3:
+        if scale != 1 or self.restoration is None or self.postfilter is not None:
             values = self.normalised(bounds, scale)
-            yield from ((planes, values[planes]) for planes in pieces)
+            for start, stop in _few_planes(bounds):
+                out[start:stop] = to_intensities(values[start:stop], self.limits, wide, out.dtype)
             return
-        grown, beyond = around(bounds, self.shape)
-        values = self.unrestored(grown, 1.0)
-        for planes in pieces:
-            # Of the planes and their neighbours those that are there.
-            start, stop = planes.start - beyond[0][0], planes.stop + 2 * RADIUS - beyond[0][0]
-            lacking = max(0, -start), max(0, stop - len(values))
-            near = _padded(values[max(0, start) : stop], [lacking, *beyond[1:]], RADIUS)
-            yield planes, self.restoration.apply(near)
+        voxels = self.surrounded(bounds)
+        if len(bounds) < 3:
+            out = out[None]
+        # What is done with a few planes finds them in a cache.
+        for start, stop in _few_planes((0, n) for n in voxels.sides):
+            part = voxels.planes(start, stop)
+            if wide == np.float32:
+                out[start:stop] = self.restoration.apply(part, mapping_to(self.limits, out.dtype))
+            else:
+                out[start:stop] = to_intensities(self.restoration.apply(part), self.limits, wide, out.dtype)
 
     def _decode_inside(
         self, mask: Mask, bounds: Bounds, scale: float, wide: np.dtype[Any], out: npt.NDArray[Any]
@@ -232,31 +237,32 @@ class ItemDecoder:
         filtered, plain = self._filtered(near)
         return self.unrestored(bounds, scale) + interpolate(filtered - plain, near, grids)
 
-    def surrounded(self, bounds: Bounds) -> Floats32:
-        """Return voxels as the restoration filter needs them.
+    def surrounded(self, bounds: Bounds) -> Surrounded:
+        """Return voxels as the restoration filter needs them: normalised, not filtered."""
+        grown = around(bounds, self.shape)[0]
+        return Surrounded.of(self.unrestored(grown, 1.0), bounds, grown)
+
+    def surrounded_restored(self, bounds: Bounds) -> Floats32:
+        """Return voxels as the post-filter needs them.
 
         Returns
         -------
         ndarray of float32, shape (z + 4, y + 4, x + 4)
-            Normalised, not filtered, with two neighbours on every side, see
-            :meth:`napari_tinc.restoration.Restoration.apply`; z is 1 for an image.
+            Normalised and restored, with two neighbours on every side, see
+            :meth:`napari_tinc.postfilter.PostFilter.apply`; z is 1 for an image.
         """
-        grown, beyond = around(bounds, self.shape)
-        return _padded(self.unrestored(grown, 1.0), beyond, RADIUS)
-
-    def surrounded_restored(self, bounds: Bounds) -> Floats32:
-        """Return voxels as the post-filter needs them: as :meth:`surrounded` does, but restored."""
         grown, beyond = around(bounds, self.shape, REACH)
-        return _padded(self._restored(grown)[0], beyond, REACH)
+        return _padded(self._restored(grown)[0], beyond)
 
     def _restored(self, bounds: Bounds) -> tuple[Floats32, Floats32]:
         """Return voxels of a region after the restoration filter, and before."""
         if self.restoration is None:
             plain = self.unrestored(bounds, 1.0)
             return plain, plain
-        voxels, sides = self.surrounded(bounds), [stop - start for start, stop in bounds]
-        plain = voxels[(slice(RADIUS, -RADIUS),) * 3].reshape(sides)
-        return self.restoration.apply(voxels).reshape(sides), plain
+        grown, sides = around(bounds, self.shape)[0], [stop - start for start, stop in bounds]
+        values = self.unrestored(grown, 1.0)
+        restored = self.restoration.apply(Surrounded.of(values, bounds, grown))
+        return restored.reshape(sides), values[overlap(slices_of(bounds), grown)]
 
     def _filtered(self, bounds: Bounds) -> tuple[Floats32, Floats32]:
         """Return voxels of a region after both filters, and before."""
@@ -264,7 +270,7 @@ class ItemDecoder:
             return self._restored(bounds)
         grown, beyond = around(bounds, self.shape, REACH)
         restored, plain = self._restored(grown)
-        filtered = self.postfilter.apply(_padded(restored, beyond, REACH))
+        filtered = self.postfilter.apply(_padded(restored, beyond))
         return filtered.reshape([stop - start for start, stop in bounds]), plain[overlap(slices_of(bounds), grown)]
 
     def region_bytes(self, bounds: Bounds, scale: float) -> int:
@@ -304,10 +310,16 @@ class ItemDecoder:
         return values
 
 
-def _padded(values: Floats32, beyond: list[tuple[int, int]], reach: int) -> Floats32:
+def _few_planes(bounds: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Cut a region into parts that a core's own cache holds."""
+    depth, *sides = (stop - start for start, stop in bounds)
+    return spans(0, depth, max(1, _CACHED_VOXELS // math.prod(sides)))
+
+
+def _padded(values: Floats32, beyond: list[tuple[int, int]]) -> Floats32:
     """Return a region with three axes, its last voxels repeated beyond the volume, and across the plane of an image."""
     flat = 3 - values.ndim
-    return np.pad(values.reshape((1,) * flat + values.shape), [(reach, reach)] * flat + beyond, mode="edge")
+    return np.pad(values.reshape((1,) * flat + values.shape), [(REACH, REACH)] * flat + beyond, mode="edge")
 
 
 def _box_around(marked: npt.NDArray[np.bool_]) -> tuple[slice, ...] | None:
@@ -319,6 +331,12 @@ def _box_around(marked: npt.NDArray[np.bool_]) -> tuple[slice, ...] | None:
             return None
         box.append(slice(int(found[0]), int(found[-1]) + 1))
     return tuple(box)
+
+
+def mapping_to(limits: ItemRange, dtype: np.dtype[Any]) -> Mapping:
+    """Return what :func:`to_intensities` does in float32."""
+    scale, offset, minimum, maximum = map(np.float32, (limits.scale, limits.offset, limits.minimum, limits.maximum))
+    return Mapping(scale, offset, minimum, maximum, dtype.kind != "f")
 
 
 def to_intensities(values: Floats32, limits: ItemRange, wide: np.dtype[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

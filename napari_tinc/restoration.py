@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +20,13 @@ from napari_tinc.arrays.scratch import Bounds
 from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import integer
 from napari_tinc.kernels import compiled, part
+from napari_tinc.lanes import FEATURES, LANES, RADIUS, SEEN, look, restore
 from napari_tinc.system.threads import block_threads
 
 Floats32 = npt.NDArray[np.float32]
 Sums = npt.NDArray[np.float64]
+Triple = tuple[int, int, int]
 
-# Neighbours on either side along every axis.
-RADIUS = 2
-FEATURES = 3 * RADIUS
 MAX_BINS = 16
 # Weights in 64ths; activities in quarters of an octave, in units of the model's output.
 WEIGHT_STEP = 1 / 64
@@ -35,6 +35,59 @@ _PER_OCTAVE, _ONE, EDGES = 4, 128, 256
 _QUARTERS = np.array([math.floor(4 * math.log2(1 + (i + 0.5) / 128)) for i in range(128)], np.int32)
 _RIDGE = 1e-5
 _PART_VOXELS = 2**18
+
+
+class Surrounded(NamedTuple):
+    """Voxels with their neighbours, as far as there are any: beyond the end of a volume its last ones are repeated."""
+
+    values: Floats32
+    """Along z, y, x; those of a row lie side by side in memory."""
+    begin: tuple[int, int, int]
+    """Where the voxels begin in them."""
+    sides: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, values: Floats32, bounds: Bounds, grown: Bounds) -> Surrounded:
+        """Take the voxels of a region from those of a larger one; an image has one plane."""
+        flat = 3 - values.ndim
+        pairs = zip(bounds, grown, strict=True)
+        z, y, x = *[(0, 1)] * flat, *((a - lo, b - a) for (a, b), (lo, _) in pairs)
+        return cls(values.reshape((1,) * flat + values.shape), (z[0], y[0], x[0]), (z[1], y[1], x[1]))
+
+    def planes(self, start: int, stop: int) -> Surrounded:
+        """Some planes of the voxels."""
+        z, y, x = self.begin
+        return self._replace(begin=(z + start, y, x), sides=(stop - start, *self.sides[1:]))
+
+    def rows(self) -> tuple[Floats32, Triple, Triple, Triple]:
+        """Return the memory from the first value to the last, steps along the axes in it, the values' shape, the begin.
+
+        However a region was cut out of another, this is what the kernels are compiled for. Rows are long enough for all
+        lanes.
+        """
+        values, lacking = self.values, LANES - self.sides[2]
+        if lacking > 0:
+            values = np.pad(values, [(0, 0), (0, 0), (0, lacking)], mode="edge")
+        elif values.strides[2] != values.itemsize:
+            values = np.ascontiguousarray(values)
+        (depth, height, width), size = values.shape, values.itemsize
+        plane, row, _ = (stride // size for stride in values.strides)
+        reach = (depth - 1) * plane + (height - 1) * row + width
+        memory = np.lib.stride_tricks.as_strided(values, (reach,), (size,))
+        return memory, (plane, row, 1), (depth, height, width), self.begin
+
+
+class Mapping(NamedTuple):
+    """What becomes of filtered values: they are scaled, moved, rounded if they are to be integers, and clipped."""
+
+    scale: np.float32
+    offset: np.float32
+    minimum: np.float32
+    maximum: np.float32
+    integers: bool
+
+
+_UNCHANGED = Mapping(np.float32(1), np.float32(0), np.float32(-np.inf), np.float32(np.inf), False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,26 +105,32 @@ class Restoration:
     edges: tuple[int, ...]
     weights: npt.NDArray[np.int8]
 
-    def apply(self, values: Floats32) -> Floats32:
-        """Filter the inner part of a volume.
+    def apply(self, voxels: Surrounded, mapping: Mapping | None = None) -> Floats32:
+        """Filter voxels.
 
         Parameters
         ----------
-        values : ndarray of float32, shape (z + 4, y + 4, x + 4)
-            With two neighbours on every side; beyond the end of a volume its last voxels are repeated.
+        voxels : Surrounded
+        mapping : Mapping, optional
+            What is done with them afterwards.
 
         Returns
         -------
         ndarray of float32, shape (z, y, x)
         """
+        depth, height, width = voxels.sides
         thresholds, weights = self.tables()
-        weights = weights.reshape(-1, FEATURES)
-        out = np.empty([side - 2 * RADIUS for side in values.shape], np.float32)
-        for _ in block_threads().map(
-            lambda part: _restore(values, thresholds, weights, out, part[0], part[1]), _parts(out.shape)
-        ):
+        rows = np.zeros((2 * len(weights), LANES), np.float32)
+        rows[:, :FEATURES] = weights.reshape(-1, FEATURES)
+        out = np.empty((depth, height, max(width, LANES)), np.float32)
+        mapped = _UNCHANGED if mapping is None else mapping
+
+        def restored(part: tuple[int, int]) -> None:
+            _restore(*voxels.rows(), thresholds, rows, *mapped, out, *part)
+
+        for _ in block_threads().map(restored, _parts(out.shape)):
             pass
-        return out
+        return out[:, :, :width]
 
     def tables(self) -> tuple[Floats32, Floats32]:
         """Activities where bins begin, but for the first, and the weights, shape (len(edges) + 1, 2, 6)."""
@@ -86,13 +145,12 @@ class Moments:
         self._products = np.zeros((EDGES, 2, FEATURES, FEATURES))
         self._targets = np.zeros((EDGES, 2, FEATURES))
 
-    def add(self, values: Floats32, wanted: Floats32, importance: Floats32) -> None:
+    def add(self, voxels: Surrounded, wanted: Floats32, importance: Floats32) -> None:
         """Take a part of a volume into account.
 
         Parameters
         ----------
-        values : ndarray of float32, shape (z + 4, y + 4, x + 4)
-            As for :meth:`Restoration.apply`.
+        voxels : Surrounded
         wanted : ndarray of float32, shape (z, y, x)
             What the filter should make of them.
         importance : ndarray of float32, shape (z, y, x) or (1, 1, 1)
@@ -101,7 +159,7 @@ class Moments:
 
         def seen(part: tuple[int, int]) -> tuple[Sums, Sums]:
             products, targets = np.zeros_like(self._products), np.zeros_like(self._targets)
-            _gather(values, wanted, importance, products, targets, part[0], part[1])
+            _gather(*voxels.rows(), wanted, importance, products, targets, *part)
             return products, targets
 
         # In this order, so that a sum is the same whoever was first.
@@ -184,76 +242,90 @@ def _parts(shape: tuple[int, ...]) -> list[tuple[int, int]]:
     return list(pairwise(round(rows * i / count) for i in range(count + 1)))
 
 
+@part(forceinline=True)
+def _at(steps, shape, z, y, x):  # type: ignore[no-untyped-def]
+    """Say where a voxel is in memory; of planes and rows beyond the end it is the last one."""
+    z, y = min(max(z, 0), shape[0] - 1), min(max(y, 0), shape[1] - 1)
+    return z * steps[0] + y * steps[1] + x
+
+
+@part(forceinline=True)
+def _around(steps, shape, z, y, x):  # type: ignore[no-untyped-def]
+    """Say where the rows before and behind begin, as :func:`napari_tinc.lanes.look` needs them."""
+    return (
+        _at(steps, shape, z - 1, y, x), _at(steps, shape, z + 1, y, x),
+        _at(steps, shape, z - 2, y, x), _at(steps, shape, z + 2, y, x),
+        _at(steps, shape, z, y - 1, x), _at(steps, shape, z, y + 1, x),
+        _at(steps, shape, z, y - 2, x), _at(steps, shape, z, y + 2, x),
+    )  # fmt: skip
+
+
 @part()
-def _look(values, z, y, features, activity, total):  # type: ignore[no-untyped-def]
-    """Fill in the features of a row, its activities and the sums of its features."""
-    centre = values[z, y, RADIUS : RADIUS + activity.size]
-    for x in range(activity.size):
-        activity[x] = total[x] = 0
-    for axis in range(3):
-        for r in range(RADIUS):
-            d = r + 1
-            dz, dy, dx = d if axis == 0 else 0, d if axis == 1 else 0, d if axis == 2 else 0
-            before = values[z - dz, y - dy, RADIUS - dx : RADIUS - dx + activity.size]
-            behind = values[z + dz, y + dy, RADIUS + dx : RADIUS + dx + activity.size]
-            feature = features[axis * RADIUS + r]
-            for x in range(activity.size):
-                low, high = before[x] - centre[x], behind[x] - centre[x]
-                feature[x] = np.float32(0.5) * (low + high)
-                activity[x] += abs(low) + abs(high)
-                total[x] += feature[x]
+def _copy_row(memory, steps, shape, z, y, x0, line):  # type: ignore[no-untyped-def]
+    """Copy a row from a voxel on, with its neighbours."""
+    row = memory[_at(steps, shape, z, y, 0) :]
+    first, stop = max(0, RADIUS - x0), min(line.size, shape[2] - x0 + RADIUS)
+    inner, source = line[first:stop], row[x0 + first - RADIUS :]
+    for x in range(inner.size):
+        inner[x] = source[x]
+    for x in range(first):
+        line[x] = row[0]
+    for x in range(stop, line.size):
+        line[x] = row[shape[2] - 1]
 
 
 @compiled
-def _restore(values, thresholds, weights, out, start, stop):  # type: ignore[no-untyped-def]
-    """Filter some rows, by one simple loop after the other, which the compiler makes vectors of."""
-    width = out.shape[2]
-    features = np.empty((FEATURES, width), np.float32)
-    activity, total = np.empty(width, np.float32), np.empty(width, np.float32)
-    chosen = np.empty(width, np.uint32)  # by bin and by the sign of the sum
+def _restore(  # type: ignore[no-untyped-def]
+    memory, steps, shape, begin, thresholds, weights, scale, offset, minimum, maximum, integers, out, start, stop
+):  # fmt: skip
+    """Filter some rows."""
+    width, x0 = out.shape[2], begin[2]
+    line = np.empty(width + 2 * RADIUS, np.float32)
     for row in range(start, stop):
         z, y = row // out.shape[1], row % out.shape[1]
-        _look(values, z + RADIUS, y + RADIUS, features, activity, total)
-        for x in range(width):
-            chosen[x] = total[x] > 0
-        for threshold in thresholds:
-            for x in range(width):
-                chosen[x] += np.uint32(2) * np.uint32(activity[x] >= threshold)
-        centre, moved = values[z + RADIUS, y + RADIUS, RADIUS:], out[z, y]
-        one, two, three = features[0], features[1], features[2]
-        four, five, six = features[3], features[4], features[5]
-        for x in range(width):  # all at once: weights of a voxel lie side by side
-            w = weights[chosen[x]]
-            moved[x] = (
-                centre[x] + w[0] * one[x] + w[1] * two[x] + w[2] * three[x] + w[3] * four[x]
-                + w[4] * five[x] + w[5] * six[x]
+        moved = out[z, y]
+        z, y = z + begin[0], y + begin[1]
+        _copy_row(memory, steps, shape, z, y, x0, line)
+        places = _around(steps, shape, z, y, x0)
+        for x in range(0, width, LANES):
+            restore(  # type: ignore[call-arg]
+                line, memory, places, min(x, width - LANES), thresholds, weights, scale, offset, minimum, maximum,
+                integers, moved,
             )  # fmt: skip
 
 
 @compiled
-def _gather(values, wanted, importance, products, targets, start, stop):  # type: ignore[no-untyped-def]
-    width = wanted.shape[2]
-    features = np.empty((FEATURES, width), np.float32)
-    activity, total = np.empty(width, np.float32), np.empty(width, np.float32)
+def _gather(  # type: ignore[no-untyped-def]
+    memory, steps, shape, begin, wanted, importance, products, targets, start, stop
+):  # fmt: skip
+    width, x0 = wanted.shape[2], begin[2]
+    line, seen = np.empty(max(width, LANES) + 2 * RADIUS, np.float32), np.empty((SEEN, LANES), np.float32)
+    activity, total = seen[FEATURES], seen[FEATURES + 1]
     bits = activity.view(np.int32)
     one = importance.size == 1
     for row in range(start, stop):
         z, y = row // wanted.shape[1], row % wanted.shape[1]
-        _look(values, z + RADIUS, y + RADIUS, features, activity, total)
+        _copy_row(memory, steps, shape, begin[0] + z, begin[1] + y, x0, line)
+        places = _around(steps, shape, begin[0] + z, begin[1] + y, x0)
+        first = 0
         for x in range(width):
-            if activity[x] == 0:
+            if x % LANES == 0:
+                first = max(0, min(x, width - LANES))
+                look(line, memory, places, first, seen)  # type: ignore[call-arg]
+            lane = x - first
+            if activity[lane] == 0:
                 continue
             number = min(
-                max(_PER_OCTAVE * ((bits[x] >> 23) - 127) + _QUARTERS[bits[x] >> 16 & 127] + _ONE, 0), EDGES - 1
+                max(_PER_OCTAVE * ((bits[lane] >> 23) - 127) + _QUARTERS[bits[lane] >> 16 & 127] + _ONE, 0), EDGES - 1
             )
-            sign = 1 if total[x] > 0 else 0
-            error = wanted[z, y, x] - values[z + RADIUS, y + RADIUS, x + RADIUS]
+            sign = 1 if total[lane] > 0 else 0
+            error = wanted[z, y, x] - line[x + RADIUS]
             weight = importance[0, 0, 0] if one else importance[z, y, x]
             for i in range(FEATURES):
-                scaled = weight * features[i, x]
+                scaled = weight * seen[i, lane]
                 targets[number, sign, i] += scaled * error
                 for j in range(i + 1):
-                    products[number, sign, i, j] += scaled * features[j, x]
+                    products[number, sign, i, j] += scaled * seen[j, lane]
 
 
 def bins_of(restoration: Restoration) -> int:
@@ -292,8 +364,10 @@ def parse_restoration(payload: bytes) -> Restoration:
 __all__ = [
     "MAX_BINS",
     "RADIUS",
+    "Mapping",
     "Moments",
     "Restoration",
+    "Surrounded",
     "around",
     "bins_of",
     "pack_restoration",

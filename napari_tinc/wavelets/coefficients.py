@@ -480,7 +480,7 @@ def _decode_block(coder, stream, models, orientations, known, shape, places, sym
     bands, depth, height, width = shape
     used = 0
     for band in range(bands):
-        orientation, share = orientations[band], _share(band)
+        orientation, share, before = orientations[band], _share(band), used
         for cz in range(cells.shape[0] - 1):
             for cy in range(cells.shape[1] - 1):
                 for cx in range(cells.shape[2] - 1):
@@ -525,7 +525,8 @@ def _decode_block(coder, stream, models, orientations, known, shape, places, sym
                             if y == y1:
                                 y, z = y0, z + 1
                         _look_at(model, ahead, beside, above, shifts, orientation, band, share, z, y, x)
-        _next_band(ahead, beside, coming, cells)
+        if used > before:
+            _next_band(ahead, beside, coming, cells)
     coder[0], coder[1], coder[2], coder[3] = low, high, read, word
     return used
 
@@ -581,7 +582,7 @@ def _encode_block(  # type: ignore[no-untyped-def]
     bands, depth, height, width = symbols.shape
     count = 0
     for band in range(bands):
-        orientation, share = orientations[band], _share(band)
+        orientation, share, before = orientations[band], _share(band), count
         for cz in range(cells.shape[0] - 1):
             for cy in range(cells.shape[1] - 1):
                 for cx in range(cells.shape[2] - 1):
@@ -637,7 +638,8 @@ def _encode_block(  # type: ignore[no-untyped-def]
                                     if symbol:
                                         symbols[band, z, y, x] = 0
                                         _found(ahead, coming, cells, z, y, x, np.int64(abs(symbol)), -_TOLD)
-        _next_band(ahead, beside, coming, cells)
+        if count > before:
+            _next_band(ahead, beside, coming, cells)
         _add_up(sums, symbols, values, weights, band)
     return count
 
