@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tinc.kernels import part
-from napari_tinc.vectors import INPUTS, SATURATED, move
+from napari_tinc.vectors import INPUTS, mix, move
 
 Array = npt.NDArray[Any]
 
@@ -30,8 +30,8 @@ _WEIGHT = 19660
 _LEARNING_RATE = 14
 # Not a plain number, which would have numba compile all that takes a probability once more for this very one.
 EVEN = np.int64(32768)
+_ZERO, _ONE = np.int64(0), np.int64(1)
 
-_RATES = np.array([int(65536 / (n + 1.6)) for n in range(SATURATED + 1)], np.int32)
 # tests/test_mixing.py shows that no entry is near enough to a half for floats to round it differently.
 _SQUASH = np.array(
     [min(65520, max(16, math.floor(65536 / (1 + math.exp(-x / 256)) + 0.5))) for x in range(-2048, 2048)], np.int32
@@ -104,11 +104,7 @@ def ended(written: bytes, coder: Array) -> bytes:
 @part(forceinline=True)
 def predict(model):  # type: ignore[no-untyped-def]
     """Mix what the contexts say in the logistic domain; return the probability of a one in 65536ths."""
-    total, row = np.int64(0), model.row
-    for i in range(INPUTS):
-        stretched = np.int64(_STRETCH[np.uint64(model.states[model.contexts[i]] >> 12)])
-        model.stretched[i] = stretched
-        total += stretched * np.int64(model.weights[row, i])
+    total: Any = mix(model, _STRETCH)  # type: ignore[call-arg]
     clipped: Any = max(-2047, min(2047, total >> 16))
     return np.int64(_SQUASH[np.uint64(clipped + 2048)])
 
@@ -116,7 +112,11 @@ def predict(model):  # type: ignore[no-untyped-def]
 @part(forceinline=True)
 def learn(model, bit, mixed):  # type: ignore[no-untyped-def]
     """Move the weights along the gradient of the bit's cost, and every probability towards the bit."""
-    move(model, np.int64(bit), ((bit << 16) - mixed) * _LEARNING_RATE >> 4, _RATES)  # type: ignore[call-arg]
+    # By a jump, so that the processor goes on with the likelier bit before it knows.
+    if bit:
+        move(model, _ONE, (65536 - mixed) * _LEARNING_RATE >> 4)  # type: ignore[call-arg]
+    else:
+        move(model, _ZERO, -mixed * _LEARNING_RATE >> 4)  # type: ignore[call-arg]
 
 
 @part()
