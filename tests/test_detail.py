@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tracemalloc
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
@@ -21,6 +20,7 @@ from napari_tinc.format.cursor import u16, varint
 from napari_tinc.geometry.octree import Octree, choose_splits
 from napari_tinc.geometry.pyramid import BlockCache, dyadic_splits
 from napari_tinc.quantiser import STEP_CODES, step_of
+from napari_tinc.system.threads import BlockThreads
 from napari_tinc.wavelets import coding, coefficients, search
 from napari_tinc.wavelets.blocks import CodedWavelets, Pyramid, WaveletHead, WaveletLayer
 from napari_tinc.wavelets.likely import next_code
@@ -156,9 +156,9 @@ def test_a_volume_that_needs_few_bytes_ends_nearly_exact() -> None:
 def test_as_many_threads_as_there_may_be_write_the_same_bytes(volume: Floats, monkeypatch: pytest.MonkeyPatch) -> None:
     packed = set()
     for threads in (1, 4):
-        with ThreadPoolExecutor(threads) as pool:
-            monkeypatch.setattr(coding, "block_threads", lambda pool=pool: pool)
-            packed.add(pack_wavelets(detail_of(volume, 9000)))
+        pool = BlockThreads(threads)
+        monkeypatch.setattr(coding, "block_threads", lambda pool=pool: pool)
+        packed.add(pack_wavelets(detail_of(volume, 9000)))
     assert len(packed) == 1
 
 

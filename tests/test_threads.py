@@ -54,6 +54,42 @@ def test_blocks_come_in_order_and_an_error_of_one_reaches_who_asked(cores: int, 
         list(pool.map(lambda n: 1 // (count - 1 - n), range(count)))
 
 
+def test_what_comes_after_a_job_is_worked_on_when_it_is_done(cores: int) -> None:
+    """A binary tree of 126 jobs under two roots."""
+    known = {0: 0}
+
+    def work(number: int) -> int:
+        assert (number - 1) // 2 in known, "its parent is not done"
+        time.sleep(0.001 * (number % 4))
+        return number * number
+
+    def after(number: int, made: int) -> list[int]:
+        known[number] = made
+        return [2 * number + 1, 2 * number + 2] if number < 63 else []
+
+    found = dict(BlockThreads(cores).follow(work, [1, 2], after))
+    assert found == {number: number * number for number in range(1, 127)}
+
+
+def test_an_error_of_a_job_reaches_who_asked_and_who_stops_early_waits_for_those_in_work(cores: int) -> None:
+    pool, begun, ended = BlockThreads(cores), set[int](), set[int]()
+
+    def work(number: int) -> float:
+        begun.add(number)
+        time.sleep(0.01)
+        ended.add(number)
+        return 1 / (number - 5)
+
+    with pytest.raises(ZeroDivisionError):
+        list(pool.follow(work, [0], lambda number, _: [number + 1]))
+    assert begun == ended == set(range(6))
+    jobs = pool.follow(work, range(100, 200), lambda number, _: [])
+    next(jobs)
+    jobs.close()
+    assert begun == ended
+    assert len(begun) < 6 + 8 * 2 * cores + 8
+
+
 def test_boxes_in_boxes_do_not_wait_for_each_other(cores: int) -> None:
     found = side_by_side(lambda n: sum(side_by_side(lambda m: n * m, range(4))), range(30))
     assert list(found) == [6 * n for n in range(30)]

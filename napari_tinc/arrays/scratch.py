@@ -87,10 +87,10 @@ def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     """
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
+    if fits_memory(nbytes):
+        return np.zeros(shape, dtype)
     folder = _folder()
     try:
-        if fits_memory(nbytes):
-            return np.zeros(shape, dtype)
         if nbytes > shutil.disk_usage(folder).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with tempfile.TemporaryFile(dir=folder) as file:

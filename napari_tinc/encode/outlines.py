@@ -7,9 +7,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from napari_tinc.arrays.scratch import slabs, zeros
+from napari_tinc.arrays.scratch import slabs, spans, zeros
 from napari_tinc.kernels import compiled
 from napari_tinc.limits import LIMITS
+from napari_tinc.system.threads import block_threads
 
 Inside = npt.NDArray[np.bool_]
 Floats32 = npt.NDArray[np.float32]
@@ -20,7 +21,7 @@ _PASSES, _SWEEPS = 4, 6
 # not worth an outline.
 _BITS_PER_PAIR, _SMALL_JUMP = 0.6, 1 / 8
 # Voxels whose neighbours are asked.
-_ASKED = 2**22
+_ASKED, _ASKED_AT_ONCE = 2**22, 2**18
 _LARGE = 1e100
 # Weights of neighbours by how many axes they differ along: the length of the outline hardly depends on its direction.
 _FACE, _EDGE, _CORNER = 1.0, 2**-0.5, 3**-0.5
@@ -43,7 +44,10 @@ def discontinuity(differences: Floats32, step: float) -> tuple[float, float]:
         hardly differ that a simpler outline leaves out.
     """
     stride = -(-differences.size // _ASKED)
-    spent, pairs = _look_across(differences, stride, np.float32(step), np.float32(_SMALL_JUMP * step))
+    given = differences, stride, np.float32(step), np.float32(_SMALL_JUMP * step)
+    planes = spans(0, len(differences), max(1, _ASKED_AT_ONCE * stride * len(differences) // differences.size))
+    found = [*block_threads().map(lambda start, stop: _look_across(*given, start, stop), *zip(*planes, strict=True))]
+    spent, pairs = sum(bits for bits, _ in found), sum(number for _, number in found)
     return stride * float(spent), stride * _BITS_PER_PAIR * int(pairs)
 
 
@@ -107,14 +111,14 @@ def _extend(values: Floats32, known: Floats32) -> None:
 
 
 @compiled
-def _look_across(differences, stride, step, least):  # type: ignore[no-untyped-def]
+def _look_across(differences, stride, step, least, start, stop):  # type: ignore[no-untyped-def]
     """Bits of jumps between the background and others, and how many pairs jump by at least so much.
 
-    Of every so many rows, counted along the first two axes.
+    Of every so many rows, counted along the first two axes, of some planes.
     """
     depth, height, width = differences.shape
     bits, pairs, product = 0.0, 0, 1.0
-    for z in range(depth):
+    for z in range(start, stop):
         for y in range(z % stride, height, stride):
             for x in range(width):
                 own = differences[z, y, x]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from itertools import chain, starmap
 from threading import local
@@ -54,6 +54,37 @@ class BlockThreads:
         size = max(1, min(_MOST_AT_ONCE, len(jobs) // (_SHARES * self._cores)))
         shares = [jobs[first : first + size] for first in range(0, len(jobs), size)]
         return chain.from_iterable(self._pool.map(lambda share: list(starmap(work, share)), shares))
+
+    def follow(
+        self, work: Callable[[Given], Made], first: Iterable[Given], after: Callable[[Given, Made], Iterable[Given]]
+    ) -> Iterator[tuple[Given, Made]]:
+        """Work on jobs, and on those that come after them; yield each with what came of it, as they are done.
+
+        Who stops early waits for those in work.
+        """
+        ready = deque(first)
+        if self._pool is None:
+            while ready:
+                job = ready.popleft()
+                made = work(job)
+                ready.extend(after(job, made))
+                yield job, made
+            return
+        begun: dict[Future[list[Made]], list[Given]] = {}
+        try:
+            while ready or begun:
+                while ready and len(begun) < 2 * self._cores:
+                    size = max(1, min(_MOST_AT_ONCE, len(ready) // (_SHARES * self._cores)))
+                    share = [ready.popleft() for _ in range(size)]
+                    begun[self._pool.submit(lambda share: list(map(work, share)), share)] = share
+                for future in wait(begun, return_when=FIRST_COMPLETED).done:
+                    for job, made in zip(begun.pop(future), future.result(), strict=True):
+                        ready.extend(after(job, made))
+                        yield job, made
+        finally:
+            for future in begun:
+                future.cancel()
+            wait(begun)
 
 
 @lru_cache(maxsize=1)

@@ -98,6 +98,8 @@ class _Block(NamedTuple):
 
 # By octave and cell.
 _Blocks = dict[tuple[int, Cell], _Block]
+# Octave, cell and the parent's block.
+_Job = tuple[int, Cell, _Block]
 
 
 class Coding:
@@ -121,11 +123,18 @@ class Coding:
 
     def whole(self, number: int) -> Generator[int, None, None]:
         """Code all that is not coded yet; yield the ``number`` of the try every so often."""
-        for octave in reversed(range(self._pyramid.trunk)):
-            missing = [cell for cell in self._pyramid.cells(octave) if (octave, cell) not in self._blocks]
-            for made in self._down(octave, missing, octave):
-                self.keep(made)
-                yield number
+        pyramid, known = self._pyramid, self._blocks
+        missing = [
+            (octave, cell)
+            for octave in reversed(range(pyramid.trunk))
+            for cell in pyramid.cells(octave)
+            if (octave, cell) not in known
+        ]
+        # Those whose parents are coded; the others come after them.
+        begin = [(o, cell) for o, cell in missing if o + 1 == pyramid.trunk or self._parent(o, cell) in known]
+        for made in self._down(begin, 0):
+            self.keep(made)
+            yield number
 
     def glance(self, number: int) -> Generator[int, None, float | None]:
         """Code a part, and guess from it how many bytes all will take; None if there are few blocks.
@@ -137,7 +146,7 @@ class Coding:
         first = max((o for o in range(pyramid.trunk) if pyramid.number_at(o) >= _MANY), default=None)
         if first is None:
             return None
-        for made in self._down(pyramid.trunk - 1, list(pyramid.cells(pyramid.trunk - 1)), first + 1):
+        for made in self._down([(pyramid.trunk - 1, cell) for cell in pyramid.cells(pyramid.trunk - 1)], first + 1):
             self.keep(made)
             yield number
         claims, before = self._claims(first), self.nbytes
@@ -145,7 +154,7 @@ class Coding:
         every = min(len(ordered) // _SOME, _SOME)
         some = ordered[every // 2 :: every]
         sizes = dict.fromkeys(some, 0)
-        for made in self._down(first, some, 0):
+        for made in self._down([(first, cell) for cell in some], 0):
             self.keep(made)
             for (octave, cell), block in made.items():
                 sizes[pyramid.ancestor(octave, cell, first)] += block.nbytes
@@ -172,7 +181,7 @@ class Coding:
     def again(self, octave: int, cell: Cell, lagrangian: float) -> _Blocks:
         """Code a block and its descendants with another price of bits, to be kept or not."""
         made: _Blocks = {}
-        for some in self._down(octave, [cell], 0, lagrangian):
+        for some in self._down([(octave, cell)], 0, lagrangian):
             made |= some
         return made
 
@@ -223,31 +232,31 @@ class Coding:
             sums += added
         return _Block(encoder.finish(), above, statistics, sums)
 
-    def _down(self, octave: int, cells: Sequence[Cell], last: int, lagrangian: float = LAMBDA) -> Iterator[_Blocks]:
-        """Code blocks of an octave and their descendants, down to the last octave; some at a time."""
-        above: _Blocks = {}
-        while octave >= last and cells:
-            symbols_of_one = len(self._pyramid.orientations(octave)) * self._pyramid.side**3
-            at_a_time = max(_BLOCKS_PER_THREAD * usable_cores(), _SYMBOLS_AT_A_TIME // symbols_of_one)
-            here: _Blocks = {}
-            for first in range(0, len(cells), at_a_time):
-                some = cells[first : first + at_a_time]
-                parents = [above.get(key) or self._block(*key) for key in self._parents(octave, some)]
-                jobs = [(octave, cell, parent, lagrangian) for cell, parent in zip(some, parents, strict=True)]
-                done = block_threads().map(lambda job: self._encode_block(*job), jobs)
-                made = {(octave, cell): block for cell, block in zip(some, done, strict=True)}
-                if octave > last:
-                    here |= made
+    def _down(self, begin: Sequence[tuple[int, Cell]], last: int, lagrangian: float = LAMBDA) -> Iterator[_Blocks]:
+        """Code blocks and their descendants, down to the last octave; yield some at a time."""
+        pyramid = self._pyramid
+
+        def children(job: _Job, block: _Block) -> list[_Job]:
+            octave, cell, _ = job
+            return [(octave - 1, child, block) for child in pyramid.children(octave, cell)] if octave > last else []
+
+        jobs = [
+            (o, cell, self._trunk if o + 1 == pyramid.trunk else self._blocks[self._parent(o, cell)])
+            for o, cell in begin
+        ]
+        most = max(_BLOCKS_PER_THREAD * usable_cores(), _SYMBOLS_AT_A_TIME // (7 * pyramid.side**3))
+        made: _Blocks = {}
+        for (octave, cell, _), block in block_threads().follow(
+            lambda job: self._encode_block(*job, lagrangian), jobs, children
+        ):
+            made[octave, cell] = block
+            if len(made) >= most:
                 yield made
-            if octave > last:
-                cells = [child for cell in cells for child in self._pyramid.children(octave, cell)]
-            above, octave = here, octave - 1
+                made = {}
+        yield made
 
-    def _parents(self, octave: int, cells: Sequence[Cell]) -> list[tuple[int, Cell]]:
-        return [(octave + 1, self._pyramid.parent_cell(octave, cell)) for cell in cells]
-
-    def _block(self, octave: int, cell: Cell) -> _Block:
-        return self._trunk if octave == self._pyramid.trunk else self._blocks[octave, cell]
+    def _parent(self, octave: int, cell: Cell) -> tuple[int, Cell]:
+        return octave + 1, self._pyramid.parent_cell(octave, cell)
 
     def _encode_block(self, octave: int, cell: Cell, parent: _Block, lagrangian: float) -> _Block:
         assert parent.learnt is not None

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tinc.quantiser import STEP_CODES, step_of
+from napari_tinc.system.threads import block_threads
 from napari_tinc.wavelets.transform import Floats32
 
 # λ: squared steps that are worth a bit. docs/experiments.md shows how flat the optimum is.
@@ -80,7 +81,8 @@ class Likely:
         alike = [[item[band] for item in octave] for octave in bands for band in range(len(octave[0]))]
         large = [parts for parts in alike if parts[0].size >= _FEW]
         small = [part for parts in alike if parts[0].size < _FEW for part in parts]
-        self._bands = [_Band.of(parts, stride) for parts in ([*large, small] if small else large)]
+        bands_or_few = [*large, small] if small else large
+        self._bands = list(block_threads().map(lambda parts: _Band.of(parts, stride), bands_or_few))
         self._costs: dict[int, tuple[float, float]] = {}  # of codes that were asked for: searches share most of theirs
 
     def cost(self, code: int) -> tuple[float, float]:

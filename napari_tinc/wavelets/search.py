@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from napari_tinc.geometry.pyramid import BlockCache, dyadic_splits
 from napari_tinc.quantiser import STEP_CODES, code_of, step_of
 from napari_tinc.system.steps import relay
-from napari_tinc.system.threads import side_by_side
+from napari_tinc.system.threads import block_threads, side_by_side
 from napari_tinc.wavelets.blocks import MAX_BLOCK, SIDE_CODES, CodedWavelets, WaveletHead
 from napari_tinc.wavelets.coding import Coding, Coefficients, streams_size
 from napari_tinc.wavelets.coefficients import LARGEST
@@ -362,12 +362,13 @@ def _block_side(shape: tuple[int, ...], room: float) -> int:
 
 def _finest_code(items: Sequence[Coefficients]) -> int:
     """Find the smallest step whose symbols are all valid: any smaller one would resolve what float32 does not."""
-    largest = max(max(abs(item.dc), *(_largest(bands) for bands in item.bands)) for item in items)
+    of_bands = block_threads().map(_largest, [band for item in items for bands in item.bands for band in bands])
+    largest = max(*(abs(item.dc) for item in items), *of_bands)
     return bisect_left(range(STEP_CODES - 1), True, key=lambda code: largest <= step_of(code) * (LARGEST / 4))
 
 
-def _largest(bands: Floats32) -> float:
-    return max(float(bands.max()), -float(bands.min()))
+def _largest(band: Floats32) -> float:
+    return max(float(band.max()), -float(band.min()))
 
 
 __all__ = [
