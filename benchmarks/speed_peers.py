@@ -38,8 +38,8 @@ STAGES = {
     "entropy coding": ("_encode_block", "_decode_block", "_look_above", "_known"),
     "transform": ("_lift_forward", "_split_lines", "_split", "_merge", "merge", "band_of"),
     "coefficients between": ("_dequantise", "dequantise", "at", "_add", "pieces"),
-    "filter": ("_gather", "_look", "_restore", "best", "_intervals"),
-    "conversion": ("to_intensities", "pad", "read"),
+    "filter": ("_gather", "_restore", "apply", "best", "_intervals"),
+    "conversion": ("to_intensities", "_fill", "read"),
     "guess of the step": ("cost", "of", "searchsorted", "sort"),
     "measuring": ("add", "_compare", "_difference", "histogram", "reduceat"),
 }

@@ -243,27 +243,26 @@ def _parts(shape: tuple[int, ...]) -> list[tuple[int, int]]:
 
 
 @part(forceinline=True)
-def _at(steps, shape, z, y, x):  # type: ignore[no-untyped-def]
-    """Say where a voxel is in memory; of planes and rows beyond the end it is the last one."""
-    z, y = min(max(z, 0), shape[0] - 1), min(max(y, 0), shape[1] - 1)
-    return z * steps[0] + y * steps[1] + x
+def _at(steps, shape, z, y):  # type: ignore[no-untyped-def]
+    """Say where a row begins in memory; of planes and rows beyond the end it is the last one."""
+    return min(max(z, 0), shape[0] - 1) * steps[0] + min(max(y, 0), shape[1] - 1) * steps[1]
 
 
 @part(forceinline=True)
 def _around(steps, shape, z, y, x):  # type: ignore[no-untyped-def]
     """Say where the rows before and behind begin, as :func:`napari_tinc.lanes.look` needs them."""
     return (
-        _at(steps, shape, z - 1, y, x), _at(steps, shape, z + 1, y, x),
-        _at(steps, shape, z - 2, y, x), _at(steps, shape, z + 2, y, x),
-        _at(steps, shape, z, y - 1, x), _at(steps, shape, z, y + 1, x),
-        _at(steps, shape, z, y - 2, x), _at(steps, shape, z, y + 2, x),
+        _at(steps, shape, z - 1, y) + x, _at(steps, shape, z + 1, y) + x,
+        _at(steps, shape, z - 2, y) + x, _at(steps, shape, z + 2, y) + x,
+        _at(steps, shape, z, y - 1) + x, _at(steps, shape, z, y + 1) + x,
+        _at(steps, shape, z, y - 2) + x, _at(steps, shape, z, y + 2) + x,
     )  # fmt: skip
 
 
 @part()
 def _copy_row(memory, steps, shape, z, y, x0, line):  # type: ignore[no-untyped-def]
     """Copy a row from a voxel on, with its neighbours."""
-    row = memory[_at(steps, shape, z, y, 0) :]
+    row = memory[_at(steps, shape, z, y) :]
     first, stop = max(0, RADIUS - x0), min(line.size, shape[2] - x0 + RADIUS)
     inner, source = line[first:stop], row[x0 + first - RADIUS :]
     for x in range(inner.size):

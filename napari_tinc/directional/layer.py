@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +20,7 @@ from napari_tinc.geometry.sampling import interpolate, neighbours, sample_positi
 from napari_tinc.limits import LIMITS
 from napari_tinc.mixing import Statistics
 from napari_tinc.quantiser import step_of
+from napari_tinc.system.threads import block_threads
 
 Floats32 = npt.NDArray[np.float32]
 Grids = list[npt.NDArray[np.float64]]
@@ -127,16 +129,20 @@ class DirectionalLayer:
         out = np.zeros([b - a for a, b in bounds], np.float32)
         cells = [cell for cell in self._layout.meeting(bounds) if self._coded.streams[self._layout.number(cell)]]
         others = [(self, cell) for cell in cells if cell != _FIRST]
-        with self._cache.lock:
-            # First the one that the others start from, where it is asked for, lest its stream be read twice.
-            tiles = self._cache.decoded([(self, _FIRST)] * (len(others) < len(cells)), partial(self._decode, fresh()))
-            start = fresh() if all(map(self._cache.get, others)) else self._learnt()
-            tiles |= self._cache.decoded(others, partial(self._decode, start))
+        # First the one that the others start from, where it is asked for, lest its stream be read twice.
+        tiles = self._cache.decoded([(self, _FIRST)] * (len(others) < len(cells)), partial(self._decode_all, fresh))
+        tiles |= self._cache.decoded(others, partial(self._decode_all, self._learnt))
         for (_, cell), (values, _) in tiles.items():
             assert values is not None
             box = self._layout.box(cell)
             out[overlap(slices_of(box), bounds)] = values[overlap(slices_of(bounds), box)]
         return out
+
+    def _decode_all(
+        self, start: Callable[[], Statistics], keys: list[tuple[DirectionalLayer, Cell]]
+    ) -> Iterator[Block]:
+        """Decode tiles side by side, all with what was learnt before."""
+        return block_threads().map(partial(self._decode, start()), keys)
 
     def _decode(self, start: Statistics, key: tuple[DirectionalLayer, Cell]) -> Block:
         coded, layout, cell, statistics = self._coded, self._layout, key[1], start.copy()
@@ -146,11 +152,17 @@ class DirectionalLayer:
 
     def _learnt(self) -> Statistics:
         """Return what was learnt from the first tile, with which the others start."""
-        known = self._cache.get((self, _FIRST)) or self._cache.get((self, "learnt"))
-        statistics = fresh() if known is None else known[1]
-        if known is None and self._coded.streams[0]:
+        known = self._cache.get((self, _FIRST))
+        if known is None:
+            key = self, "learnt"
+            known = self._cache.decoded([key], lambda _: [(None, self._read_first())])[key]
+        statistics: Statistics = known[1]
+        return statistics
+
+    def _read_first(self) -> Statistics:
+        statistics = fresh()
+        if self._coded.streams[0]:
             decode_tile(self._coded.streams[0], self._layout, _FIRST, self._coded.rules, statistics)
-            self._cache.put((self, "learnt"), (None, statistics))
         return statistics
 
 

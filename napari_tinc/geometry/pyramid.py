@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from threading import RLock
+from threading import Event, Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.system.forks import with_fresh_locks
-from napari_tinc.system.threads import block_threads
 
 Cell = tuple[int, int, int]
 Bounds = tuple[tuple[int, int], ...]
@@ -190,47 +189,78 @@ def bounds_of(box: Sequence[slice]) -> Bounds:
 
 
 class BlockCache:
-    """Decoded blocks of all items of a volume; those used last are kept.
+    """Decoded blocks of all items of a volume; those used last are kept. Several threads may ask for them.
 
     Parameters
     ----------
     limit : int
         Bytes that the blocks may take; a single one is always kept.
-
-    Attributes
-    ----------
-    lock : RLock
-        For who asks for blocks, and decodes those that are not here: several threads that want the same one would
-        each decode it. Blocks themselves are decoded side by side.
     """
 
     def __init__(self, limit: int = 2**27) -> None:
-        self._limit, self.nbytes, self.lock = limit, 0, RLock()
+        self._limit, self.nbytes, self._lock = limit, 0, Lock()
         self._blocks: OrderedDict[object, Block] = OrderedDict()
+        self._begun: dict[object, Event] = {}
 
     def get(self, key: object) -> Block | None:
         """Return a block that was put here, unless it had to go."""
-        if key in self._blocks:
-            self._blocks.move_to_end(key)
-        return self._blocks.get(key)
+        with self._lock:
+            if key in self._blocks:
+                self._blocks.move_to_end(key)
+            return self._blocks.get(key)
 
-    def decoded(self, keys: Sequence[Key], decode: Callable[[Key], Block]) -> dict[Key, Block]:
-        """Return blocks by their keys; those that are not here are decoded side by side, and kept."""
-        with self.lock:
-            found = {key: block for key in keys if (block := self.get(key))}
-            missing = [key for key in keys if key not in found]
-            for key, block in zip(missing, block_threads().map(decode, missing), strict=True):
-                self.put(key, block)
-                found[key] = block
+    def decoded(self, keys: Iterable[Key], decode: Callable[[list[Key]], Iterable[Block]]) -> dict[Key, Block]:
+        """Return blocks by their keys; those that are not here are decoded, and kept.
+
+        What another thread is at is waited for, after the blocks of this one. While it decodes them, a thread may ask
+        for their ancestors, never the other way round: so none waits for one that waits for it.
+
+        Parameters
+        ----------
+        keys : iterable
+        decode : callable
+            Given the keys of what is missing, gives the blocks in that order.
+        """
+        found: dict[Key, Block] = {}
+        left = list(dict.fromkeys(keys))
+        while left:
+            missing, elsewhere = self._begin(left, found)
+            try:
+                for key, block in zip(missing, decode(missing) if missing else (), strict=True):
+                    self.put(key, block)
+                    found[key] = block
+            finally:
+                with self._lock:
+                    for key in missing:
+                        self._begun.pop(key).set()
+            for _, ended in elsewhere:
+                ended.wait()
+            left = [key for key, _ in elsewhere]
         return found
+
+    def _begin(self, keys: list[Key], found: dict[Key, Block]) -> tuple[list[Key], list[tuple[Key, Event]]]:
+        """Find blocks; return the keys of those that this thread is to decode, and those that another one is at."""
+        missing, elsewhere = [], []
+        with self._lock:
+            for key in keys:
+                if key in self._blocks:
+                    self._blocks.move_to_end(key)
+                    found[key] = self._blocks[key]
+                elif key in self._begun:
+                    elsewhere.append((key, self._begun[key]))
+                else:
+                    self._begun[key] = Event()
+                    missing.append(key)
+        return missing, elsewhere
 
     def put(self, key: object, block: Block) -> None:
         """Keep a block; drop the ones unused for longest."""
-        known = self._blocks.pop(key, None)
-        self._blocks[key] = block
-        self.nbytes += _block_size(block) - (_block_size(known) if known else 0)
-        while self.nbytes > self._limit and len(self._blocks) > 1:
-            self.nbytes -= _block_size(self._blocks.popitem(last=False)[1])
+        with self._lock:
+            known = self._blocks.pop(key, None)
+            self._blocks[key] = block
+            self.nbytes += _block_size(block) - (_block_size(known) if known else 0)
+            while self.nbytes > self._limit and len(self._blocks) > 1:
+                self.nbytes -= _block_size(self._blocks.popitem(last=False)[1])
 
 
 def _block_size(block: Block) -> int:

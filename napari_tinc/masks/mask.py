@@ -180,8 +180,7 @@ class Mask:
         """
         octave, places = self._places(bounds, scale)
         around = tuple((int(place[0]), int(place[-1]) + 1) for place in places)
-        with self._cache.lock:
-            states = self._region(octave, around)[0]
+        states = self._region(octave, around)[0]
         if states.shape != tuple(map(len, places)):
             states = states[np.ix_(*(place - place[0] for place in places))]
         return states.reshape([b - a for a, b in bounds])
@@ -199,7 +198,8 @@ class Mask:
     def _region(self, octave: int, bounds: Bounds) -> tuple[States, Mapping[Cell, Any]]:
         """States of a region of the cells of an octave, of voxels at octave 0; and what its blocks have learnt."""
         if octave >= self._pyramid.trunk:
-            states, learnt = self._cache.get((self, octave)) or self._read_trunk(octave)
+            key = self, octave
+            states, learnt = self._cache.decoded([key], lambda _: [self._read_trunk(octave)])[key]
             assert states is not None
             return states[slices_of(bounds)], {_FIRST: learnt}
         pyramid, region = self._pyramid, slices_of(bounds)
@@ -244,8 +244,10 @@ class Mask:
             states = decoder.take(learnt, above, pyramid.factors(octave), shape, octave == 0)
             return states, learnt if octave else None
 
-        keys = [(self, octave, cell) for cell in cells]
-        return {cell: block for (_, _, cell), block in self._cache.decoded(keys, decoded).items()}
+        blocks = self._cache.decoded(
+            [(self, octave, cell) for cell in cells], lambda missing: block_threads().map(decoded, missing)
+        )
+        return {cell: block for (_, _, cell), block in blocks.items()}
 
     def _read_trunk(self, wanted: int) -> Block:
         """Decode the coarse octaves, which have one block each, and return one of them."""

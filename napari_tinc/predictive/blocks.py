@@ -216,7 +216,9 @@ class NumberBlocks:
         grid, streams = self._coded.grid, self._coded.streams
         out = np.zeros([b - a for a, b in bounds], np.int64)
         cells = [cell for cell in grid.meeting(bounds) if streams[grid.number(cell)] or not self._coded.corrections]
-        for (_, cell), (block, _) in self._cache.decoded([(self, cell) for cell in cells], self._decode).items():
+        keys = [(self, cell) for cell in cells]
+        decoded = self._cache.decoded(keys, lambda missing: block_threads().map(self._decode, missing))
+        for (_, cell), (block, _) in decoded.items():
             assert block is not None
             box = grid.box(cell)
             out[overlap(box, bounds)] = block[overlap(slices_of(bounds), bounds_of(box))]

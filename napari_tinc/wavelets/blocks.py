@@ -7,9 +7,9 @@ statistics its parent ended with: what a network's segments do for parameters, b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from typing import NamedTuple
 
@@ -156,8 +156,7 @@ class Known:
 
     def get(self, octave: int, cell: Cell) -> _Block | None:
         """Return a block that was kept."""
-        with self.cache.lock:
-            return self.cache.get((self, octave, cell))
+        return self.cache.get((self, octave, cell))
 
 
 @dataclass(frozen=True)
@@ -323,8 +322,7 @@ class WaveletLayer:
             for a, b in bounds
         ]
         found = list(product(*spans))
-        with self._cache.lock:
-            blocks = self._blocks(octave, [(z[0], y[0], x[0]) for z, y, x in found])
+        blocks = self._blocks(octave, [(z[0], y[0], x[0]) for z, y, x in found])
         return [
             Piece(cells, (z[1], y[1], x[1]), (z[2], y[2], x[2]), (z[3], y[3], x[3]))
             for (z, y, x), (cells, _) in zip(found, blocks, strict=True)
@@ -332,29 +330,31 @@ class WaveletLayer:
         ]
 
     def _blocks(self, octave: int, cells: list[Cell]) -> list[_Block]:
-        """Blocks of an octave, decoded side by side after all their ancestors."""
-        pyramid = self.pyramid
-        if octave >= pyramid.trunk:
-            return [self._held(octave, (0, 0, 0)) or self._read_trunk(octave)]
-        found = {cell: block for cell in cells if (block := self._held(octave, cell))}
-        missing = [cell for cell in cells if cell not in found]
-        parents = [pyramid.parent_cell(octave, cell) for cell in missing]
-        wanted = list(dict.fromkeys(parents))
-        above = dict(zip(wanted, self._blocks(octave + 1, wanted) if wanted else [], strict=True))
-        streams = self._coded.read([pyramid.number(octave, cell) for cell in missing])
-        jobs = [
-            (octave, cell, *above[parent], stream)
-            for cell, parent, stream in zip(missing, parents, streams, strict=True)
-        ]
-        found |= zip(missing, block_threads().map(lambda job: self._decode(*job), jobs), strict=True)
-        for cell in missing:
-            self._cache.put((self, octave, cell), found[cell])
+        """Blocks of an octave; those that are not known are decoded."""
+        if octave >= self.pyramid.trunk:
+            cells = [(0, 0, 0)]
+        found: dict[Cell, _Block] = {}
+        if self._coded.known is not None:
+            found = {cell: block for cell in cells if (block := self._coded.known.get(octave, cell))}
+        keys = [(self, octave, cell) for cell in cells if cell not in found]
+        if octave >= self.pyramid.trunk:
+            decoded = self._cache.decoded(keys, lambda _: [self._read_trunk(octave)])
+        else:
+            decoded = self._cache.decoded(keys, partial(self._decode_all, octave))
+        found |= {cell: block for (_, _, cell), block in decoded.items()}
         return [found[cell] for cell in cells]
 
-    def _held(self, octave: int, cell: Cell) -> _Block | None:
-        """Block that was decoded before, or is known from coding."""
-        known = self._coded.known
-        return self._cache.get((self, octave, cell)) or (None if known is None else known.get(octave, cell))
+    def _decode_all(self, octave: int, keys: list[tuple[WaveletLayer, int, Cell]]) -> Iterator[_Block]:
+        """Decode blocks of an octave side by side, their ancestors before."""
+        cells = [cell for _, _, cell in keys]
+        parents = [self.pyramid.parent_cell(octave, cell) for cell in cells]
+        wanted = list(dict.fromkeys(parents))
+        above = dict(zip(wanted, self._blocks(octave + 1, wanted), strict=True))
+        streams = self._coded.read([self.pyramid.number(octave, cell) for cell in cells])
+        jobs = [
+            (octave, cell, *above[parent], stream) for cell, parent, stream in zip(cells, parents, streams, strict=True)
+        ]
+        return block_threads().map(lambda job: self._decode(*job), jobs)
 
     def _decode(
         self, octave: int, cell: Cell, above: Cells | None, statistics: Statistics | None, stream: bytes
@@ -378,9 +378,7 @@ class WaveletLayer:
     def coarse_octave(self) -> int:
         """Finest octave of which the trunk that is at hand has everything, and all coarser ones."""
         first = self.pyramid.trunk
-        found = (
-            self._cache.get((self, o, (0, 0, 0))) or self._read_trunk(o) for o in range(first, self.pyramid.octaves)
-        )
+        found = (self._blocks(octave, [(0, 0, 0)])[0] for octave in range(first, self.pyramid.octaves))
         return first + sum(decoded is None for decoded, _ in found)
 
     def _read_trunk(self, wanted: int) -> _Block:

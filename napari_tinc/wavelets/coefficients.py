@@ -364,7 +364,10 @@ def _found(ahead, coming, cells, z, y, x, size, times):  # type: ignore[no-untyp
 @part()
 def _next_band(ahead, beside, coming, cells):  # type: ignore[no-untyped-def]
     """Show this band to the next one, and forget what only this one looks at."""
-    ahead.fill(0)
+    for z in range(ahead.shape[0]):
+        for y in range(ahead.shape[1]):
+            for x in range(ahead.shape[2]):
+                ahead[z, y, x] = 0
     depth, height, width = coming.shape
     for z in range(depth):
         for y in range(height):
