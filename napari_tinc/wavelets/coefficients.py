@@ -131,6 +131,8 @@ class _Known(NamedTuple):
     """By cell, one more behind: symbols that are not 0 next to it along x, y, z, in it, and in it in bands before."""
     shifts: tuple[int, int, int]
     """1 along axes where a place of the parent covers two."""
+    flat: tuple[Array, Array, Array]
+    """The sums of ``ahead``, ``beside`` and ``above``, each as one row."""
 
 
 _WEST, _NORTH, _UP, _FOUND, _BEFORE = range(5)
@@ -147,7 +149,8 @@ def _known(shape: tuple[int, ...], parent: Parent) -> _Known:
         _look_above(cells.places, cells.symbols, cells.width, parent.bands, parent.origin, parent.factors, above, over)
     ahead = np.zeros((depth + 3, height + 3, width + 3), np.int32)
     beside, coming = np.zeros((2, depth + 2, height + 2, width + 2), np.int32)
-    return _Known(ahead, beside, coming, above, over, np.zeros((*grid, 5), np.int32), (fz - 1, fy - 1, fx - 1))
+    shifts, flat = (fz - 1, fy - 1, fx - 1), (ahead.ravel(), beside.ravel(), above.ravel())
+    return _Known(ahead, beside, coming, above, over, np.zeros((*grid, 5), np.int32), shifts, flat)
 
 
 class Encoder:
@@ -291,11 +294,22 @@ def _predict_cell(model, over, cells, orientation, band, share, z, y, x):  # typ
 
 
 @part(forceinline=True)
-def _look_at(model, ahead, beside, above, shifts, orientation, band, share, z, y, x):  # type: ignore[no-untyped-def]
-    z, y, x = np.uint64(z), np.uint64(y), np.uint64(x)
-    seen, sibling = ahead[z + _ONE, y + _ONE, x + _ONE], _per_band(beside[z + _ONE, y + _ONE, x + _ONE], band, share)
-    z, y, x = z >> np.uint64(shifts[0]), y >> np.uint64(shifts[1]), x >> np.uint64(shifts[2])
-    parent = above[np.uint64(band), z + _TWO, y + _TWO, x + _TWO]
+def _row_of(known, band, z, y):  # type: ignore[no-untyped-def]
+    """Say where a row of a block begins in the flat sums."""
+    ahead, beside, above, shifts = known.ahead, known.beside, known.above, known.shifts
+    z, y, parent = np.uint64(z), np.uint64(y), np.uint64(band) * np.uint64(above.shape[1])
+    in_ahead = ((z + _ONE) * np.uint64(ahead.shape[1]) + y + _ONE) * np.uint64(ahead.shape[2]) + _ONE
+    in_beside = ((z + _ONE) * np.uint64(beside.shape[1]) + y + _ONE) * np.uint64(beside.shape[2]) + _ONE
+    z, y = (z >> np.uint64(shifts[0])) + _TWO, (y >> np.uint64(shifts[1])) + _TWO
+    return in_ahead, in_beside, ((parent + z) * np.uint64(above.shape[2]) + y) * np.uint64(above.shape[3]) + _TWO
+
+
+@part(forceinline=True)
+def _look_at(model, known, row, orientation, band, share, x):  # type: ignore[no-untyped-def]
+    """Say which contexts and weights a symbol of a row uses."""
+    (ahead, beside, above), x = known.flat, np.uint64(x)
+    seen, sibling = ahead[row[0] + x], _per_band(beside[row[1] + x], band, share)
+    parent = above[row[2] + (x >> np.uint64(known.shifts[2]))]
     _look_up(model, _SYMBOL, orientation, seen >> 5, parent, sibling, seen & 31)
 
 
@@ -477,7 +491,7 @@ def _decode_block(coder, stream, models, orientations, known, shape, places, sym
     Of a symbol: is it 0, is its magnitude 1, an Elias-gamma code of the rest, its sign. All decisions are taken at one
     place of the code, so that the compiler puts there what takes them, and keeps the coder's state at hand.
     """
-    ahead, beside, coming, above, over, cells, shifts = known
+    ahead, beside, coming, _, over, cells, _, _ = known
     model = models[0]
     low, high, read, word = coder[0], coder[1], coder[2], coder[3]
     bands, depth, height, width = shape
@@ -491,6 +505,7 @@ def _decode_block(coder, stream, models, orientations, known, shape, places, sym
                     z1, y1, x1 = min(cz * CELL + CELL, depth), min(y0 + CELL, height), min(x0 + CELL, width)
                     # Before the cell's first symbol comes whether it has any.
                     z, y, x, ones = cz * CELL, y0, x0 - 1, 0
+                    row = _row_of(known, band, z, y)
                     _look_at_cell(model, over, cells, orientation, band, share, cz, cy, cx)
                     while z < z1:
                         mixed = predict(model)
@@ -527,7 +542,8 @@ def _decode_block(coder, stream, models, orientations, known, shape, places, sym
                             x, y = x0, y + 1
                             if y == y1:
                                 y, z = y0, z + 1
-                        _look_at(model, ahead, beside, above, shifts, orientation, band, share, z, y, x)
+                            row = _row_of(known, band, z, y)
+                        _look_at(model, known, row, orientation, band, share, x)
         if used > before:
             _next_band(ahead, beside, coming, cells)
     coder[0], coder[1], coder[2], coder[3] = low, high, read, word
@@ -579,7 +595,7 @@ def _encode_block(  # type: ignore[no-untyped-def]
 
     Return how many cells are used.
     """
-    ahead, beside, coming, above, over, cells, shifts = known
+    ahead, beside, coming, _, over, cells, _, _ = known
     model, cell = models[0], scratch[0]
     one = weights.size == 1
     bands, depth, height, width = symbols.shape
@@ -608,13 +624,14 @@ def _encode_block(  # type: ignore[no-untyped-def]
                         _begin_cell(model, cell)
                         _hope(cell, values, weights, band, z0, z1, y0, y1, x0, x1, lagrangian * _NEW_BITS)
                         rows = y1 - y0
-                        for row in range((z1 - z0) * rows):
-                            if knows and cell.kept == 0 and gain + cell.hope[row] <= cost:
+                        for number in range((z1 - z0) * rows):
+                            if knows and cell.kept == 0 and gain + cell.hope[number] <= cost:
                                 break  # it will not be used
-                            z, y = z0 + row // rows, y0 + row % rows
+                            z, y = z0 + number // rows, y0 + number % rows
+                            row = _row_of(known, band, z, y)
                             for x in range(x0, x1):
                                 weight = weights[0, 0, 0, 0] if one else weights[0, z, y, x]
-                                _look_at(model, ahead, beside, above, shifts, orientation, band, share, z, y, x)
+                                _look_at(model, known, row, orientation, band, share, x)
                                 value = values[band, z, y, x]
                                 symbol, bits = _quantise_symbol(model, cell, value, lagrangian / max(weight, 1e-6))
                                 gain -= lagrangian * bits
