@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_tinc.arrays.axes import item_count, items_last, spatial_shape
+from napari_tinc.arrays.axes import Region, item_count, items_last, spatial_shape
 from napari_tinc.arrays.metadata import LEADING
 from napari_tinc.arrays.scratch import Bounds, zeros
 from napari_tinc.errors import InputError
 from napari_tinc.geometry.sampling import scaled_side
 from napari_tinc.layers import Item
-
-Region = tuple[slice | int, ...]
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_tinc import format as frames
 from napari_tinc.errors import FormatError, TruncatedError
-from napari_tinc.geometry.pyramid import BlockCache
-from napari_tinc.wavelets.blocks import CodedWavelets, WaveletLayer
-from napari_tinc.wavelets.payload import open_wavelets
+
+# What decodes loads numba: a whole file is opened without.
+if TYPE_CHECKING:
+    from napari_tinc.wavelets.blocks import CodedWavelets
 
 _LEFT_OUT = (frames.KIND_RESTORATION, frames.KIND_MASK, frames.KIND_CORRECTIONS, frames.KIND_POSTFILTER)
 _NAMES = {
@@ -130,6 +132,8 @@ def _begun(segment: frames.RangedSegment, spatial: tuple[int, ...]) -> CodedWave
 
     A whole segment is tested; of one that is cut off nothing can be.
     """
+    from napari_tinc.wavelets.payload import open_wavelets
+
     if segment.held == segment.length:
         segment.payload  # noqa: B018  raises if its checksum does not hold
         return open_wavelets(segment, spatial)
@@ -147,6 +151,9 @@ def _flat(limits: frames.ItemRange, dtype: str) -> frames.ItemRange:
 
 def _complete_scale(coded: CodedWavelets, held: int) -> float:
     """Samples per voxel of the finest volume whose coefficients are all there; 0 if there is none."""
+    from napari_tinc.geometry.pyramid import BlockCache
+    from napari_tinc.wavelets.blocks import WaveletLayer
+
     pyramid, octave, left = coded.head.pyramid, coded.head.pyramid.trunk, held
     if coded.trunk_ends_early:
         octave = WaveletLayer(coded, BlockCache()).coarse_octave

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.errors import InputError
@@ -270,6 +269,8 @@ def _render(
         _draw(fine, segment, step)
     folded = (shape[0], fold, *shape[1:])
     mask: NDArray[np.bool_] = np.any(fine.reshape(folded) >= 0.5, axis=1)
+    from scipy.ndimage import gaussian_filter  # here, for it takes long to load
+
     blurred = gaussian_filter(fine, [sigma / step for sigma in psf_sigma])
     return blurred.reshape(folded).mean(axis=1), mask
 

@@ -8,22 +8,26 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_tinc import format as frames
+from napari_tinc.arrays.axes import Region
 from napari_tinc.arrays.metadata import Metadata
 from napari_tinc.choices import check_device_name
-from napari_tinc.decoding import ArrayDecoder, Region
 from napari_tinc.errors import FormatError, InputError
 from napari_tinc.geometry.octree import Box, Octree
-from napari_tinc.layers import Decoders, has_wide_planes
-from napari_tinc.partial import Held, open_prefix
 from napari_tinc.quality import Decibels, Quality, parse_quality, threshold_value
 from napari_tinc.system.forks import after_fork, with_fresh_locks
 from napari_tinc.system.remote import RemoteFile, is_url
+
+# What decodes loads numba, and is imported where it is needed: what a file says of itself is there at once.
+if TYPE_CHECKING:
+    from napari_tinc.decoding import ArrayDecoder
+    from napari_tinc.layers import Decoders
+    from napari_tinc.partial import Held
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +119,8 @@ class CompressedVolume:
         """Open what is read by ranges: the beginning of a file, or one elsewhere."""
         check_device_name(device)
         if partial:
+            from napari_tinc.partial import open_prefix
+
             frame, held = open_prefix(origin.read, origin.size)
         else:
             header, segments, _ = frames.open_ranged(origin.read, origin.size)
@@ -256,6 +262,8 @@ class CompressedVolume:
     @property
     def has_wide_planes(self) -> bool:
         """Whether a plane needs more than its own samples: a whole row of blocks of coefficients, or its neighbours."""
+        from napari_tinc.layers import has_wide_planes
+
         return has_wide_planes(self._frame)
 
     @property
@@ -270,10 +278,14 @@ class CompressedVolume:
 
     @cached_property
     def _decoders(self) -> Decoders:
+        from napari_tinc.layers import Decoders
+
         return Decoders(self._frame, self.tree, self._device)
 
     @property
     def _decoder(self) -> ArrayDecoder:
+        from napari_tinc.decoding import ArrayDecoder
+
         return ArrayDecoder(self.shape, self.dtype, self.metadata.axes, self._decoders.__getitem__)
 
     @cached_property

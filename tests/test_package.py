@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,8 @@ HEAVY = ("torch", "napari", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "num
 
 
 def loaded_by(statement: str) -> set[str]:
-    """Top-level modules that a fresh interpreter holds after a statement."""
-    program = f"import sys\n{statement}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    """Modules that a fresh interpreter holds after a statement."""
+    program = f"import sys\n{statement}\nprint(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return set(result.stdout.split())
 
@@ -31,6 +32,21 @@ def test_parsing_a_frame_needs_no_torch() -> None:
 def test_work_without_a_display_loads_neither_napari_nor_qt() -> None:
     found = loaded_by("import napari_tinc.encode.compression, napari_tinc.lazy, napari_tinc.cli.app, napari_tinc.files")
     assert not found.intersection({"napari", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui", "superqt"})
+
+
+def test_wavelets_are_compressed_and_decoded_without_what_takes_long_to_load() -> None:
+    work = """import numpy as np
+from napari_tinc import CompressedVolume, Target, compress
+volume = np.arange(4096, dtype=np.uint16).reshape(16, 16, 16)
+CompressedVolume(compress(volume, Target.ratio(8), preset="fast").to_bytes()).decode()"""
+    slow = {"torch", "scipy.ndimage", "scipy.stats", "skimage"}
+    assert not loaded_by(work).intersection(slow)
+    assert not slow.intersection(loaded_by("import napari_tinc.cli.app, napari_tinc.measures.noise"))
+    golden = next((Path(__file__).parent / "golden").glob("*.tinc"))
+    about = (
+        f"from napari_tinc import CompressedVolume\nprint(CompressedVolume.open({str(golden)!r}, partial=True).kinds)"
+    )
+    assert not loaded_by(about).intersection({*slow, "numba"}), "of a whole file only what it says of itself"
 
 
 def test_a_public_name_means_the_same_whatever_was_imported_before() -> None:

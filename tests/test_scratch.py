@@ -15,6 +15,7 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import qmc
 from synthetic import blobs
 
 from napari_tinc import InputError, Target, compress, layers, memory_limit, read_volume
@@ -302,3 +303,10 @@ def test_a_copy_is_the_callers_own() -> None:
     copied = complete(scratch.read_steps(volume, copy=True))
     assert not np.shares_memory(copied, volume)
     np.testing.assert_array_equal(copied, volume)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_points_that_fill_a_cube_are_those_of_scipy(axes: int) -> None:
+    np.testing.assert_allclose(
+        scratch.halton(200, axes), qmc.Halton(axes, scramble=False).random(200), rtol=0, atol=1e-12
+    )

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import qmc
 
 from napari_tinc.arrays.inputs import check_dtype, check_volume
 from napari_tinc.arrays.metadata import LEADING, Metadata
-from napari_tinc.arrays.scratch import ArrayLike
+from napari_tinc.arrays.scratch import ArrayLike, halton
 from napari_tinc.errors import InputError
 from napari_tinc.measures import metrics
 
@@ -94,7 +93,7 @@ def draw(array: ArrayLike, region: Slices | None, metadata: Metadata) -> Generat
     else:
         first = _block(wanted, shape)
         sides = [stop - start for start, stop in first]
-        points = qmc.Halton(len(shape), scramble=False).random(BLOCKS)[1:]  # the first is a corner
+        points = halton(BLOCKS, len(shape))[1:]  # the first is a corner
         starts = [[int(p * (n - side + 1)) for p, n, side in zip(point, shape, sides, strict=True)] for point in points]
         places = [first, *([(a, a + side) for a, side in zip(start, sides, strict=True)] for start in starts)]
     blocks = []

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from napari_tinc.arrays.metadata import LEADING
 
 Array = npt.NDArray[Any]
+# A slice or a number for every axis.
+Region = tuple[slice | int, ...]
 
 
 def items_first(array: Array, axes: str) -> Array:

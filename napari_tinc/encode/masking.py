@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from napari_tinc.arrays.scratch import Bounds, boxes, zeros
 from napari_tinc.encode import framing, measuring
@@ -209,6 +208,8 @@ def _near(inside: Inside, box: Bounds) -> Inside:
     grown = [(max(a - REACH, 0), min(b + REACH, n)) for (a, b), n in zip(box, inside.shape, strict=True)]
     inner = tuple(slice(a - lo, b - lo) for (a, b), (lo, _) in zip(box, grown, strict=True))
     around = inside[tuple(slice(a, b) for a, b in grown)]
+    from scipy import ndimage  # here, for it takes long to load
+
     near: Inside = ndimage.maximum_filter(around, 2 * REACH + 1, mode="nearest")[inner]
     return near
 

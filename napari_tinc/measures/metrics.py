@@ -14,8 +14,6 @@ from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.filters import threshold_otsu
-from skimage.metrics import structural_similarity
 
 from napari_tinc.arrays.scratch import boxes, slabs
 from napari_tinc.errors import InputError
@@ -265,8 +263,19 @@ def otsu_threshold(volume: Array) -> float:
     for part in side_by_side(counted, slabs(volume.shape, LIMITS.voxels // 2)):
         counts += part
     centers = (np.arange(bins) + 0.5) / bins
-    upper_edge = float(threshold_otsu(hist=(counts, centers))) + 0.5 / bins  # type: ignore[no-untyped-call]
+    upper_edge = _between_classes(counts, centers) + 0.5 / bins
     return origin + upper_edge * extent
+
+
+def _between_classes(counts: Array, centers: Array) -> float:
+    """Return the last centre of the class below, where the variance between two classes is greatest (Otsu, 1979).
+
+    scikit-image has it, too, and loads as long as a small volume takes to compress.
+    """
+    sums = counts * centers
+    below, above = np.cumsum(counts)[:-1], np.cumsum(counts[::-1])[-2::-1]
+    apart = np.cumsum(sums)[:-1] / below - np.cumsum(sums[::-1])[-2::-1] / above
+    return float(centers[np.argmax(below.astype(np.float64) * above * apart**2)])
 
 
 def binary_scores(reference: Array, decoded: Array, threshold: float, mask: Array | None = None) -> BinaryScores:
@@ -344,6 +353,8 @@ def _windowed_blocks(shape: tuple[int, ...], windowed: list[int], radius: int) -
 
 
 def _block_ssim(first: Array, second: Array, radius: int, peak: float) -> float:
+    from skimage.metrics import structural_similarity  # here, for it takes long to load
+
     sigma = _SIGMA_PER_RADIUS * radius
     value = structural_similarity(  # type: ignore[no-untyped-call]
         first, second, data_range=peak, gaussian_weights=True, sigma=sigma, use_sample_covariance=False

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import qmc
+
+from napari_tinc.arrays.scratch import halton
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -133,7 +134,7 @@ def sampled_noise(image: Array) -> Noise:
         sides[axis] = min(sides[axis], max(_LEAST_SIDE, int(wanted ** (1 / (image.ndim - number)) + 1e-9)))
         wanted /= sides[axis]
     blocks = []
-    for point in qmc.Halton(image.ndim, scramble=False).random(_BLOCKS + 1)[1:]:  # the first is a corner
+    for point in halton(_BLOCKS + 1, image.ndim)[1:]:  # the first is a corner
         starts = [int(p * (n - side + 1)) for p, n, side in zip(point, image.shape, sides, strict=True)]
         blocks.append(np.asarray(image[tuple(slice(a, a + n) for a, n in zip(starts, sides, strict=True))]))
     return estimate_noise(blocks)
