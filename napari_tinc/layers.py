@@ -196,13 +196,11 @@ class ItemDecoder:
         voxels = self.surrounded(bounds)
         if len(bounds) < 3:
             out = out[None]
+        mapping = mapping_to(self.limits, out.dtype) if wide == np.float32 else None
         # What is done with a few planes finds them in a cache.
         for start, stop in _few_planes((0, n) for n in voxels.sides):
-            part = voxels.planes(start, stop)
-            if wide == np.float32:
-                out[start:stop] = self.restoration.apply(part, mapping_to(self.limits, out.dtype))
-            else:
-                out[start:stop] = to_intensities(self.restoration.apply(part), self.limits, wide, out.dtype)
+            values = self.restoration.apply(voxels.planes(start, stop), mapping)
+            out[start:stop] = values if mapping else to_intensities(values, self.limits, wide, out.dtype)
 
     def _decode_inside(
         self, mask: Mask, bounds: Bounds, scale: float, wide: np.dtype[Any], out: npt.NDArray[Any]

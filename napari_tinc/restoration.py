@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from napari_tinc.errors import FormatError
 from napari_tinc.format.cursor import integer
 from napari_tinc.kernels import compiled, part
 from napari_tinc.lanes import FEATURES, LANES, RADIUS, SEEN, look, restore
+from napari_tinc.system.forks import with_fresh_locks
 from napari_tinc.system.threads import block_threads
 
 Floats32 = npt.NDArray[np.float32]
@@ -38,13 +40,20 @@ _PART_VOXELS = 2**18
 
 
 class Surrounded(NamedTuple):
-    """Voxels with their neighbours, as far as there are any: beyond the end of a volume its last ones are repeated."""
+    """Voxels with their neighbours, as far as there are any: beyond the end of a volume its last ones are repeated.
 
-    values: Floats32
-    """Along z, y, x; those of a row lie side by side in memory."""
-    begin: tuple[int, int, int]
+    However a region was cut out of another, kernels are compiled for this alone.
+    """
+
+    memory: Floats32
+    """All from the first value to the last."""
+    steps: Triple
+    """By how much the next value along z, y, x is farther on there."""
+    shape: Triple
+    """Values along z, y, x: in a row at least as many as there are lanes."""
+    begin: Triple
     """Where the voxels begin in them."""
-    sides: tuple[int, int, int]
+    sides: Triple
 
     @classmethod
     def of(cls, values: Floats32, bounds: Bounds, grown: Bounds) -> Surrounded:
@@ -52,20 +61,8 @@ class Surrounded(NamedTuple):
         flat = 3 - values.ndim
         pairs = zip(bounds, grown, strict=True)
         z, y, x = *[(0, 1)] * flat, *((a - lo, b - a) for (a, b), (lo, _) in pairs)
-        return cls(values.reshape((1,) * flat + values.shape), (z[0], y[0], x[0]), (z[1], y[1], x[1]))
-
-    def planes(self, start: int, stop: int) -> Surrounded:
-        """Some planes of the voxels."""
-        z, y, x = self.begin
-        return self._replace(begin=(z + start, y, x), sides=(stop - start, *self.sides[1:]))
-
-    def rows(self) -> tuple[Floats32, Triple, Triple, Triple]:
-        """Return the memory from the first value to the last, steps along the axes in it, the values' shape, the begin.
-
-        However a region was cut out of another, this is what the kernels are compiled for. Rows are long enough for all
-        lanes.
-        """
-        values, lacking = self.values, LANES - self.sides[2]
+        values = values.reshape((1,) * flat + values.shape)
+        lacking = LANES - x[1]
         if lacking > 0:
             values = np.pad(values, [(0, 0), (0, 0), (0, lacking)], mode="edge")
         elif values.strides[2] != values.itemsize:
@@ -74,7 +71,12 @@ class Surrounded(NamedTuple):
         plane, row, _ = (stride // size for stride in values.strides)
         reach = (depth - 1) * plane + (height - 1) * row + width
         memory = np.lib.stride_tricks.as_strided(values, (reach,), (size,))
-        return memory, (plane, row, 1), (depth, height, width), self.begin
+        return cls(memory, (plane, row, 1), (depth, height, width), (z[0], y[0], x[0]), (z[1], y[1], x[1]))
+
+    def planes(self, start: int, stop: int) -> Surrounded:
+        """Some planes of the voxels."""
+        z, y, x = self.begin
+        return self._replace(begin=(z + start, y, x), sides=(stop - start, *self.sides[1:]))
 
 
 class Mapping(NamedTuple):
@@ -90,6 +92,7 @@ class Mapping(NamedTuple):
 _UNCHANGED = Mapping(np.float32(1), np.float32(0), np.float32(-np.inf), np.float32(np.inf), False)
 
 
+@with_fresh_locks
 @dataclass(frozen=True, eq=False)
 class Restoration:
     """A filter of one item.
@@ -119,18 +122,24 @@ class Restoration:
         ndarray of float32, shape (z, y, x)
         """
         depth, height, width = voxels.sides
-        thresholds, weights = self.tables()
-        rows = np.zeros((2 * len(weights), LANES), np.float32)
-        rows[:, :FEATURES] = weights.reshape(-1, FEATURES)
+        thresholds, rows = self._rows
         out = np.empty((depth, height, max(width, LANES)), np.float32)
         mapped = _UNCHANGED if mapping is None else mapping
 
         def restored(part: tuple[int, int]) -> None:
-            _restore(*voxels.rows(), thresholds, rows, *mapped, out, *part)
+            _restore(*voxels[:4], thresholds, rows, *mapped, out, *part)
 
         for _ in block_threads().map(restored, _parts(out.shape)):
             pass
         return out[:, :, :width]
+
+    @cached_property
+    def _rows(self) -> tuple[Floats32, Floats32]:
+        """Return what :meth:`tables` does, by bin and by sign a row of lanes."""
+        thresholds, weights = self.tables()
+        rows = np.zeros((2 * len(weights), LANES), np.float32)
+        rows[:, :FEATURES] = weights.reshape(-1, FEATURES)
+        return thresholds, rows
 
     def tables(self) -> tuple[Floats32, Floats32]:
         """Activities where bins begin, but for the first, and the weights, shape (len(edges) + 1, 2, 6)."""
@@ -159,7 +168,7 @@ class Moments:
 
         def seen(part: tuple[int, int]) -> tuple[Sums, Sums]:
             products, targets = np.zeros_like(self._products), np.zeros_like(self._targets)
-            _gather(*voxels.rows(), wanted, importance, products, targets, *part)
+            _gather(*voxels[:4], wanted, importance, products, targets, *part)
             return products, targets
 
         # In this order, so that a sum is the same whoever was first.

@@ -82,10 +82,10 @@ def test_eight_voxels_at_once_are_filtered_like_one(bins: int, width: int) -> No
     values, thresholds = alone(noise(2, 3, width)), chosen.tables()[0]
     weights = np.zeros((2 * bins, lanes.LANES), np.float32)
     weights[:, :6] = chosen.tables()[1].reshape(-1, 6)
-    memory, steps, *_ = values.rows()
+    memory, steps, *_ = values
     expected = np.empty((2, 3, max(width, lanes.LANES)), np.float32)
     for z, y in np.ndindex(2, 3):
-        line = np.pad(values.values[z, y], RADIUS, mode="edge")
+        line = np.pad(memory[z * steps[0] + y * steps[1] :][:width], RADIUS, mode="edge")
         line = np.pad(line, (0, expected.shape[2] - width), mode="edge")
         near = [(z + d, y) for d in (-1, 1, -2, 2)] + [(z, y + d) for d in (-1, 1, -2, 2)]
         places = [np.clip(a, 0, 1) * steps[0] + np.clip(b, 0, 2) * steps[1] for a, b in near]
