@@ -333,7 +333,8 @@ def _box_around(marked: npt.NDArray[np.bool_]) -> tuple[slice, ...] | None:
 
 def mapping_to(limits: ItemRange, dtype: np.dtype[Any]) -> Mapping:
     """Return what :func:`to_intensities` does in float32."""
-    scale, offset, minimum, maximum = map(np.float32, (limits.scale, limits.offset, limits.minimum, limits.maximum))
+    with np.errstate(over="ignore"):  # only what a hostile file says
+        scale, offset, minimum, maximum = map(np.float32, (limits.scale, limits.offset, limits.minimum, limits.maximum))
     return Mapping(scale, offset, minimum, maximum, dtype.kind != "f")
 
 

@@ -262,6 +262,8 @@ def _render(
     Drawing is done on cubic voxels of the in-plane size, where a voxel's share is a ramp one voxel wide of the
     distance to the surface: a branch as thin as a voxel neither vanishes nor flickers between planes.
     """
+    from scipy.ndimage import gaussian_filter  # here, for it takes long to load
+
     step = voxel_size[2]
     fold = round(voxel_size[0] / step)
     fine = np.zeros((shape[0] * fold, *shape[1:]), np.float32)
@@ -269,8 +271,6 @@ def _render(
         _draw(fine, segment, step)
     folded = (shape[0], fold, *shape[1:])
     mask: NDArray[np.bool_] = np.any(fine.reshape(folded) >= 0.5, axis=1)
-    from scipy.ndimage import gaussian_filter  # here, for it takes long to load
-
     blurred = gaussian_filter(fine, [sigma / step for sigma in psf_sigma])
     return blurred.reshape(folded).mean(axis=1), mask
 

@@ -30,20 +30,8 @@ _CHUNK_VOXELS = 1 << 22
 # Rooms and modules that compressed bytes, or what is measured of them, depend on.
 _DECIDING = (
     *("arrays", "directional", "encode", "format", "geometry", "masks", "measures", "networks", "predictive"),
-    *(
-        "choices",
-        "decoding",
-        "exact",
-        "kernels",
-        "lanes",
-        "layers",
-        "limits",
-        "mixing",
-        "partial",
-        "postfilter",
-        "quality",
-    ),
-    *("on_device", "quantiser", "restoration", "settings", "target", "vectors", "volume", "wavelets"),
+    *("choices", "decoding", "exact", "kernels", "layers", "limits", "mixing", "partial", "postfilter", "quality"),
+    *("lanes", "on_device", "quantiser", "restoration", "settings", "target", "vectors", "volume", "wavelets"),
     *("compare/container", "compare/measures", "compare/memory", "compare/peers", "compare/video", "compare/worker"),
 )
 

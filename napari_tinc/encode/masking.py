@@ -205,11 +205,11 @@ def _cut_out(
 
 def _near(inside: Inside, box: Bounds) -> Inside:
     """Mark the voxels of a box from which what is inside is no farther away than a coefficient reaches."""
+    from scipy import ndimage  # here, for it takes long to load
+
     grown = [(max(a - REACH, 0), min(b + REACH, n)) for (a, b), n in zip(box, inside.shape, strict=True)]
     inner = tuple(slice(a - lo, b - lo) for (a, b), (lo, _) in zip(box, grown, strict=True))
     around = inside[tuple(slice(a, b) for a, b in grown)]
-    from scipy import ndimage  # here, for it takes long to load
-
     near: Inside = ndimage.maximum_filter(around, 2 * REACH + 1, mode="nearest")[inner]
     return near
 
