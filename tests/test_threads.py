@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_tinc import CompressedVolume, Target, compress, samples
+from napari_tinc import CompressedVolume, Target, compress, layers, samples
+from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.limits import LIMITS
 from napari_tinc.networks import device, leafwise
 from napari_tinc.networks.families.tinc import TincNetwork
@@ -168,3 +169,62 @@ def test_threads_that_come_later_are_not_left_with_one() -> None:
         assert in_a_thread(torch.get_num_threads) == torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_several_threads_that_want_the_same_blocks_decode_each_once() -> None:
+    """Blocks have parents, as those of wavelets; who waits for one does not stop others."""
+    cache, made, lock = BlockCache(), list[int](), threading.Lock()
+
+    def decode(keys: list[int]) -> Iterator[tuple[np.ndarray, None]]:
+        parents = cache.decoded({key // 2 for key in keys if key > 1}, decode)
+        for key in keys:
+            time.sleep(0.002)
+            with lock:
+                made.append(key)
+            yield np.array([key + (parents[key // 2][0][0] if key > 1 else 0)]), None
+
+    def ask(seed: int) -> dict[int, int]:
+        keys = np.random.default_rng(seed).permutation(np.arange(32, 64))[:20].tolist()
+        return {key: int(block[0]) for key, (block, _) in cache.decoded(keys, decode).items()}
+
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(ask, range(8)):
+            assert len(found) == 20
+            assert all(value == sum(key >> i for i in range(6)) for key, value in found.items())
+    assert sorted(made) == sorted(set(made))
+
+
+def test_who_waited_for_a_block_that_another_thread_failed_at_decodes_it() -> None:
+    cache, begun = BlockCache(), threading.Event()
+
+    def fail(_: list[str]) -> Iterator[tuple[np.ndarray, None]]:
+        begun.set()
+        time.sleep(0.05)
+        raise MemoryError
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(cache.decoded, ["block"], fail)
+        begun.wait()
+        found = cache.decoded(["block"], lambda keys: [(np.zeros(3), None) for _ in keys])
+        assert found["block"][0].size == 3
+        with pytest.raises(MemoryError):
+            first.result()
+
+
+@pytest.mark.parametrize("name", ["detail-zyx", "masked-zyx", "directional-zyx", "corrected-zyx", "hybrid-zyx"])
+def test_threads_that_read_all_over_a_file_see_what_one_sees(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where the cache is too small for them all."""
+    path = next(path for path in sorted((Path(__file__).parent / "golden").glob("*.tinc")) if name in path.stem)
+    whole = CompressedVolume.open(path).decode()
+    monkeypatch.setattr(layers, "BlockCache", lambda: BlockCache(2**14))
+    volume = CompressedVolume.open(path)
+
+    def look(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(12):
+            spans = [np.sort(rng.integers(0, n + 1, 2)) for n in whole.shape]
+            region = tuple(slice(int(a), int(b)) for a, b in spans)
+            np.testing.assert_array_equal(volume.decode(region), whole[region])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(look, range(8)))
