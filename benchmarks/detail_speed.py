@@ -33,11 +33,13 @@ def seconds_of(function: Callable[[], object], clock: Callable[[], float]) -> fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=int, nargs=3, default=(256, 256, 256))
+    parser.add_argument("--times", type=int, default=1, help="the stack so many times on end, every other one mirrored")
     parser.add_argument("--ratio", type=float, default=128)
     parser.add_argument("--processor", action="store_true", help="seconds of the processor, not of the clock")
     args = parser.parse_args()
     clock = time.process_time if args.processor else time.perf_counter
     volume = np.asarray(samples.vessel_tree(tuple(args.shape)).noisy)
+    volume = np.concatenate([volume[:: 1 - 2 * (number % 2)] for number in range(args.times)])
     compress(volume[:16, :32, :32], Target.ratio(16), preset="fast").decode()
     start = clock()
     compressed = compress(volume, Target.ratio(args.ratio), preset="fast")
