@@ -129,4 +129,4 @@ def resolve_region(region: Region | None, shape: tuple[int, ...]) -> tuple[list[
     return bounds, tuple(squeezed)
 
 
-__all__ = ["ArrayDecoder", "Region", "resolve_region", "scaled_shape"]
+__all__ = ["ArrayDecoder", "resolve_region", "scaled_shape"]

@@ -47,8 +47,8 @@ class Surrounded(NamedTuple):
 
     memory: Floats32
     """All from the first value to the last."""
-    steps: Triple
-    """By how much the next value along z, y, x is farther on there."""
+    steps: tuple[int, int]
+    """By how much the next value along z and y is farther on there; along x it is the next one."""
     shape: Triple
     """Values along z, y, x: in a row at least as many as there are lanes."""
     begin: Triple
@@ -71,7 +71,7 @@ class Surrounded(NamedTuple):
         plane, row, _ = (stride // size for stride in values.strides)
         reach = (depth - 1) * plane + (height - 1) * row + width
         memory = np.lib.stride_tricks.as_strided(values, (reach,), (size,))
-        return cls(memory, (plane, row, 1), (depth, height, width), (z[0], y[0], x[0]), (z[1], y[1], x[1]))
+        return cls(memory, (plane, row), (depth, height, width), (z[0], y[0], x[0]), (z[1], y[1], x[1]))
 
     def planes(self, start: int, stop: int) -> Surrounded:
         """Some planes of the voxels."""

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 INPUTS = 7
 # Ends of probabilities and of weights, and how often at most a context is said to have been met.
-_LEAST, _MOST, SATURATED, _LARGEST_WEIGHT = 32, 65503, 250, 2**24
+_LEAST, _MOST, _SATURATED, _LARGEST_WEIGHT = 32, 65503, 250, 2**24
 
 _INT, _LONG = ir.IntType(32), ir.IntType(64)
 _INTS, _FLOATS = ir.VectorType(_INT, INPUTS), ir.VectorType(ir.FloatType(), INPUTS)
@@ -52,11 +52,9 @@ def mix(typing: Any, model: Any, stretch: Any) -> Any:
             logits.append(builder.sext(entry, _INT))
         stretched = decision.together(logits)
         builder.store(stretched, decision.place("stretched", _LONG(0), _INTS), align=4)
-        row = builder.load(decision.place("row", _LONG(0), _LONG))
-        start = builder.mul(row, _LONG(4 * INPUTS))
-        total = _LONG(0)
+        weights, total = builder.bitcast(decision.weights(), _INT.as_pointer()), _LONG(0)
         for i, logit in enumerate(logits):
-            weight = builder.load(decision.place("weights", builder.add(start, _LONG(4 * i)), _INT))
+            weight = builder.load(builder.gep(weights, [_LONG(i)]))
             total = builder.add(total, builder.mul(builder.sext(logit, _LONG), builder.sext(weight, _LONG)))
         return total
 
@@ -106,7 +104,7 @@ def move(typing: Any, model: Any, bit: Any, error: Any) -> Any:
         share = builder.lshr(builder.add(distance, chosen(0, 65535)), _all(16))
         signed = builder.sub(builder.xor(share, chosen(0, -1)), chosen(0, -1))
         new = between(builder.add(old, signed), _LEAST, _MOST)
-        count = builder.add(count, builder.zext(builder.icmp_unsigned("<", count, _all(SATURATED)), _INTS))
+        count = builder.add(count, builder.zext(builder.icmp_unsigned("<", count, _all(_SATURATED)), _INTS))
 
         builder.store(moved, weights, align=4)
         values = decision.apart(builder.or_(builder.shl(new, _all(8)), count))
@@ -182,7 +180,7 @@ def _move_one_by_one(model: Any, bit: Any, error: Any) -> None:
         state = np.int64(model.states[model.contexts[i]])
         old, count = state >> 8, state & 255
         new = old + ((65535 * bit - old) * int(65536 / (count + 1.6)) >> 16)
-        model.states[model.contexts[i]] = max(_LEAST, min(_MOST, new)) << 8 | (count + (count < SATURATED))
+        model.states[model.contexts[i]] = max(_LEAST, min(_MOST, new)) << 8 | (count + (count < _SATURATED))
 
 
 # Where kernels are interpreted, to see that they index nothing outside.
@@ -192,4 +190,4 @@ if config.DISABLE_JIT:  # type: ignore[attr-defined]
     leading_zeros = _leading_zeros_one_by_one  # type: ignore[assignment]
 
 
-__all__ = ["INPUTS", "SATURATED", "leading_zeros", "mix", "move"]
+__all__ = ["INPUTS", "leading_zeros", "mix", "move"]

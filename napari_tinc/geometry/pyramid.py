@@ -205,9 +205,7 @@ class BlockCache:
     def get(self, key: object) -> Block | None:
         """Return a block that was put here, unless it had to go."""
         with self._lock:
-            if key in self._blocks:
-                self._blocks.move_to_end(key)
-            return self._blocks.get(key)
+            return self._find(key)
 
     def decoded(self, keys: Iterable[Key], decode: Callable[[list[Key]], Iterable[Block]]) -> dict[Key, Block]:
         """Return blocks by their keys; those that are not here are decoded, and kept.
@@ -243,15 +241,19 @@ class BlockCache:
         missing, elsewhere = [], []
         with self._lock:
             for key in keys:
-                if key in self._blocks:
-                    self._blocks.move_to_end(key)
-                    found[key] = self._blocks[key]
+                if (block := self._find(key)) is not None:
+                    found[key] = block
                 elif key in self._begun:
                     elsewhere.append((key, self._begun[key]))
                 else:
                     self._begun[key] = Event()
                     missing.append(key)
         return missing, elsewhere
+
+    def _find(self, key: object) -> Block | None:
+        if key in self._blocks:
+            self._blocks.move_to_end(key)
+        return self._blocks.get(key)
 
     def put(self, key: object, block: Block) -> None:
         """Keep a block; drop the ones unused for longest."""

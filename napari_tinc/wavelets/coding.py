@@ -123,15 +123,12 @@ class Coding:
 
     def whole(self, number: int) -> Generator[int, None, None]:
         """Code all that is not coded yet; yield the ``number`` of the try every so often."""
-        pyramid, known = self._pyramid, self._blocks
-        missing = [
-            (octave, cell)
-            for octave in reversed(range(pyramid.trunk))
-            for cell in pyramid.cells(octave)
-            if (octave, cell) not in known
-        ]
-        # Those whose parents are coded; the others come after them.
-        begin = [(o, cell) for o, cell in missing if o + 1 == pyramid.trunk or self._parent(o, cell) in known]
+        octaves = reversed(range(self._pyramid.trunk))
+        missing = dict.fromkeys(
+            (o, cell) for o in octaves for cell in self._pyramid.cells(o) if (o, cell) not in self._blocks
+        )
+        # The others come after their parents.
+        begin = [key for key in missing if self._parent(*key) not in missing]
         for made in self._down(begin, 0):
             self.keep(made)
             yield number
@@ -233,17 +230,14 @@ class Coding:
         return _Block(encoder.finish(), above, statistics, sums)
 
     def _down(self, begin: Sequence[tuple[int, Cell]], last: int, lagrangian: float = LAMBDA) -> Iterator[_Blocks]:
-        """Code blocks and their descendants, down to the last octave; yield some at a time."""
+        """Code blocks whose parents are coded, and all below them down to an octave; yield some at a time."""
         pyramid = self._pyramid
 
         def children(job: _Job, block: _Block) -> list[_Job]:
             octave, cell, _ = job
             return [(octave - 1, child, block) for child in pyramid.children(octave, cell)] if octave > last else []
 
-        jobs = [
-            (o, cell, self._trunk if o + 1 == pyramid.trunk else self._blocks[self._parent(o, cell)])
-            for o, cell in begin
-        ]
+        jobs = [(*key, self._block(*self._parent(*key))) for key in begin]
         most = max(_BLOCKS_PER_THREAD * usable_cores(), _SYMBOLS_AT_A_TIME // (7 * pyramid.side**3))
         made: _Blocks = {}
         for (octave, cell, _), block in block_threads().follow(
@@ -257,6 +251,9 @@ class Coding:
 
     def _parent(self, octave: int, cell: Cell) -> tuple[int, Cell]:
         return octave + 1, self._pyramid.parent_cell(octave, cell)
+
+    def _block(self, octave: int, cell: Cell) -> _Block:
+        return self._trunk if octave == self._pyramid.trunk else self._blocks[octave, cell]
 
     def _encode_block(self, octave: int, cell: Cell, parent: _Block, lagrangian: float) -> _Block:
         assert parent.learnt is not None
