@@ -36,6 +36,7 @@ from napari_tinc.encode.training import plan_network
 from napari_tinc.plugin.compress.model import State
 from napari_tinc.plugin.compress.preview import PREVIEW
 from napari_tinc.plugin.compress.widget import CompressWidget
+from napari_tinc.plugin.layers import scrolling as scrolling_module
 from napari_tinc.plugin.layers.results import add_result
 from napari_tinc.plugin.layers.sharpening import ShownArray
 from napari_tinc.plugin.window.preferences import PLUGIN
@@ -218,14 +219,18 @@ class Counter:
         return decoded
 
 
+# Planes between two that are looked at: so many that nothing is read ahead.
+JUMP = 5
+
+
 def stepping(volumes: Sequence[CompressedVolume], steps: int) -> None:
-    """Step through a numpy array; then through undecoded planes of volumes, and through the same again."""
+    """Step through a numpy array; then go to undecoded planes of volumes, and to the same again."""
     shape = volumes[0].shape
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1300, 850)
     viewer.add_image(np.random.default_rng(0).integers(0, 65536, shape, np.uint16), contrast_limits=(0, 65535))
     live(1)
-    plain = steps_through(viewer, range(10, 10 + steps))
+    plain = steps_through(viewer, range(10, 10 + JUMP * steps, JUMP))
     report("  z step through a numpy array, until the layer has it", plain[0])
     report("  z step through a numpy array, until it is drawn", plain[1])
     viewer.close()
@@ -234,7 +239,7 @@ def stepping(volumes: Sequence[CompressedVolume], steps: int) -> None:
 
 
 def steps_in(volume: CompressedVolume, steps: int, plain: tuple[list[float], ...]) -> None:
-    """Step through undecoded planes and through the same again; compare with a numpy array."""
+    """Go to undecoded planes and to the same again; compare with a numpy array."""
     counter, shape = Counter(), volume.shape
     with mock.patch.object(CompressedVolume, "decode", lambda *args, **kwargs: counter(*args, **kwargs)):
         viewer = napari.Viewer(show=True)
@@ -245,7 +250,7 @@ def steps_in(volume: CompressedVolume, steps: int, plain: tuple[list[float], ...
               f"levels, shown at level {layer.data_level}")  # fmt: skip
         for what in ("undecoded", "cached"):
             counter.voxels = 0
-            times = steps_through(viewer, range(10, 10 + steps))
+            times = steps_through(viewer, range(10, 10 + JUMP * steps, JUMP))
             for until, ours, numpys in zip(
                 ("the layer has it", "it is drawn", "it is sharp"), times, plain, strict=True
             ):
@@ -253,6 +258,35 @@ def steps_in(volume: CompressedVolume, steps: int, plain: tuple[list[float], ...
                 print(f"    {statistics.median(ours) / statistics.median(numpys):.1f} times a numpy array's")
             print(f"  decoded planes per step: {counter.voxels / steps / (shape[1] * shape[2]):.2f}")
         viewer.close()
+
+
+def scrolling(volume: CompressedVolume, steps: int) -> None:
+    """Scroll through planes that are not decoded yet, at several speeds: first planes alone, then as it is."""
+    print(f"{kind_of(volume)} of {volume.shape} at ratio {volume.ratio:.0f}")
+    for rate in (8, 20):
+        for ahead in (0, scrolling_module._FIRST_AHEAD):
+            with mock.patch.object(scrolling_module, "_FIRST_AHEAD", ahead):
+                viewer = napari.Viewer(show=True)
+                viewer.window.resize(1300, 850)
+                add_result(viewer, CompressedVolume(volume.to_bytes()))
+                live(10, lambda viewer=viewer: is_sharp(viewer))
+                viewer.dims.set_current_step(0, 10)
+                live(10, lambda viewer=viewer: is_sharp(viewer))
+                scroll(viewer, rate, steps, "read ahead" if ahead else "nothing read ahead")
+                viewer.close()
+
+
+def scroll(viewer: Any, rate: float, steps: int, what: str) -> None:
+    """Step at equal times, or as fast as it goes; report how long the window is busy, and which planes were coarse."""
+    busy, coarse = [], 0
+    begun = time.perf_counter()
+    for step in range(steps):
+        busy.append(milliseconds(lambda plane=11 + step: viewer.dims.set_current_step(0, plane)))
+        coarse += not is_sharp(viewer)
+        live(max(0.002, begun + (step + 1) / rate - time.perf_counter()))
+    seen = steps / (time.perf_counter() - begun)
+    report(f"  scrolling at {rate} planes a second ({seen:.1f} seen), {what}, window busy for", busy)
+    print(f"    {coarse} of {steps} planes coarse at first")
 
 
 def kind_of(volume: CompressedVolume) -> str:
@@ -274,7 +308,7 @@ def steps_through(viewer: Any, planes: range) -> tuple[list[float], list[float],
 def is_sharp(viewer: Any) -> bool:
     """Whether no layer waits for finer voxels."""
     levels = [level for layer in viewer.layers if layer.multiscale for level in layer.data]
-    return all(level.sharpener.idle for level in levels if isinstance(level, ShownArray))
+    return all(level.sharpener.sharp for level in levels if isinstance(level, ShownArray))
 
 
 START = """
@@ -394,6 +428,7 @@ PARTS = {
     "window": lambda: blocks_and_stop(20, 4),
     "save": lambda: saving((64, 256, 256)),
     "step": lambda: stepping(compressed_stack((256, 512, 512)), 40),
+    "scroll": lambda: [scrolling(vessels(shape, 128), 100) for shape in ((256, 512, 512), (128, 1024, 1024))],
     "start": lambda: start_up(5),
     "torch": lambda: [first_torch(5), first_tinc(3)],
     "open": lambda: [opening(make(1024, ratio)) for make, ratios in LARGE for ratio in ratios],
@@ -403,6 +438,7 @@ SMALL = {
     "window": lambda: blocks_and_stop(2, 1),
     "save": lambda: saving((16, 64, 64)),
     "step": lambda: stepping(compressed_stack((32, 64, 64)), 3),
+    "scroll": lambda: scrolling(vessels((64, 512, 512), 128), 20),
     "start": lambda: start_up(1),
     "torch": lambda: [first_torch(1), first_tinc(1)],
     "open": lambda: [opening(make(256, 128)) for make, _ in LARGE],

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from napari.layers import _layer_actions as actions
 
-from napari_tinc.lazy import LazyArray
-from napari_tinc.plugin.layers import sharpening
+from napari_tinc.lazy import LazyArray, lazy_levels
+from napari_tinc.plugin.layers import scrolling, sharpening
 from napari_tinc.plugin.layers.difference import add_difference
 from napari_tinc.plugin.layers.results import add_result
 
@@ -49,6 +49,13 @@ def held() -> Iterator[tuple[Held, Held]]:
 def arrived(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin with a layer that the user has seen already."""
     monkeypatch.setattr(sharpening, "ARRIVAL_SECONDS", 0)
+
+
+@pytest.fixture(autouse=True)
+def in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode the planes of these tests in three strips."""
+    monkeypatch.setattr(sharpening, "_ROWS", 64)
+    monkeypatch.setattr(scrolling, "_AT_ONCE", 4)
 
 
 def seen(level: LazyArray) -> LazyArray:
@@ -172,17 +179,111 @@ def test_what_was_asked_for_last_is_decoded_first_and_the_oldest_is_dropped(
     fine, coarse = held
     sharpener = sharpening.Sharpener(lambda: True, lambda: None)
     level = seen(sharpener.level(LazyArray(fine), LazyArray(coarse)))
-    first = [level[z] for z in range(4)]
+    first = [level[0, x:] for x in range(4)]
     for plane in first:
         plane.compute()
     fine.go.set()
     wait_until(lambda: sharpener.idle)
-    planes = [bounds[0] for bounds in fine.read_regions]
-    assert planes == [0, 3, 3, 3, 2, 2, 2], "a strip of 0 before the others came; 1 was dropped, and so was 0"
-    for z in range(4):
-        assert not set(level[z].dask) & set(first[z].dask)
+    starts = [bounds[1].start for bounds in fine.read_regions]
+    assert starts == [0, 3, 67, 2, 66], "a strip of the first before the others came; it was dropped, and so was 1"
+    for x in range(4):
+        assert not set(level[0, x:].dask) & set(first[x].dask)
+    np.testing.assert_array_equal(level[0, 3:], fine.array[0, 3:])
+
+
+def test_a_plane_that_is_not_shown_any_more_is_dropped(held: tuple[Held, Held]) -> None:
+    fine, coarse = held
+    sharpener = sharpening.Sharpener(lambda: True, lambda: None)
+    level = seen(sharpener.level(LazyArray(fine), LazyArray(coarse)))
+    first = [level[z] for z in (0, 7, 1)]
+    for plane in first:
+        plane.compute()
     fine.go.set()
-    np.testing.assert_array_equal(level[3], fine.array[3])
+    wait_until(lambda: sharpener.idle)
+    assert [bounds[0] for bounds in fine.read_regions] == [0, 1, 1, 1], "a strip of 0 before the others came"
+    for z, plane in zip((0, 7, 1), first, strict=True):
+        assert not set(level[z].dask) & set(plane.dask)
+
+
+def test_who_goes_through_planes_finds_the_next_ones_decoded(
+    held: tuple[Held, Held], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharpening, "PATIENCE_SECONDS", 10)
+    fine, coarse = held
+    fine.go.set()
+    sharpener = sharpening.Sharpener(lambda: True, pytest.fail)
+    level = seen(sharpener.level(LazyArray(fine), LazyArray(coarse)))
+
+    def read(z: int) -> list[Any]:
+        fine.read_regions.clear()
+        np.testing.assert_array_equal(level[z], fine.array[z])
+        wait_until(lambda: sharpener.idle)
+        return [bounds[0] for bounds in fine.read_regions][::3]  # of three strips
+
+    assert read(0) == [0], "one plane, and nothing is known of the next"
+    assert read(1) == [slice(1, 4)], "and two more, at once, as many as there are up to a multiple of four"
+    assert read(2) == [slice(4, 8)], "it was decoded already, and the next ones now are"
+    assert read(3) == read(5) == read(7) == [], "and no further than the last"
+    assert read(6) == [], "back again"
+
+
+def test_what_is_asked_for_goes_before_what_is_read_ahead(
+    held: tuple[Held, Held], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharpening, "PATIENCE_SECONDS", 0)
+    fine, coarse = held
+    told = threading.Event()
+    sharpener = sharpening.Sharpener(lambda: True, told.set)
+    level = seen(sharpener.level(LazyArray(fine), LazyArray(coarse)))
+
+    def let_go() -> list[Any]:
+        fine.go.set()
+        wait_until(lambda: sharpener.idle)
+        fine.go.clear()
+        regions = [bounds[0] for bounds in fine.read_regions]
+        fine.read_regions.clear()
+        return regions
+
+    for z in (0, 1):
+        level[z].compute()
+    assert let_go() == [0, *[slice(1, 4)] * 3]
+    assert told.is_set()
+    level[2].compute()
+    wait_until(lambda: bool(fine.read_regions))
+    level[2, :90].compute()
+    assert let_go() == [slice(4, 8), 2, 2, slice(4, 8), slice(4, 8)], "between two strips"
+    fine.go.set()
+    for z in range(1, 8):
+        np.testing.assert_array_equal(level[z], fine.array[z])
+
+
+def test_nothing_is_read_ahead_for_a_layer_that_went(held: tuple[Held, Held], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharpening, "PATIENCE_SECONDS", 0)
+    fine, coarse = held
+    shown = [True]
+    sharpener = sharpening.Sharpener(lambda: shown[0], lambda: None)
+    level = seen(sharpener.level(LazyArray(fine), LazyArray(coarse)))
+    for z in (0, 1):
+        level[z].compute()
+    shown[0] = False
+    fine.go.set()
+    wait_until(lambda: sharpener.idle)
+    assert [bounds[0] for bounds in fine.read_regions] == [0], "a strip"
+
+
+def test_what_fails_ahead_is_read_anew(held: tuple[Held, Held], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharpening, "PATIENCE_SECONDS", 10)
+    fine, coarse = held
+    fine.go.set()
+    sharpener = sharpening.Sharpener(lambda: True, lambda: None)
+    level = seen(sharpener.level(LazyArray(fine), LazyArray(coarse)))
+    level[0].compute()
+    read, fails = fine.read, [True]
+    monkeypatch.setattr(fine, "read", lambda bounds: 1 / 0 if fails[0] and bounds[0] not in (0, 1) else read(bounds))
+    level[1].compute()
+    wait_until(lambda: sharpener.idle)
+    fails[0] = False
+    np.testing.assert_array_equal(level[2], fine.array[2])
 
 
 def test_a_plane_of_many_chunks_is_decoded_once(held: tuple[Held, Held], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,3 +357,33 @@ def test_a_plane_in_the_viewer_becomes_sharp_by_itself(
     for shown in (layer, duplicate):
         qtbot.waitUntil(lambda shown=shown: np.abs(np.asarray(shown._slice.image.raw) - exact).max() <= 1)
     qtbot.waitUntil(lambda: layer.data[0].sharpener.idle)
+
+
+def test_planes_that_were_read_ahead_are_those_of_the_volume(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharpening, "PATIENCE_SECONDS", 10)
+    sharpener, exact = sharpening.Sharpener(lambda: True, pytest.fail), stack.decode().astype(float)
+    level = seen(sharpener.level(lazy_levels(stack)[0], None))
+    for axis, planes in ((0, (3, 4, 5, 6, 7)), (1, (20, 18, 16, 14)), (2, (5, 6, 7, 8))):
+        for plane in planes:
+            wanted = level[(*[slice(None)] * axis, slice(plane, plane + 1))]
+            np.testing.assert_allclose(wanted, exact.take([plane], axis), atol=1)
+            wait_until(lambda: sharpener.idle)
+    assert len(sharpener._done) == 15 + 16 + 15, "from 3 to the end; 20, and from 18 down to 4; from 5 up to 19"
+
+
+def test_scrolling_in_the_viewer_reads_ahead(
+    tinc_viewer: Any, qtbot: Any, stack: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_tinc.lazy.lazy_levels.__defaults__", (None, 5000))
+    monkeypatch.setattr("napari_tinc.plugin.layers.results.COARSE_VOXELS", 100)
+    viewer = tinc_viewer(show=True)
+    layer = add_result(viewer, stack)
+    layer.locked_data_level = 0
+    exact, sharpener, known = stack.decode().astype(float), layer.data[0].sharpener, 0
+    for plane in range(2, 9):
+        known += any(bounds.startswith(f"(slice({plane}, ") for _, bounds in sharpener._done)
+        viewer.dims.set_current_step(0, plane)
+        qtbot.waitUntil(lambda: sharpener.idle)
+        wanted = exact[plane]
+        qtbot.waitUntil(lambda wanted=wanted: np.abs(np.asarray(layer._slice.image.raw) - wanted).max() <= 1)
+    assert known >= 4

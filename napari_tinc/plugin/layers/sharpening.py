@@ -1,5 +1,7 @@
 """Show a coarse level at once where the fine one takes long, and the fine one as soon as a thread has decoded it.
 
+Who goes through planes one after the other finds the next ones decoded: the thread reads ahead when nobody waits.
+
 Only napari's own slicing sees coarse voxels: whoever else reads a layer's data gets its voxels, and waits for them.
 """
 
@@ -23,6 +25,7 @@ from superqt.utils import ensure_main_thread
 
 from napari_tinc.arrays.metadata import LEADING
 from napari_tinc.lazy import Index, LazyArray, Source
+from napari_tinc.plugin.layers.scrolling import Extent, ReadAhead, Slab, extent_of
 
 Array = np.ndarray[Any, Any]
 Ends = tuple[tuple[int, int], ...]
@@ -37,8 +40,8 @@ _SAME_LOOK_SECONDS = 0.02
 ARRIVAL_SECONDS = 0.3
 # What the status bar says.
 COARSE, SHARP = "coarse, sharpening…", "sharp"
-# Rows decoded at a time: between them the blocks of a coarse level, or what was asked for later, get their turn.
-_ROWS = 64
+# Rows decoded at a time: between them what was asked for later gets its turn.
+_ROWS = 128
 _TELL_SECONDS = 0.3
 # More chunks than a plane has on any screen; what is done and not yet read again takes no more memory than this.
 _MOST_WAITING, _MOST_DONE_BYTES = 256, 2**28
@@ -70,6 +73,9 @@ class Sharpener:
         self._report = report
         self._waiting: OrderedDict[_Chunk, _Task] = OrderedDict()  # what was asked for last comes last
         self._done: OrderedDict[_Chunk, _Task] = OrderedDict()
+        self._done_bytes = 0
+        self._ahead = ReadAhead()
+        self._slabs: dict[Extent, _SlabTask] = {}  # begun
         self._versions: Counter[_Chunk] = Counter()
         self._coarse = _LastRead()
         self._running = False
@@ -100,7 +106,9 @@ class Sharpener:
         with self._lock:
             task = self._done.get(key) or self._waiting.get(key) or _Task(source, bounds)
             if not task.done.is_set():
-                self._wait_for(key, task)
+                self._wait_for(task)
+            self._ahead.saw(source, bounds)
+            self._start()
             patience = PATIENCE_SECONDS if now >= max(self._gave_up + _SAME_LOOK_SECONDS, self._arrives) else 0.0
         task.done.wait(patience)
         with self._lock:
@@ -121,15 +129,25 @@ class Sharpener:
         self._gave_up = time.monotonic()
 
     @property
-    def idle(self) -> bool:
+    def sharp(self) -> bool:
         """Whether all that was asked for is decoded."""
+        return not self._waiting
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is decoded ahead either."""
         return not self._running
 
-    def _wait_for(self, key: _Chunk, task: _Task) -> None:
-        self._waiting[key] = task
-        self._waiting.move_to_end(key)
+    def _wait_for(self, task: _Task) -> None:
+        # Of chunks of the same extent the one asked for before is not shown any more.
+        for other in [one for one in self._waiting.values() if one.extent == task.extent and one is not task]:
+            self._drop(other.key)
+        self._waiting[task.key] = task
+        self._waiting.move_to_end(task.key)
         if len(self._waiting) > _MOST_WAITING:
             self._drop(next(iter(self._waiting)))
+
+    def _start(self) -> None:
         if not self._running:
             self._running = True
             threading.Thread(target=self._work, name="tinc-sharpening", daemon=True).start()
@@ -148,9 +166,13 @@ class Sharpener:
                 self._say(True)
             if task.advance():
                 news |= self._finish(task)
-            if news and time.monotonic() > told + _TELL_SECONDS:
+            rests = not self._waiting  # and reads ahead
+            if news and (rests or time.monotonic() > told + _TELL_SECONDS):
                 self._tell()
                 told, news = time.monotonic(), False
+            if coarse and rests:
+                self._say(False)
+                coarse = False
         if news:
             self._tell()
         if coarse:
@@ -163,23 +185,60 @@ class Sharpener:
     def _latest(self) -> _Task | None:
         wanted = self._wanted()
         with self._lock:
-            for key in [] if wanted else list(self._waiting):
-                self._drop(key)
-            self._running = bool(self._waiting)
-            return next(reversed(self._waiting.values()), None)
+            if not wanted:
+                for key in list(self._waiting):
+                    self._drop(key)
+                self._ahead.forget()
+                self._slabs = {}
+            asked = next(reversed(self._waiting.values()), None)
+            task = self._next_ahead() if asked is None else self._slab_with(asked) or asked
+            self._running = task is not None
+            return task
+
+    def _slab_with(self, asked: _Task) -> _SlabTask | None:
+        """Return what is decoded at once with a chunk, by who goes through planes."""
+        begun = self._slabs.get(asked.extent)
+        if begun is not None and asked.key in begun.keys:
+            return begun
+        return self._begin(self._ahead.from_here(asked.source, asked.bounds))
+
+    def _next_ahead(self) -> _SlabTask | None:
+        self._slabs = {extent: task for extent, task in self._slabs.items() if self._ahead.goes_on(task.slab)}
+        begun = next(iter(self._slabs.values()), None)
+        return begun or self._begin(self._ahead.take(lambda source, bounds: _key(source, bounds) in self._done))
+
+    def _begin(self, slab: Slab | None) -> _SlabTask | None:
+        if slab is None:
+            return None
+        self._slabs[slab.extent] = _SlabTask(slab)
+        return self._slabs[slab.extent]
 
     def _finish(self, task: _Task) -> bool:
         """Keep what was decoded; return whether it was shown coarse."""
-        key = _key(task.source, task.bounds)
         with self._lock:
-            if self._waiting.pop(key, None) is None:
+            if not isinstance(task, _SlabTask):
+                return self._waiting.pop(task.key, None) is not None and self._keep(task)
+            self._slabs = {extent: other for extent, other in self._slabs.items() if other is not task}
+            if task.failed:  # what is asked for is decoded anew, alone
+                self._ahead.forget(task.extent)
                 return False
-            self._done[key] = task
-            while sum(one.nbytes for one in self._done.values()) > _MOST_DONE_BYTES and len(self._done) > 1:
-                self._done.popitem(last=False)
-            self._versions[key] += task.shown_coarse
-            task.done.set()
-            return task.shown_coarse
+            return sum(self._keep(self._filled(*chunk)) for chunk in task.chunks()) > 0
+
+    def _filled(self, source: Source, bounds: Index, samples: Array) -> _Task:
+        task = self._waiting.pop(_key(source, bounds), None) or _Task(source, bounds)
+        task.fill(samples)
+        return task
+
+    def _keep(self, task: _Task) -> bool:
+        if (before := self._done.get(task.key)) is not None:
+            self._done_bytes -= before.nbytes
+        self._done[task.key] = task
+        self._done_bytes += task.nbytes
+        while self._done_bytes > _MOST_DONE_BYTES and len(self._done) > 1:
+            self._done_bytes -= self._done.popitem(last=False)[1].nbytes
+        self._versions[task.key] += task.shown_coarse
+        task.done.set()
+        return task.shown_coarse
 
 
 class _LastRead:
@@ -207,7 +266,8 @@ class _Task:
     """A chunk to be decoded strip by strip."""
 
     def __init__(self, source: Source, bounds: Index) -> None:
-        self.source, self.bounds = source, bounds
+        self.source, self.bounds, self.key = source, bounds, _key(source, bounds)
+        self.extent = extent_of(source, bounds)
         self.done, self.shown_coarse = threading.Event(), False
         self._error: Exception | None = None
         self._complete = False
@@ -246,11 +306,36 @@ class _Task:
             self._error = error
         return self._complete or self._error is not None
 
+    def fill(self, samples: Array) -> None:
+        """Take samples that were decoded already."""
+        self._array, self._complete = samples.reshape(self._shape), True
+
+    @property
+    def failed(self) -> bool:
+        """Whether decoding raised an error."""
+        return self._error is not None
+
     def result(self) -> Array | None:
         """Return the chunk, None if it was dropped, or raise what happened."""
         if self._error is not None:
             raise self._error
         return self._array if self._complete else None
+
+
+class _SlabTask(_Task):
+    """Chunks that are decoded at once."""
+
+    def __init__(self, slab: Slab) -> None:
+        super().__init__(slab.source, slab.region)
+        self.slab, self.extent = slab, slab.extent
+        self.keys = {_key(slab.source, slab.chunk(position)) for position in slab.positions}
+
+    def chunks(self) -> Iterator[tuple[Source, Index, Array]]:
+        """Return every chunk with its samples."""
+        assert self._array is not None
+        axis = sum(isinstance(bound, slice) for bound in self.bounds[: self.slab.axis])
+        for position, samples in zip(sorted(self.slab.positions), np.moveaxis(self._array, axis, 0), strict=True):
+            yield self.source, self.slab.chunk(position), np.ascontiguousarray(samples)
 
 
 @dataclass(frozen=True, eq=False)
