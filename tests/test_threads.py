@@ -96,6 +96,53 @@ def test_boxes_in_boxes_do_not_wait_for_each_other(cores: int) -> None:
     assert list(found) == [6 * n for n in range(30)]
 
 
+def test_while_every_core_has_a_box_its_thread_works_on_the_blocks_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "usable_cores", lambda: 2)
+    pool, meet = BlockThreads(2), threading.Barrier(2)
+
+    def names_of(boxes: int) -> list[bool]:
+        def work(_: int) -> bool:
+            if boxes == 2:
+                meet.wait(10)
+            own = threading.current_thread().name
+            names = {*pool.map(lambda _: threading.current_thread().name, range(20))}
+            names |= {name for _, name in pool.follow(lambda _: threading.current_thread().name, [0, 1], lambda *_: [])}
+            if boxes == 2:
+                meet.wait(10)
+            return names == {own}
+
+        return list(side_by_side(work, range(boxes)))
+
+    assert names_of(2) == [True, True]
+    assert names_of(1) == [False], "there is a core that has none"
+    with pytest.raises(ZeroDivisionError):
+        list(side_by_side(lambda n: 1 // n, range(2)))
+    assert names_of(1) == [False]
+
+
+def test_blocks_that_several_boxes_need_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "usable_cores", lambda: 2)
+    cache, meet, decoded = BlockCache(), threading.Barrier(2), list[tuple[str, list[int]]]()
+
+    def decode(keys: list[int]) -> list[tuple[Any, Any]]:
+        decoded.append((threading.current_thread().name, keys))
+        time.sleep(0.01)
+        return [(np.full(3, key), None) for key in keys]
+
+    def work(at_once: bool) -> list[int]:
+        meet.wait(10)
+        found = cache.decoded(range(8), decode, at_once)
+        meet.wait(10)
+        return [int(found[key][0][0]) for key in range(8)]
+
+    assert list(side_by_side(work, [False, False])) == [list(range(8))] * 2
+    assert sorted(keys for _, keys in decoded) == [[key] for key in range(8)], "each once, one by one"
+    assert len({name for name, _ in decoded}) == 2
+    cache, decoded = BlockCache(), []
+    assert list(side_by_side(work, [True, True])) == [list(range(8))] * 2
+    assert [keys for _, keys in decoded] == [list(range(8))]
+
+
 def test_an_error_and_who_stops_early_leave_nothing_in_work(cores: int) -> None:
     begun: list[int] = []
     ended: list[int] = []

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from napari_tinc.geometry.octree import Octree
 from napari_tinc.system.forks import with_fresh_locks
+from napari_tinc.system.threads import every_core_has_a_box
 
 Cell = tuple[int, int, int]
 Bounds = tuple[tuple[int, int], ...]
@@ -207,7 +208,9 @@ class BlockCache:
         with self._lock:
             return self._find(key)
 
-    def decoded(self, keys: Iterable[Key], decode: Callable[[list[Key]], Iterable[Block]]) -> dict[Key, Block]:
+    def decoded(
+        self, keys: Iterable[Key], decode: Callable[[list[Key]], Iterable[Block]], at_once: bool = False
+    ) -> dict[Key, Block]:
         """Return blocks by their keys; those that are not here are decoded, and kept.
 
         What another thread is at is waited for, after the blocks of this one. While it decodes them, a thread may ask
@@ -218,37 +221,42 @@ class BlockCache:
         keys : iterable
         decode : callable
             Given the keys of what is missing, gives the blocks in that order.
+        at_once : bool
+            Give it all of them, rather than one by one where other threads, each with a box of its own, may want the
+            same.
         """
         found: dict[Key, Block] = {}
         left = list(dict.fromkeys(keys))
         while left:
-            missing, elsewhere = self._begin(left, found)
+            mine, elsewhere = self._begin(left, found, not at_once and every_core_has_a_box())
             try:
-                for key, block in zip(missing, decode(missing) if missing else (), strict=True):
+                for key, block in zip(mine, decode(mine) if mine else (), strict=True):
                     self.put(key, block)
                     found[key] = block
             finally:
                 with self._lock:
-                    for key in missing:
+                    for key in mine:
                         self._begun.pop(key).set()
-            for _, ended in elsewhere:
-                ended.wait()
-            left = [key for key, _ in elsewhere]
+            if not mine and elsewhere:
+                elsewhere[0].wait()
+            left = [key for key in left if key not in found]
         return found
 
-    def _begin(self, keys: list[Key], found: dict[Key, Block]) -> tuple[list[Key], list[tuple[Key, Event]]]:
-        """Find blocks; return the keys of those that this thread is to decode, and those that another one is at."""
-        missing, elsewhere = [], []
+    def _begin(self, keys: list[Key], found: dict[Key, Block], one: bool) -> tuple[list[Key], list[Event]]:
+        """Find blocks; return the keys of those that this thread is to decode, or one, and those that others are at."""
+        mine, elsewhere = [], []
         with self._lock:
             for key in keys:
                 if (block := self._find(key)) is not None:
                     found[key] = block
                 elif key in self._begun:
-                    elsewhere.append((key, self._begun[key]))
+                    elsewhere.append(self._begun[key])
                 else:
                     self._begun[key] = Event()
-                    missing.append(key)
-        return missing, elsewhere
+                    mine.append(key)
+                    if one:
+                        break
+        return mine, elsewhere
 
     def _find(self, key: object) -> Block | None:
         if key in self._blocks:

@@ -340,7 +340,8 @@ class WaveletLayer:
         if octave >= self.pyramid.trunk:
             decoded = self._cache.decoded(keys, lambda _: [self._read_trunk(octave)])
         else:
-            decoded = self._cache.decoded(keys, partial(self._decode_all, octave))
+            from_afar = isinstance(self._coded.streams, RangedStreams)  # several streams take a read
+            decoded = self._cache.decoded(keys, partial(self._decode_all, octave), at_once=from_afar)
         found |= {cell: block for (_, _, cell), block in decoded.items()}
         return [found[cell] for cell in cells]
 

@@ -31,6 +31,7 @@ _POOLS = (
     "Dummy",
     "zarr_io",
     "tinc-blocks",
+    "tinc-boxes",
     "tinc-engine",
     "fsspecIO",  # one for all remote files, as long as the process lives
 )
