@@ -257,6 +257,23 @@ def test_octant_dice_is_that_of_every_box(slab: int, monkeypatch: pytest.MonkeyP
     assert dice[1, 2, 0] < 1
 
 
+@pytest.mark.parametrize("dtype", ["?", "i1", "u1", ">u2", "<i2", "i4", "u8", "f2", ">f4", "f8", "g"])
+def test_voxels_of_every_dtype_are_counted(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    reference, decoded = (rng.integers(0, 2 if dtype == "?" else 100, (9, 8, 7)).astype(dtype) for _ in range(2))
+    errors = metrics.octant_errors(reference[:, ::-1], decoded, [np.array([0, n]) for n in reference.shape], 50.0)
+    difference = reference[:, ::-1].astype(np.float64) - decoded.astype(np.float64)
+    assert errors.mse.item() == pytest.approx(np.square(difference).mean(), rel=1e-12)
+    assert errors.max_error.item() == np.abs(difference).max()
+    first, second = (volume.astype(np.float64) for volume in (reference, decoded))
+    if reference.dtype.kind in "iub":
+        assert metrics.otsu_threshold(reference) == metrics.otsu_threshold(first.astype(np.int64))
+    assert 0 <= errors.dice.item() <= 1
+    truth, found = first[:, ::-1] >= 50, second >= 50
+    if truth.any():
+        assert errors.dice.item() == pytest.approx(2 * np.sum(truth & found) / (truth.sum() + found.sum()))
+
+
 @pytest.mark.parametrize("values", [(1.0, 1.0 + 2**-52), (0.0, 5e-324)])
 def test_otsu_of_two_neighbouring_floats_is_one_of_them(values: tuple[float, float]) -> None:
     assert metrics.otsu_threshold(np.array(values * 6).reshape(3, 4)) in values

@@ -23,8 +23,6 @@ from napari_tinc.system.threads import side_by_side
 Array = NDArray[Any]
 Slices = tuple[slice, ...]
 
-# Voxels that are compared at once.
-_AT_ONCE = 2**18
 _HISTOGRAM_BINS = 1 << 16
 _WINDOW_RADIUS = 5
 _SIGMA_PER_RADIUS = 0.3  # Wang et al. 2004: sigma 1.5 for a radius of 5
@@ -71,20 +69,8 @@ class OctantErrors:
 
     def add(self, reference: Array, decoded: Array, bounds: Sequence[tuple[int, int]]) -> None:
         """Count a box of the volume, given by its start and stop along every axis."""
-        # Piece by piece: memory that is asked for anew each time takes longer than to work on it.
-        for piece in boxes(tuple(bounds), _AT_ONCE):
-            place = tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(piece, bounds, strict=True))
-            self._compare(reference[place], decoded[place], piece)
+        from napari_tinc.measures.counting import add_errors  # here, for numba takes long to load
 
-    def merge(self, other: OctantErrors) -> None:
-        """Count what another one has counted, on the same grid."""
-        np.maximum(self.max_error, other.max_error, out=self.max_error)
-        self.squares += other.squares
-        self.voxels += other.voxels
-        self._both += other._both
-        self._either += other._either
-
-    def _compare(self, reference: Array, decoded: Array, bounds: Sequence[tuple[int, int]]) -> None:
         touched, inner, sides = [], [], []
         for axis_edges, (start, stop) in zip(self._edges, bounds, strict=True):
             first = int(np.searchsorted(axis_edges, start, "right")) - 1
@@ -93,13 +79,17 @@ class OctantErrors:
             inner.append(np.maximum(axis_edges[first:last] - start, 0))
             sides.append(np.diff(inner[-1], append=stop - start))
         place = tuple(touched)
-        difference = np.abs(_difference(reference, decoded))
-        self.max_error[place] = np.maximum(self.max_error[place], _reduce_boxes(np.maximum, difference, inner))
-        self.squares[place] += _reduce_boxes(np.add, np.square(difference, out=difference), inner)
+        sums = [sums[place] for sums in (self.squares, self.max_error, self._both, self._either)]
+        add_errors(reference, decoded, inner, self._threshold, sums)
         self.voxels[place] += math.prod(np.ix_(*sides))
-        truth, found = (foreground(volume, self._threshold) for volume in (reference, decoded))
-        self._both[place] += _reduce_boxes(np.add, (truth & found).astype(np.int32), inner)
-        self._either[place] += _reduce_boxes(np.add, truth.astype(np.int32) + found, inner)
+
+    def merge(self, other: OctantErrors) -> None:
+        """Count what another one has counted, on the same grid."""
+        np.maximum(self.max_error, other.max_error, out=self.max_error)
+        self.squares += other.squares
+        self.voxels += other.voxels
+        self._both += other._both
+        self._either += other._either
 
     @property
     def mse(self) -> NDArray[np.float64]:
@@ -244,6 +234,8 @@ def otsu_threshold(volume: Array) -> float:
     InputError
         If the volume is constant.
     """
+    from napari_tinc.measures.counting import count_values  # here, for numba takes long to load
+
     low, high = _extremes(volume)
     if low == high:
         raise InputError(f"a threshold needs a volume with at least two values, got only {low}: give a threshold")
@@ -256,7 +248,7 @@ def otsu_threshold(volume: Array) -> float:
 
     def counted(slab: Slices) -> Array:
         if narrow:
-            return np.bincount(volume[slab].ravel().astype(np.int64) - int(low), minlength=bins)
+            return count_values(volume[slab], int(low), bins)
         return np.histogram((np.asarray(volume[slab], np.float64) - origin) / extent, bins, (0.0, 1.0))[0]
 
     counts = np.zeros(bins, np.int64)
@@ -333,12 +325,6 @@ def octant_errors(
         place = tuple(slice(start, stop) for start, stop in bounds)
         errors.add(reference[place], decoded[place], bounds)
     return errors
-
-
-def _reduce_boxes(ufunc: np.ufunc, values: Array, starts: Sequence[Array]) -> Array:
-    for axis in reversed(range(values.ndim)):
-        values = ufunc.reduceat(values, starts[axis], axis=axis)
-    return values
 
 
 def _windowed_blocks(shape: tuple[int, ...], windowed: list[int], radius: int) -> Iterator[Slices]:
