@@ -232,8 +232,8 @@ def test_what_is_asked_for_goes_before_what_is_read_ahead(
 ) -> None:
     monkeypatch.setattr(sharpening, "PATIENCE_SECONDS", 0)
     fine, coarse = held
-    told = threading.Event()
-    sharpener = sharpening.Sharpener(lambda: True, told.set)
+    told, said = threading.Event(), list[bool]()
+    sharpener = sharpening.Sharpener(lambda: True, told.set, report=said.append)
     level = seen(sharpener.level(LazyArray(fine), LazyArray(coarse)))
 
     def let_go() -> list[Any]:
@@ -248,6 +248,8 @@ def test_what_is_asked_for_goes_before_what_is_read_ahead(
         level[z].compute()
     assert let_go() == [0, *[slice(1, 4)] * 3]
     assert told.is_set()
+    assert said[0]
+    assert said.index(False) == len(said) - 1, "and at last, once"
     level[2].compute()
     wait_until(lambda: bool(fine.read_regions))
     level[2, :90].compute()

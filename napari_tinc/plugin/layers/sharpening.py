@@ -161,7 +161,7 @@ class Sharpener:
         told = reported = time.monotonic()
         news = coarse = False
         while (task := self._latest()) is not None:
-            if task.shown_coarse and (not coarse or time.monotonic() > reported + _TELL_SECONDS):
+            if self._shows_coarse() and (not coarse or time.monotonic() > reported + _TELL_SECONDS):
                 coarse, reported = True, time.monotonic()
                 self._say(True)
             if task.advance():
@@ -177,6 +177,10 @@ class Sharpener:
             self._tell()
         if coarse:
             self._say(False)
+
+    def _shows_coarse(self) -> bool:
+        with self._lock:
+            return any(task.shown_coarse for task in self._waiting.values())
 
     def _say(self, coarse: bool) -> None:
         if self._report is not None:
