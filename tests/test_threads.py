@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from napari_tinc import CompressedVolume, Target, compress, layers, samples
+from napari_tinc.chunks import engine
 from napari_tinc.geometry.pyramid import BlockCache
 from napari_tinc.limits import LIMITS
 from napari_tinc.networks import device, leafwise
@@ -118,6 +119,26 @@ def test_while_every_core_has_a_box_its_thread_works_on_the_blocks_itself(monkey
     with pytest.raises(ZeroDivisionError):
         list(side_by_side(lambda n: 1 // n, range(2)))
     assert names_of(1) == [False]
+
+
+def test_who_has_a_chunk_of_an_array_works_on_it_alone_unless_there_is_a_core_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (threads, engine):
+        monkeypatch.setattr(module, "usable_cores", lambda: 2)
+    meet = threading.Barrier(2)
+
+    def names(chunks: int) -> set[str]:
+        if chunks == 2:
+            meet.wait(10)
+        found = set(side_by_side(lambda _: threading.current_thread().name, range(20)))
+        if chunks == 2:
+            meet.wait(10)
+        return found - {threading.current_thread().name}
+
+    for chunks in (2, 1):
+        elsewhere = [found for _, found in engine.Threads().run(names, [(chunks,)] * chunks)]
+        assert [bool(found) for found in elsewhere] == [chunks == 1] * chunks
 
 
 def test_blocks_that_several_boxes_need_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:

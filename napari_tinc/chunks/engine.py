@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from napari_tinc.encode.framing import software_version
 from napari_tinc.errors import InputError
 from napari_tinc.system.cluster import distributed
-from napari_tinc.system.threads import usable_cores
+from napari_tinc.system.threads import usable_cores, with_a_box
 
 _GO_ON = "run the same command again: it goes on from here"
 # Tasks that wait for every thread, here and on a cluster, so that none need wait for the next one; and for how many
@@ -48,7 +48,7 @@ class Threads:
         try:
             while True:
                 for number, task in islice(numbered, _AHEAD * usable_cores() - len(waiting)):
-                    waiting[pool.submit(function, *task)] = number
+                    waiting[pool.submit(with_a_box, function, *task)] = number
                 if not waiting:
                     return
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:

@@ -99,9 +99,23 @@ def _box_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_MOST_BOXES, "tinc-boxes", lambda: setattr(_here, "works_on_boxes", True))
 
 
+def with_a_box(work: Callable[..., Made], *given: Any) -> Made:
+    """Work on what is a box of something larger, of which other threads have others."""
+    global _boxes_in_work
+    with _counting:
+        _boxes_in_work += 1
+    _here.boxes = getattr(_here, "boxes", 0) + 1
+    try:
+        return work(*given)
+    finally:
+        _here.boxes -= 1
+        with _counting:
+            _boxes_in_work -= 1
+
+
 def every_core_has_a_box() -> bool:
-    """Whether this is a thread of :func:`side_by_side`, and others work on as many boxes as there are cores for."""
-    return works_beside_others() and _boxes_in_work >= usable_cores()
+    """Whether this thread has a box, and as many threads as there are cores have one."""
+    return getattr(_here, "boxes", 0) > 0 and _boxes_in_work >= usable_cores()
 
 
 def works_beside_others() -> bool:
@@ -115,25 +129,15 @@ def side_by_side(work: Callable[[Given], Made], boxes: Iterable[Given]) -> Itera
     Who stops early waits for those in work. The work may use :func:`block_threads`, whose threads wait for nobody; of
     boxes in boxes only the outer ones are worked on side by side.
     """
-    most = 1 if works_beside_others() else min(usable_cores(), _MOST_BOXES)
+    most = 1 if works_beside_others() or every_core_has_a_box() else min(usable_cores(), _MOST_BOXES)
     if most == 1:
         yield from map(work, boxes)
         return
 
-    def counted(box: Given) -> Made:
-        global _boxes_in_work
-        with _counting:
-            _boxes_in_work += 1
-        try:
-            return work(box)
-        finally:
-            with _counting:
-                _boxes_in_work -= 1
-
     begun = deque[Future[Made]]()
     try:
         for box in boxes:
-            begun.append(_box_threads().submit(counted, box))
+            begun.append(_box_threads().submit(with_a_box, work, box))
             if len(begun) >= most:
                 yield begun.popleft().result()
         while begun:
