@@ -133,7 +133,6 @@ def side_by_side(work: Callable[[Given], Made], boxes: Iterable[Given]) -> Itera
     if most == 1:
         yield from map(work, boxes)
         return
-
     begun = deque[Future[Made]]()
     try:
         for box in boxes:
@@ -157,8 +156,9 @@ def all_cores() -> int:
 
 def _begin_anew() -> None:
     """Make threads of its own in a forked process; its parent's are not there."""
-    global _forked
-    _forked = True
+    global _forked, _counting, _boxes_in_work
+    _forked, _counting, _boxes_in_work = True, Lock(), 0
+    _here.boxes = 0
     block_threads.cache_clear()
     _box_threads.cache_clear()
 
