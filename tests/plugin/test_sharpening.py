@@ -227,6 +227,20 @@ def test_who_goes_through_planes_finds_the_next_ones_decoded(
     assert read(6) == [], "back again"
 
 
+def test_a_plane_that_is_drawn_again_needs_no_thread(held: tuple[Held, Held], monkeypatch: pytest.MonkeyPatch) -> None:
+    fine, coarse = held
+    fine.go.set()
+    begun = list[bool]()
+    sharpener = sharpening.Sharpener(lambda: True, lambda: None)
+    level = seen(sharpener.level(LazyArray(fine), LazyArray(coarse)))
+    level[5].compute()
+    wait_until(lambda: sharpener.idle)
+    monkeypatch.setattr(sharpener, "_work", lambda: begun.append(True))
+    np.testing.assert_array_equal(level[5], fine.array[5])
+    assert sharpener.idle
+    assert not begun
+
+
 def test_what_is_asked_for_goes_before_what_is_read_ahead(
     held: tuple[Held, Held], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,6 +133,10 @@ class ReadAhead:
             at_once = 1 if source.axes[seen.axis] in LEADING else max(1, min(_AT_ONCE, _MOST_BYTES // (2 * nbytes)))
             self._plans[extent] = _Plan(here, Slab(source, bounds, seen.axis, range(here, end, way)), at_once)
 
+    def __bool__(self) -> bool:
+        """Whether anything is planned."""
+        return bool(self._plans)
+
     def from_here(self, source: Source, bounds: Index) -> Slab | None:
         """Return a chunk that is read now with those after it that are decoded at once; None if nothing is planned."""
         plan = self._plans.get(extent_of(source, bounds))

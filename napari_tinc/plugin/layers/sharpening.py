@@ -148,7 +148,7 @@ class Sharpener:
             self._drop(next(iter(self._waiting)))
 
     def _start(self) -> None:
-        if not self._running:
+        if (self._waiting or self._ahead) and not self._running:
             self._running = True
             threading.Thread(target=self._work, name="tinc-sharpening", daemon=True).start()
 
